@@ -1,0 +1,1 @@
+"""Ensembles: many fine-tunings at once, as rows of one array."""

@@ -1,0 +1,1 @@
+"""Estimators: predictions of many runs to numbers per example."""

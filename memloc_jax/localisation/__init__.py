@@ -1,0 +1,1 @@
+"""Localisation: parameters of several models to numbers per layer."""

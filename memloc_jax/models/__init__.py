@@ -1,0 +1,1 @@
+"""Models: pure functions over parameter trees, one file a family."""

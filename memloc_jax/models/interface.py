@@ -1,0 +1,314 @@
+"""What every model family provides, and the forward pass built on it.
+
+A model is a hashable description; its parameters live in a plain tree
+
+    embeddings   token, position and segment tables
+    blocks       one tree whose leaves are stacked, [layer, ...]
+    final        the final norm of pre-norm families, {} where there is none
+    heads        one classification head a task: {'main': {...}, ...}
+
+so that "which layer" is an index, the same for every family, and nothing
+outside `models/` ever looks inside a block. Dimension names used below:
+batch, length (of the padded sequence), width (of the residual stream), layer.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Tree = Any
+
+
+class Tokens(NamedTuple):
+  """A batch of token sequences, padded on the right.
+
+  Attributes:
+    ids: token ids, int32 [batch, length].
+    length: number of real tokens of each sequence, int32 [batch].
+  """
+
+  ids: jax.Array
+  length: jax.Array
+
+
+class Dropout(NamedTuple):
+  """Randomness of a training step; `None` in its place means evaluation.
+
+  Attributes:
+    key: a typed threefry key.
+    rate: probability of dropping an element, a scalar that may be traced, so
+      that runs with different rates share one program. It applies wherever
+      the architecture's own configuration has dropout.
+  """
+
+  key: jax.Array
+  rate: jax.Array
+
+  def fold(self, index: int | jax.Array) -> 'Dropout':
+    """Returns an independent stream for the `index`-th use."""
+    return Dropout(jax.random.fold_in(self.key, index), self.rate)
+
+
+class Edit(NamedTuple):
+  """An intervention at one site: `site * keep + value`.
+
+  Ablation is keep 0 with value 0 or a mean, patching is keep 0 with another
+  run's activation, attribution is keep 1 with a value to differentiate by.
+  Both fields have the rank of the site and broadcast against it.
+  """
+
+  keep: jax.Array
+  value: jax.Array
+
+
+# Sites that every block offers, with the shape of what is edited there.
+SITES = {
+  'heads': '[batch, length, head, head_width], before the output projection',
+  'attention': '[batch, length, width], after the output projection',
+  'neurons': '[batch, length, hidden], after the activation function',
+  'mlp': '[batch, length, width], after the second projection',
+}
+
+Edits = Mapping[str, Edit]
+
+
+class Output(NamedTuple):
+  """What `forward` returns.
+
+  Attributes:
+    logits: [batch, classes].
+    hidden: None; or [layer + 1, batch, width] at the read-out position; or
+      [layer + 1, batch, length, width]. Index 0 is the embedding output,
+      index l the output of block l (1-based), and the last index is taken
+      after the final norm where the family has one.
+  """
+
+  logits: jax.Array
+  hidden: jax.Array | None
+
+
+class Model(abc.ABC):
+  """A model family at one size. Subclasses are frozen dataclasses."""
+
+  num_layers: int
+  width: int
+  vocab_size: int
+  max_length: int
+  dropout_rate: float
+
+  @abc.abstractmethod
+  def init(self, key: jax.Array) -> Tree:
+    """Random `embeddings`, `blocks` and `final` (no heads)."""
+
+  @abc.abstractmethod
+  def init_head(self, key: jax.Array, num_classes: int) -> Tree:
+    """A random classification head with `num_classes` outputs."""
+
+  @abc.abstractmethod
+  def embed(
+    self, embeddings: Tree, tokens: Tokens, dropout: Dropout | None
+  ) -> jax.Array:
+    """Tokens to the residual stream, [batch, length, width]."""
+
+  @abc.abstractmethod
+  def block(
+    self,
+    block: Tree,
+    constants: Tree,
+    h: jax.Array,
+    mask: jax.Array,
+    dropout: Dropout | None,
+    edits: Edits,
+  ) -> jax.Array:
+    """One block.
+
+    Args:
+      block: this layer's parameters, leaves without a layer axis.
+      constants: this layer's slice of `constants()`.
+      h: residual stream, [batch, length, width].
+      mask: True at real tokens, bool [batch, length].
+      dropout: this layer's stream, or None.
+      edits: interventions by site, see `SITES`; {} for none.
+
+    Returns:
+      The residual stream after the block, [batch, length, width].
+    """
+
+  @abc.abstractmethod
+  def finish(self, final: Tree, h: jax.Array) -> jax.Array:
+    """The final norm, or `h` itself; any leading shape, [..., width]."""
+
+  @abc.abstractmethod
+  def read_out(self, h: jax.Array, tokens: Tokens) -> jax.Array:
+    """The position that the head sees, [batch, width]."""
+
+  @abc.abstractmethod
+  def head(
+    self, head: Tree, x: jax.Array, dropout: Dropout | None
+  ) -> jax.Array:
+    """Logits [batch, classes] from the read-out vector [batch, width]."""
+
+  def constants(self) -> Tree:
+    """What the family fixes per layer, leaves [layer, ...]; {} by default."""
+    return {}
+
+
+def apply_dropout(dropout: Dropout | None, x: jax.Array) -> jax.Array:
+  """Drops elements of `x` and rescales the rest; identity if None."""
+  if dropout is None:
+    return x
+  # Two 16-bit draws from each 32-bit word: hashing is a measurable part of a
+  # small model's step on CPU, and 2**-16 resolves any rate in use.
+  words = jax.random.bits(dropout.key, ((x.size + 1) // 2,), jnp.uint32)
+  draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size]
+  dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
+  keep = draws.reshape(x.shape).astype(jnp.uint32) >= dropped
+  return jnp.where(keep, x / (1.0 - dropout.rate), jnp.zeros_like(x))
+
+
+def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
+  """Applies the edit of `site` to `x`, if there is one."""
+  if site not in edits:
+    return x
+  keep, value = edits[site]
+  return x * keep + value
+
+
+def unstack(blocks: Tree) -> tuple[Tree, ...]:
+  """Splits leaves [layer, ...] into a tuple of one tree a layer."""
+  num_layers = jax.tree.leaves(blocks)[0].shape[0]
+  return tuple(
+    jax.tree.map(lambda x: x[layer], blocks) for layer in range(num_layers)
+  )
+
+
+def stack(layers: tuple[Tree, ...]) -> Tree:
+  """The inverse of `unstack`."""
+  return jax.tree.map(lambda *x: jnp.stack(x), *layers)
+
+
+def apply_blocks(
+  model: Model,
+  blocks: Tree,
+  h: jax.Array,
+  mask: jax.Array,
+  dropout: Dropout | None = None,
+  edits: Edits | None = None,
+  first: int = 0,
+  collect: bool = False,
+) -> tuple[jax.Array, jax.Array | None]:
+  """Runs consecutive blocks.
+
+  Args:
+    model: the model.
+    blocks: stacked parameters, leaves [layer, ...], which are scanned; or a
+      tuple of one tree a layer, which is unrolled (faster to run and slower
+      to compile on CPU).
+    h: residual stream before the first of these blocks, [batch, length,
+      width].
+    mask: True at real tokens, bool [batch, length].
+    dropout: the step's stream, or None. Layer l uses its l-th fold, whatever
+      subset of the blocks is run here.
+    edits: interventions by site, each leaf with a leading layer axis.
+    first: 0-based index of the first of these blocks in the whole model.
+    collect: also return the stream after every block.
+
+  Returns:
+    The stream after the last block, and [layer, batch, length, width] if
+    `collect` else None.
+  """
+  edits = {} if edits is None else dict(edits)
+  unknown = set(edits) - set(SITES)
+  if unknown:
+    raise ValueError(f'Unknown edit sites {sorted(unknown)}; see SITES.')
+  unrolled = isinstance(blocks, tuple)
+  count = len(blocks) if unrolled else jax.tree.leaves(blocks)[0].shape[0]
+  constants = jax.tree.map(
+    lambda x: x[first : first + count], model.constants()
+  )
+
+  def run(h, layer, block, constants, edits):
+    stream = None if dropout is None else dropout.fold(layer)
+    return model.block(block, constants, h, mask, stream, edits)
+
+  if not unrolled:
+
+    def body(h, inputs):
+      h = run(h, *inputs)
+      return h, h if collect else None
+
+    layers = first + np.arange(count, dtype=np.int32)
+    return lax.scan(body, h, (layers, blocks, constants, edits))
+
+  collected = []
+  for i, block in enumerate(blocks):
+    at = lambda x, i=i: x[i]
+    h = run(
+      h, first + i, block, jax.tree.map(at, constants), jax.tree.map(at, edits)
+    )
+    collected.append(h)
+  return h, jnp.stack(collected) if collect else None
+
+
+def real_tokens(tokens: Tokens) -> jax.Array:
+  """True at real tokens, bool [batch, length]."""
+  positions = jnp.arange(tokens.ids.shape[1], dtype=jnp.int32)
+  return positions[None, :] < tokens.length[:, None]
+
+
+# Folds of the step's dropout stream that are not layers; layers count from 0.
+_EMBED_STREAM = 2**20
+_HEAD_STREAM = 2**20 + 1
+
+
+def forward(
+  model: Model,
+  params: Tree,
+  tokens: Tokens,
+  *,
+  head: str = 'main',
+  dropout: Dropout | None = None,
+  edits: Edits | None = None,
+  hidden: Literal['none', 'read_out', 'all'] = 'none',
+) -> Output:
+  """Tokens to logits.
+
+  Args:
+    model: the model.
+    params: parameter tree, see the module docstring; `params['blocks']` may
+      be stacked or a tuple (see `apply_blocks`).
+    tokens: the batch.
+    head: which of `params['heads']` to use.
+    dropout: the step's randomness; None for evaluation.
+    edits: interventions by site, leaves with a leading layer axis.
+    hidden: which hidden states to return.
+
+  Returns:
+    Logits and, if asked for, hidden states.
+  """
+  fold = lambda i: None if dropout is None else dropout.fold(i)
+  mask = real_tokens(tokens)
+  embedded = model.embed(params['embeddings'], tokens, fold(_EMBED_STREAM))
+  h, states = apply_blocks(
+    model,
+    params['blocks'],
+    embedded,
+    mask,
+    dropout,
+    edits,
+    collect=hidden != 'none',
+  )
+  finished = model.finish(params['final'], h)
+  x = model.read_out(finished, tokens)
+  logits = model.head(params['heads'][head], x, fold(_HEAD_STREAM))
+  if states is None:
+    return Output(logits, None)
+  states = jnp.concatenate([embedded[None], states[:-1], finished[None]])
+  if hidden == 'read_out':
+    states = jax.vmap(lambda h: model.read_out(h, tokens))(states)
+  return Output(logits, states)

@@ -1,0 +1,1 @@
+"""Reports: tables to figures and one HTML page."""

@@ -1,0 +1,1 @@
+"""Studies: a configuration to stages to tables on disk."""

@@ -1,0 +1,1 @@
+"""Tasks: from text and labels to integer arrays."""
