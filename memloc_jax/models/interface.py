@@ -13,6 +13,7 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 """
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -153,21 +154,65 @@ class Model(abc.ABC):
   ) -> jax.Array:
     """Logits [batch, classes] from the read-out vector [batch, width]."""
 
+  @abc.abstractmethod
+  def unembed(self, embeddings: Tree, h: jax.Array) -> jax.Array:
+    """Scores of every token, [..., vocab], from `h` [..., width].
+
+    The tied output projection that masked-language-model training uses.
+    """
+
   def constants(self) -> Tree:
     """What the family fixes per layer, leaves [layer, ...]; {} by default."""
     return {}
 
 
-def apply_dropout(dropout: Dropout | None, x: jax.Array) -> jax.Array:
-  """Drops elements of `x` and rescales the rest; identity if None."""
+def dropout_masks(
+  dropout: Dropout | None, *shapes: tuple[int, ...]
+) -> list[jax.Array | None]:
+  """Draws which elements stay, for several sites at once.
+
+  Args:
+    dropout: the stream, or None.
+    *shapes: of the sites.
+
+  Returns:
+    A bool array of each shape, True where the element stays; Nones if
+    `dropout` is None.
+  """
+  if dropout is None:
+    return [None] * len(shapes)
+  sizes = [math.prod(shape) for shape in shapes]
+  total = sum(sizes)
+  # One draw for all sites and two 16-bit numbers from each 32-bit word: the
+  # generator is a measurable part of a small model's step and of its
+  # compilation on CPU, and 2**-16 resolves any rate in use.
+  words = jax.random.bits(dropout.key, ((total + 1) // 2,), jnp.uint32)
+  draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:total]
+  dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
+  keep = draws.astype(jnp.uint32) >= dropped
+  ends = np.cumsum(sizes)[:-1].tolist()
+  return [
+    part.reshape(shape) for part, shape in zip(jnp.split(keep, ends), shapes)
+  ]
+
+
+def apply_dropout(
+  dropout: Dropout | None, x: jax.Array, keep: jax.Array | None = None
+) -> jax.Array:
+  """Drops elements of `x` and rescales the rest; identity if None.
+
+  Args:
+    dropout: the stream, or None.
+    x: any array.
+    keep: mask from `dropout_masks`; drawn here if None.
+
+  Returns:
+    An array like `x`.
+  """
   if dropout is None:
     return x
-  # Two 16-bit draws from each 32-bit word: hashing is a measurable part of a
-  # small model's step on CPU, and 2**-16 resolves any rate in use.
-  words = jax.random.bits(dropout.key, ((x.size + 1) // 2,), jnp.uint32)
-  draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size]
-  dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
-  keep = draws.reshape(x.shape).astype(jnp.uint32) >= dropped
+  if keep is None:
+    (keep,) = dropout_masks(dropout, x.shape)
   return jnp.where(keep, x / (1.0 - dropout.rate), jnp.zeros_like(x))
 
 
@@ -264,6 +309,20 @@ def real_tokens(tokens: Tokens) -> jax.Array:
 # Folds of the step's dropout stream that are not layers; layers count from 0.
 _EMBED_STREAM = 2**20
 _HEAD_STREAM = 2**20 + 1
+
+
+def encode(
+  model: Model, params: Tree, tokens: Tokens, dropout: Dropout | None
+) -> jax.Array:
+  """Tokens to the final residual stream, [batch, length, width].
+
+  Takes what `forward` takes; no head is applied.
+  """
+  stream = None if dropout is None else dropout.fold(_EMBED_STREAM)
+  h = model.embed(params['embeddings'], tokens, stream)
+  mask = real_tokens(tokens)
+  h, _ = apply_blocks(model, params['blocks'], h, mask, dropout)
+  return model.finish(params['final'], h)
 
 
 def forward(

@@ -1,0 +1,82 @@
+"""How many runs a device trains at once."""
+
+from collections.abc import Callable
+
+import jax
+import psutil
+
+from memloc_jax.errors import InputError
+
+# On CPU a wider chunk is no faster, only larger (docs/decisions.md).
+_WIDEST = {'cpu': 4}
+_WIDEST_ELSEWHERE = 64
+# Left for the runtime, the other compiled programs and fragmentation.
+_USABLE = 0.85
+
+
+def memory_limit(devices: list[jax.Device]) -> int:
+  """Bytes that a program may use on each device."""
+  stats = devices[0].memory_stats() or {}
+  if 'bytes_limit' in stats:
+    return int(stats['bytes_limit'] * _USABLE)
+  return int(psutil.virtual_memory().available * _USABLE / len(devices))
+
+
+def needed_memory(compiled: jax.stages.Compiled) -> int:
+  """Bytes that a compiled program uses on each device."""
+  stats = compiled.memory_analysis()
+  return (
+    stats.argument_size_in_bytes
+    + stats.output_size_in_bytes
+    + stats.temp_size_in_bytes
+    - stats.alias_size_in_bytes
+  )
+
+
+def choose(
+  compile: Callable[[int], jax.stages.Compiled],
+  num_runs: int,
+  devices: list[jax.Device],
+  at_least: Callable[[int], int],
+  requested: int = 0,
+  limit: int | None = None,
+) -> tuple[int, jax.stages.Compiled]:
+  """Chooses the runs per device from the compiled program's memory analysis.
+
+  Args:
+    compile: lanes -> the compiled training segment at that width.
+    num_runs: runs of the table.
+    devices: of the mesh.
+    at_least: lanes -> bytes below which the width cannot need, known without
+      compiling.
+    requested: lanes asked for by flag; 0 chooses.
+    limit: bytes per device, by default what the device has.
+
+  Returns:
+    The lanes and the program compiled for them.
+
+  Raises:
+    InputError: the requested width, or a single run, does not fit.
+  """
+  limit = memory_limit(devices) if limit is None else limit
+  per_device = -(-num_runs // len(devices))
+  widest = _WIDEST.get(devices[0].platform, _WIDEST_ELSEWHERE)
+  lanes = requested or min(per_device, widest)
+  while True:
+    needed, compiled = at_least(lanes), None
+    if needed <= limit:
+      compiled = compile(lanes)
+      needed = needed_memory(compiled)
+    if needed <= limit:
+      return lanes, compiled
+    fitting = lanes * limit // needed
+    if requested or fitting == 0:
+      advice = (
+        f'about {fitting} would fit' if fitting else 'not even one run fits'
+      )
+      raise InputError(
+        f'lanes={lanes}: training {lanes} runs at once needs '
+        f'{needed / 2**30:.1f} GiB per device, and {limit / 2**30:.1f} GiB '
+        f'are free; {advice}.'
+      )
+    lanes = min(fitting, lanes - 1)

@@ -1,0 +1,211 @@
+"""What a table of runs is: a static program and one row of arrays a run.
+
+A run is one fine-tuning. Everything that shapes the compiled program is in
+`Program`; everything that varies from run to run is array data in `RunTable`,
+so a table compiles once, whatever its runs differ in.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Literal
+
+import chex
+import numpy as np
+
+# Where a layer's start weights come from: the pretrained checkpoint, random
+# weights drawn from the run's own seed, or, from 2 on, finished runs.
+PRETRAINED = 0
+RANDOM = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+  """One task that a run trains on.
+
+  Attributes:
+    name: the head's name in `params['heads']`.
+    kind: 'classify' (cross-entropy at the read-out position) or 'mask'
+      (masked-language modelling with tied output weights).
+    num_outputs: classes, or the vocabulary's size for 'mask'.
+    mask_id: the token that hides others, for 'mask'.
+    mask_rate: share of tokens hidden, for 'mask' (Devlin et al., 2019).
+  """
+
+  name: str
+  num_outputs: int
+  kind: Literal['classify', 'mask'] = 'classify'
+  mask_id: int = 0
+  mask_rate: float = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """The static part of a table: one compiled program serves all its runs.
+
+  Attributes:
+    objectives: the tasks; each has its own head, data and optimiser state,
+      and their batches alternate through one schedule.
+    num_epochs: passes over each run's examples, at most.
+    batch_size: examples a step.
+    warmup: share of the steps over which the learning rate rises linearly;
+      it then falls linearly to 0.
+    clip_norm: largest global norm of a gradient, over what trains.
+    dropout: whether training uses dropout at all (its rate is the run's).
+    train_embeddings: whether the embeddings train; otherwise they are frozen
+      and held once for all runs.
+    evaluate_every: epochs between evaluations; 0 evaluates after the last.
+    fit_accuracy: a run stops at its first evaluation with at least this
+      accuracy on its own training examples; None trains all epochs.
+  """
+
+  objectives: tuple[Objective, ...]
+  num_epochs: int
+  batch_size: int = 8
+  warmup: float = 0.1
+  clip_norm: float = 1.0
+  dropout: bool = True
+  train_embeddings: bool = False
+  evaluate_every: int = 1
+  fit_accuracy: float | None = None
+
+  def evaluates(self, epoch: int) -> bool:
+    """Whether the runs are evaluated after `epoch` (1-based)."""
+    if epoch == self.num_epochs:
+      return True
+    return self.evaluate_every > 0 and epoch % self.evaluate_every == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunTable:
+  """Runs of one program, one row each.
+
+  Attributes:
+    seed: draws the head, the batch order and dropout, int64 [runs]. Equal
+      seeds give equal heads and, for equal subsets, equal batches.
+    label_set: row of the data's `labels`; 0 is the original labels, [runs].
+    membership: the examples that a run trains on, bool [runs, n].
+    start: source of each layer's first weights, int32 [runs, layer]:
+      `PRETRAINED`, `RANDOM` or 2 + a position in the table's list of
+      finished runs.
+    head_start: the same for heads and final norm, [runs]; `PRETRAINED`
+      means the checkpoint's final norm and a fresh head from the seed.
+    trainable: layers that each objective trains, bool [runs, objectives,
+      layer]. An objective always trains its own head and the final norm.
+    learning_rate: peak of the schedule, float [runs, objectives].
+    weight_decay: of every trained parameter, float [runs].
+    dropout: rate wherever the architecture has dropout, float [runs].
+    purpose: what the run is for, [runs].
+  """
+
+  seed: np.ndarray
+  label_set: np.ndarray
+  membership: np.ndarray
+  start: np.ndarray
+  head_start: np.ndarray
+  trainable: np.ndarray
+  learning_rate: np.ndarray
+  weight_decay: np.ndarray
+  dropout: np.ndarray
+  purpose: tuple[str, ...]
+
+  def __post_init__(self):
+    runs, examples = self.membership.shape
+    layers = self.start.shape[1]
+    chex.assert_shape(
+      (self.seed, self.label_set, self.head_start, self.weight_decay), (runs,)
+    )
+    chex.assert_shape(self.dropout, (runs,))
+    chex.assert_shape(self.start, (runs, layers))
+    chex.assert_shape(self.trainable, (runs, None, layers))
+    chex.assert_shape(self.learning_rate, self.trainable.shape[:2])
+    if len(self.purpose) != runs:
+      raise ValueError(f'{len(self.purpose)} purposes for {runs} runs.')
+    if examples == 0 or not self.membership.any(axis=1).all():
+      raise ValueError('Every run needs at least one training example.')
+
+  def __len__(self) -> int:
+    return len(self.seed)
+
+  def take(self, rows: np.ndarray) -> 'RunTable':
+    """The table of only these rows, which may repeat."""
+    values = {
+      field.name: getattr(self, field.name)[rows]
+      for field in dataclasses.fields(self)
+      if field.name != 'purpose'
+    }
+    return RunTable(**values, purpose=tuple(self.purpose[i] for i in rows))
+
+
+def make_table(
+  membership: np.ndarray,
+  *,
+  num_layers: int,
+  seed: np.ndarray,
+  purpose: str,
+  learning_rate: float,
+  label_set: int | np.ndarray = 1,
+  weight_decay: float = 0.01,
+  dropout: float = 0.1,
+  start: int = PRETRAINED,
+) -> RunTable:
+  """A table whose runs differ in seed, subset and labels only.
+
+  Args:
+    membership: bool [runs, n].
+    num_layers: layers of the model; all of them train.
+    seed: one integer a run, [runs].
+    purpose: what all runs are for.
+    learning_rate: peak learning rate of all runs.
+    label_set: one for all runs, or [runs].
+    weight_decay: of all runs.
+    dropout: rate of all runs.
+    start: source of all layers' first weights.
+
+  Returns:
+    The table.
+  """
+  runs = len(membership)
+  full = lambda value, dtype: np.full(runs, value, dtype)
+  return RunTable(
+    seed=np.asarray(seed, np.int64),
+    label_set=np.broadcast_to(np.asarray(label_set, np.int32), (runs,)),
+    membership=np.asarray(membership, bool),
+    start=np.full((runs, num_layers), start, np.int32),
+    head_start=full(start, np.int32),
+    trainable=np.ones((runs, 1, num_layers), bool),
+    learning_rate=np.full((runs, 1), learning_rate, np.float32),
+    weight_decay=full(weight_decay, np.float32),
+    dropout=full(dropout, np.float32),
+    purpose=(purpose,) * runs,
+  )
+
+
+def row_hashes(
+  program: Program, table: RunTable, context: str, sources: tuple[str, ...] = ()
+) -> list[str]:
+  """One hash a run over everything that decides its result.
+
+  Args:
+    program: the table's program.
+    table: the runs.
+    context: fingerprints of data, checkpoint, precision and schedule.
+    sources: hashes of the finished runs that `table.start` refers to.
+
+  Returns:
+    Hexadecimal digests, [runs].
+  """
+  static = json.dumps(dataclasses.asdict(program), sort_keys=True)
+  common = hashlib.sha256(f'{static}\n{context}'.encode())
+  digests = []
+  for row in range(len(table)):
+    digest = common.copy()
+    one = table.take(np.array([row]))
+    used = np.unique(np.append(one.start, one.head_start))
+    digest.update(''.join(sources[i - 2] for i in used if i >= 2).encode())
+    for field in dataclasses.fields(one):
+      if field.name != 'purpose':
+        value = np.ascontiguousarray(getattr(one, field.name))
+        digest.update(field.name.encode() + value.tobytes())
+    digests.append(digest.hexdigest()[:20])
+  return digests

@@ -1,0 +1,181 @@
+"""Which examples a step sees: one schedule a table, one index array a run.
+
+All runs of a table share `[steps] -> (source, length bucket)`, because a
+branch on a per-run bucket inside `vmap` would compute every branch. To make
+the lengths of one step agree across runs, every run draws a random order of
+its own examples, cuts it into large groups, and sorts each group by length
+(as "group by length" samplers do): the k-th batch then holds nearly the same
+lengths in every run, since the subsets are random.
+"""
+
+import dataclasses
+
+import numpy as np
+
+# Batches in one sorted group. Large groups mean little padding, small ones
+# batches that are closer to uniformly random.
+_GROUP = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What the schedule needs to know of one objective's data.
+
+  Attributes:
+    length: tokens of each example, int32 [n].
+    buckets: padded lengths, increasing.
+    membership: examples of each run, bool [runs, n].
+  """
+
+  length: np.ndarray
+  buckets: tuple[int, ...]
+  membership: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+  """The steps of one epoch.
+
+  Attributes:
+    source: which objective, int32 [steps].
+    bucket: index into that objective's buckets, int32 [steps].
+    indices: examples, int32 [steps, runs, batch]; -1 is padding.
+  """
+
+  source: np.ndarray
+  bucket: np.ndarray
+  indices: np.ndarray
+
+  def segment(self, first: int, length: int) -> 'Epoch':
+    """Steps [first, first + length), padded with empty steps at the end."""
+    stop = min(first + length, len(self.source))
+    pad = length - (stop - first)
+    cut = lambda x, fill: np.concatenate(
+      [x[first:stop], np.full((pad, *x.shape[1:]), fill, x.dtype)]
+    )
+    return Epoch(
+      cut(self.source, 0), cut(self.bucket, 0), cut(self.indices, -1)
+    )
+
+
+class Schedule:
+  """Draws the epochs of one table from its seed.
+
+  An epoch depends only on (seed, epoch) and the table, so that a resumed
+  table needs no saved iterator.
+  """
+
+  def __init__(
+    self,
+    sources: tuple[Source, ...],
+    run_seeds: np.ndarray,
+    batch_size: int,
+    seed: int,
+  ):
+    """Makes a schedule.
+
+    Args:
+      sources: one an objective; their batches are shuffled together.
+      run_seeds: one a run, [runs].
+      batch_size: examples a step.
+      seed: the study's, for what all runs share.
+    """
+    self._sources = sources
+    self._run_seeds = run_seeds
+    self._batch_size = batch_size
+    self._seed = seed
+    self._buckets: dict[int, tuple[np.ndarray, ...]] = {}
+    largest = [int(s.membership.sum(1).max()) for s in sources]
+    self.steps_per_source = tuple(-(-size // batch_size) for size in largest)
+    self.steps_per_epoch = sum(self.steps_per_source)
+
+  def epoch(self, epoch: int, rows: np.ndarray) -> Epoch:
+    """The steps of `epoch` (0-based) for some of the table's runs.
+
+    Args:
+      epoch: which.
+      rows: runs, int [rows]; steps and buckets are those of the whole table.
+
+    Returns:
+      The epoch, with indices [steps, rows, batch].
+    """
+    if epoch not in self._buckets:
+      everything = self._indices(epoch, np.arange(len(self._run_seeds)))
+      self._buckets[epoch] = tuple(
+        _bucket(source, indices)
+        for source, indices in zip(self._sources, everything)
+      )
+    order = np.random.default_rng([1, self._seed, epoch]).permutation(
+      self.steps_per_epoch
+    )
+    source = np.repeat(
+      np.arange(len(self._sources), dtype=np.int32), self.steps_per_source
+    )
+    return Epoch(
+      source[order],
+      np.concatenate(self._buckets[epoch])[order],
+      np.concatenate(self._indices(epoch, rows))[order],
+    )
+
+  def _indices(self, epoch: int, rows: np.ndarray) -> list[np.ndarray]:
+    """One [steps, rows, batch] a source, steps in order of the groups."""
+    result = []
+    for number, source in enumerate(self._sources):
+      slots = self.steps_per_source[number] * self._batch_size
+      drawn = [
+        self._one_run(
+          source, slots, [2, int(self._run_seeds[r]), number, epoch], r
+        )
+        for r in rows
+      ]
+      shape = (len(rows), -1, self._batch_size)
+      result.append(np.stack(drawn).reshape(shape).swapaxes(0, 1))
+    return result
+
+  def _one_run(
+    self, source: Source, slots: int, entropy: list[int], row: int
+  ) -> np.ndarray:
+    """One run's order of examples for one epoch, int32 [slots]."""
+    rng = np.random.default_rng(entropy)
+    members = np.flatnonzero(source.membership[row]).astype(np.int32)
+    order = rng.permutation(members)
+    # Padding takes the lengths of random examples, so that partly filled
+    # batches do not always fall on the shortest texts.
+    ghosts = slots - len(order)
+    lengths = source.length[np.append(order, rng.choice(members, ghosts))]
+    order = np.append(order, np.full(ghosts, -1, np.int32))
+    shuffled = rng.permutation(slots)
+    order, lengths = order[shuffled], lengths[shuffled]
+    size = _GROUP * self._batch_size
+    for first in range(0, slots, size):
+      group = slice(first, first + size)
+      order[group] = order[group][np.argsort(lengths[group], kind='stable')]
+    return order
+
+
+def in_order(source: Source, batch_size: int) -> Epoch:
+  """Every run's examples once, by length, for evaluation.
+
+  Args:
+    source: lengths, buckets and the examples of each run.
+    batch_size: examples a step.
+
+  Returns:
+    Steps that visit each run's examples in order of length; runs with fewer
+    examples than the largest end in padding.
+  """
+  by_length = np.argsort(source.length, kind='stable').astype(np.int32)
+  sizes = source.membership.sum(1)
+  slots = -(-int(sizes.max()) // batch_size) * batch_size
+  indices = np.full((len(sizes), slots), -1, np.int32)
+  for row, member in enumerate(source.membership):
+    indices[row, : sizes[row]] = by_length[member[by_length]]
+  indices = indices.reshape(len(sizes), -1, batch_size).swapaxes(0, 1)
+  bucket = _bucket(source, indices)
+  return Epoch(np.zeros_like(bucket), bucket, indices)
+
+
+def _bucket(source: Source, indices: np.ndarray) -> np.ndarray:
+  """Smallest bucket that holds each step of every run, int32 [steps]."""
+  longest = np.where(indices >= 0, source.length[indices], 0).max((1, 2))
+  return np.searchsorted(source.buckets, longest).astype(np.int32)

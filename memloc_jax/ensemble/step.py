@@ -1,0 +1,266 @@
+"""One training step of one run: loss, gradient, update. Knows no other run."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
+
+# Streams of a run's key.
+HEAD_STREAM = 0
+START_STREAM = 1
+STEP_STREAM = 2
+
+
+class Corpus(NamedTuple):
+  """One objective's examples on the device.
+
+  Attributes:
+    ids: int32 [n, longest], padded on the right.
+    length: int32 [n].
+    labels: int32 [sets, n]; [1, n] of anything for 'mask'.
+  """
+
+  ids: jax.Array
+  length: jax.Array
+  labels: jax.Array
+
+
+class Run(NamedTuple):
+  """What stays fixed while a run trains: its row of the table.
+
+  Attributes:
+    seed: uint32 [].
+    label_set: int32 [].
+    trainable: bool [objectives, layer].
+    learning_rate: float32 [objectives].
+    weight_decay: float32 [].
+    dropout: float32 [].
+  """
+
+  seed: jax.Array
+  label_set: jax.Array
+  trainable: jax.Array
+  learning_rate: jax.Array
+  weight_decay: jax.Array
+  dropout: jax.Array
+
+
+class State(NamedTuple):
+  """What a run changes while it trains.
+
+  Attributes:
+    params: what belongs to the run: blocks, final, heads, and the embeddings
+      if they train.
+    optimisers: one optax state an objective.
+    stopped: True once the run fits its labels; its weights stay, bool [].
+    failed: True once a loss or gradient was not finite, bool [].
+    loss: sum of the losses of the examples seen this epoch, float32 [].
+    seen: number of those examples, float32 [].
+  """
+
+  params: Tree
+  optimisers: tuple[optax.OptState, ...]
+  stopped: jax.Array
+  failed: jax.Array
+  loss: jax.Array
+  seen: jax.Array
+
+
+def run_key(seed: jax.Array, stream: int) -> jax.Array:
+  """The key of one of a run's streams."""
+  return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+def learning_rate_factor(
+  count: jax.Array, total: int, warmup: float
+) -> jax.Array:
+  """Linear rise over int(warmup * total) steps, then linear fall to 0.
+
+  Args:
+    count: updates made so far, [].
+    total: updates in all.
+    warmup: share of them that rise.
+
+  Returns:
+    The factor on the peak rate for the next update, []. The first update of
+    a schedule with warm-up has factor 0, as in `transformers`.
+  """
+  rising = int(warmup * total)
+  up = count / max(1, rising)
+  down = (total - count) / max(1, total - rising)
+  return jnp.where(count < rising, up, jnp.maximum(down, 0.0))
+
+
+def optimiser(
+  program: Program, learning_rate: jax.Array, weight_decay: jax.Array
+) -> optax.GradientTransformation:
+  """AdamW after clipping; decays every trained parameter, norms too."""
+  return optax.chain(
+    optax.clip_by_global_norm(program.clip_norm),
+    optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+    optax.add_decayed_weights(weight_decay),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+def init_optimiser(program: Program, params: Tree) -> optax.OptState:
+  """The optimiser's state before the first step."""
+  return optimiser(program, 0.0, 0.0).init(params)
+
+
+def batch_loss(
+  model: Model,
+  objective: Objective,
+  length: int,
+  train_dropout: bool,
+  params: Tree,
+  corpus: Corpus,
+  run: Run,
+  indices: jax.Array,
+  step: jax.Array,
+) -> jax.Array:
+  """Mean loss of a batch.
+
+  Args:
+    model: the model.
+    objective: what to predict.
+    length: padded length of the batch, static.
+    train_dropout: whether to apply the run's dropout, static.
+    params: complete parameter tree.
+    corpus: the objective's examples.
+    run: the run's row.
+    indices: examples, int32 [batch]; -1 is padding and counts for nothing.
+    step: number of the step in the whole schedule, int32 [].
+
+  Returns:
+    The mean over the real examples, []; 0 if there are none.
+  """
+  real = indices >= 0
+  safe = jnp.maximum(indices, 0)
+  tokens = Tokens(corpus.ids[safe][:, :length], corpus.length[safe])
+  key = jax.random.fold_in(run_key(run.seed, STEP_STREAM), step)
+  dropout = Dropout(key, run.dropout) if train_dropout else None
+  if objective.kind == 'mask':
+    losses = _masked_token_losses(
+      model, objective, params, tokens, dropout, jax.random.fold_in(key, 1)
+    )
+  else:
+    logits = interface.forward(
+      model, params, tokens, head=objective.name, dropout=dropout
+    ).logits
+    labels = corpus.labels[run.label_set, safe]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  total = jnp.sum(jnp.where(real, losses, 0.0))
+  return total / jnp.maximum(jnp.sum(real), 1)
+
+
+def _masked_token_losses(
+  model: Model,
+  objective: Objective,
+  params: Tree,
+  tokens: Tokens,
+  dropout: Dropout | None,
+  key: jax.Array,
+) -> jax.Array:
+  """Mean cross-entropy over each example's hidden tokens, [batch]."""
+  draw = jax.random.uniform(key, tokens.ids.shape)
+  # The first and last real tokens are the special ones.
+  inner = (
+    interface.real_tokens(Tokens(tokens.ids, tokens.length - 1))
+    & (jnp.arange(tokens.ids.shape[1]) > 0)[None, :]
+  )
+  hide = inner & (draw < objective.mask_rate)
+  seen = Tokens(jnp.where(hide, objective.mask_id, tokens.ids), tokens.length)
+  h = interface.encode(model, params, seen, dropout)
+  scores = model.unembed(params['embeddings'], h)
+  losses = optax.softmax_cross_entropy_with_integer_labels(scores, tokens.ids)
+  hidden = jnp.sum(hide, axis=1)
+  return jnp.sum(jnp.where(hide, losses, 0.0), 1) / jnp.maximum(hidden, 1)
+
+
+def update(
+  program: Program,
+  number: int,
+  total: int,
+  state: State,
+  run: Run,
+  loss: jax.Array,
+  gradient: Tree,
+  indices: jax.Array,
+) -> State:
+  """Applies one gradient.
+
+  Nothing changes for a run that stopped or failed, or for a step without
+  examples: such a step leaves every leaf as it was, bit for bit.
+
+  Args:
+    program: the table's program.
+    number: which objective the gradient is of.
+    total: updates of this objective in all.
+    state: the run's state.
+    run: the run's row.
+    loss: mean loss of the batch, [].
+    gradient: tree like `state.params`.
+    indices: the batch's examples, int32 [batch], -1 for padding.
+
+  Returns:
+    The next state.
+  """
+  name = program.objectives[number].name
+  trains = _trainable(state.params, run.trainable[number], name)
+  gradient = _select(trains, gradient, jax.tree.map(jnp.zeros_like, gradient))
+  before = state.optimisers[number]
+  count = optax.tree.get(before, 'count')
+  factor = learning_rate_factor(count, total, program.warmup)
+  rate = run.learning_rate[number] * factor
+  rule = optimiser(program, rate, run.weight_decay)
+  updates, after = rule.update(gradient, before, state.params)
+  params = _select(
+    trains, optax.apply_updates(state.params, updates), state.params
+  )
+
+  examples = jnp.sum(indices >= 0)
+  finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+  active = ~state.stopped & ~state.failed & (examples > 0)
+  accept = active & finite
+  keep = lambda new, old: jnp.where(accept, new, old)
+  optimisers = list(state.optimisers)
+  optimisers[number] = jax.tree.map(keep, after, before)
+  return State(
+    params=jax.tree.map(keep, params, state.params),
+    optimisers=tuple(optimisers),
+    stopped=state.stopped,
+    failed=state.failed | (active & ~finite),
+    loss=state.loss + jnp.where(accept, loss * examples, 0.0),
+    seen=state.seen + jnp.where(accept, examples, 0).astype(jnp.float32),
+  )
+
+
+def _trainable(params: Tree, layers: jax.Array, head: str) -> Tree:
+  """A bool for every leaf of `params`, broadcastable to it."""
+  everywhere = lambda tree, value: jax.tree.map(
+    lambda x: jnp.full((1,) * x.ndim, value), tree
+  )
+  if isinstance(params['blocks'], tuple):
+    blocks = tuple(
+      jax.tree.map(lambda x, l=l: layers[l].reshape((1,) * x.ndim), block)
+      for l, block in enumerate(params['blocks'])
+    )
+  else:
+    blocks = jax.tree.map(
+      lambda x: layers.reshape((-1,) + (1,) * (x.ndim - 1)), params['blocks']
+    )
+  mask = {key: everywhere(tree, True) for key, tree in params.items()}
+  heads = {
+    key: everywhere(tree, key == head) for key, tree in params['heads'].items()
+  }
+  return mask | {'blocks': blocks, 'heads': heads}
+
+
+def _select(mask: Tree, yes: Tree, no: Tree) -> Tree:
+  return jax.tree.map(jnp.where, mask, yes, no)

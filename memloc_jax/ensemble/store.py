@@ -1,0 +1,139 @@
+"""Results of finished runs on disk, one record a run: the unit of safety.
+
+A record is a file that appears whole or not at all, under the run's table and
+row and with the hash of everything that decided its result. A run with a
+record is never trained again; a record with another hash is never read.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from memloc_jax.models.interface import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """What is kept of a finished run.
+
+  Attributes:
+    hash: of everything that decided the result.
+    status: 'done', or 'diverged' for a run whose loss became infinite or NaN.
+    lanes: runs per device of the chunk that it was trained in.
+    logits: of all training examples, evaluation mode, float32 [n, classes];
+      NaN for a diverged run, empty if the objective has no classes.
+    validation_logits: float32 [m, classes].
+    epoch: epochs with an entry in the history, [epochs].
+    loss: mean training loss of each of them, dropout on, [epochs].
+    accuracy: on the run's own examples and labels, evaluation mode; NaN for
+      epochs that were not evaluated, [epochs].
+    macro_f1: the same.
+  """
+
+  hash: str
+  status: str
+  lanes: int
+  logits: np.ndarray
+  validation_logits: np.ndarray
+  epoch: np.ndarray
+  loss: np.ndarray
+  accuracy: np.ndarray
+  macro_f1: np.ndarray
+
+
+class RowStore:
+  """The records of one study, under `<folder>/<table>/<row>.npz`."""
+
+  def __init__(self, folder: pathlib.Path):
+    """Opens a store; the folder is made when first written to."""
+    self._folder = folder
+
+  def read(self, table: str, row: int, hash: str) -> Record | None:
+    """The record of a run, or None if there is none with this hash."""
+    try:
+      with np.load(self._path(table, row), allow_pickle=False) as file:
+        values = dict(file)
+    except FileNotFoundError:
+      return None
+    scalars = {
+      'hash': str(values['hash']),
+      'status': str(values['status']),
+      'lanes': int(values['lanes']),
+    }
+    record = Record(**values | scalars)
+    return record if record.hash == hash else None
+
+  def has(self, table: str, row: int, hash: str) -> bool:
+    """Whether the run is finished."""
+    try:
+      with np.load(self._path(table, row), allow_pickle=False) as file:
+        return str(file['hash']) == hash
+    except FileNotFoundError:
+      return False
+
+  def write(self, table: str, row: int, record: Record) -> None:
+    """Writes a record in one piece."""
+    path = self._path(table, row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    with open(temporary, 'wb') as file:
+      np.savez(file, **dataclasses.asdict(record))
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+  def read_lanes(self, table: str) -> int | None:
+    """Runs per device that the table was begun with, if it was begun."""
+    try:
+      return int(json.loads(self._lanes_path(table).read_text())['lanes'])
+    except FileNotFoundError:
+      return None
+
+  def write_lanes(self, table: str, lanes: int) -> None:
+    """Records the runs per device, before the table's first run."""
+    path = self._lanes_path(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps({'lanes': lanes}))
+    os.replace(temporary, path)
+
+  def write_weights(self, table: str, row: int, params: Tree) -> None:
+    """Keeps a run's parameters (host arrays, no run axis)."""
+    path = self._weights_path(table, row)
+    if path.exists():
+      shutil.rmtree(path)
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path.absolute(), params)
+
+  def read_weights(self, table: str, row: int, like: Tree) -> Tree:
+    """A run's parameters.
+
+    Args:
+      table: the table's name.
+      row: the run.
+      like: tree of arrays or shapes of the same structure, no run axis.
+
+    Returns:
+      The tree, as host arrays.
+    """
+    host = lambda x: np.zeros(x.shape, x.dtype)
+    with ocp.StandardCheckpointer() as checkpointer:
+      restored = checkpointer.restore(
+        self._weights_path(table, row).absolute(), jax.tree.map(host, like)
+      )
+    return jax.tree.map(np.asarray, restored)
+
+  def _path(self, table: str, row: int) -> pathlib.Path:
+    return self._folder / table / f'{row:06d}.npz'
+
+  def _lanes_path(self, table: str) -> pathlib.Path:
+    return self._folder / table / 'lanes.json'
+
+  def _weights_path(self, table: str, row: int) -> pathlib.Path:
+    return self._folder / table / f'{row:06d}.weights'

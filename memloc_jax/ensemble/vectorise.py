@@ -1,0 +1,266 @@
+"""Many runs at once: the one place with `vmap` and the one with `shard_map`.
+
+`vmap` turns one run's pure functions into a chunk of runs; `shard_map` places
+the chunk's runs over the devices. Runs never exchange anything, so the
+compiled programs hold no collectives.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from memloc_jax.ensemble import step as step_lib
+from memloc_jax.ensemble.program import PRETRAINED, RANDOM, Program
+from memloc_jax.ensemble.step import Corpus, Run, State
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Model, Tree
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+  """A mesh with the single axis 'run' over this process's devices."""
+  devices = jax.local_devices() if devices is None else devices
+  return Mesh(np.array(devices), ('run',))
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectorised:
+  """The compiled side of one table.
+
+  Attributes:
+    model: the model.
+    program: the table's program.
+    buckets: padded lengths of each objective's data.
+    totals: updates of each objective in the whole schedule.
+    mesh: from `make_mesh`.
+    random_start: whether any run starts a layer from random weights; if none
+      does, none are drawn.
+    unroll: whether blocks are kept as a tuple and unrolled, which on CPU
+      runs faster and compiles slower than a scan over layers.
+  """
+
+  model: Model
+  program: Program
+  buckets: tuple[tuple[int, ...], ...]
+  totals: tuple[int, ...]
+  mesh: Mesh
+  random_start: bool
+  unroll: bool
+
+  def place(self, tree: Tree, *, run_axis: int | None = 0) -> Tree:
+    """Puts host arrays on the mesh, split over runs along `run_axis`."""
+    return jax.device_put(tree, self.sharding(run_axis))
+
+  def sharding(self, run_axis: int | None = 0) -> NamedSharding:
+    """Sharding over runs along `run_axis`; replicated if None."""
+    return NamedSharding(self.mesh, _spec(run_axis))
+
+  @functools.cached_property
+  def init(self):
+    """(run, start [R, layer], head_start [R], pretrained, finished) -> State.
+
+    `finished` is a tree of finished runs' parameters with a leading axis, or
+    None.
+    """
+    body = jax.vmap(self._init_one, in_axes=(0, 0, 0, None, None))
+    return self._compile(body, (0, 0, 0, None, None), 0)
+
+  @functools.cached_property
+  def segment(self):
+    """(state, run, shared, corpora, source, bucket, indices, step) -> state.
+
+    `shared` is what all runs hold in common; the last four have a leading
+    axis of steps, and `indices` is [steps, runs, batch]. The state is
+    donated.
+    """
+    axes = (0, 0, None, None, None, None, 1, None)
+    return self._compile(self._segment, axes, 0, donate_argnums=0)
+
+  @functools.cached_property
+  def predict(self):
+    """(params, shared, corpus, bucket, indices) -> logits.
+
+    Evaluation mode, first objective. `indices` is [batches, runs, batch],
+    the logits are [batches, runs, batch, classes].
+    """
+    return self._compile(self._predict, (0, None, None, None, 1), 1)
+
+  def _compile(self, body, in_axes, out_axis, donate_argnums=()):
+    mapped = jax.shard_map(
+      body,
+      mesh=self.mesh,
+      in_specs=tuple(_spec(axis) for axis in in_axes),
+      out_specs=_spec(out_axis),
+      check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=donate_argnums)
+
+  def _init_one(self, run, start, head_start, pretrained, finished) -> State:
+    model, program = self.model, self.program
+    fresh = pretrained
+    if self.random_start:
+      fresh = model.init(step_lib.run_key(run.seed, step_lib.START_STREAM))
+    head_key = step_lib.run_key(run.seed, step_lib.HEAD_STREAM)
+    heads = {}
+    for number, objective in enumerate(program.objectives):
+      if objective.kind == 'classify':
+        key = jax.random.fold_in(head_key, number)
+        heads[objective.name] = model.init_head(key, objective.num_outputs)
+      else:
+        heads[objective.name] = {}
+    layers = jnp.arange(model.num_layers)
+    source = jnp.maximum(start - 2, 0)
+
+    def choose(old, new, *done):
+      shape = (-1,) + (1,) * (old.ndim - 1)
+      value = jnp.where((start == PRETRAINED).reshape(shape), old, new)
+      if done:
+        use = (start > RANDOM).reshape(shape)
+        value = jnp.where(use, done[0][source, layers], value)
+      return value
+
+    trees = [] if finished is None else [finished['blocks']]
+    blocks = jax.tree.map(choose, pretrained['blocks'], fresh['blocks'], *trees)
+    final = jax.tree.map(
+      lambda old, new: jnp.where(head_start == RANDOM, new, old),
+      pretrained['final'],
+      fresh['final'],
+    )
+    if finished is not None:
+      use, at = head_start > RANDOM, jnp.maximum(head_start - 2, 0)
+      pick = lambda old, done: jnp.where(use, done[at], old)
+      final = jax.tree.map(pick, final, finished['final'])
+      known = {name: finished['heads'].get(name, heads[name]) for name in heads}
+      heads = {
+        name: jax.tree.map(pick, head, known[name])
+        if name in finished['heads']
+        else head
+        for name, head in heads.items()
+      }
+    params = {
+      'blocks': interface.unstack(blocks) if self.unroll else blocks,
+      'final': final,
+      'heads': heads,
+    }
+    if program.train_embeddings:
+      params['embeddings'] = jax.tree.map(
+        lambda old, new: jnp.where(head_start == RANDOM, new, old),
+        pretrained['embeddings'],
+        fresh['embeddings'],
+      )
+    optimisers = tuple(
+      step_lib.init_optimiser(program, params) for _ in program.objectives
+    )
+    no, zero = jnp.zeros((), bool), jnp.zeros(())
+    return State(params, optimisers, no, no, zero, zero)
+
+  def _segment(
+    self, state, run, shared, corpora, source, bucket, indices, step
+  ) -> State:
+    gradients = []
+    for number, lengths in enumerate(self.buckets):
+      for length in lengths:
+        one = functools.partial(self._gradient_one, number, length)
+        many = jax.vmap(one, in_axes=(0, 0, None, None, 0, None))
+        gradients.append(many)
+    offsets = np.cumsum([0] + [len(lengths) for lengths in self.buckets])
+    offsets = jnp.asarray(offsets[:-1], jnp.int32)
+    updates = []
+    for number, total in enumerate(self.totals):
+      one = functools.partial(step_lib.update, self.program, number, total)
+      updates.append(jax.vmap(one))
+
+    def body(state, inputs):
+      source, bucket, indices, step = inputs
+      loss, gradient = _switch(
+        offsets[source] + bucket,
+        gradients,
+        state.params,
+        run,
+        shared,
+        corpora,
+        indices,
+        step,
+      )
+      state = _switch(source, updates, state, run, loss, gradient, indices)
+      return state, None
+
+    inputs = (source, bucket, indices, step)
+    return lax.scan(body, state, inputs)[0]
+
+  def _gradient_one(
+    self, number, length, params, run, shared, corpora, indices, step
+  ):
+    objective = self.program.objectives[number]
+
+    def loss(params):
+      return step_lib.batch_loss(
+        self.model,
+        objective,
+        length,
+        self.program.dropout,
+        shared | params,
+        corpora[number],
+        run,
+        indices,
+        step,
+      )
+
+    return jax.value_and_grad(loss)(params)
+
+  def _predict(self, params, shared, corpus: Corpus, bucket, indices):
+    objective = self.program.objectives[0]
+
+    def one(length, params, indices):
+      tokens = interface.Tokens(
+        corpus.ids[indices][:, :length], corpus.length[indices]
+      )
+      return interface.forward(
+        self.model, shared | params, tokens, head=objective.name
+      ).logits
+
+    branches = [
+      jax.vmap(functools.partial(one, length)) for length in self.buckets[0]
+    ]
+
+    def body(carry, inputs):
+      bucket, indices = inputs
+      return carry, _switch(bucket, branches, params, indices)
+
+    return lax.scan(body, None, (bucket, indices))[1]
+
+
+def one_run(params: Tree, lane: int) -> Tree:
+  """One run's parameters out of a chunk's, on the host, blocks stacked."""
+  params = jax.tree.map(lambda x: x[lane], params)
+  blocks = params['blocks']
+  if isinstance(blocks, tuple):
+    blocks = jax.tree.map(lambda *layers: np.stack(layers), *blocks)
+  return params | {'blocks': blocks}
+
+
+def device_runs(table, rows: np.ndarray) -> Run:
+  """The rows of a table as the device sees them (host arrays)."""
+  return Run(
+    seed=table.seed[rows].astype(np.uint32),
+    label_set=table.label_set[rows].astype(np.int32),
+    trainable=table.trainable[rows],
+    learning_rate=table.learning_rate[rows].astype(np.float32),
+    weight_decay=table.weight_decay[rows].astype(np.float32),
+    dropout=table.dropout[rows].astype(np.float32),
+  )
+
+
+def _spec(axis: int | None) -> P:
+  return P() if axis is None else P(*(None,) * axis, 'run')
+
+
+def _switch(index, branches, *operands):
+  if len(branches) == 1:
+    return branches[0](*operands)
+  return lax.switch(index, branches, *operands)
