@@ -7,9 +7,10 @@ import psutil
 
 from memloc_jax.errors import InputError
 
-# On CPU a wider chunk is no faster, only larger (docs/decisions.md).
-_WIDEST = {'cpu': 4}
-_WIDEST_ELSEWHERE = 64
+# More runs at once stop helping: once the device is busy on accelerators, and
+# on CPU once the state has left the caches for good (docs/decisions.md).
+_WIDEST = 64
+_CPU_STATE = 768 * 2**20
 # Left for the runtime, the other compiled programs and fragmentation.
 _USABLE = 0.85
 
@@ -60,8 +61,11 @@ def choose(
   """
   limit = memory_limit(devices) if limit is None else limit
   per_device = -(-num_runs // len(devices))
-  widest = _WIDEST.get(devices[0].platform, _WIDEST_ELSEWHERE)
-  lanes = requested or min(per_device, widest)
+  widest = _WIDEST
+  if devices[0].platform == 'cpu':
+    widest = min(widest, max(1, _CPU_STATE // at_least(1)))
+  # Chunks of equal width, so that the last one has few spare lanes.
+  lanes = requested or -(-per_device // -(-per_device // widest))
   while True:
     needed, compiled = at_least(lanes), None
     if needed <= limit:

@@ -8,6 +8,7 @@ so a table compiles once, whatever its runs differ in.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 import chex
@@ -142,7 +143,7 @@ def make_table(
   *,
   num_layers: int,
   seed: np.ndarray,
-  purpose: str,
+  purpose: Sequence[str],
   learning_rate: float,
   label_set: int | np.ndarray = 1,
   weight_decay: float = 0.01,
@@ -155,7 +156,7 @@ def make_table(
     membership: bool [runs, n].
     num_layers: layers of the model; all of them train.
     seed: one integer a run, [runs].
-    purpose: what all runs are for.
+    purpose: what each run is for, [runs].
     learning_rate: peak learning rate of all runs.
     label_set: one for all runs, or [runs].
     weight_decay: of all runs.
@@ -177,7 +178,7 @@ def make_table(
     learning_rate=np.full((runs, 1), learning_rate, np.float32),
     weight_decay=full(weight_decay, np.float32),
     dropout=full(dropout, np.float32),
-    purpose=(purpose,) * runs,
+    purpose=tuple(purpose),
   )
 
 

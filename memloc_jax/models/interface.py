@@ -228,7 +228,8 @@ def unstack(blocks: Tree) -> tuple[Tree, ...]:
   """Splits leaves [layer, ...] into a tuple of one tree a layer."""
   num_layers = jax.tree.leaves(blocks)[0].shape[0]
   return tuple(
-    jax.tree.map(lambda x: x[layer], blocks) for layer in range(num_layers)
+    jax.tree.map(lambda x, layer=layer: x[layer], blocks)
+    for layer in range(num_layers)
   )
 
 

@@ -1,0 +1,207 @@
+"""How well a score separates planted examples from ordinary ones."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+_RESAMPLES = 1000
+_CHUNK = 2**21  # elements of a block of resamples held at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+  """Ranking quality with 95 % intervals; NaN where a group is empty.
+
+  Attributes:
+    auroc: probability that a positive outranks a negative, ties count half.
+    auroc_low: lower end of its interval.
+    auroc_high: upper end of its interval.
+    average_precision: mean over positives of the precision at their score,
+      tied scores entering together. Chance is the share of positives.
+    ap_low: lower end of its interval.
+    ap_high: upper end of its interval.
+    num_positive: positives that were compared.
+    num_negative: negatives that were compared.
+    num_excluded: members of either group left out because their score is
+      NaN or, within classes, because their class has only one of the groups.
+  """
+
+  auroc: float
+  auroc_low: float
+  auroc_high: float
+  average_precision: float
+  ap_low: float
+  ap_high: float
+  num_positive: int
+  num_negative: int
+  num_excluded: int
+
+
+def detection(
+  scores: np.ndarray,
+  positive: np.ndarray,
+  negative: np.ndarray,
+  classes: np.ndarray | None = None,
+  seed: int = 0,
+) -> Detection:
+  """AUROC and average precision of positives against negatives.
+
+  Intervals are percentiles of 1000 bootstrap resamples of the examples,
+  stratified by group (and class), so group sizes are held fixed. They say
+  nothing of run-to-run noise in the scores, and collapse to a point where the
+  groups do not overlap at all.
+
+  Args:
+    scores: higher for examples believed positive, float [n].
+    positive: bool [n].
+    negative: bool [n], disjoint from `positive`; other examples are ignored.
+    classes: None for the plain numbers; or given labels, int [n], for numbers
+      taken within each class that has both groups and averaged with the
+      number of positives as weights. Uniform label noise floods small
+      classes, so the rarity of a label alone separates the groups; within
+      class it cannot.
+    seed: of the bootstrap.
+
+  Returns:
+    The numbers and what they are based on.
+
+  Raises:
+    ValueError: an example is in both groups.
+  """
+  if np.any(positive & negative):
+    raise ValueError('An example is both positive and negative.')
+  scored = ~np.isnan(scores)
+  members = (positive | negative) & scored
+  strata = np.zeros(len(scores), np.int64) if classes is None else classes
+  used = [
+    (members & positive & (strata == c), members & negative & (strata == c))
+    for c in np.unique(strata[members])
+  ]
+  used = [(p, q) for p, q in used if p.any() and q.any()]
+  num_positive = sum(int(p.sum()) for p, _ in used)
+  num_negative = sum(int(q.sum()) for _, q in used)
+  num_excluded = int((positive | negative).sum()) - num_positive - num_negative
+  point = np.zeros(2)
+  resampled = np.zeros((2, _RESAMPLES))
+  rng = np.random.default_rng(seed)
+  for p, q in used:
+    weight = int(p.sum()) / num_positive
+    at_point, at_resamples = _stratum(scores[p], scores[q], rng)
+    point += weight * at_point
+    resampled += weight * at_resamples
+  if not used:
+    point[:] = resampled[:] = np.nan
+  low, high = np.quantile(resampled, (0.025, 0.975), axis=1)
+  return Detection(
+    auroc=float(point[0]),
+    auroc_low=float(low[0]),
+    auroc_high=float(high[0]),
+    average_precision=float(point[1]),
+    ap_low=float(low[1]),
+    ap_high=float(high[1]),
+    num_positive=num_positive,
+    num_negative=num_negative,
+    num_excluded=num_excluded,
+  )
+
+
+def rows(
+  scores: Mapping[str, np.ndarray],
+  noisy: np.ndarray,
+  given: np.ndarray,
+  kinds: Sequence[str] | None = None,
+) -> list[dict[str, object]]:
+  """Every comparison that the data allows, plain and within given class.
+
+  Args:
+    scores: name to values [n], higher for examples believed memorised.
+    noisy: whether the given label was changed, bool [n].
+    given: given labels, int [n].
+    kinds: 'rule' or 'exception' per example where the truth is known.
+      Then noisy examples and unchanged exceptions are each compared with
+      unchanged rule-followers; otherwise noisy with all other examples.
+
+  Returns:
+    One record a comparison: `score`, `positives`, `negatives`,
+    `within_class`, and the fields of `Detection`.
+  """
+  if kinds is None:
+    groups = {'noisy': noisy, 'clean': ~noisy}
+    pairs = [('noisy', 'clean')]
+  else:
+    exception = np.asarray([kind == 'exception' for kind in kinds], bool)
+    groups = {
+      'noisy': noisy,
+      'exception': exception & ~noisy,
+      'rule': ~exception & ~noisy,
+    }
+    pairs = [('noisy', 'rule'), ('exception', 'rule')]
+  return [
+    {
+      'score': name,
+      'positives': positives,
+      'negatives': negatives,
+      'within_class': within_class,
+    }
+    | dataclasses.asdict(
+      detection(
+        values,
+        groups[positives],
+        groups[negatives],
+        given if within_class else None,
+      )
+    )
+    for positives, negatives in pairs
+    for name, values in scores.items()
+    for within_class in (False, True)
+  ]
+
+
+def _stratum(
+  positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """(AUROC, average precision) [2] and their resamples [2, resamples].
+
+  Resampled examples are counted per distinct score instead of ranked again,
+  and drawn in order of score, so that the order of examples does not matter.
+  """
+  distinct, codes = np.unique(
+    np.concatenate([positive, negative]), return_inverse=True
+  )
+  size = len(distinct)
+  groups = [np.sort(codes[: len(positive)]), np.sort(codes[len(positive) :])]
+  point = _quality(*(np.bincount(g, minlength=size)[None] for g in groups))
+
+  def resample(group: np.ndarray, count: int) -> np.ndarray:
+    drawn = group[rng.integers(len(group), size=(count, len(group)))]
+    drawn = drawn + size * np.arange(count)[:, None]
+    counts = np.bincount(drawn.reshape(-1), minlength=count * size)
+    return counts.reshape(count, size)
+
+  chunk = max(1, _CHUNK // len(codes))
+  parts = [
+    _quality(*(resample(g, min(chunk, _RESAMPLES - start)) for g in groups))
+    for start in range(0, _RESAMPLES, chunk)
+  ]
+  return point[:, 0], np.concatenate(parts, axis=1)
+
+
+def _quality(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+  """(AUROC, average precision), [2, batch].
+
+  Args:
+    positive: positives at each distinct score in increasing order, int
+      [batch, distinct].
+    negative: negatives likewise.
+  """
+  # Counts of examples at or above each score.
+  above = lambda counts: counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+  hits, false_alarms = above(positive), above(negative)
+  num_positive, num_negative = hits[:, 0], false_alarms[:, 0]
+  outranked = num_negative[:, None] - false_alarms + negative / 2
+  auroc = (positive * outranked).sum(axis=1) / (num_positive * num_negative)
+  # A resample may hold no example at or above the highest scores.
+  precision = hits / np.maximum(hits + false_alarms, 1)
+  average = (positive * precision).sum(axis=1) / num_positive
+  return np.stack([auroc, average])

@@ -1,0 +1,56 @@
+"""Whether the runs fitted the labels they were given."""
+
+import dataclasses
+
+import numpy as np
+
+from memloc_jax.estimators import predictions
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """IN accuracy: accuracy on given labels over (run, example it saw) pairs.
+
+  Attributes:
+    all: over all examples; NaN, as the others, where there is no such pair.
+    noisy: over examples with a noisy label.
+    clean: over the other examples.
+  """
+
+  all: float
+  noisy: float
+  clean: float
+
+
+def in_accuracy(
+  membership: np.ndarray,
+  logits: np.ndarray,
+  labels: np.ndarray,
+  noisy: np.ndarray,
+) -> Fit:
+  """Accuracy of the runs on the examples they were trained on.
+
+  An example that IN runs never fitted is not memorised, whatever its score,
+  so this belongs beside every table of scores.
+
+  Args:
+    membership: whether a run was trained on an example, bool [runs, n].
+    logits: [runs, n, classes].
+    labels: given labels, int [n].
+    noisy: whether the given label was changed, bool [n].
+
+  Returns:
+    IN accuracy on all, noisy and clean examples.
+  """
+  correct = predictions.correctness(logits, labels)
+
+  def accuracy(chosen: np.ndarray) -> float:
+    seen = membership & chosen[None, :]
+    count = int(seen.sum())
+    return float((correct & seen).sum() / count) if count else float('nan')
+
+  return Fit(
+    all=accuracy(np.ones_like(noisy)),
+    noisy=accuracy(noisy),
+    clean=accuracy(~noisy),
+  )

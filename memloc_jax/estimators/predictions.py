@@ -1,0 +1,33 @@
+"""Logits of many runs to one value for each run and example."""
+
+import numpy as np
+
+
+def probability(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Softmax probability of the given label.
+
+  Args:
+    logits: [runs, n, classes], any float type.
+    labels: given labels, int [n].
+
+  Returns:
+    Probabilities in [0, 1], float64 [runs, n].
+  """
+  logits = np.asarray(logits, np.float64)
+  shifted = logits - logits.max(axis=-1, keepdims=True)
+  chosen = np.take_along_axis(shifted, labels[None, :, None], axis=-1)
+  return np.exp(chosen[..., 0]) / np.exp(shifted).sum(axis=-1)
+
+
+def correctness(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Whether the largest logit is the given label's.
+
+  Args:
+    logits: [runs, n, classes], any float type; the first of tied classes is
+      the prediction.
+    labels: given labels, int [n].
+
+  Returns:
+    bool [runs, n].
+  """
+  return np.argmax(logits, axis=-1) == labels[None, :]

@@ -1,0 +1,235 @@
+"""Pretrained weights in and out, in Hugging Face's file format."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Sequence
+
+from memloc_jax.errors import InputError
+from memloc_jax.models import interface, registry, tensors
+
+CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
+TOKENIZER = (
+  'added_tokens.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'vocab.txt',
+)
+
+
+def resolve(source: str) -> pathlib.Path:
+  """Finds the folder of a pretrained model.
+
+  Args:
+    source: a local folder; or 'package:<module>/<folder>', a folder inside an
+      installed Python package, which is not imported; or a Hugging Face hub
+      id such as 'google-bert/bert-base-cased', which is downloaded once and
+      then taken from the hub's cache (also with HF_HUB_OFFLINE=1).
+
+  Returns:
+    The folder.
+
+  Raises:
+    InputError: There is no such folder or package, or the hub has no answer.
+  """
+  if source.startswith('package:'):
+    return _package_folder(source)
+  folder = pathlib.Path(os.path.expanduser(source))
+  if source and folder.is_dir():
+    return folder
+  if folder.is_file():
+    raise InputError(f'{source} is a file; pass the folder that holds it.')
+  if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', source):
+    raise InputError(f'There is no model folder {source!r}.')
+  return _hub_folder(source)
+
+
+def load_model(folder: pathlib.Path) -> interface.Model:
+  """Reads `config.json`.
+
+  Args:
+    folder: of the model, see `resolve`.
+
+  Returns:
+    The model that the configuration describes.
+
+  Raises:
+    InputError: The file is missing, malformed or asks for something that is
+      not implemented.
+  """
+  file = folder / CONFIG
+  try:
+    config = json.loads(file.read_text(encoding='utf-8'))
+  except OSError as error:
+    raise InputError(f'{folder} has no readable {CONFIG}.') from error
+  except ValueError as error:
+    raise InputError(f'{file} is not valid JSON: {error}.') from error
+  if not isinstance(config, dict):
+    raise InputError(f'{file} does not hold a JSON object.')
+  return registry.parse(config, file)
+
+
+def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
+  """Reads `model.safetensors`.
+
+  Args:
+    folder: of the model, see `resolve`.
+    model: as `load_model` returns it.
+
+  Returns:
+    What `tensors.read` returns.
+
+  Raises:
+    InputError: The file is missing, damaged or does not fit `model`.
+  """
+  row = registry.FAMILIES[registry.model_type(model)]
+  return tensors.read(_weights_file(folder), row, model)
+
+
+def export(
+  folder: pathlib.Path,
+  model: interface.Model,
+  params: interface.Tree,
+  source: pathlib.Path,
+  label_names: Sequence[str],
+) -> None:
+  """Writes a model in the format it is read from.
+
+  The weights read back bit for bit. Other tools read the encoder; their
+  classifiers may not fit, as ours sits where the family's `read_out` says and
+  not behind a pooler.
+
+  Args:
+    folder: to create; appears complete or not at all.
+    model: the model.
+    params: stacked parameters; of the heads, 'main' is written.
+    source: folder from which the tokenizer's files are copied.
+    label_names: names of the classes of the head 'main', in order; () without
+      that head.
+
+  Raises:
+    InputError: The folder exists and is not empty.
+    ValueError: There are not as many names as classes.
+  """
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise InputError(f'{folder} exists and is not empty; choose another name.')
+  family = registry.model_type(model)
+  row = registry.FAMILIES[family]
+  config = {'model_type': family, 'dtype': 'float32', **row.config(model)}
+  tree = {k: params[k] for k in ('embeddings', 'blocks', 'final')}
+  if 'main' in params.get('heads', {}):
+    tree['heads'] = {'main': params['heads']['main']}
+    num_classes = tree['heads']['main']['bias'].shape[0]
+    if len(label_names) != num_classes:
+      raise ValueError(f'{len(label_names)} names of {num_classes} classes.')
+    config['id2label'] = dict(enumerate(label_names))
+    config['label2id'] = {label: i for i, label in enumerate(label_names)}
+
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  partial = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
+  partial.mkdir()
+  try:
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (partial / CONFIG).write_text(text + '\n', encoding='utf-8')
+    (partial / WEIGHTS).write_bytes(tensors.serialise(row, tree))
+    for file in TOKENIZER:
+      if (source / file).is_file():
+        shutil.copyfile(source / file, partial / file)
+    os.replace(partial, folder)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def fingerprint(folder: pathlib.Path) -> str:
+  """Identifies a pretrained model by its content.
+
+  Args:
+    folder: of the model, see `resolve`.
+
+  Returns:
+    SHA-256 over the digests of `config.json` and `model.safetensors`, hex.
+
+  Raises:
+    InputError: One of the files is missing.
+  """
+  total = hashlib.sha256()
+  if not (folder / CONFIG).is_file():
+    raise InputError(f'{folder} has no readable {CONFIG}.')
+  for path in (folder / CONFIG, _weights_file(folder)):
+    with path.open('rb') as file:
+      total.update(hashlib.file_digest(file, 'sha256').digest())
+  return total.hexdigest()
+
+
+def _package_folder(source: str) -> pathlib.Path:
+  module, _, inner = source.removeprefix('package:').partition('/')
+  if not module.isidentifier():
+    raise InputError(
+      f'{source!r} is not of the form package:<module>/<folder>.'
+    )
+  spec = importlib.util.find_spec(module)
+  if spec is None:
+    raise InputError(
+      f'{source}: the Python package {module} is not installed; '
+      f"run 'pip install {module}'."
+    )
+  for place in spec.submodule_search_locations or ():
+    folder = pathlib.Path(place) / inner
+    if folder.is_dir():
+      return folder
+  raise InputError(f'{source}: the package {module} has no folder {inner!r}.')
+
+
+def _hub_folder(source: str) -> pathlib.Path:
+  # Imported here: local folders need no network client.
+  import huggingface_hub
+  from huggingface_hub import errors
+
+  try:
+    folder = huggingface_hub.snapshot_download(
+      source, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER]
+    )
+  except Exception as error:  # The client's errors share no base class.
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+      reason = 'HF_HUB_OFFLINE is set and the cache has no copy'
+    elif isinstance(error, errors.RepositoryNotFoundError):
+      reason = 'there is no such repository, or it is not open to you'
+    elif isinstance(error, errors.LocalEntryNotFoundError):
+      reason = 'the hub cannot be reached and the cache has no copy'
+    else:
+      reason = f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+    raise InputError(
+      f'{source!r} is not a local folder and cannot be had from the Hugging '
+      f'Face hub ({reason}); pass the path of a folder that holds {CONFIG}, '
+      f'{WEIGHTS} and the tokenizer files.'
+    ) from error
+  return pathlib.Path(folder)
+
+
+def _weights_file(folder: pathlib.Path) -> pathlib.Path:
+  file = folder / WEIGHTS
+  if file.is_file():
+    return file
+  pickled = folder / 'pytorch_model.bin'
+  if pickled.is_file():
+    code = (
+      'import torch, safetensors.torch as s; '
+      f"d = torch.load('{pickled}', weights_only=True); "
+      's.save_file({k: v.clone().contiguous() for k, v in d.items()}, '
+      f"'{file}', metadata={{'format': 'pt'}})"
+    )
+    raise InputError(
+      f'{pickled} is a pickle, which is not read; convert it once, where '
+      f'PyTorch is installed, with: python -c "{code}"'
+    )
+  if (folder / f'{WEIGHTS}.index.json').is_file():
+    raise InputError(f'{folder} splits its weights; join them into {WEIGHTS}.')
+  raise InputError(f'{folder} has no {WEIGHTS}.')

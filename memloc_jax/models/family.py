@@ -1,0 +1,160 @@
+"""How a model family is laid out in published checkpoints.
+
+A `Family` is data: which fields of `config.json` give the sizes, which must
+have the value that the family's file computes, and which tensors make up each
+of our parameters. Reading and writing (`checkpoint.py`) is the same for all.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from memloc_jax.errors import InputError
+from memloc_jax.models import interface
+
+
+class Row(NamedTuple):
+  """One parameter of ours and the tensors that hold it.
+
+  Attributes:
+    path: of our leaf, joined by '/'. Below 'blocks/' it is stacked by layer.
+    names: of the tensors, '{layer}' standing for the 0-based layer; several
+      are joined along our last axis.
+    transpose: the checkpoint stores matrices as [out, in], ours are
+      [in, out].
+  """
+
+  path: str
+  names: tuple[str, ...]
+  transpose: bool = False
+
+
+def dense(path: str, *names: str) -> tuple[Row, Row]:
+  """Rows of a linear layer with bias, or of several fused into one."""
+  return (
+    Row(f'{path}/kernel', tuple(f'{n}.weight' for n in names), True),
+    Row(f'{path}/bias', tuple(f'{n}.bias' for n in names)),
+  )
+
+
+def norm(path: str, name: str) -> tuple[Row, Row]:
+  """Rows of a layer norm."""
+  return (
+    Row(f'{path}/scale', (f'{name}.weight',)),
+    Row(f'{path}/bias', (f'{name}.bias',)),
+  )
+
+
+# Fields that describe files, labels or text generation, never the encoder.
+_BOOKKEEPING = frozenset({
+  '_name_or_path', 'architectures', 'bos_token_id', 'chunk_size_feed_forward',
+  'cls_token_id', 'dtype', 'eos_token_id', 'finetuning_task',
+  'gradient_checkpointing', 'id2label', 'label2id', 'mask_token_id',
+  'model_type', 'num_labels', 'output_attentions', 'output_hidden_states',
+  'output_past', 'pad_token_id', 'problem_type', 'return_dict',
+  'sep_token_id', 'tie_word_embeddings', 'tokenizer_class', 'torch_dtype',
+  'torchscript', 'transformers_version', 'unk_token_id', 'use_cache',
+})  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """One row of the registry.
+
+  Attributes:
+    model: the class of its models.
+    sizes: field of `config.json` -> attribute of `model`. Fields that share
+      an attribute must agree.
+    fixed: field -> the values under which the family's file computes what
+      the checkpoint means; the first one is written on export.
+    ignored: further fields that do not change the encoder.
+    rows: every parameter of the encoder.
+    head: the parameters of the classification head.
+    prefix: of the encoder's tensor names in models with a head; optional
+      when reading, written on export.
+    aliases: older spelling -> current one, as part of tensor names.
+    unused: patterns of tensors that are knowingly not read, without prefix.
+  """
+
+  model: type[interface.Model]
+  sizes: Mapping[str, str]
+  fixed: Mapping[str, tuple[Any, ...]]
+  ignored: frozenset[str]
+  rows: tuple[Row, ...]
+  head: tuple[Row, ...]
+  prefix: str
+  aliases: Mapping[str, str]
+  unused: tuple[str, ...]
+
+  def parse(self, config: Mapping[str, Any], file: Any) -> interface.Model:
+    """Builds the model that `config.json` describes.
+
+    Args:
+      config: the parsed file.
+      file: its name, for messages.
+
+    Returns:
+      The model.
+
+    Raises:
+      InputError: A field is missing, malformed, contradicts another, or asks
+        for something that the family's file does not compute.
+    """
+    # None is how transformers writes "not set".
+    config = {k: v for k, v in config.items() if v is not None}
+    for name, values in self.fixed.items():
+      if config.get(name, values[0]) not in values:
+        raise InputError(
+          f'{file} sets {name} to {config[name]!r}, but only '
+          f'{" or ".join(map(repr, values))} is implemented.'
+        )
+    known = _BOOKKEEPING | self.ignored | set(self.fixed) | set(self.sizes)
+    unknown = sorted(set(config) - known)
+    if unknown:
+      raise InputError(
+        f'{file} sets {", ".join(unknown)}, which is not known here and may '
+        'change the computation; delete from the file what does not.'
+      )
+    arguments = {}
+    source = {}
+    fields = {f.name: f for f in dataclasses.fields(self.model)}
+    for name, attribute in self.sizes.items():
+      if name not in config:
+        continue
+      value = _number(config[name], fields[attribute].type, name, file)
+      if arguments.setdefault(attribute, value) != value:
+        raise InputError(
+          f'{file} sets {source[attribute]} to {arguments[attribute]} and '
+          f'{name} to {value}, but only equal values are implemented.'
+        )
+      source[attribute] = name
+    for name, attribute in self.sizes.items():
+      required = fields[attribute].default is dataclasses.MISSING
+      if required and attribute not in arguments:
+        raise InputError(f'{file} lacks the field {name}.')
+    try:
+      return self.model(**arguments)
+    except ValueError as error:
+      raise InputError(f'{file}: {error}') from error
+
+  def config(self, model: interface.Model) -> dict[str, Any]:
+    """The fields of `config.json` from which `parse` gets `model` back."""
+    sizes = {name: getattr(model, key) for name, key in self.sizes.items()}
+    return sizes | {name: values[0] for name, values in self.fixed.items()}
+
+  def canonical(self, name: str) -> str:
+    """A stored tensor's name as the tables spell it."""
+    for old, new in self.aliases.items():
+      name = name.replace(old, new)
+    return name.removeprefix(self.prefix)
+
+
+def _number(value: Any, kind: type, name: str, file: Any) -> int | float:
+  """Checks one size: a count is at least 1, a rate or scale at least 0."""
+  accepted = (int,) if kind is int else (int, float)
+  least = 1 if kind is int else 0
+  # A bool is an int to Python, but `true` is no size.
+  if type(value) not in accepted or not value >= least:
+    what = 'a positive integer' if kind is int else 'a non-negative number'
+    raise InputError(f'{file} sets {name} to {value!r}, which is not {what}.')
+  return kind(value)

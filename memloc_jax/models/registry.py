@@ -1,0 +1,42 @@
+"""The model families that checkpoints can be read from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from memloc_jax.errors import InputError
+from memloc_jax.models import bert, family, interface
+
+# model_type of config.json -> family.
+FAMILIES: dict[str, family.Family] = {
+  'bert': bert.FAMILY,
+}
+
+
+def parse(config: Mapping[str, Any], file: Any) -> interface.Model:
+  """Builds the model that a parsed `config.json` describes.
+
+  Args:
+    config: the parsed file.
+    file: its name, for messages.
+
+  Returns:
+    The model.
+
+  Raises:
+    InputError: The family is not in `FAMILIES`, or `Family.parse` refuses.
+  """
+  found = config.get('model_type')
+  if found not in tuple(FAMILIES):  # It may be of any type, even a list.
+    raise InputError(
+      f'{file} has model_type {found!r}; supported: '
+      f'{", ".join(sorted(FAMILIES))}.'
+    )
+  return FAMILIES[found].parse(config, file)
+
+
+def model_type(model: interface.Model) -> str:
+  """The key of `model`'s family in `FAMILIES`."""
+  for name, row in FAMILIES.items():
+    if type(model) is row.model:
+      return name
+  raise ValueError(f'{type(model).__name__} is not in FAMILIES.')

@@ -1,0 +1,321 @@
+"""What the page says: tables and manifest to strings ready for the template.
+
+Every function takes what it needs and returns an empty list where that was
+not part of the study.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.localisation import windows
+
+_MOST_MEMORISED = 25
+_LONGEST_TEXT = 320  # characters shown of an example
+_FITTED_ACCURACY = 0.9
+_FITTED_MACRO_F1 = 0.99
+
+
+def number(value: Any, digits: int = 3) -> str:
+  """A number with fixed digits, or a dash for one that is missing."""
+  return '–' if pd.isna(value) else f'{value:.{digits}f}'
+
+
+def interval(low: Any, high: Any, digits: int = 3) -> str:
+  """An interval in brackets, or nothing if an end is missing."""
+  if pd.isna(low) or pd.isna(high):
+    return ''
+  return f'[{low:.{digits}f}, {high:.{digits}f}]'
+
+
+def duration(seconds: float) -> str:
+  """A time span that is read at a glance."""
+  if seconds < 60:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  if minutes < 60:
+    return f'{minutes} min {rest:02d} s'
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours} h {minutes:02d} min'
+
+
+def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
+  """IN accuracy on all and on noisy examples; NaN where there is none.
+
+  Every (run, example it saw) pair counts once, so examples are weighted by
+  the number of runs that saw them.
+  """
+  groups = {
+    'all': np.ones(len(examples), bool),
+    'noisy': examples['noisy'].to_numpy(bool),
+  }
+  accuracies = {}
+  for name, chosen in groups.items():
+    rows = examples[chosen & (examples['in_runs'] > 0).to_numpy()]
+    accuracies[name] = (
+      float(
+        np.average(
+          rows['training_memorisation_accuracy'], weights=rows['in_runs']
+        )
+      )
+      if len(rows)
+      else float('nan')
+    )
+  return accuracies
+
+
+def fit(examples: pd.DataFrame) -> list[tuple[str, str]]:
+  """Lines on how well the runs fitted their own labels."""
+  if examples.empty:
+    return []
+  accuracy = in_accuracy(examples)
+  where = 'Accuracy on given labels of the runs that saw the example'
+  return [
+    (f'{where}, all examples', number(accuracy['all'])),
+    (f'{where}, noisy examples', number(accuracy['noisy'])),
+  ]
+
+
+def warnings(examples: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+  """What a reader must know before believing the rest."""
+  found = []
+  if not examples.empty:
+    accuracy = in_accuracy(examples)['noisy']
+    if accuracy < _FITTED_ACCURACY:
+      found.append(
+        f'Runs reach an accuracy of only {accuracy:.2f} on the noisy labels '
+        f'they were trained on (wanted: {_FITTED_ACCURACY}). What they have '
+        'not fitted they cannot have memorised: scores of noisy examples say '
+        'as much about too little training as about memorisation.'
+      )
+  if runs.empty:
+    return found
+  diverged = runs[runs['status'] != 'done']
+  if len(diverged):
+    found.append(
+      f'{len(diverged)} of {len(runs)} runs did not finish with usable '
+      'numbers and are left out everywhere: '
+      + ', '.join(
+        f'{t} {r}' for t, r in zip(diverged['table'], diverged['run'])
+      )
+      + '.'
+    )
+  main = runs[(runs['table'] == 'main') & (runs['status'] == 'done')]
+  unfitted = main[~(main['train_macro_f1'] >= _FITTED_MACRO_F1)]
+  if len(unfitted):
+    scores = ', '.join(
+      f'{purpose} seed {seed}: {number(f1)}'
+      for purpose, seed, f1 in zip(
+        unfitted['purpose'], unfitted['seed'], unfitted['train_macro_f1']
+      )
+    )
+    found.append(
+      f'{len(unfitted)} of {len(main)} main models stay below a macro-F1 of '
+      f'{_FITTED_MACRO_F1} on their own training labels ({scores}). '
+      'Localisation looks for memory that they may not hold.'
+    )
+  return found
+
+
+def settings(
+  manifest: Mapping[str, Any], examples: pd.DataFrame, runs: pd.DataFrame
+) -> list[tuple[str, str]]:
+  """The headline settings, in reading order."""
+  config = manifest.get('config', {})
+  rows = [
+    ('Task', _look_up(config, 'task', 'task')),
+    ('Source', _look_up(config, 'task', 'source')),
+    ('Model', _look_up(config, 'model', 'source')),
+  ]
+  if not examples.empty:
+    noisy = int(examples['noisy'].sum())
+    share = noisy / len(examples)
+    rows.append(
+      ('Examples', f'{len(examples):,}, of which {noisy:,} noisy ({share:.0%})')
+    )
+  tables = [] if runs.empty else runs.groupby('table', sort=False)
+  for table, of_table in tables:
+    rows.append(
+      (
+        f'{table.capitalize()} runs',
+        f'{len(of_table)} × {_span(of_table["epochs"])} epochs, learning rate '
+        f'{_span(of_table["learning_rate"])}',
+      )
+    )
+  device = manifest.get('device', {})
+  if device:
+    rows.append(('Device', f'{device["count"]} × {device["kind"]}'))
+  rows.append(('Precision', _pairs(manifest.get('precision', {}))))
+  commit = manifest.get('commit') or ''
+  rows.append(('Commit', commit[:12] + '+' * commit.endswith('+')))
+  rows.append(('Versions', _pairs(manifest.get('versions', {}))))
+  costs = manifest.get('cost', {})
+  seconds = {stage: cost['seconds'] for stage, cost in costs.items()}
+  if seconds:
+    each = ', '.join(f'{k} {duration(v)}' for k, v in seconds.items())
+    rows.append(('Cost', f'{duration(sum(seconds.values()))} ({each})'))
+  return [(name, value) for name, value in rows if value]
+
+
+def detection(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Rows of the detection table."""
+  named = {'rule': 'rule-followers', 'exception': 'exceptions'}
+  name = lambda group: named.get(group, group)
+  return [
+    {
+      'compared': f'{name(row.positives)} against {name(row.negatives)}',
+      'score': row.score,
+      'taken': 'same given label' if row.within_class else 'all examples',
+      'auroc': number(row.auroc),
+      'auroc_interval': interval(row.auroc_low, row.auroc_high),
+      'average_precision': number(row.average_precision),
+      'ap_interval': interval(row.ap_low, row.ap_high),
+      'examples': f'{row.num_positive:,} / {row.num_negative:,}',
+    }
+    for row in table.itertuples()
+  ]
+
+
+def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
+  """The most memorised examples, surest first."""
+  if examples.empty:
+    return []
+  ranked = examples.dropna(subset=['cm_low']).sort_values(
+    ['cm_low', 'counterfactual_memorisation', 'index'],
+    ascending=[False, False, True],
+  )
+  return [
+    {
+      'id': row.id,
+      'text': shorten(row.text),
+      'given': row.given,
+      'original': row.original,
+      'noisy': bool(row.noisy),
+      'exception': not row.noisy and getattr(row, 'kind', '') == 'exception',
+      'memorisation': number(row.counterfactual_memorisation),
+      'interval': interval(row.cm_low, row.cm_high),
+      'seen': number(row.training_memorisation),
+      'in_runs': f'{row.in_runs} runs',
+      'unseen': number(row.generalisation),
+      'out_runs': f'{row.out_runs} runs',
+    }
+    for row in ranked.head(_MOST_MEMORISED).itertuples()
+  ]
+
+
+def shorten(text: str) -> str:
+  """The text, cut at a readable length."""
+  if len(text) <= _LONGEST_TEXT:
+    return text
+  return text[:_LONGEST_TEXT].rstrip() + ' …'
+
+
+def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Rows of the M-CoG table, the mean over seeds last."""
+  if table.empty:
+    return []
+  mean = table['seed'] == -1
+  ordered = pd.concat([table[~mean], table[mean]])
+  return [
+    {
+      'technique': f'{row.technique} {row.variant or ""}'.strip(),
+      'source': row.source,
+      'seed': 'mean profile' if row.seed == -1 else str(row.seed),
+      'mcog': number(row.mcog, 2),
+      'attainable': f'{number(row.mcog_low, 2)} to {number(row.mcog_high, 2)}',
+      'calibrated': number(row.mcog_calibrated, 2),
+    }
+    for row in ordered.itertuples()
+  ]
+
+
+def sanity(measured: pd.DataFrame) -> list[str]:
+  """Lines that show whether swapping broke the models."""
+  if measured.empty:
+    return []
+  lines = []
+  keys = ['technique', 'variant', 'source']
+  for (technique, *_, source), rows in measured.groupby(keys, dropna=False):
+    means = rows.groupby(['first', 'last'])[
+      ['noisy_accuracy', 'noisy_original_accuracy', 'clean_accuracy']
+    ].mean()
+    clean = means['clean_accuracy'].to_numpy()
+    whole = means.xs(
+      (
+        means.index.get_level_values('first').min(),
+        means.index.get_level_values('last').max(),
+      )
+    )
+    lines.append(
+      f'{technique.capitalize()}, {source}: accuracy on clean examples '
+      f'averages {number(clean.mean())} over windows '
+      f'({number(windows.length_weighted_mean(clean))} if a window counts once '
+      'for each of its layers). With all layers replaced, noisy examples keep '
+      f'their given label with accuracy {number(whole["noisy_accuracy"])} and '
+      'return to their original one with '
+      f'{number(whole["noisy_original_accuracy"])}.'
+    )
+  return lines
+
+
+def methods(examples: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
+  """How the numbers came about, for a reader who has only this page."""
+  paragraphs = []
+  if not examples.empty:
+    paragraphs.append(
+      'Training memorisation of an example is the mean softmax probability of '
+      'its given label over the runs whose training subset held it, '
+      'generalisation the mean over the other runs, and counterfactual '
+      'memorisation their difference. Intervals are Welch intervals for one '
+      'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
+      'side; examples share runs, so their errors are correlated. Within '
+      'given class, a comparison is made among examples of the same given '
+      'label and averaged with the number of positives as weights, because '
+      'uniform label noise makes rare labels suspicious by themselves.'
+    )
+  if not measured.empty:
+    paragraphs.append(
+      'Layer swapping puts the blocks of a model trained on original labels '
+      'into its twin trained on noisy labels (same seed, same order of '
+      'batches), for every contiguous window of layers; embeddings, final '
+      'norm and head stay. The heat map holds one minus the accuracy on the '
+      'given labels of noisy examples, averaged over the windows of one '
+      'length that contain a layer. The curve is its mean over lengths and '
+      'M-CoG the centre of gravity of the curve (Dankers & Titov, 2024).'
+    )
+  return paragraphs
+
+
+def configuration(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Every configured value under its dotted name, then versions."""
+  groups = {'config': manifest.get('config', {})}
+  groups['versions'] = manifest.get('versions', {})
+  return [
+    (name, str(value))
+    for group, values in groups.items()
+    for name, value in _flatten(group, values)
+  ]
+
+
+def _flatten(prefix: str, values: Mapping) -> Iterator[tuple[str, Any]]:
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      yield from _flatten(f'{prefix}.{name}', value)
+    else:
+      yield f'{prefix}.{name}', value
+
+
+def _look_up(values: Mapping[str, Any], group: str, name: str) -> str:
+  return str(values.get(group, {}).get(name, ''))
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in values.items())
+
+
+def _span(values: pd.Series) -> str:
+  """The one value, or the range of several."""
+  low, high = values.min(), values.max()
+  return f'{low:g}' if low == high else f'{low:g} to {high:g}'

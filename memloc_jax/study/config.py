@@ -1,0 +1,227 @@
+"""What a study is: typed, frozen, validated; ConfigDict only at the edge."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from ml_collections import config_dict
+
+from memloc_jax.ensemble import membership
+from memloc_jax.errors import InputError
+from memloc_jax.tasks.dataset import DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Which encoder.
+
+  Attributes:
+    source: a local folder, a hub id, 'package:<module>/<folder>', or
+      'embedded': the small encoder of the embedded task, which is trained on
+      the same generator's unlabelled sentences when first needed.
+    sha256: what `model.safetensors` must have; '' does not check.
+  """
+
+  source: str = 'google-bert/bert-base-cased'
+  sha256: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The main models: one with wrong labels and one without, per seed.
+
+  Attributes:
+    seeds: of the models; equal seeds share head, batch order and dropout.
+    num_epochs: passes over the training examples.
+    learning_rate: peak rate.
+    batch_size: examples a step; the map runs use the same.
+    warmup: share of the steps in which the rate rises.
+    weight_decay: of every trained parameter.
+    clip_norm: largest gradient norm.
+    dropout: rate; negative takes the checkpoint's own.
+    evaluate_every: epochs between evaluations on the training examples; 0
+      evaluates once, after the last.
+  """
+
+  seeds: tuple[int, ...] = (1, 2, 3)
+  num_epochs: int = 50
+  learning_rate: float = 1e-5
+  batch_size: int = 8
+  warmup: float = 0.1
+  weight_decay: float = 0.01
+  clip_norm: float = 1.0
+  dropout: float = -1.0
+  evaluate_every: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class MapConfig:
+  """The runs behind the memorisation map.
+
+  Attributes:
+    num_runs: K; 0 leaves the map out.
+    ratio: share of the runs that an example is in.
+    design: 'balanced', or 'independent' halves as published.
+    num_epochs: most passes over a run's examples.
+    learning_rate: peak rate.
+    fit_accuracy: a run stops once it fits this share of its own labels, wrong
+      ones included; above 1 trains all epochs.
+    evaluate_every: epochs between the evaluations that decide that.
+    seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
+  """
+
+  num_runs: int = 30
+  ratio: float = 0.5
+  design: str = 'balanced'
+  num_epochs: int = 30
+  learning_rate: float = 3e-5
+  fit_accuracy: float = 0.995
+  evaluate_every: int = 2
+  seed: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SwapConfig:
+  """Layer swapping.
+
+  Attributes:
+    batch_size: examples in a batch; every hypothesis multiplies it.
+  """
+
+  batch_size: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+  """How the work is laid out; changes no result beyond rounding.
+
+  Attributes:
+    lanes: runs per device at once; 0 chooses by memory.
+    segment_steps: most training steps of one call of the compiled program.
+    unroll: 'auto', 'always' or 'never' unroll the layers.
+    matmul_precision: of float32 products; accelerators default to less.
+    cache: folder for tokenised texts and the embedded task's encoder.
+  """
+
+  lanes: int = 0
+  segment_steps: int = 200
+  unroll: str = 'auto'
+  matmul_precision: str = 'float32'
+  cache: str = '~/.cache/memloc_jax'
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+  """A study of one task and one model."""
+
+  task: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  train: TrainConfig = TrainConfig()
+  map: MapConfig = MapConfig()
+  swap: SwapConfig = SwapConfig()
+  engine: EngineConfig = EngineConfig()
+
+
+def default() -> config_dict.ConfigDict:
+  """The default study as a ConfigDict, for config files to change."""
+  return to_config_dict(StudyConfig())
+
+
+def to_config_dict(config: StudyConfig) -> config_dict.ConfigDict:
+  """The same values, open to overrides by flag."""
+  return config_dict.create(**dataclasses.asdict(config))
+
+
+def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
+  """Checks names, types and ranges.
+
+  Args:
+    config: from a config file, with overrides.
+
+  Returns:
+    The frozen configuration.
+
+  Raises:
+    InputError: naming the flag.
+  """
+  study = _build(StudyConfig, config.to_dict(), '--config')
+  train, map_ = study.train, study.map
+  checks = (
+    ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
+    ('train.batch_size', train.batch_size >= 1, 'at least 1'),
+    ('train.learning_rate', train.learning_rate > 0, 'above 0'),
+    ('train.warmup', 0 <= train.warmup < 1, 'in [0, 1)'),
+    ('train.clip_norm', train.clip_norm > 0, 'above 0'),
+    ('train.weight_decay', train.weight_decay >= 0, 'at least 0'),
+    ('train.dropout', train.dropout < 1, 'below 1'),
+    ('train.evaluate_every', train.evaluate_every >= 0, 'at least 0'),
+    (
+      'train.seeds',
+      all(0 <= s < 2**31 for s in train.seeds)
+      and len(set(train.seeds)) == len(train.seeds),
+      'different integers from 0 to 2**31 - 1',
+    ),
+    ('map.num_runs', map_.num_runs != 1 and map_.num_runs >= 0, '0 or over 1'),
+    ('map.ratio', 0 < map_.ratio < 1, 'between 0 and 1'),
+    (
+      'map.design',
+      map_.design in membership.DESIGNS,
+      f'one of {", ".join(sorted(membership.DESIGNS))}',
+    ),
+    ('map.num_epochs', map_.num_epochs >= 1, 'at least 1'),
+    ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
+    ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
+    ('map.seed', 0 <= map_.seed < 2**20, 'from 0 to 2**20 - 1'),
+    ('swap.batch_size', study.swap.batch_size >= 1, 'at least 1'),
+    ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
+    ('engine.segment_steps', study.engine.segment_steps >= 1, 'at least 1'),
+    (
+      'engine.unroll',
+      study.engine.unroll in ('auto', 'always', 'never'),
+      'one of auto, always, never',
+    ),
+    (
+      'engine.matmul_precision',
+      study.engine.matmul_precision in ('float32', 'tensorfloat32', 'bfloat16'),
+      'one of float32, tensorfloat32, bfloat16',
+    ),
+  )
+  for name, holds, wanted in checks:
+    if not holds:
+      group, field = name.split('.')
+      value = getattr(getattr(study, group), field)
+      raise InputError(f'--config.{name}={value!r}: must be {wanted}.')
+  return study
+
+
+def _build(cls: type, values: dict[str, Any], path: str) -> Any:
+  """A dataclass from nested dicts, with every name and type checked."""
+  hints = typing.get_type_hints(cls)
+  unknown = sorted(set(values) - set(hints))
+  if unknown:
+    raise InputError(
+      f'{path}.{unknown[0]}: there is no such setting; '
+      f'known are {", ".join(hints)}.'
+    )
+  return cls(
+    **{
+      name: _convert(hints[name], value, f'{path}.{name}')
+      for name, value in values.items()
+    }
+  )
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return _build(hint, value, path)
+  if isinstance(hint, types.GenericAlias):
+    item = typing.get_args(hint)[0]
+    if not isinstance(value, list | tuple):
+      raise InputError(f'{path}={value!r}: must be a tuple, such as (1, 2).')
+    return tuple(_convert(item, each, path) for each in value)
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if type(value) is not hint:
+    raise InputError(f'{path}={value!r}: must be of type {hint.__name__}.')
+  return value

@@ -1,0 +1,210 @@
+"""What the stages of a study share: data, model, engine and run tables."""
+
+import functools
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+
+from memloc_jax.ensemble import membership
+from memloc_jax.ensemble.program import Objective, Program, make_table
+from memloc_jax.ensemble.store import RowStore
+from memloc_jax.ensemble.train import Engine, Examples, Table
+from memloc_jax.errors import InputError
+from memloc_jax.models import checkpoint
+from memloc_jax.models.interface import Model, Tree
+from memloc_jax.study import pretrain
+from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.workdir import Workdir
+from memloc_jax.tasks import dataset
+from memloc_jax.tasks.encode import Encoded
+
+
+class Study:
+  """One study: its configuration and what is built from it when needed."""
+
+  def __init__(self, config: StudyConfig, workdir: Workdir, progress: Progress):
+    """Names the parts; nothing is loaded yet."""
+    self.config, self.workdir, self.progress = config, workdir, progress
+    self.store = RowStore(workdir.rows)
+
+  @functools.cached_property
+  def cache(self) -> pathlib.Path:
+    """Folder for what several studies can share."""
+    return pathlib.Path(self.config.engine.cache).expanduser()
+
+  @functools.cached_property
+  def model_folder(self) -> pathlib.Path:
+    """The encoder's folder, checked against the expected hash."""
+    config = self.config.model
+    if config.source == 'embedded':
+      return pretrain.encoder(self.cache, self.progress)
+    folder = checkpoint.resolve(config.source)
+    if config.sha256:
+      weights = folder / 'model.safetensors'
+      with open(weights, 'rb') as file:
+        found = hashlib.file_digest(file, 'sha256').hexdigest()
+      if found != config.sha256:
+        raise InputError(
+          f'{weights} has sha256 {found}, --config.model.sha256 says '
+          f'{config.sha256}.'
+        )
+    return folder
+
+  @functools.cached_property
+  def model(self) -> Model:
+    """The architecture."""
+    return checkpoint.load_model(self.model_folder)
+
+  @functools.cached_property
+  def pretrained(self) -> Tree:
+    """The checkpoint's embeddings, blocks and final norm, host arrays."""
+    params = checkpoint.load_params(self.model_folder, self.model)
+    return {key: params[key] for key in ('embeddings', 'blocks', 'final')}
+
+  @functools.cached_property
+  def model_fingerprint(self) -> str:
+    """Hash of the checkpoint."""
+    return checkpoint.fingerprint(self.model_folder)
+
+  @functools.cached_property
+  def data(self) -> dataset.Dataset:
+    """The task, split, mislabelled and tokenised."""
+    data = dataset.build(
+      self.config.task, self.model_folder, self.cache / 'tokenised'
+    )
+    longest = data.train.buckets[-1]
+    if longest > self.model.max_length:
+      raise InputError(
+        f'--config.task.max_length={self.config.task.max_length}: examples of '
+        f'up to {longest} tokens do not fit the {self.model.max_length} '
+        f'positions of {self.model_folder}.'
+      )
+    return data
+
+  @property
+  def noisy_set(self) -> int:
+    """The label set with wrong labels, or 0 where none are injected."""
+    return int(self.config.task.noise > 0)
+
+  @functools.cached_property
+  def engine(self) -> Engine:
+    """The engine that trains this study's tables."""
+    config = self.config.engine
+    unroll = {'auto': None, 'always': True, 'never': False}[config.unroll]
+    return Engine(
+      model=self.model,
+      pretrained=self.pretrained,
+      fingerprint=self.model_fingerprint,
+      store=self.store,
+      unroll=unroll,
+      lanes=config.lanes,
+      segment_steps=config.segment_steps,
+      on_epoch=self.progress.epoch,
+    )
+
+  @functools.cached_property
+  def tables(self) -> dict[str, Table]:
+    """The tables of runs that the configuration asks for, by name."""
+    tables = [self._main_table(), self._map_table()]
+    return {table.name: table for table in tables if table is not None}
+
+  @functools.cached_property
+  def hashes(self) -> dict[str, list[str]]:
+    """Hash of every run, by table."""
+    return {
+      name: self.engine.hashes(table) for name, table in self.tables.items()
+    }
+
+  def weights(self, table: str, row: int) -> Tree:
+    """A kept run's parameters: blocks, final and heads, host arrays."""
+    head = jax.eval_shape(
+      lambda: self.model.init_head(
+        jax.random.key(0), len(self.data.label_names)
+      )
+    )
+    like = {
+      'blocks': self.pretrained['blocks'],
+      'final': self.pretrained['final'],
+      'heads': {'main': head},
+    }
+    return self.store.read_weights(table, row, like)
+
+  def _main_table(self) -> Table | None:
+    """Per seed, a run on the noisy labels, then one on the original ones."""
+    config = self.config.train
+    seeds = np.array(config.seeds, np.int64)
+    if not len(seeds):
+      return None
+    sets = (self.noisy_set, 0) if self.noisy_set else (0,)
+    member = np.ones((len(seeds) * len(sets), len(self.data.train)), bool)
+    runs = make_table(
+      member,
+      num_layers=self.model.num_layers,
+      seed=np.tile(seeds, len(sets)),
+      purpose=np.repeat(
+        ['noisy' if s else 'clean' for s in sets], len(seeds)
+      ).tolist(),
+      learning_rate=config.learning_rate,
+      label_set=np.repeat(sets, len(seeds)),
+      weight_decay=config.weight_decay,
+      dropout=self._dropout,
+    )
+    return self._table('main', config.num_epochs, config.evaluate_every, runs)
+
+  def _map_table(self) -> Table | None:
+    """Runs on random subsets."""
+    config = self.config.map
+    if config.num_runs == 0:
+      return None
+    draw = membership.DESIGNS[config.design]
+    examples = len(self.data.train)
+    runs = make_table(
+      draw(config.num_runs, examples, config.ratio, config.seed),
+      num_layers=self.model.num_layers,
+      seed=config.seed * 1000 + np.arange(config.num_runs),
+      purpose=['map'] * config.num_runs,
+      learning_rate=config.learning_rate,
+      label_set=self.noisy_set,
+      weight_decay=self.config.train.weight_decay,
+      dropout=self._dropout,
+    )
+    fit = config.fit_accuracy if config.fit_accuracy <= 1 else None
+    return self._table(
+      'map', config.num_epochs, config.evaluate_every, runs, fit
+    )
+
+  @property
+  def _dropout(self) -> float:
+    rate = self.config.train.dropout
+    return self.model.dropout_rate if rate < 0 else rate
+
+  def _table(
+    self, name, num_epochs, evaluate_every, runs, fit_accuracy=None
+  ) -> Table:
+    config = self.config.train
+    data = self.data
+    return Table(
+      name=name,
+      program=Program(
+        objectives=(Objective('main', len(data.label_names)),),
+        num_epochs=num_epochs,
+        batch_size=config.batch_size,
+        warmup=config.warmup,
+        clip_norm=config.clip_norm,
+        dropout=self._dropout > 0,
+        evaluate_every=evaluate_every,
+        fit_accuracy=fit_accuracy,
+      ),
+      runs=runs,
+      examples=(_examples(data.train, data.labels),),
+      validation=_examples(data.validation, data.validation_labels[None]),
+      keep=np.full(len(runs), name == 'main'),
+      seed=self.config.task.seed,
+    )
+
+
+def _examples(encoded: Encoded, labels: np.ndarray) -> Examples:
+  return Examples(encoded.ids, encoded.length, labels, encoded.buckets)

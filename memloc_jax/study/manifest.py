@@ -1,0 +1,82 @@
+"""manifest.json: what a result must carry to be trusted."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+from memloc_jax.study.context import Study
+
+_PACKAGES = (
+  'memloc_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'transformers',
+  'datasets',
+)
+
+
+def update_manifest(study: Study, news: dict[str, Any]) -> None:
+  """Writes the manifest anew, merging `news` into what it holds.
+
+  Args:
+    study: the study.
+    news: nested dict; dicts are merged, other values replaced.
+  """
+  manifest = study.workdir.read_json('manifest.json') or {}
+  manifest |= {
+    'config': dataclasses.asdict(study.config),
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    },
+    'device': {
+      'platform': jax.local_devices()[0].platform,
+      'kind': jax.local_devices()[0].device_kind,
+      'count': jax.local_device_count(),
+      'processes': jax.process_count(),
+    },
+    'precision': {
+      'parameters': 'float32',
+      'compute': 'float32',
+      'matmul': study.config.engine.matmul_precision,
+    },
+    'commit': _commit(),
+  }
+  study.workdir.write_json('manifest.json', _merge(manifest, news))
+
+
+def _merge(old: Any, new: Any) -> Any:
+  if not (isinstance(old, dict) and isinstance(new, dict)):
+    return new
+  return old | {key: _merge(old.get(key), new[key]) for key in new}
+
+
+def _commit() -> str | None:
+  """The checkout's commit, '+' if changed; None outside a checkout."""
+  folder = pathlib.Path(__file__).parent
+
+  def git(*arguments: str) -> str:
+    return subprocess.run(
+      ['git', *arguments],
+      cwd=folder,
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+
+  try:
+    # Only a checkout that tracks this very file says anything about it.
+    git('ls-files', '--error-unmatch', pathlib.Path(__file__).name)
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
+  except (OSError, subprocess.CalledProcessError):
+    return None

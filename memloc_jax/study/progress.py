@@ -1,0 +1,79 @@
+"""What a person sees while a study runs: stages, epochs, remaining time."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich import progress as bars
+from rich.console import Console
+
+from memloc_jax.ensemble.train import Event
+
+# Seconds between lines where the output is no terminal.
+_QUIET = 20.0
+
+
+class Progress:
+  """A bar on a terminal, an occasional line elsewhere."""
+
+  def __init__(self, console: Console | None = None):
+    """Writes to `console`, by default standard error."""
+    self._console = console or Console(stderr=True, highlight=False)
+    self._bar = None
+    self._task = None
+    self._name = ''
+    self._began = self._spoke = 0.0
+
+  @contextlib.contextmanager
+  def stage(self, name: str) -> Iterator[None]:
+    """Shows that a stage runs, and how long it took."""
+    self._name = name
+    self._began = self._spoke = time.monotonic()
+    bar = bars.Progress(
+      bars.TextColumn('{task.description}'),
+      bars.BarColumn(),
+      bars.TextColumn('{task.percentage:>3.0f}%'),
+      bars.TimeElapsedColumn(),
+      bars.TextColumn('remaining'),
+      bars.TimeRemainingColumn(elapsed_when_finished=False),
+      console=self._console,
+      transient=True,
+      disable=not self._console.is_terminal,
+    )
+    with bar:
+      self._bar, self._task = bar, bar.add_task(name, total=1.0)
+      try:
+        yield
+      finally:
+        self._bar = None
+    seconds = time.monotonic() - self._began
+    self._console.print(f'{name}: done in {seconds:.1f} s')
+
+  def update(self, done: float, text: str = '') -> None:
+    """Reports progress within the stage.
+
+    Args:
+      done: share of the work that is done, from 0 to 1.
+      text: what is being done.
+    """
+    label = f'{self._name} {text}'.strip()
+    if self._bar is not None:
+      self._bar.update(self._task, completed=done, description=label)
+    now = time.monotonic()
+    if not self._console.is_terminal and now - self._spoke > _QUIET:
+      self._spoke = now
+      left = (now - self._began) * (1 - done) / max(done, 1e-9)
+      self._console.print(f'{label}: {done:.0%}, about {left:.0f} s left')
+
+  def message(self, text: str) -> None:
+    """Prints one line."""
+    self._console.print(text)
+
+  def epoch(self, event: Event) -> None:
+    """Reports an epoch of a chunk of runs."""
+    within = event.epoch / event.num_epochs
+    self.update(
+      (event.chunk + within) / event.num_chunks,
+      f'{event.table} runs, chunk {event.chunk + 1} of {event.num_chunks}, '
+      f'epoch {event.epoch}, loss {event.loss:.3f}',
+    )

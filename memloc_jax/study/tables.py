@@ -1,0 +1,117 @@
+"""The tables that a study writes: their columns are a contract with users.
+
+Columns may be added; none is renamed or dropped.
+"""
+
+import pandas as pd
+
+_SCORES = (
+  'training_memorisation',
+  'generalisation',
+  'counterfactual_memorisation',
+  'cm_se',
+  'cm_low',
+  'cm_high',
+)
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+  # One row a training example. Scores are probabilities of the given label
+  # in [0, 1] (memorisation in [-1, 1], higher is more memorised); those that
+  # end in _accuracy are shares of runs that predict the given label.
+  'examples': (
+    'index',
+    'id',
+    'hash',
+    'text',
+    'given',
+    'original',
+    'noisy',
+    *_SCORES,
+    'in_runs',
+    'out_runs',
+    *(f'{name}_accuracy' for name in _SCORES),
+  ),
+  # One row a run. Layers count from 1; epoch_memorised is the first evaluated
+  # epoch with a training macro-F1 of at least 0.993, missing if there is none.
+  'runs': (
+    'run',
+    'table',
+    'purpose',
+    'seed',
+    'label_set',
+    'start',
+    'subset_size',
+    'learning_rate',
+    'epochs',
+    'first_trainable',
+    'last_trainable',
+    'lanes',
+    'config_hash',
+    'status',
+    'epoch_memorised',
+    'train_macro_f1',
+    'validation_macro_f1',
+  ),
+  # One row a run and epoch, on the run's own examples and given labels: mean
+  # loss while training (dropout on), then accuracy and macro-F1 of the
+  # evaluation after the epoch, missing where there was none.
+  'history': ('run', 'epoch', 'loss', 'accuracy', 'macro_f1'),
+  # One row a technique, seed and window of layers (1-based, inclusive).
+  'windows': (
+    'technique',
+    'variant',
+    'source',
+    'seed',
+    'first',
+    'last',
+    'noisy_accuracy',
+    'noisy_original_accuracy',
+    'clean_accuracy',
+  ),
+  # One row a technique, seed and layer (1-based); weights sum to 1.
+  'layers': (
+    'technique',
+    'variant',
+    'source',
+    'seed',
+    'layer',
+    'raw',
+    'weight',
+  ),
+  # Centre of gravity; seed -1 is that of the seed-averaged profile. The
+  # attainable range is mcog_low to mcog_high, and mcog_calibrated is the
+  # centre stretched from that range to 1 to L.
+  'mcog': (
+    'technique',
+    'variant',
+    'source',
+    'seed',
+    'mcog',
+    'mcog_low',
+    'mcog_high',
+    'mcog_calibrated',
+  ),
+  # How well scores find planted examples, with 95 % bootstrap intervals.
+  'detection': (
+    'score',
+    'positives',
+    'negatives',
+    'within_class',
+    'auroc',
+    'auroc_low',
+    'auroc_high',
+    'average_precision',
+    'ap_low',
+    'ap_high',
+    'num_positive',
+    'num_negative',
+    'num_excluded',
+  ),
+}
+
+
+def check(name: str, table: pd.DataFrame) -> None:
+  """Raises ValueError if a table breaks the contract."""
+  missing = [column for column in COLUMNS[name] if column not in table]
+  if missing:
+    raise ValueError(f'Table {name} lacks the columns {missing}.')

@@ -1,0 +1,154 @@
+"""Stages `data`, `train` and `score`: from a task to predictions of runs."""
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.ensemble import metrics
+from memloc_jax.ensemble.program import PRETRAINED, RANDOM
+from memloc_jax.ensemble.store import Record
+from memloc_jax.ensemble.train import Table
+from memloc_jax.errors import InputError
+from memloc_jax.study.context import Study
+from memloc_jax.study.manifest import update_manifest
+from memloc_jax.study.stages import stage
+
+# Training macro-F1 from which the paper calls a training set memorised.
+_MEMORISED = 0.993
+
+
+@stage('data')
+def data(study: Study) -> None:
+  """Reads task and checkpoint; records what they are in the manifest."""
+  dataset = study.data
+  counts = np.bincount(dataset.labels[0], minlength=len(dataset.label_names))
+  summary = {
+    'task': dataset.task.name,
+    'group': dataset.task.group,
+    'label_names': list(dataset.label_names),
+    'class_counts': counts.tolist(),
+    'train': len(dataset.train),
+    'validation': len(dataset.validation),
+    'test': len(dataset.test),
+    'noisy': int(dataset.noisy[study.noisy_set].sum()),
+    'buckets': list(dataset.train.buckets),
+    'mean_tokens': float(dataset.train.length.mean()),
+    'fingerprint': dataset.fingerprint,
+  }
+  model = {
+    'description': repr(study.model),
+    'folder': str(study.model_folder),
+    'layers': study.model.num_layers,
+    'fingerprint': study.model_fingerprint,
+  }
+  update_manifest(study, {'data': summary, 'model': model})
+
+
+@stage('train', needs=('data',))
+def train(study: Study) -> None:
+  """Trains every run of every table that has no record yet."""
+  for table in study.tables.values():
+    study.engine.train(table)
+
+
+@stage(
+  'score',
+  needs=('train',),
+  writes=('runs.parquet', 'history.parquet'),
+)
+def score(study: Study) -> None:
+  """Collects the records into `runs`, `history` and `arrays/`."""
+  rows, histories, first = [], [], 0
+  for name, table in study.tables.items():
+    for row, hash in enumerate(study.hashes[name]):
+      record = study.store.read(name, row, hash)
+      rows.append(_run_row(study, table, row, record) | {'run': first + row})
+      histories.append(
+        pd.DataFrame(
+          {
+            'run': first + row,
+            'epoch': record.epoch,
+            'loss': record.loss,
+            'accuracy': record.accuracy,
+            'macro_f1': record.macro_f1,
+          }
+        )
+      )
+    first += len(table.runs)
+  runs = pd.DataFrame(rows)
+  study.workdir.write_table('history', pd.concat(histories, ignore_index=True))
+  study.workdir.write_table('runs', runs)
+  _write_arrays(study)
+  diverged = runs[runs['status'] == 'diverged']
+  if len(diverged):
+    study.progress.message(
+      f'{len(diverged)} of {len(runs)} runs diverged and are excluded: '
+      f'{", ".join(map(str, diverged["run"]))}'
+    )
+  if len(diverged) == len(runs):
+    raise InputError(
+      'Every run diverged: lower --config.train.learning_rate and '
+      '--config.map.learning_rate.'
+    )
+
+
+def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
+  """One row of the `runs` table, without its number."""
+  runs = table.runs
+  layers = np.flatnonzero(runs.trainable[row, 0])
+  member = runs.membership[row]
+  labels = study.data.labels[runs.label_set[row]]
+  f1 = lambda logits, labels, member: float(
+    metrics.scores(logits[None], labels[None], member[None])[1][0]
+  )
+  held_out = np.ones(len(study.data.validation), bool)
+  memorised = record.epoch[record.macro_f1 >= _MEMORISED]
+  return {
+    'table': table.name,
+    'purpose': runs.purpose[row],
+    'seed': int(runs.seed[row]),
+    'label_set': int(runs.label_set[row]),
+    'start': _start(runs.start[row]),
+    'subset_size': int(member.sum()),
+    'learning_rate': float(runs.learning_rate[row, 0]),
+    'epochs': int(record.epoch[-1]),
+    'first_trainable': int(layers[0]) + 1 if len(layers) else None,
+    'last_trainable': int(layers[-1]) + 1 if len(layers) else None,
+    'lanes': record.lanes,
+    'config_hash': record.hash,
+    'status': record.status,
+    'epoch_memorised': float(memorised[0]) if len(memorised) else None,
+    'train_macro_f1': f1(record.logits, labels, member),
+    'validation_macro_f1': f1(
+      record.validation_logits, study.data.validation_labels, held_out
+    ),
+  }
+
+
+def _start(source: np.ndarray) -> str:
+  """Where a run's layers began, as one word."""
+  names = {PRETRAINED: 'pretrained', RANDOM: 'random'}
+  words = {names.get(int(i), 'run') for i in source}
+  return words.pop() if len(words) == 1 else 'mixture'
+
+
+def _write_arrays(study: Study) -> None:
+  """Membership and logits of the map runs that did not diverge."""
+  if 'map' not in study.tables:
+    return
+  hashes = study.hashes['map']
+  records = [study.store.read('map', i, hash) for i, hash in enumerate(hashes)]
+  good = np.array([record.status == 'done' for record in records])
+  if good.any():
+    logits = np.stack([r.logits for r in records if r.status == 'done'])
+    member = study.tables['map'].runs.membership[good]
+    study.workdir.write_array('membership', member)
+    study.workdir.write_array('logits', logits)
+  study.workdir.write_json(
+    'arrays/hashes.json',
+    {
+      'examples': list(study.data.hashes),
+      'data': study.data.fingerprint,
+      'start_weights': study.model_fingerprint,
+      'runs': [hash for hash, ok in zip(hashes, good) if ok],
+    },
+  )

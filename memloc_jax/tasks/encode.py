@@ -1,0 +1,287 @@
+"""Texts to padded token ids in a few lengths, computed once and cached."""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memloc_jax.errors import InputError
+
+# Files of a tokenizer folder that decide what a text becomes.
+_TOKENIZER_FILES = (
+  'added_tokens.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'vocab.txt',
+)
+# Raise when cached arrays would no longer be what this module computes.
+_CACHE_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """Token ids of one split.
+
+  Attributes:
+    ids: int32 [n, buckets[-1]], padded on the right.
+    length: number of real tokens, int32 [n].
+    buckets: increasing padded lengths that programs are compiled for.
+  """
+
+  ids: np.ndarray
+  length: np.ndarray
+  buckets: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.length)
+
+  def bucket(self) -> np.ndarray:
+    """Index of the smallest bucket that holds each example, int32 [n]."""
+    return np.searchsorted(self.buckets, self.length).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenised:
+  """Token ids of many texts, one after the other.
+
+  Attributes:
+    flat: all ids, int32 [sum of lengths].
+    length: number of tokens of each text, int32 [n].
+    separator: what joins the segments of one example.
+    pad: id to pad with.
+  """
+
+  flat: np.ndarray
+  length: np.ndarray
+  separator: str
+  pad: int
+
+  def assemble(self, segments: Sequence[str]) -> str:
+    """Returns the one string that an example's segments become."""
+    return join(segments, self.separator)
+
+  def pack(self, start: int, stop: int, buckets: tuple[int, ...]) -> Encoded:
+    """Pads texts `start` to `stop` to the longest bucket."""
+    length = self.length[start:stop]
+    first = int(self.length[:start].sum())
+    real = np.arange(buckets[-1])[None, :] < length[:, None]
+    ids = np.full(real.shape, self.pad, np.int32)
+    ids[real] = self.flat[first : first + int(length.sum())]
+    return Encoded(ids, length, buckets)
+
+
+def join(segments: Sequence[str], separator: str) -> str:
+  """Joins an example's segments as ' SEP ' would (METHODS 1.1)."""
+  return f' {separator} '.join(segments)
+
+
+def tokenise(
+  segments: Sequence[Sequence[str]],
+  folder: pathlib.Path,
+  max_length: int,
+  cache: pathlib.Path | None,
+) -> Tokenised:
+  """Assembles and tokenises examples, or takes both from the cache.
+
+  Special tokens are on, texts are cut at `max_length` tokens or at the
+  tokenizer's own limit, and there is no token-type distinction.
+
+  Args:
+    segments: the text fields of each example.
+    folder: a tokenizer in the Hugging Face format.
+    max_length: most tokens an example may have, special ones included.
+    cache: folder of cached arrays, made where it is missing; None for none.
+
+  Returns:
+    The tokens.
+
+  Raises:
+    InputError: if the folder holds no tokenizer that can be loaded.
+  """
+  path = None
+  if cache is not None:
+    path = cache / f'tokens-{_key(segments, folder, max_length)[:32]}.npz'
+    stored = _load(path, len(segments))
+    if stored is not None:
+      return stored
+  tokenizer = _tokenizer(folder)
+  if max_length <= tokenizer.num_special_tokens_to_add():
+    raise InputError(f'max_length {max_length}: leaves no room for text')
+  separator = separator_of(tokenizer)
+  # A text that is cut is meant to be, and the library's warning about texts
+  # that are longer than the model is raised before it cuts.
+  ids = tokenizer(
+    [join(s, separator) for s in segments],
+    truncation=True,
+    padding=False,
+    max_length=min(max_length, tokenizer.model_max_length),
+  )['input_ids']
+  pad = tokenizer.pad_token_id
+  result = Tokenised(
+    flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
+    length=np.asarray([len(i) for i in ids], np.int32),
+    separator=separator,
+    pad=tokenizer.eos_token_id if pad is None else pad,
+  )
+  if path is not None:
+    _store(path, result)
+  return result
+
+
+def separator_of(tokenizer: Any) -> str:
+  """What joins segments for a tokenizer (METHODS 1.1).
+
+  BERT has a separator token; OPT's end token `</s>` serves as one; GPT-Neo
+  and Pythia take a bar, since their end token is also their padding.
+  """
+  if tokenizer.sep_token:
+    return tokenizer.sep_token
+  return '</s>' if tokenizer.eos_token == '</s>' else '|'
+
+
+def choose_buckets(
+  lengths: np.ndarray, max_length: int, most: int = 4, slack: float = 0.05
+) -> tuple[int, ...]:
+  """Chooses the padded lengths that waste little and are few.
+
+  Each bucket is one more compiled program, so of the numbers of buckets up to
+  `most` the smallest is taken whose padded tokens are within `slack` of what
+  `most` would need. For a number of buckets the choice is exact, by dynamic
+  programming over multiples of 8 up to 64 and half-octave steps above.
+
+  Args:
+    lengths: number of tokens of each example, int [n], none above max_length.
+    max_length: upper limit of every bucket.
+    most: most buckets to use.
+    slack: accepted excess of padded tokens.
+
+  Returns:
+    Increasing bucket lengths; the last one holds every example.
+  """
+  steps = [*range(8, 65, 8), *(s << k for k in range(1, 12) for s in (48, 64))]
+  candidates = sorted({min(step, max_length) for step in steps})
+  longest = int(lengths.max())
+  candidates = [
+    c for i, c in enumerate(candidates) if i == 0 or candidates[i - 1] < longest
+  ]
+  below = [int(np.sum(lengths <= c)) for c in candidates]
+  # best[k][j]: padded tokens and choice of all examples up to candidate j,
+  # with k + 1 buckets the last of which is candidate j.
+  best = [[(n * c, (c,)) for n, c in zip(below, candidates)]]
+  for _ in range(1, most):
+    previous = best[-1]
+    best.append(
+      [
+        min(
+          [
+            (cost + (below[j] - below[i]) * c, (*chosen, c))
+            for i, (cost, chosen) in enumerate(previous[:j])
+          ],
+          default=previous[j],
+        )
+        for j, c in enumerate(candidates)
+      ]
+    )
+  finals = [row[-1] for row in best]
+  least = min(cost for cost, _ in finals)
+  return next(c for cost, c in finals if cost <= (1 + slack) * least)
+
+
+def check_buckets(
+  buckets: Sequence[int], lengths: np.ndarray
+) -> tuple[int, ...]:
+  """Returns a user's own buckets, or says why they do not do.
+
+  Raises:
+    InputError: if they do not increase or the last one is too short.
+  """
+  if buckets[0] < 1 or any(a >= b for a, b in itertools.pairwise(buckets)):
+    raise InputError(f'buckets {tuple(buckets)}: must be positive and increase')
+  if buckets[-1] < lengths.max():
+    raise InputError(
+      f'buckets {tuple(buckets)}: the longest example has {lengths.max()} '
+      'tokens; add a longer bucket or lower max_length'
+    )
+  return tuple(int(b) for b in buckets)
+
+
+def _tokenizer(folder: pathlib.Path) -> Any:
+  # Imported here: it takes seconds, and a warm cache does without.
+  import transformers
+
+  if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    raise InputError(
+      f'{folder}: no tokenizer; expected tokenizer.json or vocab.txt there'
+    )
+  try:
+    return transformers.AutoTokenizer.from_pretrained(
+      str(folder), local_files_only=True
+    )
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise InputError(
+      f'{folder}: the tokenizer cannot be loaded ({cause})'
+    ) from error
+
+
+def _key(
+  segments: Sequence[Sequence[str]], folder: pathlib.Path, max_length: int
+) -> str:
+  digest = hashlib.sha256(f'{_CACHE_VERSION} {max_length}'.encode())
+  for name in _TOKENIZER_FILES:
+    path = folder / name
+    content = path.read_bytes() if path.is_file() else b''
+    digest.update(f'\n{name} {len(content)}\n'.encode() + content)
+  for example in segments:
+    for text in example:
+      content = text.encode('utf-8', 'surrogatepass')
+      digest.update(f'{len(content)} '.encode() + content)
+    digest.update(b'\n')
+  return digest.hexdigest()
+
+
+def _load(path: pathlib.Path, num: int) -> Tokenised | None:
+  try:
+    # Opened here, for numpy leaks the file where it is no archive.
+    with open(path, 'rb') as file, np.load(file) as stored:
+      result = Tokenised(
+        flat=stored['flat'],
+        length=stored['length'],
+        separator=str(stored['separator']),
+        pad=int(stored['pad']),
+      )
+  except (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ):
+    return None
+  whole = len(result.length) == num and len(result.flat) == result.length.sum()
+  return result if whole else None
+
+
+def _store(path: pathlib.Path, tokens: Tokenised) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(
+    dir=path.parent, prefix=path.stem, suffix='.tmp', delete=False
+  ) as file:
+    try:
+      np.savez_compressed(file, **dataclasses.asdict(tokens))
+    except BaseException:
+      os.unlink(file.name)
+      raise
+  os.replace(file.name, path)

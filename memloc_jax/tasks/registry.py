@@ -1,0 +1,211 @@
+"""The tasks: where each comes from, which columns it has, what is kept."""
+
+import dataclasses
+
+from memloc_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Hub:
+  """A data set on the Hugging Face hub.
+
+  Script data sets no longer load, and the conversion branch exists for script
+  and plain data sets alike, so every task reads `<config>/<split>/*.parquet`
+  of that branch.
+  """
+
+  repo: str
+  config: str = 'default'
+  revision: str = 'refs/convert/parquet'
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One classification task.
+
+  Attributes:
+    name: key in the registry.
+    group: 'nlu', 'sentiment', 'hate' or 'topic', as in the paper's plots.
+    text_fields: columns that hold the text, in the order they are joined.
+    label_field: column that holds the label, an integer or a name.
+    label_names: class names in the order of their integers; None means the
+      names seen in train, sorted.
+    dropped_labels: names of labels whose rows are left out; their integers
+      follow those of `label_names`.
+    top_labels: where positive, labels are lists, and what stays are rows with
+      exactly one label, one of that many most frequent ones of train, whose
+      text is not empty and not a repetition within the split.
+    pool: split that is halved into validation and test; None where the
+      source has train only, a fifth of which then becomes the pool.
+    binary: whether only the two most frequent classes of train are kept.
+    hub: where the hub has it.
+    tfds: name in TensorFlow Datasets, None where that has no such data set.
+  """
+
+  name: str
+  group: str
+  text_fields: tuple[str, ...] = ('sentence',)
+  label_field: str = 'label'
+  label_names: tuple[str, ...] | None = None
+  dropped_labels: tuple[str, ...] = ()
+  top_labels: int = 0
+  pool: str | None = 'validation'
+  binary: bool = False
+  hub: Hub | None = None
+  tfds: str | None = None
+
+
+# Other names under which sources keep a column, tried in this order where the
+# column itself is absent.
+ALIASES = {
+  'sentence': ('text', 'post'),
+  'sentence1': ('premise', 'question'),
+  'sentence2': ('hypothesis', 'passage'),
+  'label': (
+    'coarse_label',
+    'label-coarse',
+    'topics',
+    'implicit_class',
+    'answer',
+  ),
+}
+
+_PAIR = ('sentence1', 'sentence2')
+_FALSE_TRUE = ('False', 'True')
+
+_TASKS = {
+  task.name: task
+  for task in (
+    Task(
+      'wic',
+      'nlu',
+      ('word', 'sentence1', 'sentence2'),
+      label_names=_FALSE_TRUE,
+      hub=Hub('aps/super_glue', 'wic'),
+      tfds='super_glue/wic',
+    ),
+    Task(
+      'rte',
+      'nlu',
+      _PAIR,
+      label_names=('entailment', 'not_entailment'),
+      hub=Hub('nyu-mll/glue', 'rte'),
+      tfds='glue/rte',
+    ),
+    Task(
+      'mrpc',
+      'nlu',
+      _PAIR,
+      label_names=('not_equivalent', 'equivalent'),
+      hub=Hub('nyu-mll/glue', 'mrpc'),
+      tfds='glue/mrpc',
+    ),
+    Task(
+      'cola',
+      'nlu',
+      label_names=('unacceptable', 'acceptable'),
+      hub=Hub('nyu-mll/glue', 'cola'),
+      tfds='glue/cola',
+    ),
+    Task(
+      'boolq',
+      'nlu',
+      _PAIR,
+      label_names=_FALSE_TRUE,
+      hub=Hub('aps/super_glue', 'boolq'),
+      tfds='super_glue/boolq',
+    ),
+    # The 6 920 sentences of the original split; GLUE's sst2 (and so TFDS's)
+    # has 67 349 phrases.
+    Task(
+      'sst2',
+      'sentiment',
+      label_names=('negative', 'positive'),
+      hub=Hub('yerevann/sst2'),
+    ),
+    Task(
+      'sst5',
+      'sentiment',
+      label_names=(
+        'very negative',
+        'negative',
+        'neutral',
+        'positive',
+        'very positive',
+      ),
+      hub=Hub('SetFit/sst5'),
+    ),
+    Task(
+      'emotion',
+      'sentiment',
+      label_names=('sadness', 'joy', 'love', 'anger', 'fear', 'surprise'),
+      hub=Hub('dair-ai/emotion', 'split'),
+    ),
+    Task(
+      'implicithate',
+      'hate',
+      label_names=(
+        'incitement',
+        'inferiority',
+        'irony',
+        'other',
+        'stereotypical',
+        'threatening',
+        'white_grievance',
+      ),
+      pool=None,
+      hub=Hub('SALT-NLP/ImplicitHate'),
+    ),
+    Task(
+      'stormfront',
+      'hate',
+      label_names=('noHate', 'hate'),
+      dropped_labels=('idk/skip', 'relation'),
+      pool=None,
+      hub=Hub('odegiber/hate_speech18'),
+    ),
+    Task(
+      'reuters',
+      'topic',
+      top_labels=8,
+      pool='test',
+      hub=Hub('ucirvine/reuters21578', 'ModApte'),
+    ),
+    Task(
+      'trec',
+      'topic',
+      label_names=('ABBR', 'ENTY', 'DESC', 'HUM', 'LOC', 'NUM'),
+      pool='test',
+      hub=Hub('CogComp/trec'),
+      tfds='trec',
+    ),
+    Task(
+      'embedded',
+      'topic',
+      label_names=('sea_like', 'sea_dislike', 'farm_like', 'farm_dislike'),
+    ),
+  )
+}
+
+_BINARISED = ('implicithate', 'sst5', 'emotion', 'reuters', 'trec')
+
+
+def task_names() -> tuple[str, ...]:
+  """Returns every name that `get_task` knows."""
+  return (*_TASKS, *(f'{name}v2' for name in _BINARISED))
+
+
+def get_task(name: str) -> Task:
+  """Returns a task of METHODS 1.1, a binarised `v2` variant or 'embedded'.
+
+  Raises:
+    InputError: if there is no such task.
+  """
+  if name in _TASKS:
+    return _TASKS[name]
+  base = name.removesuffix('v2')
+  if name.endswith('v2') and base in _BINARISED:
+    return dataclasses.replace(_TASKS[base], name=name, binary=True)
+  raise InputError(
+    f'unknown task {name!r}: choose one of {", ".join(task_names())}'
+  )

@@ -1,0 +1,41 @@
+"""One split of a task as read from a source: texts, labels, identities."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Examples in source order.
+
+  Attributes:
+    segments: the text fields of each example, [n] tuples of equal length.
+    labels: index into `label_names`, int32 [n].
+    label_names: name of each class.
+    ids: identity of each example: the source's `id` column where it has one,
+      else the 0-based position in the source, before anything was dropped.
+    kinds: 'rule' or 'exception' of each example where the source knows it.
+  """
+
+  segments: tuple[tuple[str, ...], ...]
+  labels: np.ndarray
+  label_names: tuple[str, ...]
+  ids: tuple[str, ...]
+  kinds: tuple[str, ...] | None = None
+
+  def __len__(self) -> int:
+    return len(self.segments)
+
+  def take(self, indices: Sequence[int] | np.ndarray) -> 'Rows':
+    """Returns the rows at `indices`, in that order."""
+    indices = np.asarray(indices, np.int64)
+    pick = lambda values: tuple(values[i] for i in indices)
+    return dataclasses.replace(
+      self,
+      segments=pick(self.segments),
+      labels=self.labels[indices],
+      ids=pick(self.ids),
+      kinds=None if self.kinds is None else pick(self.kinds),
+    )

@@ -1,0 +1,189 @@
+"""The one way in: a source string and a task to labelled rows of text."""
+
+import collections
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from memloc_jax.errors import InputError
+from memloc_jax.tasks import catalogue, embedded, files, hub
+from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.registry import ALIASES, Task
+from memloc_jax.tasks.rows import Rows
+
+_READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
+  'hub': hub.read,
+  'tfds': catalogue.read,
+  'files': lambda location, task: files.read(location),
+}
+
+
+def load_rows(source: str, task: Task) -> dict[str, Rows]:
+  """Reads a task's training rows and its evaluation pool.
+
+  Args:
+    source: 'hub:' (the task's own data set) or 'hub:<id>'; 'tfds:' or
+      'tfds:<data folder>'; 'files:<folder or file>'; 'embedded:' or
+      'embedded:seed=1,train=480,pool=200'.
+    task: what to read.
+
+  Returns:
+    'train' and, where the source has such a split, 'pool': the split that
+    the task names, otherwise `validation`, otherwise `test`.
+
+  Raises:
+    InputError: if the source cannot be read or holds unusable rows.
+  """
+  kind, colon, location = source.partition(':')
+  if not colon or kind not in (*_READERS, 'embedded'):
+    raise InputError(
+      f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
+    )
+  if (kind == 'embedded') != (task.name == 'embedded'):
+    raise InputError(
+      f'source {source!r} does not go with task {task.name!r}: the embedded '
+      'task and the embedded source need each other'
+    )
+  if kind == 'embedded':
+    return embedded.load(location)
+  if kind == 'files' and not location:
+    raise InputError('source files: needs the path of a folder or file')
+  tables = _READERS[kind](location, task)
+  pool = next(
+    (s for s in (task.pool, 'validation', 'test') if s in tables), None
+  )
+  train = _named_rows(tables['train'], task)
+  names = _label_names(train, task)
+  splits = {'train': _rows(train, names, task)}
+  seen = np.unique(splits['train'].labels)
+  if len(seen) < 2:
+    held = f'only the class {names[seen[0]]!r}' if len(seen) else 'no rows'
+    raise InputError(
+      f'{train.where}: training needs at least two classes, this has {held}'
+    )
+  if pool is not None:
+    splits['pool'] = _rows(_named_rows(tables[pool], task), names, task)
+  return splits
+
+
+@dataclasses.dataclass(frozen=True)
+class _NamedRows:
+  """A table's rows with each label as the tuple of its names."""
+
+  where: str
+  texts: list[tuple[Any, ...]]
+  labels: list[tuple[str, ...]]
+  ids: list[str]
+
+
+def _named_rows(table: Table, task: Task) -> _NamedRows:
+  texts = [_column(table, field)[1] for field in task.text_fields]
+  label_column, labels = _column(table, task.label_field)
+  known = table.class_names.get(label_column, table.class_names.get(''))
+  if known is None and task.label_names is not None:
+    known = task.label_names + task.dropped_labels
+  named = []
+  for row, label in enumerate(labels, 1):
+    parts = label if isinstance(label, list | tuple | np.ndarray) else [label]
+    names = tuple(_name(part, known) for part in parts)
+    if None in names:
+      raise InputError(
+        f'{table.where}: row {row} has an unknown label {label!r} in column '
+        f'{label_column!r}' + _expected(known)
+      )
+    named.append(names)
+  own = table.columns.get('id')
+  ids = [str(i) for i in (range(len(labels)) if own is None else own)]
+  if len(set(ids)) < len(ids):
+    ids = [str(i) for i in range(len(labels))]
+  return _NamedRows(table.where, list(zip(*texts)), named, ids)
+
+
+def _column(table: Table, field: str) -> tuple[str, Sequence[Any]]:
+  for name in (field, *ALIASES.get(field, ())):
+    if name in table.columns:
+      return name, table.columns[name]
+  raise InputError(
+    f'{table.where}: no column {field!r}; the columns are '
+    f'{", ".join(table.columns)}'
+  )
+
+
+def _name(label: Any, known: Sequence[str] | None) -> str | None:
+  """Name of a label that is a name, an index, or an index written as text."""
+  if isinstance(label, bytes):
+    label = label.decode('utf-8')
+  if label is None or (isinstance(label, float) and math.isnan(label)):
+    return None
+  if isinstance(label, bool | np.bool_ | str):
+    text = str(label).strip()
+    if known is None or text in known:
+      return text or None
+    if isinstance(label, str) and not text.isdecimal():
+      return None
+    label = int(label)
+  if not isinstance(label, numbers.Real) or not float(label).is_integer():
+    return None
+  if known is None:
+    return str(int(label))
+  return known[int(label)] if 0 <= label < len(known) else None
+
+
+def _expected(known: Sequence[str] | None) -> str:
+  return '' if known is None else f'; expected one of {", ".join(known)}'
+
+
+def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
+  if task.label_names is not None:
+    return task.label_names
+  single = [names[0] for names in train.labels if len(names) == 1]
+  counts = collections.Counter(single)
+  names = [name for name, _ in counts.most_common(task.top_labels or None)]
+  # Numbers sort as numbers: class 10 comes after class 9.
+  if all(name.isdecimal() for name in names):
+    return tuple(sorted(names, key=int))
+  return tuple(sorted(names))
+
+
+def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
+  index: Mapping[str, int] = {name: i for i, name in enumerate(names)}
+  kept, labels, segments = [], [], []
+  seen = set()
+  for i, (texts, label) in enumerate(zip(table.texts, table.labels)):
+    texts = tuple(
+      t.decode('utf-8') if isinstance(t, bytes) else t for t in texts
+    )
+    empty = [
+      field
+      for field, text in zip(task.text_fields, texts)
+      if not isinstance(text, str) or not text.strip()
+    ]
+    if task.top_labels:
+      repeated = texts in seen
+      seen.add(texts)
+      if repeated or empty or len(label) != 1 or label[0] not in index:
+        continue
+    elif len(label) == 1 and label[0] in task.dropped_labels:
+      continue
+    if len(label) != 1 or label[0] not in index:
+      raise InputError(
+        f'{table.where}: row {i + 1} has an unknown label '
+        f'{", ".join(label)!r}{_expected(names)}'
+      )
+    if empty:
+      raise InputError(
+        f'{table.where}: row {i + 1} has no text in column {empty[0]!r}'
+      )
+    kept.append(i)
+    labels.append(index[label[0]])
+    segments.append(texts)
+  return Rows(
+    segments=tuple(segments),
+    labels=np.asarray(labels, np.int32),
+    label_names=names,
+    ids=tuple(table.ids[i] for i in kept),
+  )

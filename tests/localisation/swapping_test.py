@@ -1,0 +1,250 @@
+"""Swapping with shared prefixes against one forward pass a window."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation import swapping, windows
+from memloc_jax.models import bert, interface
+from memloc_jax.tasks import encode
+
+
+def _model(num_layers=2, **changes):
+  return bert.Bert(
+    num_layers=num_layers,
+    width=16,
+    num_heads=2,
+    hidden=24,
+    vocab_size=40,
+    max_length=32,
+    **changes,
+  )
+
+
+def _init(model):
+  key = jax.random.key(0)
+  heads = {'main': model.init_head(key, 3), 'other': model.init_head(key, 2)}
+  return {**model.init(key), 'heads': heads}
+
+
+def _noisy_and_clean(model, seed=0):
+  """Two sets of random parameters, drawn without compiling anything."""
+  rng = np.random.default_rng(seed)
+  draw = lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32)
+  shapes = jax.eval_shape(lambda: _init(model))
+  noisy = jax.tree.map(draw, shapes)
+  return noisy.pop('embeddings'), noisy, jax.tree.map(draw, shapes['blocks'])
+
+
+_swap = jax.jit(swapping.swap_logits, static_argnames=('model', 'head'))
+_forward = jax.jit(interface.forward, static_argnames=('model',))
+
+
+def _tokens(batch=5, length=9, seed=0):
+  rng = np.random.default_rng(seed)
+  lengths = rng.integers(2, length + 1, batch).astype(np.int32)
+  ids = rng.integers(1, 40, (batch, length)).astype(np.int32)
+  ids[np.arange(length) >= lengths[:, None]] = 0
+  return interface.Tokens(jnp.asarray(ids), jnp.asarray(lengths))
+
+
+def _naive(model, embeddings, noisy, clean_blocks, tokens):
+  """One full forward pass per window, [windows, batch, classes]."""
+  logits = []
+  for first, last in windows.all_windows(model.num_layers):
+    layers = np.arange(model.num_layers)
+    swapped = (first <= layers) & (layers <= last)
+    mix = lambda x, y, swapped=swapped: jnp.where(
+      swapped.reshape((-1,) + (1,) * (x.ndim - 1)), y, x
+    )
+    blocks = jax.tree.map(mix, noisy['blocks'], clean_blocks)
+    params = {**noisy, 'embeddings': embeddings, 'blocks': blocks}
+    logits.append(_forward(model, params, tokens).logits)
+  return jnp.stack(logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counting(bert.Bert):
+  """Notes each time that a block is run, and on how many sequences."""
+
+  passes: list[int] = dataclasses.field(default_factory=list, compare=False)
+
+  def block(self, block, constants, h, mask, dropout, edits):
+    jax.debug.callback(lambda h: self.passes.append(len(h)), h)
+    return h
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shifting(bert.Bert):
+  """A family whose layers differ by a constant and that has a final norm."""
+
+  def constants(self):
+    return {'shift': np.arange(self.num_layers, dtype=np.float32)}
+
+  def block(self, block, constants, h, mask, dropout, edits):
+    h = super().block(block, {}, h, mask, dropout, edits)
+    return h + constants['shift'] * jnp.sin(h)
+
+  def finish(self, final, h):
+    return h * final['scale'].reshape((1,) * (h.ndim - 1) + (-1,))
+
+
+class SwapLogitsTest(parameterized.TestCase):
+  @parameterized.parameters(1, 4, 12)
+  def test_equals_a_forward_pass_per_window(self, num_layers):
+    model, tokens = _model(num_layers), _tokens()
+    embeddings, noisy, clean = _noisy_and_clean(model)
+    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    expected = _naive(model, embeddings, noisy, clean, tokens)
+    chex.assert_trees_all_close(swapped, expected, atol=1e-5, rtol=0)
+    params = {**noisy, 'embeddings': embeddings}
+    plain = _forward(model, params, tokens).logits
+    chex.assert_trees_all_close(unswapped, plain, atol=1e-5, rtol=0)
+    # The comparison means something only if swapping changes the logits.
+    self.assertGreater(
+      float(jnp.abs(swapped - plain[None]).min(axis=(1, 2)).max()), 1e-3
+    )
+    if num_layers > 1:
+      self.assertGreater(float(jnp.std(swapped, axis=0).min()), 1e-3)
+
+  def test_uses_constants_final_norm_and_the_named_head(self):
+    model = _Shifting(**dataclasses.asdict(_model(4)))
+    tokens = _tokens()
+    embeddings, noisy, clean = _noisy_and_clean(model)
+    noisy['final'] = {'scale': jnp.linspace(-1, 2, 16)}
+    _, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    expected = _naive(model, embeddings, noisy, clean, tokens)
+    chex.assert_trees_all_close(swapped, expected, atol=1e-5, rtol=0)
+    logits = _swap(model, embeddings, noisy, clean, tokens, 'other')
+    chex.assert_shape(logits[1], (10, 5, 2))
+
+  @parameterized.parameters((1, 2), (6, 62), (12, 376), (24, 2624))
+  def test_number_of_block_passes(self, num_layers, expected):
+    model = _Counting(**dataclasses.asdict(_model(num_layers)))
+    trees = _noisy_and_clean(_model(num_layers))
+    jax.block_until_ready(_swap(model, *trees, _tokens(batch=4)))
+    jax.effects_barrier()
+    self.assertEqual(model.passes, [4] * expected)
+    self.assertLen(swapping.schedule(num_layers).layer, expected)
+
+  def test_vmap_over_seeds_equals_each_seed(self):
+    model, tokens = _model(4), _tokens()
+    seeds = [_noisy_and_clean(model, seed) for seed in range(3)]
+    embeddings = seeds[0][0]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[s[1:] for s in seeds])
+    run = lambda noisy, clean: _swap(model, embeddings, noisy, clean, tokens)
+    together = jax.jit(jax.vmap(run))(*stacked)
+    for i, (_, noisy, clean) in enumerate(seeds):
+      alone = run(noisy, clean)
+      chex.assert_trees_all_close(
+        jax.tree.map(lambda x, i=i: x[i], together), alone, atol=1e-5
+      )
+
+  def test_swapping_in_the_same_blocks_changes_nothing(self):
+    model, tokens = _model(4), _tokens()
+    embeddings, noisy, _ = _noisy_and_clean(model)
+    unswapped, swapped = _swap(
+      model, embeddings, noisy, noisy['blocks'], tokens
+    )
+    chex.assert_trees_all_close(
+      swapped, jnp.broadcast_to(unswapped[None], swapped.shape), atol=1e-5
+    )
+
+  def test_only_windows_with_the_differing_layer_change(self):
+    model, tokens = _model(4), _tokens()
+    embeddings, noisy, clean = _noisy_and_clean(model)
+    layers = np.arange(4)
+    only = lambda x, y: jnp.where(
+      (layers == 2).reshape((-1,) + (1,) * (x.ndim - 1)), y, x
+    )
+    clean = jax.tree.map(only, noisy['blocks'], clean)
+    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    change = np.abs(np.asarray(swapped - unswapped[None])).max(axis=(1, 2))
+    pairs = windows.all_windows(4)
+    holds = (pairs[:, 0] <= 2) & (pairs[:, 1] >= 2)
+    np.testing.assert_array_equal(change > 1e-4, holds)
+
+
+class SwapPredictionsTest(parameterized.TestCase):
+  def _examples(self, n=23, buckets=(4, 7, 12)):
+    tokens = _tokens(n, buckets[-1])
+    return encode.Encoded(
+      ids=np.asarray(tokens.ids),
+      length=np.asarray(tokens.length),
+      buckets=buckets,
+    )
+
+  @parameterized.parameters(4, 100)
+  def test_batches_and_buckets_change_nothing(self, batch_size):
+    model, examples = _model(), self._examples()
+    embeddings, noisy, clean = _noisy_and_clean(model)
+    predictions = swapping.swap_predictions(
+      model, embeddings, noisy, clean, examples, batch_size
+    )
+    tokens = interface.Tokens(
+      jnp.asarray(examples.ids), jnp.asarray(examples.length)
+    )
+    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    np.testing.assert_array_equal(predictions[0], unswapped.argmax(-1))
+    np.testing.assert_array_equal(predictions[1:], swapped.argmax(-1))
+    self.assertGreater(len(np.unique(predictions)), 1)
+
+  def test_one_program_per_bucket_for_all_batches_and_models(self):
+    model, examples = _model(2), self._examples()
+    swapping._predict.clear_cache()
+    done = []
+    for seed in range(3):
+      swapping.swap_predictions(
+        model,
+        *_noisy_and_clean(model, seed),
+        examples,
+        batch_size=5,
+        progress=done.append,
+      )
+    self.assertEqual(swapping._predict._cache_size(), 3)
+    self.assertEqual(done.count(23), 3)
+    self.assertGreater(len(done), 9)
+
+  def test_empty_buckets_cost_nothing(self):
+    model = _model(2)
+    examples = self._examples(n=6, buckets=(1, 12))
+    predictions = swapping.swap_predictions(
+      model, *_noisy_and_clean(model), examples, batch_size=4
+    )
+    self.assertEqual(predictions.shape, (4, 6))
+
+
+class SwapAccuraciesTest(absltest.TestCase):
+  def test_counts_the_right_examples_and_labels(self):
+    given = np.array([0, 1, 2, 0])
+    original = np.array([0, 0, 2, 1])
+    noisy = np.array([False, True, False, True])
+    predictions = np.array([given, original, [0, 1, 0, 1], [2, 2, 2, 2]])
+    result = swapping.swap_accuracies(predictions, given, original, noisy)
+    np.testing.assert_array_equal(result.noisy, [1, 0, 0.5, 0])
+    np.testing.assert_array_equal(result.noisy_original, [0, 1, 0.5, 0])
+    np.testing.assert_array_equal(result.clean, [1, 1, 0.5, 0.5])
+
+  def test_no_noise_is_nan(self):
+    labels = np.array([0, 1])
+    result = swapping.swap_accuracies(
+      np.zeros((4, 2), int), labels, labels, np.zeros(2, bool)
+    )
+    self.assertTrue(np.isnan(result.noisy).all())
+    np.testing.assert_array_equal(result.clean, 0.5)
+
+  def test_scores_ignore_the_unswapped_model(self):
+    accuracies = np.random.default_rng(0).random(7)
+    scores = swapping.swapping(
+      swapping.SwapAccuracies(accuracies, accuracies, accuracies)
+    )
+    np.testing.assert_allclose(scores.grid, windows.heat_map(accuracies[1:]))
+    np.testing.assert_allclose(scores.weights, scores.grid.mean(axis=0))
+
+
+if __name__ == '__main__':
+  absltest.main()

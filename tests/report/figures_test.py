@@ -1,0 +1,104 @@
+"""Figures show the numbers of the tables."""
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation import windows
+from memloc_jax.report import figures, style
+
+
+def _measured(num_layers, seeds=(1, 2)):
+  pairs = windows.all_windows(num_layers)
+  accuracy = np.random.default_rng(0).random((len(seeds), len(pairs)))
+  rows = [
+    {'first': a + 1, 'last': b + 1, 'seed': seed, 'noisy_accuracy': value}
+    for seed, values in zip(seeds, accuracy)
+    for (a, b), value in zip(pairs, values)
+  ]
+  return pd.DataFrame(rows), accuracy.mean(axis=0)
+
+
+class FiguresTest(parameterized.TestCase):
+  @parameterized.parameters(1, 5, 24)
+  def test_heat_map_shows_the_mean_over_seeds(self, num_layers):
+    measured, accuracy = _measured(num_layers)
+    shuffled = measured.sample(frac=1, random_state=0)
+    axes = figures.heat_map(shuffled, 'title').axes[0]
+    grid = windows.heat_map(accuracy)
+    np.testing.assert_allclose(axes.collections[0].get_array(), grid)
+    texts = [text.get_text() for text in axes.texts]
+    expected = [f'{value:.2f}' for value in grid.ravel()]
+    self.assertEqual(texts, expected if num_layers <= 12 else [])
+
+  def test_map_leaves_out_examples_without_scores_and_marks_groups(self):
+    examples = pd.DataFrame(
+      {
+        'generalisation': [0.1, 0.2, 0.9, np.nan, 0.4],
+        'training_memorisation': [1.0, 0.9, 0.9, 1.0, 0.8],
+        'counterfactual_memorisation': [0.9, 0.7, 0.0, np.nan, 0.4],
+        'noisy': [True, True, False, True, False],
+        'kind': ['rule', 'exception', 'rule', 'rule', 'exception'],
+      }
+    )
+    figure = figures.memorisation_map(examples)
+    groups = {
+      points.get_label(): points.get_offsets().tolist()
+      for points in figure.axes[0].collections
+    }
+    self.assertEqual(
+      groups,
+      {
+        'original label (1)': [[0.9, 0.9]],
+        'exception (1)': [[0.4, 0.8]],
+        'noisy label (2)': [[0.1, 1.0], [0.2, 0.9]],
+      },
+    )
+
+  def test_map_of_examples_that_no_run_left_out(self):
+    examples = pd.DataFrame(
+      {
+        'generalisation': [np.nan],
+        'training_memorisation': [1.0],
+        'counterfactual_memorisation': [np.nan],
+        'noisy': [False],
+      }
+    )
+    self.assertEmpty(figures.memorisation_map(examples).axes[0].collections)
+
+  @parameterized.parameters(1, 3)
+  def test_curve_shows_seeds_mean_and_centre(self, num_seeds):
+    weights = np.random.default_rng(0).random((num_seeds, 6))
+    rows = [
+      {'seed': seed, 'layer': layer + 1, 'raw': weights[seed, layer]}
+      for layer in reversed(range(6))
+      for seed in range(num_seeds)
+    ]
+    figure = figures.layer_curve(pd.DataFrame(rows), 2.345, 'a', 'b')
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    mean = lines['mean' if num_seeds > 1 else 'seed 0']
+    np.testing.assert_allclose(mean.get_ydata(), weights.mean(axis=0))
+    np.testing.assert_array_equal(mean.get_xdata(), np.arange(1, 7))
+    self.assertEqual(lines['M-CoG 2.35'].get_xdata(), [2.345, 2.345])
+    figure = figures.layer_curve(pd.DataFrame(rows), np.nan, 'a', 'b')
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    self.assertFalse([label for label in labels if 'M-CoG' in label])
+
+  def test_many_points_become_one_picture(self):
+    def size(n):
+      examples = pd.DataFrame(
+        {
+          'generalisation': np.linspace(0, 1, n),
+          'training_memorisation': np.linspace(0, 1, n) ** 2,
+          'counterfactual_memorisation': np.linspace(0, 1, n),
+          'noisy': np.arange(n) % 2 == 0,
+        }
+      )
+      return len(style.render(figures.memorisation_map(examples))['svg'])
+
+    self.assertLess(size(6000), 300_000)
+    self.assertLess(size(1400), 400_000)
+
+
+if __name__ == '__main__':
+  absltest.main()

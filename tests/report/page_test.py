@@ -1,0 +1,278 @@
+"""The report page: complete, self-contained, escaped, whole or not at all."""
+
+import html
+import pathlib
+import re
+import tempfile
+import unittest.mock
+import xml.etree.ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from absl.testing import absltest, parameterized
+
+from memloc_jax.estimators import detection
+from memloc_jax.localisation import windows
+from memloc_jax.report import figures, page
+
+_EVIL = '<script>alert("x")</script> & <img src=x>'
+_LAYERS = 4
+
+
+def _examples(n=40):
+  rng = np.random.default_rng(0)
+  noisy = np.arange(n) % 5 == 0
+  seen = rng.uniform(0.9, 1, n)
+  unseen = np.where(noisy, rng.uniform(0, 0.3, n), rng.uniform(0.6, 1, n))
+  return pd.DataFrame(
+    {
+      'index': np.arange(n),
+      'id': [f'row {i}' for i in range(n)],
+      'text': [f'text number {i}' for i in range(n)],
+      'given': np.where(noisy, 'wrong', 'right'),
+      'original': 'right',
+      'noisy': noisy,
+      'training_memorisation': seen,
+      'generalisation': unseen,
+      'counterfactual_memorisation': seen - unseen,
+      'cm_low': seen - unseen - 0.2,
+      'cm_high': seen - unseen + 0.1,
+      'in_runs': 8,
+      'out_runs': 8,
+      'training_memorisation_accuracy': 0.96,
+    }
+  )
+
+
+def _maps():
+  examples = _examples()
+  noisy = examples['noisy'].to_numpy()
+  scores = {'1 - generalisation': 1 - examples['generalisation'].to_numpy()}
+  rows = detection.rows(scores, noisy, noisy.astype(int))
+  runs = pd.DataFrame(
+    {
+      'run': np.arange(4),
+      'table': ['map', 'map', 'main', 'main'],
+      'purpose': ['map', 'map', 'noisy', 'clean'],
+      'seed': [0, 1, 1, 1],
+      'epochs': [14, 20, 20, 20],
+      'learning_rate': 5e-5,
+      'status': 'done',
+      'train_macro_f1': [0.9, 0.9, 0.995, 1.0],
+    }
+  )
+  return {
+    'examples': examples,
+    'detection': pd.DataFrame(rows),
+    'runs': runs,
+  }
+
+
+def _swaps(seeds=(1, 2)):
+  pairs = windows.all_windows(_LAYERS)
+  rng = np.random.default_rng(0)
+  measured, layers, mcog = [], [], []
+  source = {'technique': 'swapping', 'variant': '', 'source': 'main'}
+  attainable = windows.mcog_range(_LAYERS)
+  for seed in seeds:
+    accuracy = rng.random(len(pairs))
+    weights = windows.layer_error(windows.heat_map(accuracy))
+    one = source | {'seed': seed}
+    for (first, last), value in zip(pairs, accuracy):
+      measured.append(
+        one
+        | {
+          'first': first + 1,
+          'last': last + 1,
+          'noisy_accuracy': value,
+          'noisy_original_accuracy': 1 - value,
+          'clean_accuracy': 0.9,
+        }
+      )
+    for layer, weight in enumerate(weights):
+      layers.append(one | {'layer': layer + 1, 'raw': weight})
+    mcog.append(
+      one
+      | {
+        'mcog': windows.mcog(weights),
+        'mcog_low': attainable[0],
+        'mcog_high': attainable[1],
+        'mcog_calibrated': 2.0,
+      }
+    )
+  mcog.append(mcog[0] | {'seed': -1, 'mcog': 2.25})
+  tables = {'windows': measured, 'layers': layers, 'mcog': mcog}
+  return {name: pd.DataFrame(rows) for name, rows in tables.items()}
+
+
+_MANIFEST = {
+  'config': {
+    'task': {'task': 'trec', 'source': 'files:here', 'noise': 0.15},
+    'model': {'source': 'some/model'},
+  },
+  'versions': {'jax': '0.10.2', 'numpy': '2.4'},
+  'device': {'platform': 'gpu', 'kind': 'Some GPU', 'count': 4},
+  'precision': {'parameters': 'float32', 'matmul': 'bfloat16'},
+  'commit': 'c0ffee' * 6 + '+',
+  'cost': {'train': {'seconds': 61.0}, 'swap': {'seconds': 2.5}},
+}
+
+
+class PageTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    folder = tempfile.TemporaryDirectory()
+    self.addCleanup(folder.cleanup)
+    self.workdir = pathlib.Path(folder.name)
+
+  def _write(self, tables, manifest=_MANIFEST):
+    path = page.write_report(self.workdir, tables, manifest)
+    self.assertEqual(path, self.workdir / 'report.html')
+    return path.read_text(encoding='utf-8')
+
+  def _files(self):
+    files = (p for p in self.workdir.rglob('*') if p.is_file())
+    return {str(p.relative_to(self.workdir)): p.read_bytes() for p in files}
+
+  def test_everything_is_there(self):
+    tables = _maps() | _swaps()
+    text = html.unescape(self._write(tables))
+    row = tables['detection'].iloc[0]
+    for wanted in (
+      'memorise on trec,',
+      '>files:here<',
+      '>some/model<',
+      '>4 × Some GPU<',
+      '>parameters float32, matmul bfloat16<',
+      '>c0ffeec0ffee+<',
+      '>jax 0.10.2, numpy 2.4<',
+      '1 min 04 s (train 1 min 01 s, swap 2.5 s)',
+      'config.task.noise',
+      '2 × 14 to 20 epochs, learning rate 5e-05',
+      '2 × 20 epochs,',
+      '40, of which 8 noisy (20%)',
+      f'{row.auroc:.3f}',
+      f'[{row.ap_low:.3f}, {row.ap_high:.3f}]',
+      'same given label',
+      '<strong>0.960</strong>',
+      f'{tables["mcog"].mcog[1]:.2f}',
+      'averages 0.900 over windows',
+    ):
+      self.assertIn(wanted, text)
+    self.assertNotIn('Read with care', text)
+    self.assertEqual(text.count('<img src="data:image/svg+xml;base64,'), 3)
+    self.assertCountEqual(
+      self._files(),
+      ['report.html']
+      + [
+        f'figures/{name}.{suffix}'
+        for name in (
+          'memorisation_map',
+          'heat_map_swapping_main',
+          'layers_swapping_main',
+        )
+        for suffix in ('png', 'svg')
+      ],
+    )
+
+  def test_figure_files_are_what_their_names_say(self):
+    self._write(_maps() | _swaps())
+    for path in (self.workdir / 'figures').iterdir():
+      if path.suffix == '.svg':
+        root = xml.etree.ElementTree.parse(path).getroot()
+        self.assertTrue(root.tag.endswith('svg'))
+      else:
+        self.assertTrue(path.read_bytes().startswith(b'\x89PNG'))
+
+  def test_needs_nothing_from_outside(self):
+    text = self._write(_maps() | _swaps())
+    self.assertNotRegex(text.lower(), r'<(script|link|iframe|object|base)\b')
+    sources = re.findall(r'(?:src|href|srcset)\s*=\s*"([^"]{0,20})', text)
+    self.assertNotEmpty(sources)
+    self.assertTrue(all(s.startswith('data:image/') for s in sources))
+    for outside in ('http:', 'https:', 'url(', '@import'):
+      self.assertNotIn(outside, text)
+
+  def test_texts_labels_and_settings_are_escaped(self):
+    tables = _maps()
+    for column in ('text', 'given', 'original', 'id'):
+      tables['examples'][column] = _EVIL
+    tables['runs']['purpose'] = _EVIL
+    tables['runs']['train_macro_f1'] = 0.5
+    text = self._write(
+      tables, {'config': {'task': {'task': _EVIL}, 'evil': {_EVIL: _EVIL}}}
+    )
+    self.assertNotIn('<script', text)
+    self.assertNotIn('<img src=x', text)
+    self.assertGreater(text.count('&lt;script&gt;'), 10)
+
+  def test_long_texts_are_cut(self):
+    tables = _maps()
+    tables['examples']['text'] = 'word ' * 5000
+    self.assertLess(self._write(tables).count('word'), 25 * 100)
+
+  def test_maps_without_swapping(self):
+    text = self._write(_maps())
+    self.assertNotIn('M-CoG', text)
+    self.assertIn('Most memorised', text)
+    self.assertEqual(text.count('<figure>'), 1)
+
+  def test_swapping_without_maps(self):
+    text = self._write(_swaps())
+    self.assertNotIn('Most memorised', text)
+    self.assertNotIn('AUROC', text)
+    self.assertEqual(text.count('<figure>'), 2)
+
+  def test_nothing_at_all_is_still_a_page(self):
+    text = self._write({'examples': pd.DataFrame()}, {})
+    self.assertIn('</html>', text)
+
+  def test_each_source_has_its_own_figures(self):
+    tables = _swaps()
+    for name in ('windows', 'layers'):
+      control = tables[name].assign(source='1-2')
+      tables[name] = pd.concat([tables[name], control])
+    self._write(tables)
+    self.assertIn('figures/heat_map_swapping_1-2.svg', self._files())
+    self.assertLen(self._files(), 9)
+
+  def test_curve_marks_the_centre_of_the_mean_profile(self):
+    with unittest.mock.patch.object(
+      figures, 'layer_curve', wraps=figures.layer_curve
+    ) as drawn:
+      self._write(_swaps())
+      self.assertEqual(drawn.call_args.args[1], 2.25)
+      self._write({'layers': _swaps()['layers']})
+      self.assertIsNone(drawn.call_args.args[1])
+
+  def test_writing_again_gives_the_same_bytes(self):
+    tables = _maps() | _swaps()
+    self._write(tables)
+    before = self._files()
+    self._write(tables)
+    self.assertEqual(self._files(), before)
+
+  def test_failure_leaves_the_old_page(self):
+    self._write(_maps())
+    before = self._files()['report.html']
+    tables = _maps()
+    tables['detection'] = tables['detection'].drop(columns='auroc')
+    with self.assertRaises(AttributeError):
+      self._write(tables)
+    self.assertEqual(self._files()['report.html'], before)
+    with (
+      unittest.mock.patch('os.replace', side_effect=OSError('disk')),
+      self.assertRaises(OSError),
+    ):
+      self._write(_maps())
+    self.assertEqual(self._files()['report.html'], before)
+
+  def test_drawing_leaves_the_style_of_others_alone(self):
+    before = dict(matplotlib.rcParams)
+    self._write(_maps() | _swaps())
+    self.assertEqual(dict(matplotlib.rcParams), before)
+
+
+if __name__ == '__main__':
+  absltest.main()
