@@ -31,10 +31,12 @@ def main(argv: list[str]) -> None:
   """Checks the flags and runs the study."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if flags.FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.WARNING)  # Libraries say much at INFO.
   try:
     config = from_config_dict(_CONFIG.value)
     devices = jax.local_devices()
-    logging.info('%d x %s', len(devices), devices[0].device_kind)
+    print(f'devices: {len(devices)} x {devices[0].device_kind}')
     workdir = run_study(config, _WORKDIR.value)
   except InputError as error:
     print(f'memloc: {error}', file=sys.stderr)

@@ -34,6 +34,39 @@ def needed_memory(compiled: jax.stages.Compiled) -> int:
   )
 
 
+def check(
+  devices: list[jax.Device],
+  at_least: Callable[[int], int],
+  requested: int = 0,
+  limit: int | None = None,
+) -> None:
+  """Refuses, before anything is compiled, what cannot fit.
+
+  Args:
+    devices: of the mesh.
+    at_least: lanes -> bytes below which the width cannot need.
+    requested: lanes asked for by flag; 0 for as few as need be.
+    limit: bytes per device, by default what the device has.
+
+  Raises:
+    InputError: the requested width, or a single run, does not fit.
+  """
+  limit = memory_limit(devices) if limit is None else limit
+  lanes = requested or 1
+  if at_least(lanes) > limit:
+    raise _too_wide(lanes, at_least(lanes), limit)
+
+
+def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
+  fitting = lanes * limit // needed
+  advice = f'about {fitting} would fit' if fitting else 'not even one run fits'
+  return InputError(
+    f'lanes={lanes}: training {lanes} runs at once needs '
+    f'{needed / 2**30:.1f} GiB per device, and {limit / 2**30:.1f} GiB '
+    f'are free; {advice}.'
+  )
+
+
 def choose(
   compile: Callable[[int], jax.stages.Compiled],
   num_runs: int,
@@ -75,12 +108,5 @@ def choose(
       return lanes, compiled
     fitting = lanes * limit // needed
     if requested or fitting == 0:
-      advice = (
-        f'about {fitting} would fit' if fitting else 'not even one run fits'
-      )
-      raise InputError(
-        f'lanes={lanes}: training {lanes} runs at once needs '
-        f'{needed / 2**30:.1f} GiB per device, and {limit / 2**30:.1f} GiB '
-        f'are free; {advice}.'
-      )
+      raise _too_wide(lanes, needed, limit)
     lanes = min(fitting, lanes - 1)

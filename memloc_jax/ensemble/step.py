@@ -225,7 +225,7 @@ def update(
   )
 
   examples = jnp.sum(indices >= 0)
-  finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradient))
+  finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
   active = ~state.stopped & ~state.failed & (examples > 0)
   accept = active & finite
   keep = lambda new, old: jnp.where(accept, new, old)

@@ -10,12 +10,25 @@ import json
 import os
 import pathlib
 import shutil
+import zipfile
+import zlib
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from memloc_jax.models.interface import Tree
+
+# What reading raises for a file that is not there or not whole, as a full
+# disk or a copy that was cut short leaves it: such a run is not finished.
+_UNREADABLE = (
+  FileNotFoundError,
+  EOFError,
+  KeyError,
+  ValueError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +68,12 @@ class RowStore:
     self._folder = folder
 
   def read(self, table: str, row: int, hash: str) -> Record | None:
-    """The record of a run, or None if there is none with this hash."""
+    """The record of a run, or None if there is none whole with this hash."""
+    names = [field.name for field in dataclasses.fields(Record)]
     try:
       with np.load(self._path(table, row), allow_pickle=False) as file:
-        values = dict(file)
-    except FileNotFoundError:
+        values = {name: file[name] for name in names}
+    except _UNREADABLE:
       return None
     scalars = {
       'hash': str(values['hash']),
@@ -71,11 +85,7 @@ class RowStore:
 
   def has(self, table: str, row: int, hash: str) -> bool:
     """Whether the run is finished."""
-    try:
-      with np.load(self._path(table, row), allow_pickle=False) as file:
-        return str(file['hash']) == hash
-    except FileNotFoundError:
-      return False
+    return self.read(table, row, hash) is not None
 
   def write(self, table: str, row: int, record: Record) -> None:
     """Writes a record in one piece."""

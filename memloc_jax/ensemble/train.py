@@ -11,71 +11,14 @@ import numpy as np
 
 from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble import metrics, schedule, store, vectorise
-from memloc_jax.ensemble.program import RANDOM, Program, RunTable, row_hashes
-from memloc_jax.ensemble.step import Corpus
+from memloc_jax.ensemble.program import RANDOM, Program, row_hashes
+from memloc_jax.ensemble.table import Table, append
 from memloc_jax.models.interface import Model, Tree
 
 # Examples a batch and batches a call of an evaluation: large enough to be
 # efficient, small enough that the padding of the last ones costs little.
 _EVALUATION_BATCH = 32
 _EVALUATION_BATCHES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-  """Encoded examples on the host.
-
-  Attributes:
-    ids: int32 [n, longest], padded on the right.
-    length: int32 [n].
-    labels: int32 [sets, n].
-    buckets: padded lengths, increasing; the last holds every example.
-  """
-
-  ids: np.ndarray
-  length: np.ndarray
-  labels: np.ndarray
-  buckets: tuple[int, ...]
-
-  def corpus(self) -> Corpus:
-    """The arrays, without the buckets."""
-    return Corpus(self.ids, self.length, self.labels)
-
-  def fingerprint(self) -> str:
-    """Hash of all of it."""
-    digest = hashlib.sha256(repr(self.buckets).encode())
-    for array in self.corpus():
-      digest.update(repr((array.shape, array.dtype)).encode())
-      digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A named table with everything that it trains on.
-
-  Attributes:
-    name: of its folder in the row store.
-    program: the static part.
-    runs: one row a run.
-    examples: one an objective; `runs.membership` selects from the first,
-      the others are used whole.
-    validation: held-out examples of the first objective, with the same
-      buckets and one label set; or None.
-    keep: runs whose final weights are kept, bool [runs].
-    seed: the study's, for what all runs share.
-    finished: finished runs that `runs.start` refers to: their hashes and
-      their parameters with a leading axis, leaves [source, ...]; or None.
-  """
-
-  name: str
-  program: Program
-  runs: RunTable
-  examples: tuple[Examples, ...]
-  validation: Examples | None
-  keep: np.ndarray
-  seed: int
-  finished: tuple[tuple[str, ...], Tree] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +83,33 @@ class Engine:
       _Training(self, table, hashes).run(pending)
     return hashes
 
+  def check(self, table: Table) -> None:
+    """Refuses a table that cannot fit into memory, before any work.
+
+    Raises:
+      InputError: the requested lanes, or a single run, do not fit.
+    """
+    devices = list(self.devices or jax.local_devices())
+    least = lambda lanes: self.least_memory(table.program, lanes)
+    lanes_lib.check(devices, least, self.lanes)
+
+  def least_memory(self, program: Program, lanes: int) -> int:
+    """Bytes per device that training needs in any case.
+
+    Weights, gradients and two moments an objective, all float32.
+    """
+    own = dict(self.pretrained)
+    if not program.train_embeddings:
+      del own['embeddings']
+    size = sum(x.nbytes for x in jax.tree.leaves(own))
+    return lanes * size * (2 + 2 * len(program.objectives))
+
   def hashes(self, table: Table) -> list[str]:
     """Hash of everything that decides each run's result, but rounding."""
     parts = [repr(self.model), self.fingerprint, str(table.seed)]
     parts += [examples.fingerprint() for examples in table.examples]
+    if table.validation is not None:
+      parts.append(table.validation.fingerprint())
     parts.append(str(jax.config.jax_default_matmul_precision))
     finished = () if table.finished is None else table.finished[0]
     # The schedule's buckets follow from all subsets together.
@@ -188,7 +154,7 @@ class _Training:
     if table.validation is not None:
       # Held-out examples follow the training examples in one corpus, so that
       # one compiled program predicts both.
-      corpora[0] = _append(corpora[0], table.validation.corpus())
+      corpora[0] = append(corpora[0], table.validation.corpus())
     self._lengths = np.asarray(corpora[0].length)
     self._corpora = place(tuple(corpora), run_axis=None)
     pretrained = place(engine.pretrained, run_axis=None)
@@ -208,10 +174,11 @@ class _Training:
       self._compile,
       len(self._table.runs),
       devices,
-      self._least_memory,
+      lambda lanes: engine.least_memory(self._table.program, lanes),
       engine.store.read_lanes(name) or engine.lanes,
     )
-    engine.store.write_lanes(name, lanes)
+    if engine.store.read_lanes(name) is None:
+      engine.store.write_lanes(name, lanes)
     width = lanes * len(devices)
     chunks = [pending[i : i + width] for i in range(0, len(pending), width)]
     for number, rows in enumerate(chunks):
@@ -221,12 +188,6 @@ class _Training:
     runs, examples = self._table.runs, self._table.examples
     whole = [np.ones((len(runs), len(e.length)), bool) for e in examples[1:]]
     return [runs.membership, *whole]
-
-  def _least_memory(self, lanes: int) -> int:
-    """Weights, gradients and two moments per objective, all float32."""
-    own = {k: v for k, v in self._pretrained.items() if k not in self._shared}
-    size = sum(x.nbytes for x in jax.tree.leaves(own))
-    return lanes * size * (2 + 2 * len(self._table.program.objectives))
 
   def _arguments(self, rows: np.ndarray):
     """The table's rows as `Vectorised.init` takes them."""
@@ -280,12 +241,13 @@ class _Training:
       accuracy = macro_f1 = np.full(width, np.nan)
       if self._classifies and program.evaluates(epoch):
         accuracy, macro_f1 = self._evaluate(state, padded)
-      mean = loss / np.maximum(seen, 1)
+      # NaN for a run that failed before it saw anything: 0 would look fitted.
+      mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
       for lane in np.flatnonzero(alive):
         histories[lane].append(
           (epoch, mean[lane], accuracy[lane], macro_f1[lane])
         )
-      self._report(number, num_chunks, epoch, alive, mean, seen)
+      self._report(number, num_chunks, epoch, alive, loss, seen)
       alive = alive & ~failed
       if program.fit_accuracy is not None:
         alive &= ~(accuracy >= program.fit_accuracy)
@@ -373,7 +335,7 @@ class _Training:
       epoch=epoch,
       num_epochs=self._table.program.num_epochs,
       running=int(alive.sum()),
-      loss=float(loss[alive].mean()),
+      loss=float(loss[alive].sum() / max(seen[alive].sum(), 1)),
       examples=int(seen[alive].sum()),
     )
     self._engine.on_epoch(event)
@@ -386,6 +348,8 @@ class _Training:
     if self._classifies:
       everything = np.ones((len(failed), len(self._lengths)), bool)
       logits = self._logits(state, everything)
+      # The last update may have ruined weights that no later loss looked at.
+      failed = failed | ~np.isfinite(logits).all((1, 2))
       logits[failed] = np.nan
     weights = jax.device_get(state.params) if table.keep[rows].any() else None
     for lane, row in enumerate(rows):
@@ -405,17 +369,3 @@ class _Training:
         macro_f1=macro_f1,
       )
       engine.store.write(table.name, row, record)
-
-
-def _append(first: Corpus, second: Corpus) -> Corpus:
-  """Two corpora as one; the second's labels stand in every label set."""
-  longest = max(first.ids.shape[1], second.ids.shape[1])
-  widen = lambda ids: np.pad(ids, ((0, 0), (0, longest - ids.shape[1])))
-  sets = len(first.labels)
-  return Corpus(
-    ids=np.concatenate([widen(first.ids), widen(second.ids)]),
-    length=np.concatenate([first.length, second.length]),
-    labels=np.concatenate(
-      [first.labels, np.repeat(second.labels[:1], sets, 0)], 1
-    ),
-  )

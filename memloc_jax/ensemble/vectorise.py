@@ -153,6 +153,10 @@ class Vectorised:
         pretrained['embeddings'],
         fresh['embeddings'],
       )
+      if finished is not None and 'embeddings' in finished:
+        params['embeddings'] = jax.tree.map(
+          pick, params['embeddings'], finished['embeddings']
+        )
     optimisers = tuple(
       step_lib.init_optimiser(program, params) for _ in program.objectives
     )

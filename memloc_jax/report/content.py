@@ -125,7 +125,7 @@ def settings(
   """The headline settings, in reading order."""
   config = manifest.get('config', {})
   rows = [
-    ('Task', _look_up(config, 'task', 'task')),
+    ('Task', _look_up(config, 'task', 'name')),
     ('Source', _look_up(config, 'task', 'source')),
     ('Model', _look_up(config, 'model', 'source')),
   ]

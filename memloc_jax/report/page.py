@@ -51,7 +51,7 @@ def write_report(
     source = style.data_uri(rendered['svg'])
     shown.append({'source': source, 'caption': caption})
   config = manifest.get('config', {})
-  task = config.get('task', {}).get('task', 'this task')
+  task = config.get('task', {}).get('name', 'this task')
   page = _template().render(
     title=f'What does a model memorise on {task}, and where?',
     subtitle='Memorisation and localisation report of memloc_jax.',

@@ -10,7 +10,8 @@ import numpy as np
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.program import Objective, Program, make_table
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.train import Engine, Examples, Table
+from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Model, Tree

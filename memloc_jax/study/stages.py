@@ -77,7 +77,8 @@ def run_study(
   with jax.default_matmul_precision(config.engine.matmul_precision):
     # All input is read and checked before the folder is touched.
     with study.progress.stage('check'):
-      study.hashes  # noqa: B018
+      for table in study.tables.values():
+        study.engine.check(table)
     folder.claim(config)
     needs = {each.name: each.needs for each in STAGES.values()}
     for name in graphlib.TopologicalSorter(needs).static_order():

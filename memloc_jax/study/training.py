@@ -6,7 +6,7 @@ import pandas as pd
 from memloc_jax.ensemble import metrics
 from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
-from memloc_jax.ensemble.train import Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest

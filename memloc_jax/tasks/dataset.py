@@ -19,7 +19,7 @@ class DataConfig:
   """What data a study runs on.
 
   Attributes:
-    task: a name that `get_task` knows.
+    name: of the task, one that `get_task` knows.
     source: where the rows come from, see `load_rows`.
     limit: number of training examples, a seeded sample in source order drawn
       before any label is changed; 0 for all.
@@ -31,7 +31,7 @@ class DataConfig:
     buckets: padded lengths; empty to choose them by the length distribution.
   """
 
-  task: str = 'trec'
+  name: str = 'trec'
   source: str = 'hub:'
   limit: int = 0
   pool_limit: int = 0
@@ -85,7 +85,7 @@ def build(
   """Reads, splits, mislabels and tokenises a task.
 
   The same configuration, source and tokenizer give the same data set, and
-  the same wrong labels whatever the tokenizer (METHODS 1.2).
+  the same wrong labels whatever the tokenizer.
 
   Args:
     config: what to build.
@@ -98,7 +98,7 @@ def build(
   Raises:
     InputError: if the configuration, source or tokenizer is at fault.
   """
-  task = get_task(config.task)
+  task = get_task(config.name)
   _check(config)
   rows = load_rows(config.source, task)
   rng = random.Random(config.seed)

@@ -82,7 +82,7 @@ class Tokenised:
 
 
 def join(segments: Sequence[str], separator: str) -> str:
-  """Joins an example's segments as ' SEP ' would (METHODS 1.1)."""
+  """Joins an example's segments with ' SEP ' between them."""
   return f' {separator} '.join(segments)
 
 
@@ -140,7 +140,7 @@ def tokenise(
 
 
 def separator_of(tokenizer: Any) -> str:
-  """What joins segments for a tokenizer (METHODS 1.1).
+  """What joins segments for a tokenizer, as in Dankers & Titov (2024).
 
   BERT has a separator token; OPT's end token `</s>` serves as one; GPT-Neo
   and Pythia take a bar, since their end token is also their padding.

@@ -196,7 +196,7 @@ def task_names() -> tuple[str, ...]:
 
 
 def get_task(name: str) -> Task:
-  """Returns a task of METHODS 1.1, a binarised `v2` variant or 'embedded'.
+  """Returns one of the study's tasks, a binarised `v2` variant or 'embedded'.
 
   Raises:
     InputError: if there is no such task.

@@ -1,8 +1,9 @@
-"""Splits, samples and wrong labels, drawn as the published study draws them.
+"""Splits, samples and wrong labels, drawn as the study draws them.
 
-The study seeds python's global generator once and then only shuffles and
-chooses, so a `random.Random` of that seed, passed through the same calls in
-the same order, gives the same examples and the same wrong labels.
+The released code of Dankers & Titov (2024) seeds python's global generator
+once and then only shuffles and chooses, so a `random.Random` of that seed,
+passed through the same calls in the same order, gives the same examples and
+the same wrong labels.
 """
 
 import collections
@@ -19,7 +20,7 @@ from memloc_jax.tasks.rows import Rows
 def split_train(rows: Rows, rng: random.Random) -> tuple[Rows, Rows]:
   """Takes a fifth of a training-only data set as the evaluation pool.
 
-  Both parts come out in shuffled order (METHODS 1.2, step 2).
+  Both parts come out in shuffled order.
 
   Args:
     rows: all rows.
@@ -35,7 +36,7 @@ def split_train(rows: Rows, rng: random.Random) -> tuple[Rows, Rows]:
 
 
 def halve_pool(pool: Rows, seed: int) -> tuple[Rows, Rows]:
-  """Splits the pool into validation and test (METHODS 1.2, step 6).
+  """Splits the pool into validation and test.
 
   Returns:
     Validation, and test; test is the larger one where the number is odd.
@@ -49,7 +50,7 @@ def binarise(train: Rows, pool: Rows) -> tuple[Rows, Rows]:
   """Keeps the two most frequent classes of train, as 0 and 1.
 
   Of equally frequent classes the one that appears first counts as more
-  frequent. Used by the `v2` tasks (METHODS 1.2).
+  frequent. The `v2` tasks of the study are these.
   """
   frequent = collections.Counter(train.labels.tolist()).most_common(2)
   classes = sorted(label for label, _ in frequent)
@@ -74,7 +75,7 @@ def sample(rows: Rows, limit: int, seed: int, stream: str) -> Rows:
 def inject_noise(
   labels: np.ndarray, ratio: float, rng: random.Random
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Mislabels the same share of every class (METHODS 1.2, steps 4 and 5).
+  """Mislabels the same share of every class.
 
   Of each class of n_c examples, int(ratio * n_c) get a label drawn uniformly
   from the other classes present.

@@ -108,7 +108,7 @@ def _swaps(seeds=(1, 2)):
 
 _MANIFEST = {
   'config': {
-    'task': {'task': 'trec', 'source': 'files:here', 'noise': 0.15},
+    'task': {'name': 'trec', 'source': 'files:here', 'noise': 0.15},
     'model': {'source': 'some/model'},
   },
   'versions': {'jax': '0.10.2', 'numpy': '2.4'},
@@ -201,7 +201,7 @@ class PageTest(parameterized.TestCase):
     tables['runs']['purpose'] = _EVIL
     tables['runs']['train_macro_f1'] = 0.5
     text = self._write(
-      tables, {'config': {'task': {'task': _EVIL}, 'evil': {_EVIL: _EVIL}}}
+      tables, {'config': {'task': {'name': _EVIL}, 'evil': {_EVIL: _EVIL}}}
     )
     self.assertNotIn('<script', text)
     self.assertNotIn('<img src=x', text)

@@ -3,6 +3,7 @@
 import tempfile
 from unittest import mock
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl.testing import absltest, parameterized
 
@@ -29,7 +30,7 @@ _SCHEMAS = {
     {
       'sentence': _TEXT,
       'label': _CLASS('unacceptable', 'acceptable'),
-      'idx': 'int32',
+      'idx': np.int32,
     },
     ('train', 'validation', 'test'),
     lambda i: (f's {i}', i % 2, i),
@@ -39,7 +40,7 @@ _SCHEMAS = {
       'sentence1': _TEXT,
       'sentence2': _TEXT,
       'label': _CLASS('not_equivalent', 'equivalent'),
-      'idx': 'int32',
+      'idx': np.int32,
     },
     ('train', 'validation', 'test'),
     lambda i: (f's {i}', 't', i % 2, 3 * i),
@@ -49,7 +50,7 @@ _SCHEMAS = {
       'sentence1': _TEXT,
       'sentence2': _TEXT,
       'label': _CLASS('entailment', 'not_entailment'),
-      'idx': 'int32',
+      'idx': np.int32,
     },
     ('train', 'validation', 'test'),
     lambda i: (f's {i}', 't', i % 2, i),
@@ -58,7 +59,7 @@ _SCHEMAS = {
     {
       'question': _TEXT,
       'passage': _TEXT,
-      'idx': 'int32',
+      'idx': np.int32,
       'label': _CLASS('False', 'True'),
     },
     ('train', 'validation', 'test'),
@@ -69,11 +70,11 @@ _SCHEMAS = {
       'word': _TEXT,
       'sentence1': _TEXT,
       'sentence2': _TEXT,
-      'start1': 'int32',
-      'start2': 'int32',
-      'end1': 'int32',
-      'end2': 'int32',
-      'idx': 'int32',
+      'start1': np.int32,
+      'start2': np.int32,
+      'end1': np.int32,
+      'end2': np.int32,
+      'idx': np.int32,
       'label': _CLASS('False', 'True'),
     },
     ('train', 'validation', 'test'),
@@ -91,6 +92,7 @@ def _prepare(name, folder):
   # and that reading needs none of them is what is tested.
   class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version('1.0.0')
+    code_path = None  # Else it looks for checksums beside this file.
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
     def _info(self):

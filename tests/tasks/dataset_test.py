@@ -14,7 +14,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.tasks import dataset, embedded, splits
 from memloc_jax.tasks.dataset import DataConfig
 
-_EMBEDDED = DataConfig(task='embedded', source='embedded:')
+_EMBEDDED = DataConfig(name='embedded', source='embedded:')
 
 
 class DatasetTest(parameterized.TestCase):
@@ -121,7 +121,7 @@ class DatasetTest(parameterized.TestCase):
 
   def test_binary_variant(self):
     labels = ['HUM'] * 50 + ['LOC'] * 40 + ['ABBR'] * 10
-    built = self.trec(labels, task='trecv2')
+    built = self.trec(labels, name='trecv2')
     self.assertEqual(built.label_names, ('HUM', 'LOC'))
     self.assertEqual(set(built.labels.ravel().tolist()), {0, 1})
     total = len(built.train) + len(built.validation) + len(built.test)

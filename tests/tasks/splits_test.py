@@ -23,7 +23,7 @@ def _rows(labels, names=('a', 'b', 'c', 'd')):
 
 
 def _slow_noise(labels, ratio):
-  """METHODS 1.2 with python's global generator, example by example."""
+  """The study with python's global generator, example by example."""
   chosen = {}
   for c in sorted(set(labels)):
     members = [i for i in range(len(labels)) if labels[i] == c]

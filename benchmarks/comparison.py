@@ -1,0 +1,278 @@
+"""Times the engine and the PyTorch loop in turns, in one process.
+
+The engine reports after every epoch; the loop trains in those pauses. So each
+repetition of one is next to one of the other, and what disturbs the machine
+disturbs both.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import record
+from benchmarks import workload as workload_lib
+from memloc_jax.ensemble import store
+from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.train import Engine, Event
+
+# Pause before each timed part, in which the other's idle threads go to sleep.
+_SETTLE = 0.2
+
+ENGINE = 'engine'
+TORCH_RANDOM = 'torch, random batches'
+TORCH_OURS = 'torch, our batches'
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+  """One repetition of one contender: an epoch of one or several models.
+
+  Attributes:
+    seconds: it took.
+    model_steps: updates of one model each.
+    real_tokens: that were not padding.
+    padded_tokens: in all.
+  """
+
+  seconds: float
+  model_steps: int
+  real_tokens: int
+  padded_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What `compare` measured.
+
+  Attributes:
+    lanes: models that the engine trained at once.
+    warm_up: seconds until the engine's first epoch was over; most of it is
+      compilation.
+    timings: contender -> its repetitions.
+    variant: what PyTorch used; None without PyTorch.
+    variants: seconds a step of each of PyTorch's variants.
+  """
+
+  lanes: int
+  warm_up: float
+  timings: dict[str, list[Timing]]
+  variant: str | None
+  variants: dict[str, float]
+
+  def as_json(self) -> dict[str, Any]:
+    """Everything, with rates and gains."""
+    rates = {}
+    for name, timings in self.timings.items():
+      steps = [t.model_steps / t.seconds for t in timings]
+      rates[name] = {
+        'model_steps_per_second': record.summary(steps),
+        'real_tokens_per_second': record.summary(
+          [t.real_tokens / t.seconds for t in timings]
+        ),
+        'padded_tokens_per_step': float(
+          np.mean([t.padded_tokens / t.model_steps for t in timings])
+        ),
+        'real_tokens_per_step': float(
+          np.mean([t.real_tokens / t.model_steps for t in timings])
+        ),
+      }
+    return dataclasses.asdict(self) | {'rates': rates, 'gains': self.gains()}
+
+  def gains(self) -> dict[str, dict[str, float]]:
+    """Ratios of time a model-step, each within one repetition.
+
+    Returns:
+      'padding' (the loop on its own batches against the loop on ours),
+      'engine' (the loop on our batches against the engine) and 'total';
+      {} without PyTorch.
+    """
+    step = {
+      name: np.array([t.seconds / t.model_steps for t in timings])
+      for name, timings in self.timings.items()
+    }
+    if TORCH_OURS not in step:
+      return {}
+    gains = {
+      'padding': step[TORCH_RANDOM] / step[TORCH_OURS],
+      'engine': step[TORCH_OURS] / step[ENGINE],
+      'total': step[TORCH_RANDOM] / step[ENGINE],
+    }
+    return {name: record.summary(values) for name, values in gains.items()}
+
+
+class _EnoughError(Exception):
+  """Ends the engine's training once everything is measured."""
+
+
+class _Turns:
+  """Gets control after each of the engine's epochs and times all sides."""
+
+  def __init__(self, table, repetitions, deadline, loops):
+    self._table, self._repetitions = table, repetitions
+    self._deadline, self._loops = deadline, loops
+    self._schedule = workload_lib.batches(table)
+    self.lanes = 0
+    self.warm_up = 0.0
+    self.timings = {ENGINE: [], **{name: [] for name in loops}}
+    self._start = time.perf_counter()
+
+  def __call__(self, event: Event) -> None:
+    seconds = time.perf_counter() - self._start
+    epoch = event.epoch - 1
+    self.lanes = event.running
+    plan = self._schedule.epoch(epoch, np.arange(self.lanes))
+    if epoch == 0:
+      self.warm_up = seconds
+    else:
+      timing = self._engine_timing(seconds, plan)
+      if event.examples != int((plan.indices >= 0).sum()):
+        raise RuntimeError('The engine trained on other batches than counted.')
+      self.timings[ENGINE].append(timing)
+    names = list(self._loops)
+    for name in names if epoch % 2 else reversed(names):
+      time.sleep(_SETTLE)
+      timing = self._loops[name](plan, epoch, epoch % self.lanes)
+      if epoch > 0:
+        self.timings[name].append(timing)
+    late = epoch > 0 and time.perf_counter() > self._deadline
+    if epoch == self._repetitions or late:
+      raise _EnoughError
+    time.sleep(_SETTLE)
+    self._start = time.perf_counter()
+
+  def _engine_timing(self, seconds: float, plan) -> Timing:
+    examples = self._table.examples[0]
+    steps, runs, batch = plan.indices.shape
+    length = np.array(examples.buckets)[plan.bucket]
+    real = plan.indices[plan.indices >= 0]
+    return Timing(
+      seconds=seconds,
+      model_steps=steps * runs,
+      real_tokens=int(examples.length[real].sum()),
+      padded_tokens=int(length.sum()) * batch * runs,
+    )
+
+
+def compare(
+  workload: workload_lib.Workload,
+  num_runs: int,
+  *,
+  lanes: int,
+  repetitions: int,
+  torch_device: str | None,
+  deadline: float = float('inf'),
+) -> Comparison:
+  """Times an epoch of the engine and of the loop, several times in turns.
+
+  Each repetition is one epoch of as many models as the engine trains at once,
+  and one epoch of one model of the loop on either kind of batches, whose
+  order alternates. A first epoch of each is a warm-up and not counted.
+
+  Args:
+    workload: what to train.
+    num_runs: models; the engine's first chunk of them is measured.
+    lanes: how many at once; 0 lets the engine choose.
+    repetitions: at most.
+    torch_device: where the loop runs; None for the engine alone.
+    deadline: value of `time.perf_counter` after which no repetition begins;
+      there is always one.
+
+  Returns:
+    The measurements.
+
+  Raises:
+    InputError: that many lanes do not fit into memory.
+  """
+  # Two more: the warm-up, and a last epoch with its evaluation that is not
+  # reached.
+  table = workload_lib.map_table(workload, num_runs, num_epochs=repetitions + 2)
+  variant, variants, loops = None, {}, {}
+  if torch_device is not None:
+    variant, variants, loops = _loops(workload, table, torch_device)
+  turns = _Turns(table, repetitions, deadline, loops)
+  with tempfile.TemporaryDirectory() as folder:
+    engine = Engine(
+      model=workload.model,
+      pretrained=workload.params,
+      fingerprint='benchmark',
+      store=store.RowStore(pathlib.Path(folder)),
+      devices=(jax.devices()[0],),
+      lanes=lanes,
+      on_epoch=turns,
+    )
+    with contextlib.suppress(_EnoughError):
+      engine.train(table)
+  # The engine's arrays are in cycles of references; the next one needs room.
+  gc.collect()
+  return Comparison(
+    turns.lanes, turns.warm_up, turns.timings, variant, variants
+  )
+
+
+def _loops(workload, table: Table, device: str):
+  """The loop's variant and its two contenders, as functions of an epoch."""
+  # Imported here: the engine is also measured where PyTorch is missing.
+  from benchmarks import torch_loop
+
+  examples = table.examples[0]
+  variant, seconds = torch_loop.fastest_variant(
+    workload.model, workload.params, table, device, num_steps=5
+  )
+  build = lambda: torch_loop.TorchLoop(
+    workload.model, workload.params, table, variant, device
+  )
+  on_random, on_ours = build(), build()
+
+  def train(loop, batches, chosen, padded_tokens) -> Timing:
+    taken = loop.train(batches)
+    real = np.concatenate(chosen)
+    tokens = int(examples.length[real[real >= 0]].sum())
+    return Timing(taken, len(chosen), tokens, padded_tokens)
+
+  def random(plan, epoch, row):
+    del plan
+    chosen = torch_loop.random_batches(table, row, epoch)
+    padded = sum(len(c) * int(examples.length[c].max()) for c in chosen)
+    batches = torch_loop.to_longest(examples, chosen)
+    return train(on_random, batches, chosen, padded)
+
+  def ours(plan, epoch, row):
+    del epoch
+    chosen = plan.indices[:, row]
+    length = np.array(examples.buckets)[plan.bucket]
+    batches = torch_loop.to_bucket(examples, plan, row)
+    padded = int(length.sum()) * chosen.shape[1]
+    return train(on_ours, batches, chosen, padded)
+
+  name = f'attention {variant.attention}, AdamW {variant.optimiser}'
+  return name, seconds, {TORCH_RANDOM: random, TORCH_OURS: ours}
+
+
+def table_of(result: dict[str, Any]) -> str:
+  """`Comparison.as_json` as text: rates, then gains."""
+  lines = [
+    f'{"":24}{"model-steps/s":>15}{"q1":>9}{"q3":>9}{"max":>9}'
+    f'{"real tokens/s":>15}{"padded/step":>13}{"real/step":>11}'
+  ]
+  for name, rate in result['rates'].items():
+    steps = rate['model_steps_per_second']
+    tokens = rate['real_tokens_per_second']['median']
+    spread = ''.join(f'{steps[k]:9.2f}' for k in ('q1', 'q3', 'max'))
+    lines.append(
+      f'{name:24}{steps["median"]:15.2f}{spread}{tokens:15.0f}'
+      f'{rate["padded_tokens_per_step"]:13.1f}{rate["real_tokens_per_step"]:11.1f}'
+    )
+  for name, gain in result['gains'].items():
+    lines.append(
+      f'{name + " gain":24}{gain["median"]:14.2f}x'
+      f'   (quartiles {gain["q1"]:.2f} to {gain["q3"]:.2f}, '
+      f'all {gain["min"]:.2f} to {gain["max"]:.2f})'
+    )
+  return '\n'.join(lines)

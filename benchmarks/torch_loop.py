@@ -1,0 +1,272 @@
+"""The plain PyTorch loop that the engine is measured against.
+
+One model after the other, one batch after the other, with the `transformers`
+encoder: what one writes without this project. Where PyTorch offers a choice
+(attention, AdamW), both are timed and the faster one is used.
+"""
+
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+
+from memloc_jax.ensemble.schedule import Epoch
+from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.models import registry, tensors
+from memloc_jax.models.interface import Model, Tree
+
+# Position of a batch in PyTorch's cross-entropy that counts for nothing.
+_IGNORED = -100
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """Choices that change PyTorch's speed and nothing else.
+
+  Attributes:
+    attention: implementation in `transformers`, 'sdpa' or 'eager'.
+    optimiser: implementation of AdamW, 'fused' or 'foreach'.
+  """
+
+  attention: str
+  optimiser: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """One step's examples on the host.
+
+  Attributes:
+    ids: int64 [batch, length].
+    mask: 1 at real tokens, int64 [batch, length].
+    labels: int64 [batch]; negative where the row is padding.
+  """
+
+  ids: torch.Tensor
+  mask: torch.Tensor
+  labels: torch.Tensor
+
+
+class _Classifier(torch.nn.Module):
+  """The encoder and a linear layer on the raw [CLS] vector."""
+
+  def __init__(self, config, num_classes: int, dropout: float):
+    super().__init__()
+    self.encoder = transformers.BertModel(config, add_pooling_layer=False)
+    self.encoder.embeddings.requires_grad_(False)
+    self.dropout = torch.nn.Dropout(dropout)
+    self.head = torch.nn.Linear(config.hidden_size, num_classes)
+
+  def forward(self, ids, mask):
+    h = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return self.head(self.dropout(h[:, 0]))
+
+
+class TorchLoop:
+  """One model of the loop, in the middle of its training."""
+
+  def __init__(
+    self,
+    model: Model,
+    params: Tree,
+    table: Table,
+    variant: Variant,
+    device: str,
+  ):
+    """Builds model, optimiser and schedule.
+
+    Args:
+      model: sizes.
+      params: embeddings, blocks, final; and heads if the head is given.
+      table: its program's settings and its first run's rates are used.
+      variant: see there.
+      device: 'cpu' or 'cuda'.
+    """
+    program, runs = table.program, table.runs
+    dropout = float(runs.dropout[0]) if program.dropout else 0.0
+    family = registry.FAMILIES[registry.model_type(model)]
+    config = transformers.BertConfig(
+      **family.config(model) | {
+        'hidden_dropout_prob': dropout,
+        'attention_probs_dropout_prob': dropout,
+      },
+      attn_implementation=variant.attention,
+    )  # fmt: skip
+    self._device = device
+    self._network = _Classifier(
+      config, program.objectives[0].num_outputs, dropout
+    )
+    weights = safetensors.torch.load(tensors.serialise(family, params))
+    part = lambda prefix: {
+      name.removeprefix(prefix): x
+      for name, x in weights.items()
+      if name.startswith(prefix)
+    }
+    self._network.encoder.load_state_dict(part(family.prefix))
+    if 'heads' in params:
+      self._network.head.load_state_dict(part('classifier.'))
+    self._network.to(device).train()
+    self._trained = [p for p in self._network.parameters() if p.requires_grad]
+    self._optimiser = torch.optim.AdamW(
+      self._trained,
+      lr=float(runs.learning_rate[0, 0]),
+      weight_decay=float(runs.weight_decay[0]),
+      **{variant.optimiser: True},
+    )
+    size = int(runs.membership[0].sum())
+    steps = program.num_epochs * -(-size // program.batch_size)
+    self._rate = transformers.get_linear_schedule_with_warmup(
+      self._optimiser, int(program.warmup * steps), steps
+    )
+    self._clip_norm = program.clip_norm
+
+  def train(self, epoch: Iterable[Batch]) -> float:
+    """Trains on these batches.
+
+    Returns:
+      Seconds from the first batch to the end of the last update.
+    """
+    start = time.perf_counter()
+    for batch in epoch:
+      labels = batch.labels.to(self._device)
+      logits = self._logits(batch)
+      loss = torch.nn.functional.cross_entropy(
+        logits, labels, ignore_index=_IGNORED
+      )
+      loss.backward()
+      torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
+      self._optimiser.step()
+      self._rate.step()
+      self._optimiser.zero_grad()
+    if self._device == 'cuda':
+      torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+  def predict(self, batch: Batch) -> np.ndarray:
+    """Logits in evaluation mode, [batch, classes]."""
+    self._network.eval()
+    with torch.no_grad():
+      logits = self._logits(batch)
+    self._network.train()
+    return logits.cpu().numpy()
+
+  def _logits(self, batch: Batch) -> torch.Tensor:
+    return self._network(
+      batch.ids.to(self._device), batch.mask.to(self._device)
+    )
+
+
+def collate(examples: Examples, chosen: np.ndarray, length: int) -> Batch:
+  """Examples as a batch.
+
+  Args:
+    examples: all of them, with one label set.
+    chosen: which, [batch]; -1 is a row of padding.
+    length: padded length.
+
+  Returns:
+    The batch.
+  """
+  safe = np.maximum(chosen, 0)
+  mask = np.arange(length)[None] < examples.length[safe][:, None]
+  labels = np.where(chosen >= 0, examples.labels[0, safe], _IGNORED)
+  return Batch(
+    torch.from_numpy(examples.ids[safe, :length]).long(),
+    torch.from_numpy(mask).long(),
+    torch.from_numpy(labels).long(),
+  )
+
+
+def random_batches(table: Table, row: int, epoch: int) -> list[np.ndarray]:
+  """One run's examples in random order, in batches.
+
+  Args:
+    table: the table.
+    row: the run.
+    epoch: seeds the order.
+
+  Returns:
+    Indices; the last batch may be smaller.
+  """
+  members = np.flatnonzero(table.runs.membership[row])
+  order = np.random.default_rng([3, row, epoch]).permutation(members)
+  return np.split(
+    order, range(table.program.batch_size, len(order), table.program.batch_size)
+  )
+
+
+def to_longest(
+  examples: Examples, batches: list[np.ndarray]
+) -> Iterator[Batch]:
+  """Pads each batch to the longest example in it."""
+  for chosen in batches:
+    yield collate(examples, chosen, int(examples.length[chosen].max()))
+
+
+def to_bucket(examples: Examples, epoch: Epoch, run: int) -> Iterator[Batch]:
+  """The engine's own batches of one run, padded as the engine pads them.
+
+  Args:
+    examples: all of them.
+    epoch: from the table's schedule.
+    run: position on the epoch's axis of runs.
+  """
+  for bucket, chosen in zip(epoch.bucket, epoch.indices[:, run]):
+    yield collate(examples, chosen, examples.buckets[bucket])
+
+
+def fastest_variant(
+  model: Model, params: Tree, table: Table, device: str, num_steps: int
+) -> tuple[Variant, dict[str, float]]:
+  """Times every variant on the same random batches.
+
+  Args:
+    model: as for `TorchLoop`, with `params`, `table` and `device`.
+    params: see `model`.
+    table: see `model`.
+    device: see `model`.
+    num_steps: steps of one of the three timings of each variant, of which
+      the first is a warm-up.
+
+  Returns:
+    The fastest, and the least seconds a step of each.
+  """
+  examples = table.examples[0]
+  chosen = random_batches(table, 0, 0)[:num_steps]
+  variants = [
+    Variant(*names)
+    for names in itertools.product(('sdpa', 'eager'), ('fused', 'foreach'))
+  ]
+  loops = [TorchLoop(model, params, table, v, device) for v in variants]
+  rounds = [
+    [loop.train(to_longest(examples, chosen)) / len(chosen) for loop in loops]
+    for _ in range(3)
+  ]
+  least = np.min(rounds[1:], axis=0)
+  seconds = {
+    f'{v.attention}, {v.optimiser}': float(s) for v, s in zip(variants, least)
+  }
+  return variants[int(least.argmin())], seconds
+
+
+def configure(device: str, *, tf32: bool) -> None:
+  """Gives PyTorch all cores and the engine's precision, quietly."""
+  torch.set_num_threads(os.cpu_count())
+  if device == 'cuda':
+    torch.set_float32_matmul_precision('high' if tf32 else 'highest')
+  transformers.utils.logging.set_verbosity_error()
+
+
+def device_for(platform: str) -> str | None:
+  """PyTorch's name of JAX's platform; None if PyTorch cannot use it."""
+  if platform == 'cpu':
+    return 'cpu'
+  if platform in ('gpu', 'cuda') and torch.cuda.is_available():
+    return 'cuda'
+  return None

@@ -1,0 +1,104 @@
+"""Training speed of the engine and of a plain PyTorch loop, in turns.
+
+Command:  python -m benchmarks.training --out=training.json
+Cost:     under 4 minutes on 2 CPU cores.
+Result:   correctness, model-steps a second, and the gains of padding and of
+          the engine apart; exit status 1 if the two do not compute the same.
+"""
+
+import argparse
+import importlib.util
+import pathlib
+import sys
+import time
+
+import jax
+
+from benchmarks import comparison, correctness, record
+from benchmarks import workload as workload_lib
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the benchmark; returns the exit status."""
+  flags = _parser().parse_args(arguments)
+  if importlib.util.find_spec('torch') is None:
+    print('PyTorch is missing; install memloc_jax[parity].', file=sys.stderr)
+    return 2
+  from benchmarks import torch_loop
+
+  device = jax.devices()[0]
+  torch_device = torch_loop.device_for(device.platform)
+  if torch_device is None:
+    print(f'PyTorch cannot use the {device.platform}.', file=sys.stderr)
+    return 2
+  torch_loop.configure(torch_device, tf32=False)
+  workload = None
+  if flags.shape == 'minilm' and not flags.synthetic:
+    workload = workload_lib.trec(flags.limit)
+  if workload is None:
+    workload = workload_lib.synthetic(flags.shape, flags.limit)
+  content = {
+    'benchmark': 'training',
+    'environment': record.environment(device),
+    'config': {
+      'shape': workload.name,
+      'model': repr(workload.model),
+      'data': workload.source,
+      'limit': flags.limit,
+      'buckets': list(workload.examples.buckets),
+      'batch_size': 8,
+      'runs': max(flags.runs, flags.lanes),
+      'precision': 'float32',
+    },
+  }
+  print(f'{workload.name}, {workload.source}; {device.device_kind}')
+  start = time.perf_counter()
+  with jax.default_matmul_precision('float32'):
+    checked = correctness.against_torch(workload, torch_device)
+    content['correctness'] = checked
+    print(
+      f'correctness: logits after 3 steps differ by at most '
+      f'{checked["max_difference"]:.1e} (tolerance {checked["tolerance"]:.0e})'
+      f', moved by {checked["moved"]:.1e}: '
+      f'{"passed" if checked["passed"] else "FAILED"}'
+    )
+    if checked['passed']:
+      result = comparison.compare(
+        workload,
+        max(flags.runs, flags.lanes),
+        lanes=flags.lanes,
+        repetitions=flags.repetitions,
+        torch_device=torch_device,
+        deadline=start + flags.budget,
+      ).as_json()
+      content['result'] = result
+      print(
+        f'{result["lanes"]} models at once, batch 8, float32; PyTorch with '
+        f'{result["variant"]} (the fastest here); '
+        f'{len(result["timings"][comparison.ENGINE])} repetitions; engine '
+        f'warm-up {result["warm_up"]:.0f} s\n{comparison.table_of(result)}'
+      )
+  content['seconds'] = time.perf_counter() - start
+  if flags.out is not None:
+    record.write(flags.out, content)
+  return 0 if checked['passed'] else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.training', description=__doc__.splitlines()[0]
+  )
+  add = parser.add_argument
+  add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
+  add('--synthetic', action='store_true', help='do not look for real TREC')
+  add('--limit', type=int, default=600, help='training examples')
+  add('--runs', type=int, default=4, help='models')
+  add('--lanes', type=int, default=0, help='at once; 0: the engine chooses')
+  add('--repetitions', type=int, default=7, help='timed epochs')
+  add('--budget', type=float, default=180, help='begin none after, seconds')
+  add('--out', type=pathlib.Path, help='JSON file to write')
+  return parser
+
+
+if __name__ == '__main__':
+  sys.exit(main())

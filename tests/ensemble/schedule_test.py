@@ -1,0 +1,151 @@
+"""Every example once an epoch, whatever the runs and the rows asked for."""
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from memloc_jax.ensemble import membership, schedule
+
+_BUCKETS = (8, 16, 32)
+
+
+def _source(runs, examples, seed=0, ratio=0.5):
+  rng = np.random.default_rng(seed)
+  length = np.minimum(rng.lognormal(2.3, 0.4, examples).astype(int) + 2, 32)
+  member = membership.independent(runs, examples, ratio, seed)
+  # Runs of unequal size, so that some end in padding.
+  member[0] &= rng.random(examples) < 0.7
+  member[0, 0] = True
+  return schedule.Source(length.astype(np.int32), _BUCKETS, member)
+
+
+def _schedule(runs=5, examples=(61, 23), batch=4, seed=7, run_seeds=None):
+  sources = tuple(_source(runs, n, i) for i, n in enumerate(examples))
+  seeds = np.arange(runs) if run_seeds is None else run_seeds
+  return sources, schedule.Schedule(sources, seeds, batch, seed)
+
+
+class EpochTest(parameterized.TestCase):
+  @parameterized.product(examples=[(61,), (61, 23)], batch=[1, 4, 64])
+  def test_each_run_visits_each_of_its_examples_once(self, examples, batch):
+    sources, plan = _schedule(examples=examples, batch=batch)
+    for number in range(3):
+      epoch = plan.epoch(number, np.arange(5))
+      self.assertLen(epoch.source, plan.steps_per_epoch)
+      for which, source in enumerate(sources):
+        steps = epoch.indices[epoch.source == which]
+        self.assertLen(steps, plan.steps_per_source[which])
+        for run in range(5):
+          seen = steps[:, run]
+          np.testing.assert_array_equal(
+            np.sort(seen[seen >= 0]), np.flatnonzero(source.membership[run])
+          )
+
+  def test_the_bucket_is_the_smallest_that_holds_every_run(self):
+    sources, plan = _schedule(batch=2)
+    epoch = plan.epoch(0, np.arange(5))
+    used = set()
+    for which, bucket, indices in zip(
+      epoch.source, epoch.bucket, epoch.indices
+    ):
+      longest = sources[which].length[indices[indices >= 0]].max()
+      self.assertGreaterEqual(_BUCKETS[bucket], longest)
+      if bucket:
+        self.assertLess(_BUCKETS[bucket - 1], longest)
+      used.add(int(bucket))
+    self.assertEqual(used, {0, 1, 2})
+
+  def test_rows_are_independent_of_which_are_asked_for(self):
+    plan = _schedule()[1]
+    whole = plan.epoch(2, np.arange(5))
+    # A fresh schedule, as a resumed process makes, asked in another order.
+    part = _schedule()[1].epoch(2, np.array([3, 1, 3]))
+    np.testing.assert_array_equal(part.source, whole.source)
+    np.testing.assert_array_equal(part.bucket, whole.bucket)
+    np.testing.assert_array_equal(part.indices, whole.indices[:, [3, 1, 3]])
+
+  def test_runs_of_one_seed_and_subset_share_their_batches(self):
+    # A noisy and a clean run differ in nothing that the schedule sees.
+    source = _source(4, 50)
+    member = source.membership[[1, 1, 1, 2]]
+    source = schedule.Source(source.length, _BUCKETS, member)
+    plan = schedule.Schedule((source,), np.array([5, 5, 6, 5]), 4, 0)
+    indices = plan.epoch(1, np.arange(4)).indices
+    np.testing.assert_array_equal(indices[:, 0], indices[:, 1])
+    self.assertFalse((indices[:, 0] == indices[:, 2]).all())
+
+  def test_epochs_and_study_seeds_differ(self):
+    rows = np.arange(5)
+    plan = _schedule()[1]
+    first, second = plan.epoch(0, rows), plan.epoch(1, rows)
+    self.assertFalse((first.indices == second.indices).all())
+    self.assertFalse((first.source == second.source).all())
+    other = _schedule(seed=8)[1].epoch(0, rows)
+    self.assertFalse((first.source == other.source).all())
+
+  def test_objectives_alternate(self):
+    plan = _schedule(examples=(200, 200), batch=2)[1]
+    source = plan.epoch(0, np.arange(5)).source
+    # Shuffled together, they change over at about every other step.
+    changes = (np.diff(source) != 0).mean()
+    self.assertBetween(changes, 0.3, 0.7)
+
+  def test_little_of_a_batch_is_padding(self):
+    # The reason for drawing by length: without it, the longest of
+    # 5 runs x 8 examples decides, and nearly every step is the longest.
+    runs, batch = 5, 8
+    source = _source(runs, 2000)
+    plan = schedule.Schedule((source,), np.arange(runs), batch, 0)
+    epoch = plan.epoch(0, np.arange(runs))
+    size = np.array(_BUCKETS)[epoch.bucket]
+    real = source.length[epoch.indices] * (epoch.indices >= 0)
+    full = epoch.indices[:, 1:]  # Run 0 is smaller than the others.
+    share = real[:, 1:].sum() / (size[:, None] * (full >= 0).sum(2)).sum()
+    rounded = np.searchsorted(_BUCKETS, source.length)
+    best = source.length.sum() / np.array(_BUCKETS)[rounded].sum()
+    self.assertGreater(share, 0.9 * best)
+
+  def test_batches_stay_random_within_a_group(self):
+    # Sorting by length must not tie examples together for good.
+    source = _source(2, 300, ratio=0.9)
+    plan = schedule.Schedule((source,), np.arange(2), 4, 0)
+    together = []
+    for number in range(2):
+      batches = plan.epoch(number, np.array([1])).indices[:, 0]
+      pairs = {(a, b) for step in batches for a in step for b in step}
+      together.append({(a, b) for a, b in pairs if 0 <= a < b})
+    common = len(together[0] & together[1]) / len(together[0])
+    self.assertLess(common, 0.3)
+
+
+class SegmentTest(absltest.TestCase):
+  def test_segments_put_together_are_the_epoch(self):
+    epoch = _schedule()[1].epoch(0, np.arange(5))
+    steps, length = len(epoch.source), 5
+    self.assertNotEqual(steps % length, 0)
+    parts = [epoch.segment(at, length) for at in range(0, steps, length)]
+    for field in ('source', 'bucket', 'indices'):
+      whole = np.concatenate([getattr(part, field) for part in parts])
+      np.testing.assert_array_equal(whole[:steps], getattr(epoch, field))
+      self.assertLen(getattr(parts[-1], field), length)
+    padding = parts[-1].indices[steps % length :]
+    np.testing.assert_array_equal(padding, -1)
+
+
+class InOrderTest(parameterized.TestCase):
+  @parameterized.parameters(1, 4, 32, 100)
+  def test_visits_each_example_once_in_order_of_length(self, batch):
+    source = _source(5, 61)
+    plan = schedule.in_order(source, batch)
+    for run, member in enumerate(source.membership):
+      seen = plan.indices[:, run].ravel()
+      seen = seen[seen >= 0]
+      np.testing.assert_array_equal(np.sort(seen), np.flatnonzero(member))
+      self.assertTrue((np.diff(source.length[seen]) >= 0).all())
+    length = np.where(plan.indices >= 0, source.length[plan.indices], 0)
+    self.assertTrue(
+      (length.max((1, 2)) <= np.array(_BUCKETS)[plan.bucket]).all()
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()

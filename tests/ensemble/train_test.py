@@ -1,0 +1,476 @@
+"""Whole tables: a run's result does not depend on its company."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+import shutil
+import tempfile
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import absltest, parameterized
+
+from memloc_jax.ensemble import lanes, schedule, step, train
+from memloc_jax.ensemble.program import PRETRAINED, RANDOM
+from memloc_jax.errors import InputError
+from memloc_jax.models import interface
+from tests.ensemble import toy
+
+_LEARNING_RATE = 1e-3
+_folder = toy.temporary_folder()
+
+
+def _runs(**changes):
+  return toy.runs(**{'learning_rate': _LEARNING_RATE} | changes)
+
+
+@functools.cache
+def _baseline():
+  """Six runs, two chunks of four lanes on one device; the second half full.
+
+  Returns:
+    The records and how often each function was compiled.
+  """
+  counter = _CompilationCounter()
+  with counter:
+    engine = toy.engine(_folder)
+    records = toy.records(engine, toy.table(_runs()))
+  return records, counter.names
+
+
+class _CompilationCounter(logging.Handler):
+  """Collects the names of what JAX compiles."""
+
+  def __init__(self):
+    super().__init__(logging.DEBUG)
+    self.names = []
+    self._log_compiles = jax.log_compiles()
+
+  def emit(self, record):
+    message = record.getMessage()
+    if message.startswith('Compiling '):
+      self.names.append(message.split()[1])
+
+  def __enter__(self):
+    logging.getLogger('jax').addHandler(self)
+    self._log_compiles.__enter__()
+    return self
+
+  def __exit__(self, *error):
+    self._log_compiles.__exit__(*error)
+    logging.getLogger('jax').removeHandler(self)
+
+
+def _logits(records):
+  return np.stack([record.logits for record in records])
+
+
+def _start(seed):
+  """A run's parameters before its first step."""
+  params = toy.pretrained()
+  key = jax.random.fold_in(step.run_key(seed, step.HEAD_STREAM), 0)
+  head = toy.MODEL.init_head(key, toy.NUM_CLASSES)
+  return params | {'heads': {'main': jax.tree.map(np.asarray, head)}}
+
+
+def _evaluate(params, examples):
+  """Logits of all examples, padded to the longest, [n, classes]."""
+  tokens = interface.Tokens(examples.ids, examples.length)
+  return _forward(params, tokens)
+
+
+@jax.jit
+def _forward(params, tokens):
+  return interface.forward(toy.MODEL, params, tokens).logits
+
+
+@functools.partial(jax.jit, static_argnames='rate')
+@jax.grad
+def _gradient(trained, embeddings, tokens, labels, real, key, rate):
+  params = trained | {'embeddings': embeddings}
+  dropout = interface.Dropout(key, jnp.float32(rate))
+  logits = interface.forward(toy.MODEL, params, tokens, dropout=dropout).logits
+  chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+  return -jnp.sum(chosen[:, 0] * real) / real.sum()
+
+
+def _train_alone(table, row):
+  """One run in a plain loop, updates in float64; its final logits."""
+  runs, examples = table.runs, table.examples[0]
+  source = schedule.Source(examples.length, examples.buckets, runs.membership)
+  plan = schedule.Schedule((source,), runs.seed, 4, table.seed)
+  params = _start(int(runs.seed[row]))
+  embeddings = params.pop('embeddings')
+  leaves, structure = jax.tree.flatten(params)
+  leaves = [leaf.astype(np.float64) for leaf in leaves]
+  first = [np.zeros_like(leaf) for leaf in leaves]
+  second = [np.zeros_like(leaf) for leaf in leaves]
+  key = step.run_key(int(runs.seed[row]), step.STEP_STREAM)
+  total = table.program.num_epochs * plan.steps_per_epoch
+  rising = int(0.1 * total)
+  for number in range(total):
+    epoch, at = divmod(number, plan.steps_per_epoch)
+    steps = plan.epoch(epoch, np.array([row]))
+    indices = steps.indices[at, 0]
+    length = examples.buckets[steps.bucket[at]]
+    tokens = interface.Tokens(
+      examples.ids[indices, :length], examples.length[indices]
+    )
+    gradient = _gradient(
+      structure.unflatten([leaf.astype(np.float32) for leaf in leaves]),
+      embeddings,
+      tokens,
+      examples.labels[runs.label_set[row], indices],
+      indices >= 0,
+      jax.random.fold_in(key, number),
+      float(runs.dropout[row]),
+    )
+    gradient = [np.float64(leaf) for leaf in jax.tree.leaves(gradient)]
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient))
+    factor = min(
+      number / max(1, rising), (total - number) / max(1, total - rising)
+    )
+    rate = float(runs.learning_rate[row, 0]) * factor
+    for i, leaf in enumerate(leaves):
+      clipped = gradient[i] / max(1.0, norm)
+      first[i] = 0.9 * first[i] + 0.1 * clipped
+      second[i] = 0.999 * second[i] + 0.001 * clipped**2
+      mean = first[i] / (1 - 0.9 ** (number + 1))
+      spread = np.sqrt(second[i] / (1 - 0.999 ** (number + 1)))
+      decay = float(runs.weight_decay[row]) * leaf
+      leaves[i] = leaf - rate * (mean / (spread + 1e-8) + decay)
+  params = structure.unflatten([leaf.astype(np.float32) for leaf in leaves])
+  return _evaluate(params | {'embeddings': embeddings}, examples)
+
+
+class SamenessTest(toy.TestCase):
+  def test_training_moves_the_logits(self):
+    # Otherwise nothing below could fail.
+    before = _evaluate(_start(10), toy.examples())
+    moved = np.abs(_logits(_baseline()[0])[0] - before).max()
+    self.assertGreater(moved, 0.05)
+
+  def test_a_vectorised_run_equals_the_run_alone(self):
+    table, trained = toy.table(_runs()), _logits(_baseline()[0])
+    for row in (1, 4):
+      alone = _train_alone(table, row)
+      np.testing.assert_allclose(trained[row], alone, rtol=0, atol=1e-5)
+
+  @parameterized.named_parameters(
+    ('one_lane', {'lanes': 1}),
+    ('four_devices', {'lanes': 1, 'devices': None}),
+    ('scanned_layers', {'unroll': False}),
+  )
+  def test_width_and_devices_change_only_the_rounding(self, changes):
+    engine = toy.engine(self.folder(), **changes)
+    trained = toy.logits(engine, toy.table(_runs()))
+    np.testing.assert_allclose(
+      trained, _logits(_baseline()[0]), rtol=0, atol=1e-5
+    )
+
+  def test_the_same_training_again_is_bit_equal(self):
+    trained = toy.logits(toy.engine(self.folder()), toy.table(_runs()))
+    np.testing.assert_array_equal(trained, _logits(_baseline()[0]))
+
+  def test_the_length_of_a_segment_changes_nothing(self):
+    # Epochs of five steps in segments of three: the second ends in padding.
+    engine = toy.engine(self.folder(), segment_steps=4)
+    trained = toy.logits(engine, toy.table(_runs()))
+    np.testing.assert_array_equal(trained, _logits(_baseline()[0]))
+
+  def test_later_chunks_and_epochs_compile_nothing(self):
+    names = _baseline()[1]
+    for function in ('_segment', '_predict', '_init_one'):
+      self.assertLen([x for x in names if function in x], 1, names)
+
+
+@pytest.mark.full
+class LongSamenessTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('one_lane', {'lanes': 1}),
+    ('two_lanes', {'lanes': 2}),
+    ('four_devices', {'lanes': 1, 'devices': None}),
+  )
+  def test_200_optimised_steps(self, changes):
+    program = dataclasses.replace(toy.PROGRAM, num_epochs=40)
+    table = toy.table(_runs(count=4), program=program)
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    expected = toy.logits(toy.engine(folder / 'a'), table)
+    trained = toy.logits(toy.engine(folder / 'b', **changes), table)
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=1e-5)
+
+
+class FailureTest(toy.TestCase):
+  def test_a_run_that_diverges_is_marked_and_the_others_go_on(self):
+    table = toy.table(_runs())
+    table.runs.learning_rate[1] = np.inf
+    records = toy.records(toy.engine(self.folder()), table)
+    status = [record.status for record in records]
+    self.assertEqual(status, ['done', 'diverged'] + ['done'] * 4)
+    self.assertTrue(np.isnan(records[1].logits).all())
+    self.assertTrue(np.isnan(records[1].accuracy).all())
+    np.testing.assert_array_equal(records[1].epoch, [1])
+    others = np.array([0, 2, 3, 4, 5])
+    np.testing.assert_array_equal(
+      _logits(records)[others], _logits(_baseline()[0])[others]
+    )
+
+  def test_a_run_whose_last_update_diverges_is_marked(self):
+    # Every example's loss was finite when it was computed.
+    real = train._Training._epoch
+
+    def ruin(self, state, run, epoch, rows):
+      state = real(self, state, run, epoch, rows)
+      if epoch < toy.PROGRAM.num_epochs:
+        return state
+      ruin = lambda x: x.at[0].set(jnp.nan)
+      return state._replace(params=jax.tree.map(ruin, state.params))
+
+    with mock.patch.object(train._Training, '_epoch', ruin):
+      engine = toy.engine(self.folder())
+      records = toy.records(engine, toy.table(_runs(count=4)))
+    status = [record.status for record in records]
+    self.assertEqual(status, ['diverged', 'done', 'done', 'done'])
+    self.assertTrue(np.isnan(records[0].logits).all())
+
+
+class FitTest(toy.TestCase):
+  def test_a_run_stops_once_it_fits(self):
+    rate = np.full((6, 1), _LEARNING_RATE, np.float32)
+    rate[[2, 5]] = 0.03
+    runs = _runs(learning_rate=rate, dropout=np.zeros(6, np.float32))
+    often = dataclasses.replace(toy.PROGRAM, evaluate_every=1)
+    free = toy.records(
+      toy.engine(self.folder()), toy.table(runs, program=often)
+    )
+    accuracy = np.stack([record.accuracy for record in free])
+    threshold = accuracy[:, :-1].max()
+    fits = (accuracy >= threshold).any(1)
+    self.assertFalse(fits.all())
+    stop = np.where(fits, (accuracy >= threshold).argmax(1) + 1, 4)
+    self.assertLess(stop.min(), 4)
+
+    until = dataclasses.replace(often, fit_accuracy=float(threshold))
+    engine = toy.engine(self.folder())
+    table = toy.table(runs, program=until, keep=np.ones(6, bool))
+    fitted = toy.records(engine, table)
+    labels = table.examples[0].labels
+    for row, record in enumerate(fitted):
+      np.testing.assert_array_equal(record.epoch, np.arange(stop[row]) + 1)
+      np.testing.assert_array_equal(record.accuracy, accuracy[row, : stop[row]])
+      np.testing.assert_array_equal(record.loss, free[row].loss[: stop[row]])
+      equal = (record.logits == free[row].logits).all()
+      self.assertEqual(equal, stop[row] == 4)
+      # Logits and weights are those of the epoch at which the run stopped.
+      member = runs.membership[row]
+      right = record.logits.argmax(-1) == labels[runs.label_set[row]]
+      self.assertAlmostEqual(right[member].mean(), record.accuracy[-1])
+      self._assert_weights_give(engine, row, record, table)
+
+  def _assert_weights_give(self, engine, row, record, table):
+    weights = engine.store.read_weights('map', row, _own_shapes())
+    params = weights | {'embeddings': toy.pretrained()['embeddings']}
+    np.testing.assert_allclose(
+      record.logits, _evaluate(params, table.examples[0]), rtol=0, atol=1e-5
+    )
+
+
+def _own_shapes():
+  """Shapes of what belongs to one run."""
+  params = _start(0)
+  del params['embeddings']
+  return params
+
+
+class StartTest(toy.TestCase):
+  def test_layers_start_where_the_table_says(self):
+    finished = toy.random_like(
+      jax.tree.map(lambda x: np.stack([x, x]), _own_shapes()), seed=9
+    )
+    start = np.array(
+      [
+        [PRETRAINED, PRETRAINED],
+        [PRETRAINED, 3],
+        [2, 3],
+        [RANDOM, RANDOM],
+        [RANDOM, RANDOM],
+        [RANDOM, PRETRAINED],
+      ],
+      np.int32,
+    )
+    runs = _runs(
+      learning_rate=np.zeros((6, 1), np.float32),
+      seed=np.array([1, 2, 3, 4, 4, 5]),
+      start=start,
+      head_start=np.array([0, 0, 3, 1, 1, 0], np.int32),
+    )
+    table = toy.table(
+      runs, finished=(('first', 'second'), finished), keep=np.ones(6, bool)
+    )
+    engine = toy.engine(self.folder())
+    actual = _logits(toy.records(engine, table))
+
+    heads = [_start(seed)['heads'] for seed in (1, 2, 3, 4, 4, 5)]
+    heads[2] = jax.tree.map(lambda x: x[1], finished['heads'])
+    old = toy.pretrained()
+    pick = lambda run, layer: jax.tree.map(
+      lambda x: x[run, layer], finished['blocks']
+    )
+    first, second = interface.unstack(old['blocks'])
+    for row, layers in (
+      (0, (first, second)),
+      (1, (first, pick(1, 1))),
+      (2, (pick(0, 0), pick(1, 1))),
+    ):
+      params = old | {'blocks': layers, 'heads': heads[row]}
+      np.testing.assert_allclose(
+        actual[row], _evaluate(params, table.examples[0]), rtol=0, atol=1e-5
+      )
+
+    blocks = [
+      engine.store.read_weights('map', row, _own_shapes())['blocks']
+      for row in range(6)
+    ]
+    flat = lambda row, layer: np.concatenate(
+      [leaf[layer].ravel() for leaf in jax.tree.leaves(blocks[row])]
+    )
+    np.testing.assert_array_equal(actual[3], actual[4])
+    np.testing.assert_array_equal(flat(3, 0), flat(4, 0))
+    self.assertFalse((flat(3, 0) == flat(5, 0)).all())
+    self.assertFalse((flat(3, 0) == flat(3, 1)).all())
+    self.assertFalse((flat(5, 0) == flat(0, 0)).all())
+    np.testing.assert_array_equal(flat(5, 1), flat(0, 1))
+
+
+class ResumeTest(toy.TestCase):
+  def test_only_missing_and_broken_records_are_computed_again(self):
+    expected = _logits(_baseline()[0])
+    folder = self.folder() / 'copy'
+    shutil.copytree(_folder, folder)
+    path = lambda row: folder / 'map' / f'{row:06d}.npz'
+    path(4).unlink()
+    path(1).write_bytes(path(1).read_bytes()[:500])
+    before = {row: path(row).stat().st_mtime_ns for row in (0, 2, 3, 5)}
+    epochs = []
+    # The lanes of the first start count, whatever is asked for now.
+    engine = toy.engine(folder, lanes=1, on_epoch=epochs.append)
+    actual = toy.logits(engine, toy.table(_runs()))
+    np.testing.assert_array_equal(actual, expected)
+    for row, time in before.items():
+      self.assertEqual(path(row).stat().st_mtime_ns, time)
+    self.assertEqual([event.running for event in epochs], [2] * 4)
+    self.assertEqual([event.epoch for event in epochs], [1, 2, 3, 4])
+    self.assertEqual([event.examples for event in epochs], [40] * 4)
+
+    engine = toy.engine(folder, on_epoch=epochs.append)
+    toy.records(engine, toy.table(_runs()))
+    self.assertLen(epochs, 4)
+
+  def test_a_record_of_another_configuration_is_not_used(self):
+    _baseline()
+    engine = toy.engine(_folder)
+    table = toy.table(_runs())
+    same = engine.hashes(table)
+    finished = lambda hashes: [
+      engine.store.has('map', row, hash) for row, hash in enumerate(hashes)
+    ]
+    self.assertEqual(finished(same), [True] * 6)
+    other = dataclasses.replace
+    for changed in (
+      other(table, seed=6),
+      other(table, examples=(toy.examples(seed=1),)),
+      other(table, validation=toy.examples(seed=1)),
+      other(table, program=other(toy.PROGRAM, warmup=0.2)),
+      other(table, runs=_runs(weight_decay=np.ones(6, np.float32))),
+    ):
+      self.assertEqual(finished(engine.hashes(changed)), [False] * 6)
+    for name, value in (
+      ('fingerprint', 'other'),
+      ('model', other(toy.MODEL, norm_epsilon=1e-5)),
+    ):
+      hashes = other(engine, **{name: value}).hashes(table)
+      self.assertEqual(finished(hashes), [False] * 6)
+    # What changes only the rounding does not make another run of it.
+    for name, value in (('lanes', 1), ('segment_steps', 3), ('unroll', False)):
+      self.assertEqual(other(engine, **{name: value}).hashes(table), same)
+
+
+class CompiledTest(toy.TestCase):
+  def test_the_segment_holds_no_collectives_and_reuses_its_state(self):
+    chosen = []
+    choose = lanes.choose
+
+    def spy(compile, *args):
+      chosen.append((compile, *choose(compile, *args)))
+      return chosen[-1][1:]
+
+    with mock.patch.object(lanes, 'choose', spy):
+      engine = toy.engine(self.folder(), lanes=1, devices=None)
+      toy.records(engine, toy.table(_runs(count=4)))
+    ((compile, width, compiled),) = chosen
+    self.assertEqual(width, 1)
+    text = compiled.as_text()
+    self.assertIn('num_partitions=4', text)
+    for name in (
+      'all-reduce',
+      'all-gather',
+      'all-to-all',
+      'collective-permute',
+      'reduce-scatter',
+    ):
+      self.assertNotIn(name, text)
+    header = text.splitlines()[0]
+    own = jax.tree.leaves(_own_shapes())
+    # Weights and both moments, at least, are written where they were read.
+    self.assertGreaterEqual(header.count('may-alias'), 3 * len(own))
+
+  def test_memory_rises_with_lanes(self):
+    asked = {}
+
+    def spy(compile, *args):
+      asked['compile'] = compile
+      raise InterruptedError
+
+    with mock.patch.object(lanes, 'choose', spy):
+      engine = toy.engine(self.folder())
+      with self.assertRaises(InterruptedError):
+        engine.train(toy.table(_runs()))
+    one, four = (
+      lanes.needed_memory(asked['compile'](width)) for width in (1, 4)
+    )
+    own = 4 * sum(x.size for x in jax.tree.leaves(_own_shapes()))
+    # Four more copies of weights, gradients and two moments.
+    self.assertGreater(four, one + 3 * 3 * own)
+
+  def test_more_lanes_than_memory_is_one_clear_sentence(self):
+    engine = toy.engine(self.folder() / 'new', lanes=10**9)
+    with self.assertRaisesRegex(InputError, r'lanes=1000000000.*would fit'):
+      engine.train(toy.table(_runs()))
+    self.assertFalse((self.folder() / 'new').exists())
+
+
+class HeldOutTest(toy.TestCase):
+  def test_held_out_logits_are_those_of_the_held_out_examples(self):
+    held_out = toy.examples(count=7, seed=3)
+    table = toy.table(
+      _runs(count=4), validation=held_out, keep=np.ones(4, bool)
+    )
+    engine = toy.engine(self.folder())
+    for row, record in enumerate(toy.records(engine, table)):
+      weights = engine.store.read_weights('map', row, _own_shapes())
+      params = weights | {'embeddings': toy.pretrained()['embeddings']}
+      for logits, examples in (
+        (record.validation_logits, held_out),
+        (record.logits, table.examples[0]),
+      ):
+        np.testing.assert_allclose(
+          logits, _evaluate(params, examples), rtol=0, atol=1e-5
+        )
+
+
+if __name__ == '__main__':
+  absltest.main()

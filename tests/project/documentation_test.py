@@ -1,0 +1,138 @@
+"""README, docs and citation say what is there."""
+
+import pathlib
+import re
+import tomllib
+
+import yaml
+from absl.testing import absltest, parameterized
+
+from memloc_jax.study import config, tables
+from memloc_jax.tasks import files, registry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+
+
+def section(page: str, heading: str) -> str:
+  """The text below a second-level heading, up to the next."""
+  return page.partition(f'\n## {heading}\n')[2].partition('\n## ')[0]
+
+
+def code_names(text: str) -> set[str]:
+  """Every word in backticks."""
+  return set(re.findall(r'`([^`\s]+)`', text))
+
+
+class LinksTest(absltest.TestCase):
+  def test_relative_links_exist(self):
+    checked = 0
+    for page in PAGES:
+      for target in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text('utf-8')):
+        if '://' not in target:
+          checked += 1
+          with self.subTest(f'{page.name}: {target}'):
+            self.assertTrue((page.parent / target).exists())
+    self.assertGreater(checked, 8)
+
+  def test_named_files_exist(self):
+    """Scripts and configs that commands of the pages name."""
+    named = {
+      name
+      for page in PAGES
+      for name in re.findall(
+        r'\b(?:experiments|launch|benchmarks)/[\w/]+\.\w+',
+        page.read_text('utf-8'),
+      )
+    }
+    self.assertIn('experiments/run.py', named)
+    for name in sorted(named):
+      with self.subTest(name):
+        self.assertTrue((ROOT / name).is_file())
+
+  def test_every_page_is_in_the_index(self):
+    index = (ROOT / 'docs/README.md').read_text('utf-8')
+    for page in (ROOT / 'docs').glob('*.md'):
+      if page.name != 'README.md':
+        self.assertIn(f']({page.name})', index)
+
+
+class SettingsTest(absltest.TestCase):
+  def test_named_settings_exist(self):
+    settings = config.default()
+    pages = [*PAGES, *(ROOT / 'launch').iterdir()]
+    named = {
+      name
+      for page in pages
+      for name in re.findall(r'--config\.([\w.]*\w)', page.read_text('utf-8'))
+    }
+    self.assertIn('train.num_epochs', named)
+    for name in sorted(named):
+      with self.subTest(name):
+        group, setting = name.split('.')
+        self.assertIn(setting, settings[group])
+
+
+class PagesTest(parameterized.TestCase):
+  @parameterized.parameters(*tables.COLUMNS)
+  def test_every_column_is_documented(self, table):
+    page = (ROOT / 'docs/tables.md').read_text('utf-8')
+    named = code_names(section(page, f'`{table}.parquet`'))
+    self.assertEmpty(set(tables.COLUMNS[table]) - named)
+
+  def test_every_documented_table_exists(self):
+    page = (ROOT / 'docs/tables.md').read_text('utf-8')
+    named = re.findall(r'\n## `(\w+)\.parquet`', page)
+    self.assertCountEqual(named, tables.COLUMNS)
+
+  def test_every_table_is_in_the_readme(self):
+    page = (ROOT / 'README.md').read_text('utf-8')
+    named = code_names(section(page, 'What comes out'))
+    self.assertEmpty(set(tables.COLUMNS) - named)
+
+  def test_sources_page_is_complete(self):
+    page = (ROOT / 'docs/sources.md').read_text('utf-8')
+    aliases = [name for names in registry.ALIASES.values() for name in names]
+    wanted = {*registry.task_names(), *files.SUFFIXES, *aliases}
+    self.assertEmpty(wanted - code_names(page))
+
+  def test_tasks_named_for_tfds_are_those_there(self):
+    page = (ROOT / 'docs/sources.md').read_text('utf-8')
+    listed = section(page, '`tfds:`').partition('Available for')[2]
+    there = {
+      name
+      for name in registry.task_names()
+      if registry.get_task(name).tfds and not registry.get_task(name).binary
+    }
+    self.assertEqual(
+      code_names(listed.partition('TensorFlow Datasets shuffles')[0]), there
+    )
+
+
+class CitationTest(absltest.TestCase):
+  def test_citation_names_software_and_paper(self):
+    text = (ROOT / 'CITATION.cff').read_text('utf-8')
+    citation = yaml.safe_load(text)
+    self.assertEqual(citation['cff-version'], '1.2.0')
+    for key in ('message', 'title', 'authors', 'version', 'license'):
+      self.assertTrue(citation[key], key)
+    (paper,) = citation['references']
+    names = [author['family-names'] for author in paper['authors']]
+    self.assertEqual(names, ['Dankers', 'Titov'])
+    self.assertEqual(paper['year'], 2024)
+    self.assertIn('2408.04965', paper['url'])
+
+  def test_versions_and_licences_agree(self):
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text('utf-8'))
+    text = (ROOT / 'pyproject.toml').read_text('utf-8')
+    project = tomllib.loads(text)['project']
+    self.assertEqual(citation['title'], project['name'])
+    self.assertEqual(citation['version'], project['version'])
+    self.assertEqual(citation['license'], project['license'])
+    licence = (ROOT / 'LICENSE').read_text('utf-8')
+    self.assertIn('Apache License', licence)
+    self.assertIn('END OF TERMS AND CONDITIONS', licence)
+
+
+if __name__ == '__main__':
+  absltest.main()

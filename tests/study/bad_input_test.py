@@ -1,0 +1,225 @@
+"""Bad input: one clear sentence, and nothing written."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from absl.testing import absltest, parameterized
+from safetensors import numpy as safetensors
+
+from memloc_jax.errors import InputError
+from memloc_jax.study import config as study_config
+from tests.study import tiny
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_ROWS = [
+  {'text': f'the {word} ship', 'coarse_label': label}
+  for word in ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
+  for label in ('LOC', 'HUM', 'NUM', 'ENTY', 'DESC', 'ABBR')
+]
+
+
+class BadInputTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.root = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.good_encoder = tiny.write_encoder(cls.root)
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.encoder = self.folder / 'encoder'
+    shutil.copytree(self.good_encoder, self.encoder)
+    self.workdir = self.folder / 'workdir'
+
+  def write_rows(self, rows):
+    path = self.folder / 'train.jsonl'
+    lines = [json.dumps(row) for row in rows]
+    path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return f'files:{path}'
+
+  def refused(self, *words, **changes):
+    """Runs the study and checks the one sentence it is refused with."""
+    with self.assertRaises(InputError) as caught:
+      tiny.run(tiny.config(self.encoder, self.folder, **changes), self.workdir)
+    message = str(caught.exception)
+    for word in words:
+      self.assertIn(word, message)
+    self.assertNotIn('\n', message)
+    self.assertFalse(self.workdir.exists())
+
+  def test_good_rows_are_not_refused_for_themselves(self):
+    # The other tests change one thing in rows that are otherwise good.
+    source = self.write_rows(_ROWS)
+    self.refused(
+      'lanes', task__name='trec', task__source=source, engine__lanes=10**9
+    )
+
+  def test_missing_column(self):
+    rows = [{'words': r['text'], 'label': 'LOC'} for r in _ROWS]
+    self.refused(
+      'train.jsonl',
+      'words',
+      task__name='trec',
+      task__source=self.write_rows(rows),
+    )
+
+  def test_unknown_label(self):
+    rows = [*_ROWS, {'text': 'the ship', 'coarse_label': 'WHAT'}]
+    self.refused(
+      'train.jsonl',
+      'row 49',
+      'WHAT',
+      task__name='trec',
+      task__source=self.write_rows(rows),
+    )
+
+  def test_empty_text(self):
+    rows = [*_ROWS, {'text': ' ', 'coarse_label': 'LOC'}]
+    self.refused(
+      'train.jsonl',
+      'row 49',
+      task__name='trec',
+      task__source=self.write_rows(rows),
+    )
+
+  def test_one_class_only(self):
+    rows = [row | {'coarse_label': 'LOC'} for row in _ROWS]
+    self.refused(
+      'only the class', task__name='trec', task__source=self.write_rows(rows)
+    )
+
+  def test_too_few_examples_for_the_noise(self):
+    self.refused(
+      'noise',
+      task__name='trec',
+      task__noise=0.01,
+      task__source=self.write_rows(_ROWS),
+    )
+
+  def test_no_such_file(self):
+    self.refused('nowhere', task__name='trec', task__source='files:/nowhere')
+
+  def test_unreachable_hub(self):
+    self.refused('files:', task__name='trec', task__source='hub:')
+
+  def test_unknown_task(self):
+    self.refused('gossip', 'trec', task__name='gossip')
+
+  def test_wrong_architecture(self):
+    path = self.encoder / 'config.json'
+    values = json.loads(path.read_text('utf-8'))
+    path.write_text(json.dumps(values | {'model_type': 'mamba'}), 'utf-8')
+    self.refused('config.json', 'mamba', 'bert')
+
+  def test_truncated_safetensors(self):
+    path = self.encoder / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:-100])
+    self.refused('model.safetensors')
+
+  def test_missing_tensor(self):
+    path = self.encoder / 'model.safetensors'
+    tensors = safetensors.load_file(path)
+    name = next(key for key in tensors if 'layer.1.output.dense' in key)
+    del tensors[name]
+    safetensors.save_file(tensors, path)
+    self.refused('model.safetensors', name.removeprefix('bert.'))
+
+  def test_wrong_checksum(self):
+    self.refused('sha256', model__sha256='0' * 64)
+
+  def test_more_tokens_than_positions(self):
+    rows = [row | {'text': 'the ship ' * 40} for row in _ROWS]
+    self.refused(
+      'max_length', task__name='trec', task__source=self.write_rows(rows)
+    )
+
+  def test_more_runs_than_memory(self):
+    self.refused('lanes=1000000', 'GiB', engine__lanes=10**6)
+
+  def test_workdir_of_another_study(self):
+    config = tiny.config(self.encoder, self.folder)
+    self.workdir.mkdir()
+    (self.workdir / 'config.json').write_text('{"map": {"num_runs": 7}}')
+    before = tiny.files(self.folder)
+    with self.assertRaisesRegex(InputError, r'map\.num_runs is 7 there and 4'):
+      tiny.run(config, self.workdir)
+    after = tiny.files(self.folder)
+    self.assertEqual(after | before, after)
+    self.assertEqual([p.name for p in self.workdir.iterdir()], ['config.json'])
+
+  def test_workdir_of_something_else(self):
+    config = tiny.config(self.encoder, self.folder)
+    self.workdir.mkdir()
+    (self.workdir / 'thesis.tex').write_text('Chapter 1')
+    with self.assertRaisesRegex(InputError, 'workdir'):
+      tiny.run(config, self.workdir)
+    self.assertEqual([p.name for p in self.workdir.iterdir()], ['thesis.tex'])
+
+  @parameterized.parameters(
+    ('map', 'ratio', 1.5),
+    ('map', 'design', 'unbalanced'),
+    ('train', 'num_epochs', 0),
+    ('train', 'seeds', (1, 1)),
+    ('engine', 'unroll', 'sometimes'),
+  )
+  def test_setting_out_of_range(self, group, field, value):
+    values = study_config.default()
+    values[group][field] = value
+    with self.assertRaisesRegex(InputError, f'--config.{group}.{field}='):
+      study_config.from_config_dict(values)
+
+  def test_setting_that_does_not_exist(self):
+    values = study_config.default()
+    with values.unlocked():
+      values.train.patience = 3
+    with self.assertRaisesRegex(InputError, '--config.train.patience'):
+      study_config.from_config_dict(values)
+
+  def test_defaults_survive_the_round_trip(self):
+    self.assertEqual(
+      study_config.from_config_dict(study_config.default()),
+      study_config.StudyConfig(),
+    )
+
+  def test_every_config_file_is_valid(self):
+    files = sorted((_ROOT / 'experiments' / 'configs').glob('*.py'))
+    self.assertNotEmpty(files)
+    for path in files:
+      scope = {}
+      exec(path.read_text('utf-8'), scope)  # As config_flags does.
+      study_config.from_config_dict(scope['get_config']())
+
+  def test_entrypoint_says_one_sentence_and_exits_with_2(self):
+    rows = [*_ROWS, {'text': 'the ship', 'coarse_label': 'WHAT'}]
+    finished = subprocess.run(
+      [
+        sys.executable,
+        _ROOT / 'experiments' / 'run.py',
+        f'--config={_ROOT}/experiments/configs/quickstart.py',
+        f'--workdir={self.workdir}',
+        '--config.task.name=trec',
+        f'--config.task.source={self.write_rows(rows)}',
+        f'--config.model.source={self.encoder}',
+        f'--config.engine.cache={self.folder}/cache',
+      ],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    self.assertEqual(finished.returncode, 2, finished.stderr)
+    last = finished.stderr.strip().splitlines()[-1]
+    self.assertStartsWith(last, 'memloc: ')
+    self.assertIn('row 49', last)
+    self.assertNotIn('Traceback', finished.stderr)
+    self.assertFalse(self.workdir.exists())
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,136 @@
+"""A whole study: its tables, that it repeats, resumes and adds up."""
+
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pandas.testing
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation import windows
+from memloc_jax.study import estimation
+from memloc_jax.study.tables import COLUMNS
+from tests.study import tiny
+
+
+class StudyTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.encoder = tiny.write_encoder(cls.folder)
+    cls.config = tiny.config(cls.encoder, cls.folder)
+    cls.workdir = tiny.run(cls.config, cls.folder / 'study')
+
+  def read(self, name, workdir=None):
+    return pd.read_parquet((workdir or self.workdir) / f'{name}.parquet')
+
+  @parameterized.parameters(*tiny.TABLES)
+  def test_table_has_the_columns_of_the_contract(self, name):
+    table = self.read(name)
+    self.assertContainsSubset(COLUMNS[name], table.columns)
+    self.assertNotEmpty(table)
+
+  def test_examples_follow_from_the_arrays(self):
+    examples = self.read('examples')
+    names = sorted(set(examples['given']) | set(examples['original']))
+    manifest = json.loads((self.workdir / 'manifest.json').read_text('utf-8'))
+    self.assertEqual(names, sorted(manifest['data']['label_names']))
+    index = {n: i for i, n in enumerate(manifest['data']['label_names'])}
+    given = examples['given'].map(index).to_numpy()
+    membership = np.load(self.workdir / 'arrays' / 'membership.npy')
+    logits = np.load(self.workdir / 'arrays' / 'logits.npy')
+    self.assertEqual(membership.shape, (4, 80))
+    for name, values in estimation.example_scores(
+      membership, logits, given
+    ).items():
+      np.testing.assert_array_equal(values, examples[name], name)
+
+  def test_noise_is_what_the_table_says(self):
+    examples = self.read('examples')
+    np.testing.assert_array_equal(
+      examples['noisy'], examples['given'] != examples['original']
+    )
+    per_class = examples.groupby('original')['noisy']
+    expected = (per_class.count() * 0.15).astype(int)
+    np.testing.assert_array_equal(per_class.sum(), expected)
+
+  def test_runs_describe_every_run(self):
+    runs = self.read('runs')
+    self.assertEqual(runs['run'].tolist(), list(range(6)))
+    self.assertEqual(runs['purpose'].tolist(), ['noisy', 'clean'] + ['map'] * 4)
+    self.assertEqual(runs['subset_size'].tolist(), [80, 80] + [40] * 4)
+    self.assertTrue((runs['status'] == 'done').all())
+    self.assertEqual(runs['config_hash'].nunique(), 6)
+    self.assertTrue((runs['last_trainable'] == 2).all())
+
+  def test_history_ends_where_the_runs_table_says(self):
+    history, runs = self.read('history'), self.read('runs')
+    last = history.groupby('run').last()
+    np.testing.assert_array_equal(last['epoch'], runs['epochs'])
+    np.testing.assert_allclose(last['macro_f1'], runs['train_macro_f1'])
+
+  def test_layers_and_centres_follow_from_windows(self):
+    table = self.read('windows')
+    accuracy = table['noisy_accuracy'].to_numpy()
+    error = windows.layer_error(windows.heat_map(accuracy))
+    layers = self.read('layers')
+    np.testing.assert_allclose(layers['raw'], error)
+    np.testing.assert_allclose(layers['weight'].sum(), 1)
+    for centre in self.read('mcog')['mcog']:
+      self.assertAlmostEqual(centre, float(windows.mcog(error)))
+
+  def test_manifest_says_how_it_was_made(self):
+    manifest = json.loads((self.workdir / 'manifest.json').read_text('utf-8'))
+    self.assertEqual(manifest['config']['train']['num_epochs'], 2)
+    self.assertIn('jax', manifest['versions'])
+    self.assertEqual(manifest['device']['platform'], 'cpu')
+    self.assertEqual(
+      set(manifest['cost']),
+      {'data', 'train', 'score', 'estimate', 'swap', 'report'},
+    )
+    self.assertBetween(manifest['in_accuracy']['all'], 0, 1)
+
+  def test_a_finished_study_is_not_run_again(self):
+    before = tiny.files(self.workdir)
+    tiny.run(self.config, self.workdir)
+    self.assertEqual(before, tiny.files(self.workdir))
+
+  def test_the_same_study_elsewhere_writes_the_same_tables(self):
+    other = tiny.run(self.config, self.folder / 'again')
+    for name in tiny.TABLES:
+      pandas.testing.assert_frame_equal(
+        self.read(name), self.read(name, other), check_exact=True
+      )
+
+  def test_a_study_that_lost_a_run_trains_only_that(self):
+    copy = self.folder / 'copy'
+    shutil.copytree(self.workdir, copy)
+    lost = copy / 'rows' / 'map' / '000002.npz'
+    lost.unlink()
+    for mark in ('train', 'score', 'estimate', 'swap', 'report'):
+      (copy / 'stages' / f'{mark}.json').unlink()
+    before = tiny.files(copy / 'rows')
+    tiny.run(self.config, copy)
+    after = tiny.files(copy / 'rows')
+    self.assertTrue(lost.exists())
+    self.assertEqual({name: after[name] for name in before}, before)
+    for name in tiny.TABLES:
+      pandas.testing.assert_frame_equal(
+        self.read(name), self.read(name, copy), check_exact=True
+      )
+
+  def test_no_file_is_left_half_written(self):
+    names = [path.name for path in self.workdir.rglob('*')]
+    self.assertEmpty(
+      [name for name in names if name.endswith(('.tmp', '.partial'))]
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,95 @@
+"""A study small enough for a test: random encoder, embedded task."""
+
+import pathlib
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from memloc_jax.models import checkpoint
+from memloc_jax.models.bert import Bert
+from memloc_jax.report import stage as _  # noqa: F401  registers all stages
+from memloc_jax.study import config as study_config
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.stages import run_study
+from memloc_jax.tasks import embedded
+
+TABLES = (
+  'examples',
+  'runs',
+  'history',
+  'windows',
+  'layers',
+  'mcog',
+  'detection',
+)
+
+
+def write_encoder(folder: pathlib.Path) -> pathlib.Path:
+  """A random two-layer encoder with the embedded task's tokenizer."""
+  tokenizer = folder / 'tokenizer'
+  embedded.write_tokenizer(tokenizer)
+  vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
+  model = Bert(
+    num_layers=2,
+    width=16,
+    num_heads=2,
+    hidden=32,
+    vocab_size=len(vocabulary),
+    max_length=32,
+  )
+  params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+  checkpoint.export(folder / 'encoder', model, params, tokenizer, ())
+  return folder / 'encoder'
+
+
+def config(encoder: pathlib.Path, folder: pathlib.Path, **changes):
+  """A study's configuration.
+
+  Args:
+    encoder: from `write_encoder`.
+    folder: for caches.
+    **changes: values by dotted name, with '__' for '.'.
+
+  Returns:
+    A StudyConfig.
+  """
+  values = study_config.default()
+  values.task.name = 'embedded'
+  values.task.source = 'embedded:train=80,pool=20'
+  values.model.source = str(encoder)
+  values.engine.cache = str(folder / 'cache')
+  values.train.seeds = (1,)
+  values.train.num_epochs = 2
+  values.train.learning_rate = 1e-3
+  values.map.num_runs = 4
+  values.map.num_epochs = 2
+  values.map.learning_rate = 1e-3
+  values.engine.unroll = 'never'
+  for name, value in changes.items():
+    group, field = name.split('__')
+    setattr(values[group], field, value)
+  return study_config.from_config_dict(values)
+
+
+def run(values, workdir: pathlib.Path) -> pathlib.Path:
+  """Runs a study without saying anything."""
+  with open('/dev/null', 'w', encoding='utf-8') as nowhere:
+    return run_study(values, workdir, Progress(Console(file=nowhere)))
+
+
+def files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+  """Size and time of last change of every file, by name."""
+  return {
+    str(path.relative_to(folder)): (
+      path.stat().st_size,
+      path.stat().st_mtime_ns,
+    )
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+
+
+def same_arrays(first: np.ndarray, second: np.ndarray) -> bool:
+  """Equal, with NaNs equal to NaNs."""
+  return np.array_equal(first, second, equal_nan=first.dtype.kind == 'f')
