@@ -29,12 +29,12 @@ def get_config() -> config_dict.ConfigDict:
     '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
   )
   config.train.seeds = (1,)
-  config.train.num_epochs = 20
+  config.train.num_epochs = 15
   config.train.learning_rate = 2e-4
   config.train.batch_size = 16
-  config.train.evaluate_every = 2
+  config.train.evaluate_every = 1
   config.map.num_runs = 16
-  config.map.num_epochs = 15
+  config.map.num_epochs = 12
   config.map.learning_rate = 2e-4
   config.map.evaluate_every = 3
   return config
