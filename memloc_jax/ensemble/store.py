@@ -71,8 +71,10 @@ class RowStore:
     """The record of a run, or None if there is none whole with this hash."""
     names = [field.name for field in dataclasses.fields(Record)]
     try:
-      with np.load(self._path(table, row), allow_pickle=False) as file:
-        values = {name: file[name] for name in names}
+      # Opened here, since `np.load` leaves a file that it cannot read open.
+      with open(self._path(table, row), 'rb') as file:
+        arrays = np.load(file, allow_pickle=False)
+        values = {name: arrays[name] for name in names}
     except _UNREADABLE:
       return None
     scalars = {

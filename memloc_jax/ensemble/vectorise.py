@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from memloc_jax.ensemble import step as step_lib
-from memloc_jax.ensemble.program import PRETRAINED, RANDOM, Program
+from memloc_jax.ensemble.program import Program
+from memloc_jax.ensemble.start import start_params
 from memloc_jax.ensemble.step import Corpus, Run, State
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
@@ -101,64 +102,21 @@ class Vectorised:
     return jax.jit(mapped, donate_argnums=donate_argnums)
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
-    model, program = self.model, self.program
-    fresh = pretrained
-    if self.random_start:
-      fresh = model.init(step_lib.run_key(run.seed, step_lib.START_STREAM))
-    head_key = step_lib.run_key(run.seed, step_lib.HEAD_STREAM)
-    heads = {}
-    for number, objective in enumerate(program.objectives):
-      if objective.kind == 'classify':
-        key = jax.random.fold_in(head_key, number)
-        heads[objective.name] = model.init_head(key, objective.num_outputs)
-      else:
-        heads[objective.name] = {}
-    layers = jnp.arange(model.num_layers)
-    source = jnp.maximum(start - 2, 0)
-
-    def choose(old, new, *done):
-      shape = (-1,) + (1,) * (old.ndim - 1)
-      value = jnp.where((start == PRETRAINED).reshape(shape), old, new)
-      if done:
-        use = (start > RANDOM).reshape(shape)
-        value = jnp.where(use, done[0][source, layers], value)
-      return value
-
-    trees = [] if finished is None else [finished['blocks']]
-    blocks = jax.tree.map(choose, pretrained['blocks'], fresh['blocks'], *trees)
-    final = jax.tree.map(
-      lambda old, new: jnp.where(head_start == RANDOM, new, old),
-      pretrained['final'],
-      fresh['final'],
+    params = start_params(
+      self.model,
+      self.program,
+      self.random_start,
+      run.seed,
+      start,
+      head_start,
+      pretrained,
+      finished,
     )
-    if finished is not None:
-      use, at = head_start > RANDOM, jnp.maximum(head_start - 2, 0)
-      pick = lambda old, done: jnp.where(use, done[at], old)
-      final = jax.tree.map(pick, final, finished['final'])
-      known = {name: finished['heads'].get(name, heads[name]) for name in heads}
-      heads = {
-        name: jax.tree.map(pick, head, known[name])
-        if name in finished['heads']
-        else head
-        for name, head in heads.items()
-      }
-    params = {
-      'blocks': interface.unstack(blocks) if self.unroll else blocks,
-      'final': final,
-      'heads': heads,
-    }
-    if program.train_embeddings:
-      params['embeddings'] = jax.tree.map(
-        lambda old, new: jnp.where(head_start == RANDOM, new, old),
-        pretrained['embeddings'],
-        fresh['embeddings'],
-      )
-      if finished is not None and 'embeddings' in finished:
-        params['embeddings'] = jax.tree.map(
-          pick, params['embeddings'], finished['embeddings']
-        )
+    if self.unroll:
+      params['blocks'] = interface.unstack(params['blocks'])
     optimisers = tuple(
-      step_lib.init_optimiser(program, params) for _ in program.objectives
+      step_lib.init_optimiser(self.program, params)
+      for _ in self.program.objectives
     )
     no, zero = jnp.zeros((), bool), jnp.zeros(())
     return State(params, optimisers, no, no, zero, zero)

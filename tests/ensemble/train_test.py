@@ -15,7 +15,7 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import lanes, schedule, step, train
-from memloc_jax.ensemble.program import PRETRAINED, RANDOM
+from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError
 from memloc_jax.models import interface
 from tests.ensemble import toy
@@ -33,12 +33,13 @@ def _baseline():
   """Six runs, two chunks of four lanes on one device; the second half full.
 
   Returns:
-    The records and how often each function was compiled.
+    The records and the name of every function as it was compiled.
   """
   counter = _CompilationCounter()
   with counter:
     engine = toy.engine(_folder)
-    records = toy.records(engine, toy.table(_runs()))
+    table = toy.table(_runs(), keep=np.arange(6) < 2)
+    records = toy.records(engine, table)
   return records, counter.names
 
 
@@ -163,7 +164,7 @@ class SamenessTest(toy.TestCase):
   @parameterized.named_parameters(
     ('one_lane', {'lanes': 1}),
     ('four_devices', {'lanes': 1, 'devices': None}),
-    ('scanned_layers', {'unroll': False}),
+    ('unrolled_layers', {'unroll': True}),
   )
   def test_width_and_devices_change_only_the_rounding(self, changes):
     engine = toy.engine(self.folder(), **changes)
@@ -256,7 +257,8 @@ class FitTest(toy.TestCase):
 
     until = dataclasses.replace(often, fit_accuracy=float(threshold))
     engine = toy.engine(self.folder())
-    table = toy.table(runs, program=until, keep=np.ones(6, bool))
+    keep = stop == stop.min()
+    table = toy.table(runs, program=until, keep=keep)
     fitted = toy.records(engine, table)
     labels = table.examples[0].labels
     for row, record in enumerate(fitted):
@@ -269,7 +271,8 @@ class FitTest(toy.TestCase):
       member = runs.membership[row]
       right = record.logits.argmax(-1) == labels[runs.label_set[row]]
       self.assertAlmostEqual(right[member].mean(), record.accuracy[-1])
-      self._assert_weights_give(engine, row, record, table)
+      if keep[row]:
+        self._assert_weights_give(engine, row, record, table)
 
   def _assert_weights_give(self, engine, row, record, table):
     weights = engine.store.read_weights('map', row, _own_shapes())
@@ -284,66 +287,6 @@ def _own_shapes():
   params = _start(0)
   del params['embeddings']
   return params
-
-
-class StartTest(toy.TestCase):
-  def test_layers_start_where_the_table_says(self):
-    finished = toy.random_like(
-      jax.tree.map(lambda x: np.stack([x, x]), _own_shapes()), seed=9
-    )
-    start = np.array(
-      [
-        [PRETRAINED, PRETRAINED],
-        [PRETRAINED, 3],
-        [2, 3],
-        [RANDOM, RANDOM],
-        [RANDOM, RANDOM],
-        [RANDOM, PRETRAINED],
-      ],
-      np.int32,
-    )
-    runs = _runs(
-      learning_rate=np.zeros((6, 1), np.float32),
-      seed=np.array([1, 2, 3, 4, 4, 5]),
-      start=start,
-      head_start=np.array([0, 0, 3, 1, 1, 0], np.int32),
-    )
-    table = toy.table(
-      runs, finished=(('first', 'second'), finished), keep=np.ones(6, bool)
-    )
-    engine = toy.engine(self.folder())
-    actual = _logits(toy.records(engine, table))
-
-    heads = [_start(seed)['heads'] for seed in (1, 2, 3, 4, 4, 5)]
-    heads[2] = jax.tree.map(lambda x: x[1], finished['heads'])
-    old = toy.pretrained()
-    pick = lambda run, layer: jax.tree.map(
-      lambda x: x[run, layer], finished['blocks']
-    )
-    first, second = interface.unstack(old['blocks'])
-    for row, layers in (
-      (0, (first, second)),
-      (1, (first, pick(1, 1))),
-      (2, (pick(0, 0), pick(1, 1))),
-    ):
-      params = old | {'blocks': layers, 'heads': heads[row]}
-      np.testing.assert_allclose(
-        actual[row], _evaluate(params, table.examples[0]), rtol=0, atol=1e-5
-      )
-
-    blocks = [
-      engine.store.read_weights('map', row, _own_shapes())['blocks']
-      for row in range(6)
-    ]
-    flat = lambda row, layer: np.concatenate(
-      [leaf[layer].ravel() for leaf in jax.tree.leaves(blocks[row])]
-    )
-    np.testing.assert_array_equal(actual[3], actual[4])
-    np.testing.assert_array_equal(flat(3, 0), flat(4, 0))
-    self.assertFalse((flat(3, 0) == flat(5, 0)).all())
-    self.assertFalse((flat(3, 0) == flat(3, 1)).all())
-    self.assertFalse((flat(5, 0) == flat(0, 0)).all())
-    np.testing.assert_array_equal(flat(5, 1), flat(0, 1))
 
 
 class ResumeTest(toy.TestCase):
@@ -395,7 +338,7 @@ class ResumeTest(toy.TestCase):
       hashes = other(engine, **{name: value}).hashes(table)
       self.assertEqual(finished(hashes), [False] * 6)
     # What changes only the rounding does not make another run of it.
-    for name, value in (('lanes', 1), ('segment_steps', 3), ('unroll', False)):
+    for name, value in (('lanes', 1), ('segment_steps', 3), ('unroll', True)):
       self.assertEqual(other(engine, **{name: value}).hashes(table), same)
 
 
@@ -453,23 +396,34 @@ class CompiledTest(toy.TestCase):
     self.assertFalse((self.folder() / 'new').exists())
 
 
-class HeldOutTest(toy.TestCase):
-  def test_held_out_logits_are_those_of_the_held_out_examples(self):
-    held_out = toy.examples(count=7, seed=3)
-    table = toy.table(
-      _runs(count=4), validation=held_out, keep=np.ones(4, bool)
-    )
-    engine = toy.engine(self.folder())
-    for row, record in enumerate(toy.records(engine, table)):
-      weights = engine.store.read_weights('map', row, _own_shapes())
+class RecordTest(toy.TestCase):
+  def test_logits_are_those_of_the_kept_weights(self):
+    table, records = toy.table(_runs()), _baseline()[0]
+    for row in (0, 1):
+      weights = RowStore(_folder).read_weights('map', row, _own_shapes())
       params = weights | {'embeddings': toy.pretrained()['embeddings']}
       for logits, examples in (
-        (record.validation_logits, held_out),
-        (record.logits, table.examples[0]),
+        (records[row].logits, table.examples[0]),
+        (records[row].validation_logits, table.validation),
       ):
         np.testing.assert_allclose(
           logits, _evaluate(params, examples), rtol=0, atol=1e-5
         )
+
+  def test_history_without_evaluation_but_the_last(self):
+    table, records = toy.table(_runs()), _baseline()[0]
+    labels = table.examples[0].labels
+    for row, record in enumerate(records):
+      self.assertEqual((record.status, record.lanes), ('done', 4))
+      np.testing.assert_array_equal(record.epoch, [1, 2, 3, 4])
+      self.assertTrue(np.isfinite(record.loss).all())
+      np.testing.assert_array_equal(
+        np.isnan(record.accuracy), [True, True, True, False]
+      )
+      right = record.logits.argmax(-1) == labels[row % 2]
+      self.assertAlmostEqual(
+        record.accuracy[-1], right[table.runs.membership[row]].mean()
+      )
 
 
 if __name__ == '__main__':

@@ -1,0 +1,85 @@
+"""The weights that one run starts from."""
+
+import jax
+import jax.numpy as jnp
+
+from memloc_jax.ensemble.program import RANDOM, Program
+from memloc_jax.ensemble.step import HEAD_STREAM, START_STREAM, run_key
+from memloc_jax.models.interface import Model, Tree
+
+
+def start_params(
+  model: Model,
+  program: Program,
+  random_start: bool,
+  seed: jax.Array,
+  start: jax.Array,
+  head_start: jax.Array,
+  pretrained: Tree,
+  finished: Tree | None,
+) -> Tree:
+  """Takes each layer, and what is around the layers, from its source.
+
+  Args:
+    model: the model.
+    program: the table's program.
+    random_start: whether any run of the table uses `RANDOM`; if none does,
+      no random weights but the heads' are drawn.
+    seed: the run's, uint32 [].
+    start: source of each layer, int32 [layer], as in `RunTable`.
+    head_start: source of heads, final norm and trained embeddings, int32 [].
+    pretrained: the checkpoint: embeddings, blocks, final.
+    finished: the same, and heads, of finished runs, leaves [source, ...];
+      None if there are none.
+
+  Returns:
+    The run's own parameters: blocks, final, heads, and the embeddings if
+    they train.
+  """
+  fresh = pretrained
+  if random_start:
+    fresh = model.init(run_key(seed, START_STREAM))
+  done = {'heads': {}} if finished is None else finished
+  of_layers = jax.vmap(_choose, in_axes=(0, 0, 0, 1))
+  params = {
+    'blocks': of_layers(
+      start, pretrained['blocks'], fresh['blocks'], done.get('blocks')
+    ),
+    'final': _choose(
+      head_start, pretrained['final'], fresh['final'], done.get('final')
+    ),
+    'heads': {},
+  }
+  for number, objective in enumerate(program.objectives):
+    head = {}
+    if objective.kind == 'classify':
+      key = jax.random.fold_in(run_key(seed, HEAD_STREAM), number)
+      head = model.init_head(key, objective.num_outputs)
+    params['heads'][objective.name] = _choose(
+      head_start, head, head, done['heads'].get(objective.name)
+    )
+  if program.train_embeddings:
+    params['embeddings'] = _choose(
+      head_start,
+      pretrained['embeddings'],
+      fresh['embeddings'],
+      done.get('embeddings'),
+    )
+  return params
+
+
+def _choose(
+  source: jax.Array, pretrained: Tree, fresh: Tree, finished: Tree | None
+) -> Tree:
+  """One of the sources, leaf by leaf; `finished` has leaves [source, ...]."""
+  chosen = jax.tree.map(
+    lambda old, new: jnp.where(source == RANDOM, new, old), pretrained, fresh
+  )
+  if finished is None:
+    return chosen
+  at = jnp.maximum(source - 2, 0)
+  return jax.tree.map(
+    lambda other, done: jnp.where(source > RANDOM, done[at], other),
+    chosen,
+    finished,
+  )

@@ -1,0 +1,71 @@
+"""Files of a study appear whole or not at all; the manifest is merged."""
+
+import pathlib
+import tempfile
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest
+
+from memloc_jax.study import manifest, tables, workdir
+from memloc_jax.study.config import StudyConfig
+
+
+class WorkdirTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.workdir = workdir.Workdir(self.folder / 'study')
+
+  def test_what_is_written_is_read(self):
+    self.workdir.write_json('a.json', {'é': [1, None]})
+    self.assertEqual(self.workdir.read_json('a.json'), {'é': [1, None]})
+    self.workdir.write_array('logits', np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(
+      self.workdir.read_array('logits'), [[0, 1, 2], [3, 4, 5]]
+    )
+
+  def test_what_is_not_there_is_none(self):
+    self.assertIsNone(self.workdir.read_json('a.json'))
+    self.assertIsNone(self.workdir.read_array('logits'))
+    self.assertIsNone(self.workdir.read_table('runs'))
+
+  def test_a_write_that_breaks_leaves_the_old_file(self):
+    self.workdir.write_array('logits', np.zeros(3))
+
+    def broken(file, array):
+      file.write(b'half')
+      raise OSError('No space left on device')
+
+    with mock.patch.object(np, 'save', broken), self.assertRaises(OSError):
+      self.workdir.write_array('logits', np.ones(3))
+    np.testing.assert_array_equal(self.workdir.read_array('logits'), [0, 0, 0])
+
+  def test_a_table_without_a_column_is_refused(self):
+    table = pd.DataFrame({name: [0] for name in tables.COLUMNS['history']})
+    self.workdir.write_table('history', table)
+    with self.assertRaisesRegex(ValueError, 'history.*macro_f1'):
+      self.workdir.write_table('history', table.drop(columns='macro_f1'))
+
+  def test_a_folder_is_claimed_once_and_known_again(self):
+    self.workdir.claim(StudyConfig())
+    before = self.workdir.read_json('config.json')
+    self.workdir.claim(StudyConfig())
+    self.assertEqual(before, self.workdir.read_json('config.json'))
+    self.assertNotIn('engine', before)
+
+  def test_merging_keeps_what_is_not_news(self):
+    old = {'cost': {'train': {'seconds': 3}}, 'commit': 'a'}
+    new = {'cost': {'swap': {'seconds': 1}}, 'commit': None}
+    self.assertEqual(
+      manifest._merge(old, new),
+      {
+        'cost': {'train': {'seconds': 3}, 'swap': {'seconds': 1}},
+        'commit': None,
+      },
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
