@@ -10,7 +10,7 @@ OLD_PYTHON := memloc_jax needs Python 3.11 or newer: make PYTHON=python3.12
 
 # What a test compiled must not come from an earlier state of the code.
 TEST_ENV := JAX_ENABLE_COMPILATION_CACHE=false
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart install install-test lint test test-full bench clean

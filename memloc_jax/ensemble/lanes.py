@@ -19,7 +19,8 @@ def memory_limit(devices: list[jax.Device]) -> int:
   """Bytes that a program may use on each device."""
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
-    return int(stats['bytes_limit'] * _USABLE)
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    return int(free * _USABLE)
   return int(psutil.virtual_memory().available * _USABLE / len(devices))
 
 

@@ -85,8 +85,12 @@ class RowStore:
     record = Record(**values | scalars)
     return record if record.hash == hash else None
 
-  def has(self, table: str, row: int, hash: str) -> bool:
-    """Whether the run is finished."""
+  def has(
+    self, table: str, row: int, hash: str, with_weights: bool = False
+  ) -> bool:
+    """Whether the run is finished, and its weights kept if they are wanted."""
+    if with_weights and not self._weights_path(table, row).is_dir():
+      return False
     return self.read(table, row, hash) is not None
 
   def write(self, table: str, row: int, record: Record) -> None:

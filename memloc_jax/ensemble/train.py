@@ -76,7 +76,8 @@ class Engine:
     """
     hashes = self.hashes(table)
     done = [
-      self.store.has(table.name, row, hash) for row, hash in enumerate(hashes)
+      self.store.has(table.name, row, hash, with_weights=bool(table.keep[row]))
+      for row, hash in enumerate(hashes)
     ]
     pending = np.flatnonzero(~np.array(done))
     if len(pending):
@@ -112,8 +113,10 @@ class Engine:
       parts.append(table.validation.fingerprint())
     parts.append(str(jax.config.jax_default_matmul_precision))
     finished = () if table.finished is None else table.finished[0]
-    # The schedule's buckets follow from all subsets together.
-    parts.append(hashlib.sha256(table.runs.membership.tobytes()).hexdigest())
+    # The buckets of the shared schedule follow from all runs together.
+    everyone = hashlib.sha256(table.runs.membership.tobytes())
+    everyone.update(table.runs.seed.tobytes())
+    parts.append(everyone.hexdigest())
     return row_hashes(table.program, table.runs, '\n'.join(parts), finished)
 
 

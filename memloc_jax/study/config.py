@@ -86,7 +86,8 @@ class SwapConfig:
   """Layer swapping.
 
   Attributes:
-    batch_size: examples in a batch; every hypothesis multiplies it.
+    batch_size: examples in a batch; the residual streams of all windows are
+      held for them at once.
   """
 
   batch_size: int = 64

@@ -60,6 +60,12 @@ class RowStoreTest(parameterized.TestCase):
     self._assert_holds(_record())
     self.assertTrue(self.store.has('map', 4, 'a'))
 
+  def test_a_run_whose_weights_are_wanted_is_not_finished_without(self):
+    self.store.write('map', 4, _record())
+    self.assertFalse(self.store.has('map', 4, 'a', with_weights=True))
+    self.store.write_weights('map', 4, {'w': np.ones(3, np.float32)})
+    self.assertTrue(self.store.has('map', 4, 'a', with_weights=True))
+
   def test_nothing_is_made_before_the_first_write(self):
     folder = self.folder / 'new'
     empty = store.RowStore(folder)

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import lanes, schedule, step, train
+from memloc_jax.ensemble import lanes, train
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError
-from memloc_jax.models import interface
-from tests.ensemble import toy
+from tests.ensemble import reference, toy
 
 _LEARNING_RATE = 1e-3
 _folder = toy.temporary_folder()
@@ -70,95 +69,17 @@ def _logits(records):
   return np.stack([record.logits for record in records])
 
 
-def _start(seed):
-  """A run's parameters before its first step."""
-  params = toy.pretrained()
-  key = jax.random.fold_in(step.run_key(seed, step.HEAD_STREAM), 0)
-  head = toy.MODEL.init_head(key, toy.NUM_CLASSES)
-  return params | {'heads': {'main': jax.tree.map(np.asarray, head)}}
-
-
-def _evaluate(params, examples):
-  """Logits of all examples, padded to the longest, [n, classes]."""
-  tokens = interface.Tokens(examples.ids, examples.length)
-  return _forward(params, tokens)
-
-
-@jax.jit
-def _forward(params, tokens):
-  return interface.forward(toy.MODEL, params, tokens).logits
-
-
-@functools.partial(jax.jit, static_argnames='rate')
-@jax.grad
-def _gradient(trained, embeddings, tokens, labels, real, key, rate):
-  params = trained | {'embeddings': embeddings}
-  dropout = interface.Dropout(key, jnp.float32(rate))
-  logits = interface.forward(toy.MODEL, params, tokens, dropout=dropout).logits
-  chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
-  return -jnp.sum(chosen[:, 0] * real) / real.sum()
-
-
-def _train_alone(table, row):
-  """One run in a plain loop, updates in float64; its final logits."""
-  runs, examples = table.runs, table.examples[0]
-  source = schedule.Source(examples.length, examples.buckets, runs.membership)
-  plan = schedule.Schedule((source,), runs.seed, 4, table.seed)
-  params = _start(int(runs.seed[row]))
-  embeddings = params.pop('embeddings')
-  leaves, structure = jax.tree.flatten(params)
-  leaves = [leaf.astype(np.float64) for leaf in leaves]
-  first = [np.zeros_like(leaf) for leaf in leaves]
-  second = [np.zeros_like(leaf) for leaf in leaves]
-  key = step.run_key(int(runs.seed[row]), step.STEP_STREAM)
-  total = table.program.num_epochs * plan.steps_per_epoch
-  rising = int(0.1 * total)
-  for number in range(total):
-    epoch, at = divmod(number, plan.steps_per_epoch)
-    steps = plan.epoch(epoch, np.array([row]))
-    indices = steps.indices[at, 0]
-    length = examples.buckets[steps.bucket[at]]
-    tokens = interface.Tokens(
-      examples.ids[indices, :length], examples.length[indices]
-    )
-    gradient = _gradient(
-      structure.unflatten([leaf.astype(np.float32) for leaf in leaves]),
-      embeddings,
-      tokens,
-      examples.labels[runs.label_set[row], indices],
-      indices >= 0,
-      jax.random.fold_in(key, number),
-      float(runs.dropout[row]),
-    )
-    gradient = [np.float64(leaf) for leaf in jax.tree.leaves(gradient)]
-    norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient))
-    factor = min(
-      number / max(1, rising), (total - number) / max(1, total - rising)
-    )
-    rate = float(runs.learning_rate[row, 0]) * factor
-    for i, leaf in enumerate(leaves):
-      clipped = gradient[i] / max(1.0, norm)
-      first[i] = 0.9 * first[i] + 0.1 * clipped
-      second[i] = 0.999 * second[i] + 0.001 * clipped**2
-      mean = first[i] / (1 - 0.9 ** (number + 1))
-      spread = np.sqrt(second[i] / (1 - 0.999 ** (number + 1)))
-      decay = float(runs.weight_decay[row]) * leaf
-      leaves[i] = leaf - rate * (mean / (spread + 1e-8) + decay)
-  params = structure.unflatten([leaf.astype(np.float32) for leaf in leaves])
-  return _evaluate(params | {'embeddings': embeddings}, examples)
-
-
 class SamenessTest(toy.TestCase):
   def test_training_moves_the_logits(self):
     # Otherwise nothing below could fail.
-    before = _evaluate(_start(10), toy.examples())
+    before = reference.evaluate(reference.start(10), toy.examples())
     moved = np.abs(_logits(_baseline()[0])[0] - before).max()
     self.assertGreater(moved, 0.05)
 
   def test_a_vectorised_run_equals_the_run_alone(self):
     table, trained = toy.table(_runs()), _logits(_baseline()[0])
     for row in (1, 4):
-      alone = _train_alone(table, row)
+      alone = reference.train_alone(table, row)
       np.testing.assert_allclose(trained[row], alone, rtol=0, atol=1e-5)
 
   @parameterized.named_parameters(
@@ -275,18 +196,14 @@ class FitTest(toy.TestCase):
         self._assert_weights_give(engine, row, record, table)
 
   def _assert_weights_give(self, engine, row, record, table):
-    weights = engine.store.read_weights('map', row, _own_shapes())
+    weights = engine.store.read_weights('map', row, reference.own_shapes())
     params = weights | {'embeddings': toy.pretrained()['embeddings']}
     np.testing.assert_allclose(
-      record.logits, _evaluate(params, table.examples[0]), rtol=0, atol=1e-5
+      record.logits,
+      reference.evaluate(params, table.examples[0]),
+      rtol=0,
+      atol=1e-5,
     )
-
-
-def _own_shapes():
-  """Shapes of what belongs to one run."""
-  params = _start(0)
-  del params['embeddings']
-  return params
 
 
 class ResumeTest(toy.TestCase):
@@ -367,7 +284,7 @@ class CompiledTest(toy.TestCase):
     ):
       self.assertNotIn(name, text)
     header = text.splitlines()[0]
-    own = jax.tree.leaves(_own_shapes())
+    own = jax.tree.leaves(reference.own_shapes())
     # Weights and both moments, at least, are written where they were read.
     self.assertGreaterEqual(header.count('may-alias'), 3 * len(own))
 
@@ -385,7 +302,7 @@ class CompiledTest(toy.TestCase):
     one, four = (
       lanes.needed_memory(asked['compile'](width)) for width in (1, 4)
     )
-    own = 4 * sum(x.size for x in jax.tree.leaves(_own_shapes()))
+    own = 4 * sum(x.size for x in jax.tree.leaves(reference.own_shapes()))
     # Four more copies of weights, gradients and two moments.
     self.assertGreater(four, one + 3 * 3 * own)
 
@@ -400,14 +317,16 @@ class RecordTest(toy.TestCase):
   def test_logits_are_those_of_the_kept_weights(self):
     table, records = toy.table(_runs()), _baseline()[0]
     for row in (0, 1):
-      weights = RowStore(_folder).read_weights('map', row, _own_shapes())
+      weights = RowStore(_folder).read_weights(
+        'map', row, reference.own_shapes()
+      )
       params = weights | {'embeddings': toy.pretrained()['embeddings']}
       for logits, examples in (
         (records[row].logits, table.examples[0]),
         (records[row].validation_logits, table.validation),
       ):
         np.testing.assert_allclose(
-          logits, _evaluate(params, examples), rtol=0, atol=1e-5
+          logits, reference.evaluate(params, examples), rtol=0, atol=1e-5
         )
 
   def test_history_without_evaluation_but_the_last(self):
