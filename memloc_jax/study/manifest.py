@@ -1,6 +1,7 @@
 """manifest.json: what a result must carry to be trusted."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -60,8 +61,12 @@ def _merge(old: Any, new: Any) -> Any:
   return old | {key: _merge(old.get(key), new[key]) for key in new}
 
 
+@functools.cache
 def _commit() -> str | None:
-  """The checkout's commit, '+' if changed; None outside a checkout."""
+  """The checkout's commit, '+' if changed; None outside a checkout.
+
+  Asked once: a commit made while the study runs is not what runs.
+  """
   folder = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:
