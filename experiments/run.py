@@ -7,6 +7,7 @@ Any setting of the config file can be overridden by name, as in
 --config.train.num_epochs=3.
 """
 
+import os
 import sys
 
 import jax
@@ -31,8 +32,9 @@ def main(argv: list[str]) -> None:
   """Checks the flags and runs the study."""
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
-  if flags.FLAGS['verbosity'].using_default_value:
+  if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Libraries say much at INFO.
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   try:
     config = from_config_dict(_CONFIG.value)
     devices = jax.local_devices()

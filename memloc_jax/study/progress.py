@@ -22,13 +22,15 @@ class Progress:
     self._bar = None
     self._task = None
     self._name = ''
-    self._began = self._spoke = 0.0
+    self._spoke = 0.0
+    self._mark = (0.0, 1.0)  # When the work at hand began, and its share then.
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
     """Shows that a stage runs, and how long it took."""
     self._name = name
-    self._began = self._spoke = time.monotonic()
+    began = self._spoke = time.monotonic()
+    self._mark = (began, 1.0)
     bar = bars.Progress(
       bars.TextColumn('{task.description}'),
       bars.BarColumn(),
@@ -46,7 +48,7 @@ class Progress:
         yield
       finally:
         self._bar = None
-    seconds = time.monotonic() - self._began
+    seconds = time.monotonic() - began
     self._console.print(f'{name}: done in {seconds:.1f} s')
 
   def update(self, done: float, text: str = '') -> None:
@@ -60,9 +62,14 @@ class Progress:
     if self._bar is not None:
       self._bar.update(self._task, completed=done, description=label)
     now = time.monotonic()
-    if not self._console.is_terminal and now - self._spoke > _QUIET:
+    since, share = self._mark
+    if done < share:
+      # Something new, such as the next table. Its first report comes after
+      # compilation, which is no measure of what is left.
+      self._mark = (now, done)
+    elif not self._console.is_terminal and now - self._spoke > _QUIET:
       self._spoke = now
-      left = (now - self._began) * (1 - done) / max(done, 1e-9)
+      left = (now - since) * (1 - done) / max(done - share, 1e-9)
       self._console.print(f'{label}: {done:.0%}, about {left:.0f} s left')
 
   def message(self, text: str) -> None:

@@ -133,7 +133,7 @@ class DatasetTest(parameterized.TestCase):
     self.assertEqual(self.build(noise_draws=0).labels.shape, (1, 480))
 
   @parameterized.parameters(
-    ({'task': 'nosuch'}, 'unknown task'),
+    ({'name': 'nosuch'}, 'unknown task'),
     ({'limit': -1}, 'limit -1'),
     ({'pool_limit': -3}, 'pool_limit -3'),
     ({'noise_draws': -1}, 'noise_draws -1'),

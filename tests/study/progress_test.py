@@ -1,0 +1,35 @@
+"""What is printed where the output is no terminal."""
+
+import io
+from unittest import mock
+
+from absl.testing import absltest
+from rich.console import Console
+
+from memloc_jax.study import progress
+
+
+class ProgressTest(absltest.TestCase):
+  def test_remaining_time_is_that_of_the_work_at_hand(self):
+    out = io.StringIO()
+    clock = mock.Mock(return_value=0.0)
+    with mock.patch.object(progress.time, 'monotonic', clock):
+      shown = progress.Progress(Console(file=out, width=200))
+      with shown.stage('train'):
+        for second, done in ((100, 0.9), (130, 1.0), (500, 0.1), (530, 0.4)):
+          clock.return_value = second
+          shown.update(done, 'runs')
+        clock.return_value = 600
+    self.assertEqual(
+      out.getvalue().splitlines(),
+      [
+        'train runs: 100%, about 0 s left',
+        # 0.3 took 30 s since the second piece of work began to report.
+        'train runs: 40%, about 60 s left',
+        'train: done in 600.0 s',
+      ],
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
