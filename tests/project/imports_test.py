@@ -27,15 +27,9 @@ MAY_IMPORT = {
   'study': _MEASURES,
   'report': _MEASURES | {'study'},
 }
-# Wherever the code was written, by whom, and what is left to do, is nothing to
-# its readers.
-UNWANTED = re.compile(
-  r'/(?:home|root|tmp|work)/'
-  r'|\b(?:TODO|FIXME|XXX|METHODS|EXTENSIONS)\b'
-  r'|(?i:\b(?:sessions?|helpers?|workplace)\b)'
-  r'|(?i:\bissues? #?\d)'
-  r'|pythonhosted|pypi\.',
-)
+# A path of one machine is of no use to a reader, and what is left to do is not
+# for the code to say.
+UNWANTED = re.compile(r'/(?:home|root|tmp)/|\b(?:TODO|FIXME|XXX)\b')
 
 
 def imported(source: str) -> set[str]:
