@@ -75,15 +75,21 @@ def run_study(
   folder = Workdir(workdir)
   study = Study(config, folder, progress or Progress())
   with jax.default_matmul_precision(config.engine.matmul_precision):
+    began = time.time()
     # All input is read and checked before the folder is touched.
     with study.progress.stage('check'):
       for table in study.tables.values():
         study.engine.check(table)
     folder.claim(config)
+    if folder.read_json('manifest.json') is None:
+      _record_cost(study, 'check', began)
     needs = {each.name: each.needs for each in STAGES.values()}
+    ran = set()
     for name in graphlib.TopologicalSorter(needs).static_order():
-      if not _finished(folder, STAGES[name]):
+      # What comes after a stage that ran again is no longer up to date.
+      if ran.intersection(needs[name]) or not _finished(folder, STAGES[name]):
         _run(study, STAGES[name])
+        ran.add(name)
   return folder.path
 
 
@@ -97,9 +103,12 @@ def _run(study: Study, each: Stage) -> None:
   began = time.time()
   with study.progress.stage(each.name):
     each.run(study)
-  seconds = time.time() - began
-  update_manifest(study, {'cost': {each.name: {'seconds': round(seconds, 2)}}})
+  _record_cost(study, each.name, began)
   study.workdir.write_json(
-    f'stages/{each.name}.json',
-    {'stage': each.name, 'finished': time.time(), 'seconds': seconds},
+    f'stages/{each.name}.json', {'stage': each.name, 'finished': time.time()}
   )
+
+
+def _record_cost(study: Study, name: str, began: float) -> None:
+  seconds = round(time.time() - began, 2)
+  update_manifest(study, {'cost': {name: {'seconds': seconds}}})

@@ -92,7 +92,7 @@ class StudyTest(parameterized.TestCase):
     self.assertEqual(manifest['device']['platform'], 'cpu')
     self.assertEqual(
       set(manifest['cost']),
-      {'data', 'train', 'score', 'estimate', 'swap', 'report'},
+      {'check', 'data', 'train', 'score', 'estimate', 'swap', 'report'},
     )
     self.assertBetween(manifest['in_accuracy']['all'], 0, 1)
 
@@ -113,12 +113,13 @@ class StudyTest(parameterized.TestCase):
     shutil.copytree(self.workdir, copy)
     lost = copy / 'rows' / 'map' / '000002.npz'
     lost.unlink()
-    for mark in ('train', 'score', 'estimate', 'swap', 'report'):
-      (copy / 'stages' / f'{mark}.json').unlink()
+    (copy / 'stages' / 'train.json').unlink()  # The others follow from it.
+    (copy / 'report.html').write_text('old')
     before = tiny.files(copy / 'rows')
     tiny.run(self.config, copy)
     after = tiny.files(copy / 'rows')
     self.assertTrue(lost.exists())
+    self.assertGreater((copy / 'report.html').stat().st_size, 10_000)
     self.assertEqual({name: after[name] for name in before}, before)
     for name in tiny.TABLES:
       pandas.testing.assert_frame_equal(
