@@ -21,7 +21,7 @@ def get_config() -> config_dict.ConfigDict:
   config.task.source = 'embedded:'
   config.model.source = 'embedded'
   config.train.seeds = (1, 2)
-  config.train.num_epochs = 30
+  config.train.num_epochs = 40
   config.train.learning_rate = 1e-3
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
