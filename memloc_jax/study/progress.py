@@ -24,13 +24,14 @@ class Progress:
     self._name = ''
     self._spoke = 0.0
     self._mark = (0.0, 1.0)  # When the work at hand began, and its share then.
+    self._done = 1.0
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
     """Shows that a stage runs, and how long it took."""
     self._name = name
     began = self._spoke = time.monotonic()
-    self._mark = (began, 1.0)
+    self._mark, self._done = (began, 1.0), 1.0
     bar = bars.Progress(
       bars.TextColumn('{task.description}'),
       bars.BarColumn(),
@@ -63,7 +64,8 @@ class Progress:
       self._bar.update(self._task, completed=done, description=label)
     now = time.monotonic()
     since, share = self._mark
-    if done < share:
+    new, self._done = done < self._done, done
+    if new:
       # Something new, such as the next table. Its first report comes after
       # compilation, which is no measure of what is left.
       self._mark = (now, done)

@@ -16,7 +16,7 @@ class ProgressTest(absltest.TestCase):
     with mock.patch.object(progress.time, 'monotonic', clock):
       shown = progress.Progress(Console(file=out, width=200))
       with shown.stage('train'):
-        for second, done in ((100, 0.9), (130, 1.0), (500, 0.1), (530, 0.4)):
+        for second, done in ((100, 0.02), (130, 1.0), (500, 0.1), (530, 0.4)):
           clock.return_value = second
           shown.update(done, 'runs')
         clock.return_value = 600
