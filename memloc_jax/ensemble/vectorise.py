@@ -202,7 +202,7 @@ def one_run(params: Tree, lane: int) -> Tree:
   params = jax.tree.map(lambda x: x[lane], params)
   blocks = params['blocks']
   if isinstance(blocks, tuple):
-    blocks = jax.tree.map(lambda *layers: np.stack(layers), *blocks)
+    blocks = interface.stack(blocks)
   return params | {'blocks': blocks}
 
 

@@ -234,8 +234,8 @@ def unstack(blocks: Tree) -> tuple[Tree, ...]:
 
 
 def stack(layers: tuple[Tree, ...]) -> Tree:
-  """The inverse of `unstack`."""
-  return jax.tree.map(lambda *x: jnp.stack(x), *layers)
+  """The inverse of `unstack`, on the host: leaves are numpy arrays."""
+  return jax.tree.map(lambda *x: np.stack(x), *layers)
 
 
 def apply_blocks(
