@@ -2,6 +2,15 @@
 
 import numpy as np
 
+# Training macro-F1 from which the paper calls a training set memorised.
+FITTED = 0.993
+
+
+def epoch_fitted(epoch: np.ndarray, macro_f1: np.ndarray) -> int | None:
+  """First epoch with a macro-F1 of at least `FITTED`, or None."""
+  fitted = epoch[macro_f1 >= FITTED]
+  return int(fitted[0]) if len(fitted) else None
+
 
 def scores(
   logits: np.ndarray, labels: np.ndarray, member: np.ndarray

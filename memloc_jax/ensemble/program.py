@@ -52,9 +52,17 @@ class Program:
     warmup: share of the steps over which the learning rate rises linearly;
       it then falls linearly to 0.
     clip_norm: largest global norm of a gradient, over what trains.
+    clip_frozen: whether that norm includes what does not train, embeddings
+      too, as in the released code of Dankers & Titov (2024).
     dropout: whether training uses dropout at all (its rate is the run's).
     train_embeddings: whether the embeddings train; otherwise they are frozen
       and held once for all runs.
+    train_head: whether heads and final norm train.
+    layers: first and one past the last layer that any run may train; None
+      for all. The other layers must then be common to all runs, and are held
+      once. Such runs are one model edited in many ways: they also share
+      seed, examples, labels and dropout, so that what comes before their own
+      layers is computed once a step for all of them.
     evaluate_every: epochs between evaluations; 0 evaluates after the last.
     fit_accuracy: a run stops at its first evaluation with at least this
       accuracy on its own training examples; None trains all epochs.
@@ -65,10 +73,21 @@ class Program:
   batch_size: int = 8
   warmup: float = 0.1
   clip_norm: float = 1.0
+  clip_frozen: bool = False
   dropout: bool = True
   train_embeddings: bool = False
+  train_head: bool = True
+  layers: tuple[int, int] | None = None
   evaluate_every: int = 1
   fit_accuracy: float | None = None
+
+  def __post_init__(self):
+    if self.clip_frozen and self.layers is not None:
+      raise ValueError('Layers that runs hold in common have no gradient.')
+
+  def own_layers(self, num_layers: int) -> slice:
+    """The layers that each run has for itself."""
+    return slice(*(self.layers or (0, num_layers)))
 
   def evaluates(self, epoch: int) -> bool:
     """Whether the runs are evaluated after `epoch` (1-based)."""
@@ -91,8 +110,9 @@ class RunTable:
       finished runs.
     head_start: the same for heads and final norm, [runs]; `PRETRAINED`
       means the checkpoint's final norm and a fresh head from the seed.
-    trainable: layers that each objective trains, bool [runs, objectives,
-      layer]. An objective always trains its own head and the final norm.
+    layer_rates: factors on the learning rate of each layer under each
+      objective, float [runs, objectives, layer]; 0 freezes it. An objective
+      trains its own head and the final norm at the full rate.
     learning_rate: peak of the schedule, float [runs, objectives].
     weight_decay: of every trained parameter, float [runs].
     dropout: rate wherever the architecture has dropout, float [runs].
@@ -104,7 +124,7 @@ class RunTable:
   membership: np.ndarray
   start: np.ndarray
   head_start: np.ndarray
-  trainable: np.ndarray
+  layer_rates: np.ndarray
   learning_rate: np.ndarray
   weight_decay: np.ndarray
   dropout: np.ndarray
@@ -118,8 +138,8 @@ class RunTable:
     )
     chex.assert_shape(self.dropout, (runs,))
     chex.assert_shape(self.start, (runs, layers))
-    chex.assert_shape(self.trainable, (runs, None, layers))
-    chex.assert_shape(self.learning_rate, self.trainable.shape[:2])
+    chex.assert_shape(self.layer_rates, (runs, None, layers))
+    chex.assert_shape(self.learning_rate, self.layer_rates.shape[:2])
     if len(self.purpose) != runs:
       raise ValueError(f'{len(self.purpose)} purposes for {runs} runs.')
     if examples == 0 or not self.membership.any(axis=1).all():
@@ -174,7 +194,7 @@ def make_table(
     membership=np.asarray(membership, bool),
     start=np.full((runs, num_layers), start, np.int32),
     head_start=full(start, np.int32),
-    trainable=np.ones((runs, 1, num_layers), bool),
+    layer_rates=np.ones((runs, 1, num_layers), np.float32),
     learning_rate=np.full((runs, 1), learning_rate, np.float32),
     weight_decay=full(weight_decay, np.float32),
     dropout=full(dropout, np.float32),

@@ -26,9 +26,10 @@ def start_params(
     random_start: whether any run of the table uses `RANDOM`; if none does,
       no random weights but the heads' are drawn.
     seed: the run's, uint32 [].
-    start: source of each layer, int32 [layer], as in `RunTable`.
+    start: source of each of the run's own layers, int32 [layer], as in
+      `RunTable`.
     head_start: source of heads, final norm and trained embeddings, int32 [].
-    pretrained: the checkpoint: embeddings, blocks, final.
+    pretrained: the checkpoint: embeddings, the own layers' blocks, final.
     finished: the same, and heads, of finished runs, leaves [source, ...];
       None if there are none.
 
@@ -39,6 +40,8 @@ def start_params(
   fresh = pretrained
   if random_start:
     fresh = model.init(run_key(seed, START_STREAM))
+    own = program.own_layers(model.num_layers)
+    fresh['blocks'] = jax.tree.map(lambda x: x[own], fresh['blocks'])
   done = {'heads': {}} if finished is None else finished
   of_layers = jax.vmap(_choose, in_axes=(0, 0, 0, 1))
   params = {

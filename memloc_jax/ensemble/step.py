@@ -1,5 +1,6 @@
 """One training step of one run: loss, gradient, update. Knows no other run."""
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -36,7 +37,7 @@ class Run(NamedTuple):
   Attributes:
     seed: uint32 [].
     label_set: int32 [].
-    trainable: bool [objectives, layer].
+    layer_rates: float32 [objectives, layer], of the run's own layers.
     learning_rate: float32 [objectives].
     weight_decay: float32 [].
     dropout: float32 [].
@@ -44,7 +45,7 @@ class Run(NamedTuple):
 
   seed: jax.Array
   label_set: jax.Array
-  trainable: jax.Array
+  layer_rates: jax.Array
   learning_rate: jax.Array
   weight_decay: jax.Array
   dropout: jax.Array
@@ -111,6 +112,28 @@ def optimiser(
 def init_optimiser(program: Program, params: Tree) -> optax.OptState:
   """The optimiser's state before the first step."""
   return optimiser(program, 0.0, 0.0).init(params)
+
+
+def complete(shared: Tree, own: Tree) -> Tree:
+  """A run's parameters joined with what it holds in common with others.
+
+  Args:
+    shared: embeddings unless they train; and, if the runs have only some
+      layers for themselves, the blocks `below` and `above` these.
+    own: the run's own parameters.
+
+  Returns:
+    What `interface.forward` takes.
+  """
+  params = {k: v for k, v in shared.items() if k not in ('below', 'above')}
+  params |= own
+  if 'below' in shared:
+    parts = [shared['below'], own['blocks'], shared['above']]
+    if isinstance(own['blocks'], tuple):
+      params['blocks'] = tuple(itertools.chain.from_iterable(parts))
+    else:
+      params['blocks'] = parts
+  return params
 
 
 def batch_loss(
@@ -191,6 +214,7 @@ def update(
   run: Run,
   loss: jax.Array,
   gradient: Tree,
+  frozen_norm: jax.Array,
   indices: jax.Array,
 ) -> State:
   """Applies one gradient.
@@ -206,22 +230,33 @@ def update(
     run: the run's row.
     loss: mean loss of the batch, [].
     gradient: tree like `state.params`.
+    frozen_norm: norm of the gradient of what no run trains, []; only looked
+      at if the program clips by it.
     indices: the batch's examples, int32 [batch], -1 for padding.
 
   Returns:
     The next state.
   """
   name = program.objectives[number].name
-  trains = _trainable(state.params, run.trainable[number], name)
-  gradient = _select(trains, gradient, jax.tree.map(jnp.zeros_like, gradient))
+  rates = _rates(program, state.params, run.layer_rates[number], name)
+  whole = jnp.hypot(optax.tree.norm(gradient), frozen_norm)
+  gradient = jax.tree.map(
+    lambda rate, x: jnp.where(rate > 0, x, 0.0), rates, gradient
+  )
+  if program.clip_frozen:
+    scale = jnp.minimum(1.0, program.clip_norm / jnp.maximum(whole, 1e-30))
+    gradient = optax.tree.scale(scale, gradient)
   before = state.optimisers[number]
   count = optax.tree.get(before, 'count')
   factor = learning_rate_factor(count, total, program.warmup)
   rate = run.learning_rate[number] * factor
   rule = optimiser(program, rate, run.weight_decay)
   updates, after = rule.update(gradient, before, state.params)
-  params = _select(
-    trains, optax.apply_updates(state.params, updates), state.params
+  params = jax.tree.map(
+    lambda rate, p, u: jnp.where(rate > 0, p + rate * u, p),
+    rates,
+    state.params,
+    updates,
   )
 
   examples = jnp.sum(indices >= 0)
@@ -241,10 +276,12 @@ def update(
   )
 
 
-def _trainable(params: Tree, layers: jax.Array, head: str) -> Tree:
-  """A bool for every leaf of `params`, broadcastable to it."""
+def _rates(
+  program: Program, params: Tree, layers: jax.Array, head: str
+) -> Tree:
+  """A factor for every leaf of `params`, broadcastable to it."""
   everywhere = lambda tree, value: jax.tree.map(
-    lambda x: jnp.full((1,) * x.ndim, value), tree
+    lambda x: jnp.full((1,) * x.ndim, value, jnp.float32), tree
   )
   if isinstance(params['blocks'], tuple):
     blocks = tuple(
@@ -255,12 +292,12 @@ def _trainable(params: Tree, layers: jax.Array, head: str) -> Tree:
     blocks = jax.tree.map(
       lambda x: layers.reshape((-1,) + (1,) * (x.ndim - 1)), params['blocks']
     )
-  mask = {key: everywhere(tree, True) for key, tree in params.items()}
-  heads = {
-    key: everywhere(tree, key == head) for key, tree in params['heads'].items()
+  outside = float(program.train_head)
+  rates = {key: everywhere(tree, 1.0) for key, tree in params.items()}
+  rates['blocks'] = blocks
+  rates['final'] = everywhere(params['final'], outside)
+  rates['heads'] = {
+    key: everywhere(tree, outside * (key == head))
+    for key, tree in params['heads'].items()
   }
-  return mask | {'blocks': blocks, 'heads': heads}
-
-
-def _select(mask: Tree, yes: Tree, no: Tree) -> Tree:
-  return jax.tree.map(jnp.where, mask, yes, no)
+  return rates

@@ -31,6 +31,16 @@ _UNREADABLE = (
 )
 
 
+# Moments at which a run's weights are kept.
+FINAL = 'final'
+MEMORISED = 'memorised'
+
+
+def snapshot(epoch: int) -> str:
+  """The moment after an epoch, from 1."""
+  return f'epoch-{epoch:04d}'
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
   """What is kept of a finished run.
@@ -85,13 +95,9 @@ class RowStore:
     record = Record(**values | scalars)
     return record if record.hash == hash else None
 
-  def has(
-    self, table: str, row: int, hash: str, with_weights: bool = False
-  ) -> bool:
-    """Whether the run is finished, and its weights kept if they are wanted."""
-    if with_weights and not self._weights_path(table, row).is_dir():
-      return False
-    return self.read(table, row, hash) is not None
+  def has_weights(self, table: str, row: int, moment: str) -> bool:
+    """Whether the run's weights at that moment are kept."""
+    return self._weights_path(table, row, moment).is_dir()
 
   def write(self, table: str, row: int, record: Record) -> None:
     """Writes a record in one piece."""
@@ -119,21 +125,26 @@ class RowStore:
     temporary.write_text(json.dumps({'lanes': lanes}))
     os.replace(temporary, path)
 
-  def write_weights(self, table: str, row: int, params: Tree) -> None:
+  def write_weights(
+    self, table: str, row: int, params: Tree, moment: str = FINAL
+  ) -> None:
     """Keeps a run's parameters (host arrays, no run axis)."""
-    path = self._weights_path(table, row)
+    path = self._weights_path(table, row, moment)
     if path.exists():
       shutil.rmtree(path)
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(path.absolute(), params)
 
-  def read_weights(self, table: str, row: int, like: Tree) -> Tree:
+  def read_weights(
+    self, table: str, row: int, like: Tree, moment: str = FINAL
+  ) -> Tree:
     """A run's parameters.
 
     Args:
       table: the table's name.
       row: the run.
       like: tree of arrays or shapes of the same structure, no run axis.
+      moment: at which they were kept.
 
     Returns:
       The tree, as host arrays.
@@ -141,7 +152,8 @@ class RowStore:
     host = lambda x: np.zeros(x.shape, x.dtype)
     with ocp.StandardCheckpointer() as checkpointer:
       restored = checkpointer.restore(
-        self._weights_path(table, row).absolute(), jax.tree.map(host, like)
+        self._weights_path(table, row, moment).absolute(),
+        jax.tree.map(host, like),
       )
     return jax.tree.map(np.asarray, restored)
 
@@ -151,5 +163,5 @@ class RowStore:
   def _lanes_path(self, table: str) -> pathlib.Path:
     return self._folder / table / 'lanes.json'
 
-  def _weights_path(self, table: str, row: int) -> pathlib.Path:
-    return self._folder / table / f'{row:06d}.weights'
+  def _weights_path(self, table: str, row: int, moment: str) -> pathlib.Path:
+    return self._folder / table / f'{row:06d}.weights' / moment

@@ -5,7 +5,8 @@ import hashlib
 
 import numpy as np
 
-from memloc_jax.ensemble.program import Program, RunTable
+from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble.program import RANDOM, Program, RunTable
 from memloc_jax.ensemble.step import Corpus
 from memloc_jax.models.interface import Tree
 
@@ -52,6 +53,10 @@ class Table:
     validation: held-out examples of the first objective, with the same
       buckets and one label set; or None.
     keep: runs whose final weights are kept, bool [runs].
+    trace: runs of which weights on the way are kept too, bool [runs]: after
+      the first evaluated epoch that fits the training labels
+      (`metrics.FITTED`), and after the epochs in `snapshots`.
+    snapshots: epochs from 1.
     seed: the study's, for what all runs share.
     finished: finished runs that `runs.start` refers to: their hashes and
       their parameters with a leading axis, leaves [source, ...]; or None.
@@ -65,6 +70,39 @@ class Table:
   keep: np.ndarray
   seed: int
   finished: tuple[tuple[str, ...], Tree] | None = None
+  trace: np.ndarray | None = None
+  snapshots: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    if self.program.layers is None:
+      return
+    runs = self.runs
+    own = self.program.own_layers(runs.start.shape[1])
+    common = np.ones(runs.start.shape[1], bool)
+    common[own] = False
+    agree = [runs.seed, runs.label_set, runs.membership, runs.dropout]
+    for values in [*agree, runs.start[:, common], runs.head_start]:
+      if (values != values[:1]).any():
+        raise ValueError('Runs of one edited model must not differ otherwise.')
+    if (
+      runs.layer_rates[:, :, common].any()
+      or (runs.start[:, common] == RANDOM).any()
+    ):
+      raise ValueError('Common layers do not train and are not random.')
+
+  def moments(self, row: int, record: store.Record) -> list[str]:
+    """Names of the weights that are kept of a finished run."""
+    if not self.keep[row] or record.status != 'done':
+      return []
+    found = [store.FINAL]
+    if self.trace is not None and self.trace[row]:
+      last = int(record.epoch[-1])
+      epoch = metrics.epoch_fitted(record.epoch, record.macro_f1)
+      # The last epoch's weights are the final ones.
+      if epoch is not None and epoch < last:
+        found.append(store.MEMORISED)
+      found += [store.snapshot(e) for e in self.snapshots if e < last]
+    return found
 
 
 def append(first: Corpus, second: Corpus) -> Corpus:

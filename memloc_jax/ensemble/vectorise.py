@@ -11,16 +11,20 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from memloc_jax.ensemble import step as step_lib
-from memloc_jax.ensemble.program import Program
+from memloc_jax.ensemble.program import Program, RunTable
 from memloc_jax.ensemble.start import start_params
 from memloc_jax.ensemble.step import Corpus, Run, State
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
+
+# In these the runs of one edited model agree.
+_AGREED = ('seed', 'label_set', 'dropout')
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -75,9 +79,9 @@ class Vectorised:
   def segment(self):
     """(state, run, shared, corpora, source, bucket, indices, step) -> state.
 
-    `shared` is what all runs hold in common; the last four have a leading
-    axis of steps, and `indices` is [steps, runs, batch]. The state is
-    donated.
+    `shared` is what all runs hold in common, as `step.complete` takes it; the
+    last four have a leading axis of steps, and `indices` is [steps, runs,
+    batch]. The state is donated.
     """
     axes = (0, 0, None, None, None, None, 1, None)
     return self._compile(self._segment, axes, 0, donate_argnums=0)
@@ -124,11 +128,20 @@ class Vectorised:
   def _segment(
     self, state, run, shared, corpora, source, bucket, indices, step
   ) -> State:
+    # Runs of one edited model agree in these, so that `vmap` leaves what is
+    # computed from them alone, the layers below their own, without a run
+    # axis: once a step for all runs.
+    agree = Run(*(name in _AGREED for name in Run._fields))
+    if self.program.layers is None:
+      agree = Run(*(False for _ in agree))
+    axes = Run(*(None if same else 0 for same in agree))
+    one_of = Run(*(x[0] if same else x for x, same in zip(run, agree)))
+    batch_axis = None if any(agree) else 0
     gradients = []
     for number, lengths in enumerate(self.buckets):
       for length in lengths:
         one = functools.partial(self._gradient_one, number, length)
-        many = jax.vmap(one, in_axes=(0, 0, None, None, 0, None))
+        many = jax.vmap(one, in_axes=(0, axes, None, None, batch_axis, None))
         gradients.append(many)
     offsets = np.cumsum([0] + [len(lengths) for lengths in self.buckets])
     offsets = jnp.asarray(offsets[:-1], jnp.int32)
@@ -139,17 +152,19 @@ class Vectorised:
 
     def body(state, inputs):
       source, bucket, indices, step = inputs
-      loss, gradient = _switch(
+      loss, gradient, frozen_norm = _switch(
         offsets[source] + bucket,
         gradients,
         state.params,
-        run,
+        one_of,
         shared,
         corpora,
-        indices,
+        indices if batch_axis == 0 else indices[0],
         step,
       )
-      state = _switch(source, updates, state, run, loss, gradient, indices)
+      state = _switch(
+        source, updates, state, run, loss, gradient, frozen_norm, indices
+      )
       return state, None
 
     inputs = (source, bucket, indices, step)
@@ -160,20 +175,23 @@ class Vectorised:
   ):
     objective = self.program.objectives[number]
 
-    def loss(params):
+    def loss(params, shared):
       return step_lib.batch_loss(
         self.model,
         objective,
         length,
         self.program.dropout,
-        shared | params,
+        step_lib.complete(shared, params),
         corpora[number],
         run,
         indices,
         step,
       )
 
-    return jax.value_and_grad(loss)(params)
+    if not self.program.clip_frozen:
+      return *jax.value_and_grad(loss)(params, shared), jnp.zeros(())
+    value, (own, frozen) = jax.value_and_grad(loss, (0, 1))(params, shared)
+    return value, own, optax.tree.norm(frozen)
 
   def _predict(self, params, shared, corpus: Corpus, bucket, indices):
     objective = self.program.objectives[0]
@@ -183,15 +201,24 @@ class Vectorised:
         corpus.ids[indices][:, :length], corpus.length[indices]
       )
       return interface.forward(
-        self.model, shared | params, tokens, head=objective.name
+        self.model,
+        step_lib.complete(shared, params),
+        tokens,
+        head=objective.name,
       ).logits
 
+    common = self.program.layers is not None
     branches = [
-      jax.vmap(functools.partial(one, length)) for length in self.buckets[0]
+      jax.vmap(
+        functools.partial(one, length), in_axes=(0, None if common else 0)
+      )
+      for length in self.buckets[0]
     ]
 
     def body(carry, inputs):
       bucket, indices = inputs
+      if common:
+        indices = indices[0]
       return carry, _switch(bucket, branches, params, indices)
 
     return lax.scan(body, None, (bucket, indices))[1]
@@ -206,12 +233,18 @@ def one_run(params: Tree, lane: int) -> Tree:
   return params | {'blocks': blocks}
 
 
-def device_runs(table, rows: np.ndarray) -> Run:
-  """The rows of a table as the device sees them (host arrays)."""
+def device_runs(table: RunTable, rows: np.ndarray, own: slice) -> Run:
+  """The rows of a table as the device sees them (host arrays).
+
+  Args:
+    table: the table.
+    rows: which.
+    own: the layers that each run has for itself.
+  """
   return Run(
     seed=table.seed[rows].astype(np.uint32),
     label_set=table.label_set[rows].astype(np.int32),
-    trainable=table.trainable[rows],
+    layer_rates=table.layer_rates[rows, :, own].astype(np.float32),
     learning_rate=table.learning_rate[rows].astype(np.float32),
     weight_decay=table.weight_decay[rows].astype(np.float32),
     dropout=table.dropout[rows].astype(np.float32),

@@ -224,12 +224,18 @@ def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
   return x * keep + value
 
 
+def num_blocks(blocks: Tree) -> int:
+  """Number of layers in a tuple of them or in leaves [layer, ...]."""
+  if isinstance(blocks, tuple):
+    return len(blocks)
+  return jax.tree.leaves(blocks)[0].shape[0]
+
+
 def unstack(blocks: Tree) -> tuple[Tree, ...]:
   """Splits leaves [layer, ...] into a tuple of one tree a layer."""
-  num_layers = jax.tree.leaves(blocks)[0].shape[0]
   return tuple(
     jax.tree.map(lambda x, layer=layer: x[layer], blocks)
-    for layer in range(num_layers)
+    for layer in range(num_blocks(blocks))
   )
 
 
@@ -254,7 +260,7 @@ def apply_blocks(
     model: the model.
     blocks: stacked parameters, leaves [layer, ...], which are scanned; or a
       tuple of one tree a layer, which is unrolled (faster to run and slower
-      to compile on CPU).
+      to compile on CPU); or a list of either, run one after the other.
     h: residual stream before the first of these blocks, [batch, length,
       width].
     mask: True at real tokens, bool [batch, length].
@@ -272,8 +278,27 @@ def apply_blocks(
   unknown = set(edits) - set(SITES)
   if unknown:
     raise ValueError(f'Unknown edit sites {sorted(unknown)}; see SITES.')
+  if isinstance(blocks, list):
+    collected = []
+    begin = 0
+    for part in blocks:
+      count = num_blocks(part)
+      at = lambda x, begin=begin, count=count: x[begin : begin + count]
+      h, states = apply_blocks(
+        model,
+        part,
+        h,
+        mask,
+        dropout,
+        jax.tree.map(at, edits),
+        first + begin,
+        collect,
+      )
+      collected.append(states)
+      begin += count
+    return h, jnp.concatenate(collected) if collect else None
   unrolled = isinstance(blocks, tuple)
-  count = len(blocks) if unrolled else jax.tree.leaves(blocks)[0].shape[0]
+  count = num_blocks(blocks)
   constants = jax.tree.map(
     lambda x: x[first : first + count], model.constants()
   )

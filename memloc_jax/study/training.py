@@ -12,9 +12,6 @@ from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
 
-# Training macro-F1 from which the paper calls a training set memorised.
-_MEMORISED = 0.993
-
 
 @stage('data')
 def data(study: Study) -> None:
@@ -94,14 +91,14 @@ def score(study: Study) -> None:
 def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
   """One row of the `runs` table, without its number."""
   runs = table.runs
-  layers = np.flatnonzero(runs.trainable[row, 0])
+  layers = np.flatnonzero(runs.layer_rates[row, 0])
   member = runs.membership[row]
   labels = study.data.labels[runs.label_set[row]]
   f1 = lambda logits, labels, member: float(
     metrics.scores(logits[None], labels[None], member[None])[1][0]
   )
   held_out = np.ones(len(study.data.validation), bool)
-  memorised = record.epoch[record.macro_f1 >= _MEMORISED]
+  memorised = metrics.epoch_fitted(record.epoch, record.macro_f1)
   return {
     'table': table.name,
     'purpose': runs.purpose[row],
@@ -116,7 +113,7 @@ def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
     'lanes': record.lanes,
     'config_hash': record.hash,
     'status': record.status,
-    'epoch_memorised': float(memorised[0]) if len(memorised) else None,
+    'epoch_memorised': None if memorised is None else float(memorised),
     'train_macro_f1': f1(record.logits, labels, member),
     'validation_macro_f1': f1(
       record.validation_logits, study.data.validation_labels, held_out

@@ -51,6 +51,9 @@ class RowHashesTest(parameterized.TestCase):
     {'batch_size': 4},
     {'warmup': 0.2},
     {'clip_norm': 2.0},
+    {'clip_frozen': True},
+    {'train_head': False},
+    {'layers': (0, 2)},
     {'dropout': False},
     {'train_embeddings': True},
     {'evaluate_every': 0},
@@ -64,7 +67,7 @@ class RowHashesTest(parameterized.TestCase):
 
   def test_every_setting_of_the_program_is_tried_above(self):
     names = {field.name for field in dataclasses.fields(Program)}
-    self.assertLen(names, 9)
+    self.assertLen(names, 12)
 
   def test_the_context_matters(self):
     changed = _hashes(_table(), context='other data')

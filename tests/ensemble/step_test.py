@@ -23,7 +23,7 @@ def _run(**changes):
   values = {
     'seed': np.uint32(3),
     'label_set': np.int32(1),
-    'trainable': np.array([[True, True], [False, True]]),
+    'layer_rates': np.array([[1, 1], [0, 1]], np.float32),
     'learning_rate': np.array([0.01, 0.002], np.float32),
     'weight_decay': np.float32(0.1),
     'dropout': np.float32(0.1),
@@ -52,7 +52,7 @@ def _state(params=None, **changes):
 @functools.partial(jax.jit, static_argnums=0)
 def _update(number, state, run, loss, gradient, indices):
   return step.update(
-    _PROGRAM, number, _TOTAL, state, run, loss, gradient, indices
+    _PROGRAM, number, _TOTAL, state, run, loss, gradient, 0.0, indices
   )
 
 
@@ -129,7 +129,7 @@ class UpdateTest(toy.TestCase):
     state = _state(params)
     for gradient in gradients:
       state = _update(number, state, run, np.float32(2), gradient, _BATCH)
-    mask = _mask(params, run.trainable[number], _OBJECTIVES[number].name)
+    mask = _mask(params, run.layer_rates[number] > 0, _OBJECTIVES[number].name)
     rate = run.learning_rate[number] * np.array([0, 0.5, 1, 17 / 18, 16 / 18])
     leaves, structure = jax.tree.flatten(params)
     expected = structure.unflatten(

@@ -58,19 +58,28 @@ class RowStoreTest(parameterized.TestCase):
   def test_round_trip(self):
     self.store.write('map', 4, _record())
     self._assert_holds(_record())
-    self.assertTrue(self.store.has('map', 4, 'a'))
+    self.assertIsNotNone(self.store.read('map', 4, 'a'))
 
-  def test_a_run_whose_weights_are_wanted_is_not_finished_without(self):
-    self.store.write('map', 4, _record())
-    self.assertFalse(self.store.has('map', 4, 'a', with_weights=True))
+  def test_knows_which_weights_are_kept(self):
+    self.assertFalse(self.store.has_weights('map', 4, store.FINAL))
     self.store.write_weights('map', 4, {'w': np.ones(3, np.float32)})
-    self.assertTrue(self.store.has('map', 4, 'a', with_weights=True))
+    self.assertTrue(self.store.has_weights('map', 4, store.FINAL))
+    self.assertFalse(self.store.has_weights('map', 4, store.MEMORISED))
+
+  def test_weights_of_several_moments_do_not_mix(self):
+    moments = (store.FINAL, store.MEMORISED, store.snapshot(3))
+    for number, moment in enumerate(moments):
+      weights = {'w': np.full(3, number, np.float32)}
+      self.store.write_weights('map', 4, weights, moment)
+    for number, moment in enumerate(moments):
+      read = self.store.read_weights('map', 4, weights, moment)
+      np.testing.assert_array_equal(read['w'], np.full(3, number))
 
   def test_nothing_is_made_before_the_first_write(self):
     folder = self.folder / 'new'
     empty = store.RowStore(folder)
     self.assertIsNone(empty.read('map', 0, 'a'))
-    self.assertFalse(empty.has('map', 0, 'a'))
+    self.assertIsNone(empty.read('map', 0, 'a'))
     self.assertIsNone(empty.read_lanes('map'))
     self.assertFalse(folder.exists())
 
@@ -78,7 +87,7 @@ class RowStoreTest(parameterized.TestCase):
     self.store.write('map', 4, _record())
     for key in (('map', 5, 'a'), ('main', 4, 'a'), ('map', 4, 'b')):
       self.assertIsNone(self.store.read(*key))
-      self.assertFalse(self.store.has(*key))
+      self.assertIsNone(self.store.read(*key))
 
   @parameterized.parameters('savez', 'fsync', 'replace')
   def test_an_interrupted_write_leaves_the_old_record(self, where):
@@ -101,7 +110,7 @@ class RowStoreTest(parameterized.TestCase):
       self.assertRaises(KeyboardInterrupt),
     ):
       self.store.write('map', 6, _record())
-    self.assertFalse(self.store.has('map', 6, 'a'))
+    self.assertIsNone(self.store.read('map', 6, 'a'))
     self.store.write('map', 6, _record())
     self._assert_holds(_record(), row=6)
 
@@ -112,7 +121,7 @@ class RowStoreTest(parameterized.TestCase):
       self.path.write_bytes(whole[:size])
       with self.subTest(size):
         self.assertIsNone(self.store.read('map', 4, 'a'))
-        self.assertFalse(self.store.has('map', 4, 'a'))
+        self.assertIsNone(self.store.read('map', 4, 'a'))
     self.store.write('map', 4, _record())
     self._assert_holds(_record())
 
@@ -122,20 +131,20 @@ class RowStoreTest(parameterized.TestCase):
     at = whole.index(_record().logits.tobytes()) + 5
     whole[at] ^= 1
     self.path.write_bytes(whole)
-    self.assertFalse(self.store.has('map', 4, 'a'))
+    self.assertIsNone(self.store.read('map', 4, 'a'))
 
   @parameterized.parameters(b'text', b'PK\x03\x04', b'\x93NUMPY')
   def test_a_file_of_another_kind_is_no_record(self, content):
     self.path.parent.mkdir()
     self.path.write_bytes(content * 20)
-    self.assertFalse(self.store.has('map', 4, 'a'))
+    self.assertIsNone(self.store.read('map', 4, 'a'))
 
   def test_a_record_of_an_older_layout_is_no_record(self):
     values = dataclasses.asdict(_record())
     del values['macro_f1']
     self.path.parent.mkdir()
     np.savez(self.path, **values)
-    self.assertFalse(self.store.has('map', 4, 'a'))
+    self.assertIsNone(self.store.read('map', 4, 'a'))
 
   def test_lanes_round_trip_and_are_kept_per_table(self):
     self.store.write_lanes('map', 5)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import lanes, train
+from memloc_jax.ensemble import chunks, lanes
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError
 from tests.ensemble import reference, toy
@@ -143,7 +143,7 @@ class FailureTest(toy.TestCase):
 
   def test_a_run_whose_last_update_diverges_is_marked(self):
     # Every example's loss was finite when it was computed.
-    real = train._Training._epoch
+    real = chunks.Training._epoch
 
     def ruin(self, state, run, epoch, rows):
       state = real(self, state, run, epoch, rows)
@@ -152,7 +152,7 @@ class FailureTest(toy.TestCase):
       ruin = lambda x: x.at[0].set(jnp.nan)
       return state._replace(params=jax.tree.map(ruin, state.params))
 
-    with mock.patch.object(train._Training, '_epoch', ruin):
+    with mock.patch.object(chunks.Training, '_epoch', ruin):
       engine = toy.engine(self.folder())
       records = toy.records(engine, toy.table(_runs(count=4)))
     status = [record.status for record in records]
@@ -236,7 +236,8 @@ class ResumeTest(toy.TestCase):
     table = toy.table(_runs())
     same = engine.hashes(table)
     finished = lambda hashes: [
-      engine.store.has('map', row, hash) for row, hash in enumerate(hashes)
+      engine.store.read('map', row, hash) is not None
+      for row, hash in enumerate(hashes)
     ]
     self.assertEqual(finished(same), [True] * 6)
     other = dataclasses.replace

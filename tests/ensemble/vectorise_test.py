@@ -39,7 +39,9 @@ def _vectorised(devices=4, random_start=False, **changes):
 def _arguments(vectorised, finished=None, head_start=0):
   """What `init` takes, for four runs."""
   table = toy.runs(4)
-  run = vectorised.place(vectorise.device_runs(table, np.arange(4)))
+  run = vectorised.place(
+    vectorise.device_runs(table, np.arange(4), slice(None))
+  )
   start = vectorised.place((table.start, np.full(4, head_start, np.int32)))
   rest = vectorised.place((toy.pretrained(), finished), run_axis=None)
   return run, *start, *rest
@@ -143,7 +145,11 @@ class InitTest(toy.TestCase):
     state = jax.device_get(
       vectorised.init(
         *vectorised.place(
-          (vectorise.device_runs(runs, np.arange(6)), start, head_start)
+          (
+            vectorise.device_runs(runs, np.arange(6), slice(None)),
+            start,
+            head_start,
+          )
         ),
         *vectorised.place((old, finished), run_axis=None),
       )
