@@ -25,8 +25,17 @@ def get_config() -> config_dict.ConfigDict:
   config.train.learning_rate = 1e-3
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
+  config.train.snapshots = (5, 20)
   config.map.num_runs = 12
   config.map.num_epochs = 30
   config.map.learning_rate = 1e-3
   config.map.evaluate_every = 5
+  config.control.seeds = (1,)
+  config.control.num_epochs = 40
+  config.control.learning_rate = 1e-3
+  config.control.auxiliary = 'embedded_agreement'
+  config.control.auxiliary_source = 'embedded:train=240,pool=20'
+  config.control.auxiliary_rate = 1e-3
+  config.localise.retrain.learning_rate = 1e-3
+  config.localise.probe.num_epochs = 60
   return config

@@ -1,41 +1,180 @@
-"""What every localisation technique returns, and where they register."""
+"""What techniques look at, what they return, and where they register."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+
+from memloc_jax.ensemble.train import Engine
+from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.models.interface import Model, Tree
+from memloc_jax.tasks.encode import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """One model's own parameters, loaded when they are needed.
+
+  Attributes:
+    name: unlike that of any other checkpoint of the study.
+    load: returns `blocks` (leaves [layer, ...]), `final` and `heads` as host
+      arrays.
+  """
+
+  name: str
+  load: Callable[[], Tree] = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """A model that was trained on noisy labels, and what to compare it with.
+
+  Attributes:
+    seed: of the model.
+    noisy: the model.
+    clean: its twin: the same seed, trained on the original labels.
+    frozen: the reference: trained on noisy labels with every block frozen for
+      the main objective.
+    memorised: `noisy` after the first epoch that fitted its labels.
+    snapshots: `noisy` after some epochs, by epoch from 1.
+    given: labels that `noisy` was trained on, int32 [n].
+    original: labels of the source, int32 [n].
+  """
+
+  seed: int
+  noisy: Checkpoint
+  clean: Checkpoint
+  frozen: Checkpoint
+  memorised: Checkpoint
+  snapshots: Mapping[int, Checkpoint]
+  given: np.ndarray
+  original: np.ndarray
+
+  @property
+  def mislabelled(self) -> np.ndarray:
+    """Whether an example's given label is not its original one, bool [n]."""
+    return self.given != self.original
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Subjects of one kind, one a seed.
+
+  Attributes:
+    name: 'main', or the layers that could learn in a control, as '1+2'.
+    model: the architecture.
+    embeddings: of all models; they are frozen.
+    pretrained: `blocks` and `final` before fine-tuning, host arrays.
+    examples: the training examples, n of them.
+    label_names: name of each class of the main task, whose head is called
+      'main'.
+    subjects: one a seed, at least one.
+    engine: trains rows, for techniques that train.
+  """
+
+  name: str
+  model: Model
+  embeddings: Tree
+  pretrained: Tree
+  examples: Encoded
+  label_names: tuple[str, ...]
+  subjects: tuple[Subject, ...]
+  engine: Engine | None
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerScores:
-  """Where in the network one technique finds the memory of one model.
+  """Where one technique finds the memory of a source's models.
 
   Attributes:
-    weights: one per layer, float64 [L]; more means more memorisation.
-    grid: heat map over windows, float64 [L, L], of techniques that edit
-      windows of layers; None for the others.
+    weights: one a seed and layer, float64 [seeds, L]; more means more
+      memorisation. NaN throughout for a seed without a usable answer.
+    grid: heat map over windows, float64 [seeds, L, L], of techniques that
+      edit windows of layers; None for the others.
   """
 
   weights: np.ndarray
   grid: np.ndarray | None = None
 
+  @property
+  def mean(self) -> np.ndarray:
+    """The seed-averaged profile, [L]."""
+    return self.weights.mean(0)
 
-# Technique name, as in the tables, to the function that turns what it
-# measured into scores. What is measured is the technique's own affair.
-TECHNIQUES: dict[str, Callable[..., LayerScores]] = {}
+  @property
+  def standard_error(self) -> np.ndarray:
+    """Of the mean over seeds, [L]; NaN for a single seed."""
+    seeds, layers = self.weights.shape
+    if seeds < 2:
+      return np.full(layers, np.nan)
+    return self.weights.std(0, ddof=1) / np.sqrt(seeds)
 
 
-def register(name: str) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class Findings:
+  """What a technique has to say about one source.
+
+  Attributes:
+    scores: by variant, the technique's default first; '' where there is only
+      one. Empty if the source lacks what the technique needs.
+    tables: rows of further tables by name, without technique and source.
+    notes: sentences that a reader of the numbers must know.
+  """
+
+  scores: Mapping[str, LayerScores]
+  tables: Mapping[str, list[dict[str, Any]]] = dataclasses.field(
+    default_factory=dict
+  )
+  notes: tuple[str, ...] = ()
+
+
+# Takes what is reported as done, from 0 to 1.
+Report = Callable[[float], None]
+Function = Callable[[Source, LocaliseConfig, Report], Findings]
+
+
+@dataclasses.dataclass(frozen=True)
+class Technique:
+  """A registered technique.
+
+  Attributes:
+    name: as in the tables.
+    run: the function.
+    baseline: whether it is a trivial one, which others must beat.
+    windowed: whether its profile comes from errors over windows of layers,
+      which narrows the range that M-CoG can take.
+    check: raises InputError for labels that it cannot work with, given which
+      examples are mislabelled, bool [n]; known before anything is trained.
+  """
+
+  name: str
+  run: Function
+  baseline: bool
+  windowed: bool
+  check: Callable[[LocaliseConfig, np.ndarray], None]
+
+
+TECHNIQUES: dict[str, Technique] = {}
+
+
+def register(
+  name: str,
+  *,
+  baseline: bool = False,
+  windowed: bool = False,
+  check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
+) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
   Raises:
     ValueError: the name is taken.
   """
 
-  def add(function: Callable[..., LayerScores]) -> Callable[..., LayerScores]:
+  def add(function: Function) -> Function:
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
-    TECHNIQUES[name] = function
+    TECHNIQUES[name] = Technique(name, function, baseline, windowed, check)
     return function
 
   return add

@@ -97,6 +97,7 @@ class Model(abc.ABC):
   """A model family at one size. Subclasses are frozen dataclasses."""
 
   num_layers: int
+  num_heads: int
   width: int
   vocab_size: int
   max_length: int
@@ -217,9 +218,15 @@ def apply_dropout(
 
 
 def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
-  """Applies the edit of `site` to `x`, if there is one."""
+  """Applies the edit of `site` to `x`, if there is one.
+
+  In place of an `Edit`, a direct call of `Model.block` may also give a
+  function of `x`, as to take note of it.
+  """
   if site not in edits:
     return x
+  if callable(edits[site]):
+    return edits[site](x)
   keep, value = edits[site]
   return x * keep + value
 
@@ -279,23 +286,15 @@ def apply_blocks(
   if unknown:
     raise ValueError(f'Unknown edit sites {sorted(unknown)}; see SITES.')
   if isinstance(blocks, list):
-    collected = []
-    begin = 0
+    collected, begin = [], 0
     for part in blocks:
-      count = num_blocks(part)
-      at = lambda x, begin=begin, count=count: x[begin : begin + count]
+      end = begin + num_blocks(part)
+      of_part = jax.tree.map(lambda x, b=begin, e=end: x[b:e], edits)
       h, states = apply_blocks(
-        model,
-        part,
-        h,
-        mask,
-        dropout,
-        jax.tree.map(at, edits),
-        first + begin,
-        collect,
+        model, part, h, mask, dropout, of_part, first + begin, collect
       )
       collected.append(states)
-      begin += count
+      begin = end
     return h, jnp.concatenate(collected) if collect else None
   unrolled = isinstance(blocks, tuple)
   count = num_blocks(blocks)

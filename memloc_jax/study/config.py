@@ -9,6 +9,8 @@ from ml_collections import config_dict
 
 from memloc_jax.ensemble import membership
 from memloc_jax.errors import InputError
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.tasks.dataset import DataConfig
 
 
@@ -21,10 +23,12 @@ class ModelConfig:
       'embedded': the small encoder of the embedded task, which is trained on
       the same generator's unlabelled sentences when first needed.
     sha256: what `model.safetensors` must have; '' does not check.
+    layers: of the embedded task's encoder; other sources have their own.
   """
 
   source: str = 'google-bert/bert-base-cased'
   sha256: str = ''
+  layers: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,8 @@ class TrainConfig:
     dropout: rate; negative takes the checkpoint's own.
     evaluate_every: epochs between evaluations on the training examples; 0
       evaluates once, after the last.
+    snapshots: epochs after which the noisy models' weights are kept too, for
+      layer rewinding and gradient accounting.
   """
 
   seeds: tuple[int, ...] = (1, 2, 3)
@@ -53,6 +59,7 @@ class TrainConfig:
   clip_norm: float = 1.0
   dropout: float = -1.0
   evaluate_every: int = 1
+  snapshots: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +89,56 @@ class MapConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SwapConfig:
-  """Layer swapping.
+class ControlConfig:
+  """Models in which only some layers could learn the noisy labels.
+
+  The main objective trains chosen layers, while an auxiliary one, with a head
+  and optimiser of its own, trains all of them (Dankers & Titov, 2024, section
+  3.2). A technique can be trusted as far as it finds the chosen layers.
 
   Attributes:
-    batch_size: examples in a batch; the residual streams of all windows are
-      held for them at once.
+    seeds: of models; the i-th uses the i-th noise draw, in turn. Empty leaves
+      the controls out.
+    pairs: layers, 1-based, that may learn; empty for the two lowest, the two
+      in the middle and the two highest.
+    spread: further pairs, not of neighbours.
+    graded_seeds: seeds of models in which every layer learns, at rates that
+      rise or fall geometrically from layer to layer by `grade`.
+    grade: ratio of neighbouring layers' rates.
+    num_epochs: passes over both tasks' examples.
+    learning_rate: of the main objective.
+    auxiliary: name of the auxiliary task.
+    auxiliary_source: of its rows, as in `task.source`.
+    auxiliary_limit: number of its examples; 0 for all.
+    auxiliary_rate: its learning rate.
   """
 
-  batch_size: int = 64
+  seeds: tuple[int, ...] = ()
+  pairs: tuple[tuple[int, ...], ...] = ()
+  spread: tuple[tuple[int, ...], ...] = ()
+  graded_seeds: tuple[int, ...] = ()
+  grade: float = 3.0
+  num_epochs: int = 50
+  learning_rate: float = 1e-5
+  auxiliary: str = 'rte'
+  auxiliary_source: str = 'hub:'
+  auxiliary_limit: int = 0
+  auxiliary_rate: float = 5e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class QuirksConfig:
+  """What the released code of the paper does and this project does not.
+
+  Attributes:
+    clip_frozen: the gradient norm to clip by includes frozen parameters,
+      embeddings too. It needs a whole backward pass for every run.
+    probing_mcog: probing's seed-averaged M-CoG takes its numerator from the
+      last seed alone.
+  """
+
+  clip_frozen: bool = False
+  probing_mcog: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +168,9 @@ class StudyConfig:
   model: ModelConfig = ModelConfig()
   train: TrainConfig = TrainConfig()
   map: MapConfig = MapConfig()
-  swap: SwapConfig = SwapConfig()
+  control: ControlConfig = ControlConfig()
+  localise: LocaliseConfig = LocaliseConfig()
+  paper_quirks: QuirksConfig = QuirksConfig()
   engine: EngineConfig = EngineConfig()
 
 
@@ -174,7 +224,22 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
     ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
     ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
     ('map.seed', 0 <= map_.seed < 2**20, 'from 0 to 2**20 - 1'),
-    ('swap.batch_size', study.swap.batch_size >= 1, 'at least 1'),
+    ('model.layers', study.model.layers >= 1, 'at least 1'),
+    (
+      'train.snapshots',
+      all(1 <= e <= train.num_epochs for e in train.snapshots),
+      'epochs from 1 to train.num_epochs',
+    ),
+    ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
+    (
+      'localise.techniques',
+      set(study.localise.techniques) <= set(TECHNIQUES),
+      f'some of {", ".join(TECHNIQUES)}',
+    ),
+    ('control.grade', study.control.grade > 0, 'above 0'),
+    ('control.num_epochs', study.control.num_epochs >= 1, 'at least 1'),
+    ('control.learning_rate', study.control.learning_rate > 0, 'above 0'),
+    ('control.auxiliary_rate', study.control.auxiliary_rate >= 0, 'at least 0'),
     ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
     ('engine.segment_steps', study.engine.segment_steps >= 1, 'at least 1'),
     (

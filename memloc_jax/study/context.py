@@ -8,14 +8,19 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.program import Objective, Program, make_table
-from memloc_jax.ensemble.store import RowStore
+from memloc_jax.ensemble.program import (
+  Objective,
+  Program,
+  RunTable,
+  make_table,
+)
+from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import pretrain
+from memloc_jax.study import control, pretrain
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -41,7 +46,7 @@ class Study:
     """The encoder's folder, checked against the expected hash."""
     config = self.config.model
     if config.source == 'embedded':
-      return pretrain.encoder(self.cache, self.progress)
+      return pretrain.encoder(self.cache, self.progress, config.layers)
     folder = checkpoint.resolve(config.source)
     if config.sha256:
       weights = folder / 'model.safetensors'
@@ -109,7 +114,7 @@ class Study:
   @functools.cached_property
   def tables(self) -> dict[str, Table]:
     """The tables of runs that the configuration asks for, by name."""
-    tables = [self._main_table(), self._map_table()]
+    tables = [self._main_table(), self._map_table(), control.table(self)]
     return {table.name: table for table in tables if table is not None}
 
   @functools.cached_property
@@ -119,41 +124,66 @@ class Study:
       name: self.engine.hashes(table) for name, table in self.tables.items()
     }
 
-  def weights(self, table: str, row: int) -> Tree:
-    """A kept run's parameters: blocks, final and heads, host arrays."""
-    head = jax.eval_shape(
-      lambda: self.model.init_head(
-        jax.random.key(0), len(self.data.label_names)
+  def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
+    """A kept run's parameters: blocks, final and heads, host arrays.
+
+    Raises:
+      InputError: what is kept is of another architecture.
+    """
+    key = jax.random.key(0)
+    heads = {
+      objective.name: jax.eval_shape(
+        lambda n=objective.num_outputs: self.model.init_head(key, n)
       )
-    )
+      for objective in self.tables[table].program.objectives
+    }
     like = {
       'blocks': self.pretrained['blocks'],
       'final': self.pretrained['final'],
-      'heads': {'main': head},
+      'heads': heads,
     }
-    return self.store.read_weights(table, row, like)
+    try:
+      return self.store.read_weights(table, row, like, moment)
+    except (ValueError, KeyError) as error:
+      raise InputError(
+        f'The weights kept of run {row} of table {table} do not fit the model '
+        f'{self.config.model.source}: they are of another architecture.'
+      ) from error
 
   def _main_table(self) -> Table | None:
-    """Per seed, a run on the noisy labels, then one on the original ones."""
+    """Per seed, a run on noisy labels and one on original ones; a reference."""
     config = self.config.train
     seeds = np.array(config.seeds, np.int64)
     if not len(seeds):
       return None
     sets = (self.noisy_set, 0) if self.noisy_set else (0,)
-    member = np.ones((len(seeds) * len(sets), len(self.data.train)), bool)
+    purpose = np.repeat(['noisy' if s else 'clean' for s in sets], len(seeds))
+    seed = np.tile(seeds, len(sets))
+    label_set = np.repeat(sets, len(seeds))
+    if self.noisy_set:
+      # The reference whose blocks the task never trained.
+      purpose = np.append(purpose, 'frozen')
+      seed = np.append(seed, seeds[0])
+      label_set = np.append(label_set, self.noisy_set)
     runs = make_table(
-      member,
+      np.ones((len(seed), len(self.data.train)), bool),
       num_layers=self.model.num_layers,
-      seed=np.tile(seeds, len(sets)),
-      purpose=np.repeat(
-        ['noisy' if s else 'clean' for s in sets], len(seeds)
-      ).tolist(),
+      seed=seed,
+      purpose=purpose.tolist(),
       learning_rate=config.learning_rate,
-      label_set=np.repeat(sets, len(seeds)),
+      label_set=label_set,
       weight_decay=config.weight_decay,
-      dropout=self._dropout,
+      dropout=self.dropout,
     )
-    return self._table('main', config.num_epochs, config.evaluate_every, runs)
+    runs.layer_rates[purpose == 'frozen'] = 0
+    return self.table(
+      'main',
+      config.num_epochs,
+      config.evaluate_every,
+      runs,
+      trace=purpose == 'noisy',
+      snapshots=config.snapshots,
+    )
 
   def _map_table(self) -> Table | None:
     """Runs on random subsets."""
@@ -170,42 +200,71 @@ class Study:
       learning_rate=config.learning_rate,
       label_set=self.noisy_set,
       weight_decay=self.config.train.weight_decay,
-      dropout=self._dropout,
+      dropout=self.dropout,
     )
     fit = config.fit_accuracy if config.fit_accuracy <= 1 else None
-    return self._table(
+    return self.table(
       'map', config.num_epochs, config.evaluate_every, runs, fit
     )
 
   @property
-  def _dropout(self) -> float:
+  def dropout(self) -> float:
+    """Rate of all runs."""
     rate = self.config.train.dropout
     return self.model.dropout_rate if rate < 0 else rate
 
-  def _table(
-    self, name, num_epochs, evaluate_every, runs, fit_accuracy=None
+  def table(
+    self,
+    name: str,
+    num_epochs: int,
+    evaluate_every: int,
+    runs: RunTable,
+    fit_accuracy: float | None = None,
+    trace: np.ndarray | None = None,
+    snapshots: tuple[int, ...] = (),
+    auxiliary: tuple[Objective, Examples] | None = None,
   ) -> Table:
-    config = self.config.train
-    data = self.data
+    """A table of runs on this study's data.
+
+    Args:
+      name: of the table; the weights of map runs are not kept.
+      num_epochs: passes over the examples.
+      evaluate_every: epochs between evaluations.
+      runs: the rows.
+      fit_accuracy: at which a run stops, or None.
+      trace: runs of which weights on the way are kept.
+      snapshots: epochs after which.
+      auxiliary: a second objective and its examples.
+    """
+    config, data = self.config.train, self.data
+    objectives = (Objective('main', len(data.label_names)),)
+    corpora = (examples(data.train, data.labels),)
+    if auxiliary is not None:
+      objectives += (auxiliary[0],)
+      corpora += (auxiliary[1],)
     return Table(
       name=name,
       program=Program(
-        objectives=(Objective('main', len(data.label_names)),),
+        objectives=objectives,
         num_epochs=num_epochs,
         batch_size=config.batch_size,
         warmup=config.warmup,
         clip_norm=config.clip_norm,
-        dropout=self._dropout > 0,
+        clip_frozen=self.config.paper_quirks.clip_frozen,
+        dropout=self.dropout > 0,
         evaluate_every=evaluate_every,
         fit_accuracy=fit_accuracy,
       ),
       runs=runs,
-      examples=(_examples(data.train, data.labels),),
-      validation=_examples(data.validation, data.validation_labels[None]),
-      keep=np.full(len(runs), name == 'main'),
+      examples=corpora,
+      validation=examples(data.validation, data.validation_labels[None]),
+      keep=np.full(len(runs), name != 'map'),
       seed=self.config.task.seed,
+      trace=trace,
+      snapshots=snapshots,
     )
 
 
-def _examples(encoded: Encoded, labels: np.ndarray) -> Examples:
+def examples(encoded: Encoded, labels: np.ndarray) -> Examples:
+  """Encoded texts with their label sets [sets, n], as tables take them."""
   return Examples(encoded.ids, encoded.length, labels, encoded.buckets)

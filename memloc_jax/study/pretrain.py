@@ -22,7 +22,7 @@ from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import embedded, encode
 
 # Size and training of the encoder; small enough for two CPU cores.
-_LAYERS, _WIDTH, _HEADS, _HIDDEN = 4, 64, 4, 128
+_WIDTH, _HEADS, _HIDDEN = 64, 4, 128
 _LONGEST = 32
 # Wider than BERT's 0.02: a width of 64 needs it to learn in seconds.
 _SCALE = 0.05
@@ -31,12 +31,15 @@ _SENTENCES, _EPOCHS, _BATCH, _RATE, _SEED = 4000, 4, 32, 2e-3, 0
 _VERSION = 1
 
 
-def encoder(cache: pathlib.Path, progress: Progress) -> pathlib.Path:
+def encoder(
+  cache: pathlib.Path, progress: Progress, layers: int = 4
+) -> pathlib.Path:
   """The encoder's folder, trained first if the cache does not have it.
 
   Args:
     cache: folder of caches.
     progress: to report to.
+    layers: of the encoder.
 
   Returns:
     A folder with config.json, model.safetensors and the tokenizer.
@@ -45,7 +48,7 @@ def encoder(cache: pathlib.Path, progress: Progress) -> pathlib.Path:
   vocabulary = embedded.vocabulary()
   settings = (
     _VERSION,
-    _LAYERS,
+    layers,
     _WIDTH,
     _HEADS,
     _HIDDEN,
@@ -63,11 +66,11 @@ def encoder(cache: pathlib.Path, progress: Progress) -> pathlib.Path:
   if not folder.is_dir():
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-      _train(pathlib.Path(scratch), folder, sentences, progress)
+      _train(pathlib.Path(scratch), folder, sentences, layers, progress)
   return folder
 
 
-def _train(scratch, folder, sentences, progress: Progress) -> None:
+def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
   """Trains the encoder and exports it to `folder`."""
   tokenizer = scratch / 'tokenizer'
   embedded.write_tokenizer(tokenizer)
@@ -75,7 +78,7 @@ def _train(scratch, folder, sentences, progress: Progress) -> None:
   encoded = tokens.pack(0, len(sentences), (int(tokens.length.max()),))
   vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
   model = Bert(
-    num_layers=_LAYERS,
+    num_layers=layers,
     width=_WIDTH,
     num_heads=_HEADS,
     hidden=_HIDDEN,
@@ -114,7 +117,7 @@ def _train(scratch, folder, sentences, progress: Progress) -> None:
       ),
       runs=make_table(
         np.ones((1, len(sentences)), bool),
-        num_layers=_LAYERS,
+        num_layers=layers,
         seed=np.array([_SEED]),
         purpose=['encoder'],
         learning_rate=_RATE,

@@ -24,19 +24,24 @@ class Stage:
     needs: stages that must be finished before.
     writes: files in the workdir without which it is not finished.
     run: does the work.
+    check: refuses, before any work, what `run` could not do.
   """
 
   name: str
   needs: tuple[str, ...]
   writes: tuple[str, ...]
   run: Callable[[Study], None]
+  check: Callable[[Study], None]
 
 
 STAGES: dict[str, Stage] = {}
 
 
 def stage(
-  name: str, needs: Iterable[str] = (), writes: Iterable[str] = ()
+  name: str,
+  needs: Iterable[str] = (),
+  writes: Iterable[str] = (),
+  check: Callable[[Study], None] = lambda study: None,
 ) -> Callable:
   """Registers the decorated function of a `Study` as a stage.
 
@@ -47,7 +52,7 @@ def stage(
   def register(function: Callable[[Study], None]):
     if name in STAGES:
       raise ValueError(f'There is already a stage {name!r}.')
-    STAGES[name] = Stage(name, tuple(needs), tuple(writes), function)
+    STAGES[name] = Stage(name, tuple(needs), tuple(writes), function, check)
     return function
 
   return register
@@ -80,6 +85,8 @@ def run_study(
     with study.progress.stage('check'):
       for table in study.tables.values():
         study.engine.check(table)
+      for each in STAGES.values():
+        each.check(study)
     folder.claim(config)
     if folder.read_json('manifest.json') is None:
       _record_cost(study, 'check', began)

@@ -4,6 +4,7 @@ config.json      the configuration that the folder belongs to
 manifest.json    configuration, versions, device, cost of each stage
 *.parquet        tables
 arrays/          run x example arrays
+parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
 stages/          one mark a finished stage
 figures/, report.html
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,21 @@ class Workdir:
     """Reads one; None if it is not there."""
     path = self.path / f'{name}.parquet'
     return pd.read_parquet(path) if path.exists() else None
+
+  def clear_parts(self, technique: str) -> None:
+    """Removes what a technique wrote before."""
+    shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
+
+  def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
+    """Writes one technique's part of a table."""
+    self._replace(
+      f'parts/{technique}/{name}.parquet',
+      lambda path: table.to_parquet(path, index=False),
+    )
+
+  def read_part(self, technique: str, name: str) -> pd.DataFrame | None:
+    """Reads one; None if it is not there."""
+    return self.read_table(f'parts/{technique}/{name}')
 
   def write_array(self, name: str, array: np.ndarray) -> None:
     """Writes `arrays/<name>.npy`."""

@@ -127,10 +127,11 @@ def vocabulary() -> tuple[str, ...]:
   )
 
 
-def load(options: str) -> dict[str, Rows]:
+def load(options: str, task: str = 'embedded') -> dict[str, Rows]:
   """Returns the corpus that a source string asks for.
 
   Args:
+    task: 'embedded' or 'embedded_agreement'.
     options: '' or, separated by commas, any of `seed=1`, `train=480` and
       `pool=200` (the defaults).
 
@@ -146,6 +147,8 @@ def load(options: str) -> dict[str, Rows]:
         'and pool= with a whole number'
       )
     values[name] = int(value)
+  if task == 'embedded_agreement':
+    return agreement(**values)
   return corpus(**values)
 
 
@@ -229,6 +232,48 @@ def unlabelled(num: int, seed: int) -> tuple[str, ...]:
     text += f' so everyone felt {moods[0]} and {moods[1]}'
     sentences.append(text)
   return tuple(sentences)
+
+
+def agreement(seed: int, train: int, pool: int) -> dict[str, Rows]:
+  """Generates pairs of sentences that agree in attitude or do not.
+
+  The auxiliary task of control setups, as textual entailment is the paper's:
+  `the old sailor praised the ship` against `everyone felt glad and merry`.
+
+  Args:
+    seed: which pairs.
+    train: number of training examples.
+    pool: number of examples to evaluate on.
+
+  Returns:
+    'train' and 'pool'.
+
+  Raises:
+    InputError: if there are too few examples.
+  """
+  if train < 2 or pool < 2:
+    raise InputError(
+      f'embedded corpus of {train} training and {pool} other pairs: at least '
+      '2 of either are needed'
+    )
+  generator = _Generator(seed, stream=2)
+  splits = {}
+  for name, num in (('train', train), ('pool', pool)):
+    pairs, labels = [], []
+    for _ in range(num):
+      text, label = _sentence(generator, rare=None)
+      agree = generator.below(2)
+      moods = _MOODS[(label % 2) ^ (1 - agree)]
+      felt = [generator.choice(moods) for _ in range(2)]
+      pairs.append((text, f'everyone felt {felt[0]} and {felt[1]}'))
+      labels.append(agree)
+    splits[name] = Rows(
+      segments=tuple(pairs),
+      labels=np.asarray(labels, np.int32),
+      label_names=get_task('embedded_agreement').label_names,
+      ids=tuple(str(i) for i in range(num)),
+    )
+  return splits
 
 
 def _sentence(generator: _Generator, rare: str | None) -> tuple[str, int]:

@@ -184,6 +184,7 @@ _TASKS = {
       'topic',
       label_names=('sea_like', 'sea_dislike', 'farm_like', 'farm_dislike'),
     ),
+    Task('embedded_agreement', 'nlu', label_names=('differ', 'agree')),
   )
 }
 

@@ -43,13 +43,13 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
     raise InputError(
       f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
     )
-  if (kind == 'embedded') != (task.name == 'embedded'):
+  if (kind == 'embedded') != task.name.startswith('embedded'):
     raise InputError(
       f'source {source!r} does not go with task {task.name!r}: the embedded '
       'task and the embedded source need each other'
     )
   if kind == 'embedded':
-    return embedded.load(location)
+    return embedded.load(location, task.name)
   if kind == 'files' and not location:
     raise InputError('source files: needs the path of a folder or file')
   tables = _READERS[kind](location, task)

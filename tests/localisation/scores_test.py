@@ -1,19 +1,33 @@
-"""The registry of techniques."""
+"""The registry of techniques, and what they return."""
 
 import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.localisation import scores, swapping
+from memloc_jax.localisation.all import TECHNIQUES
 
 
 class RegistryTest(absltest.TestCase):
-  def test_swapping_registered_itself(self):
-    self.assertIs(scores.TECHNIQUES['swapping'], swapping.swapping)
+  def test_techniques_register_themselves(self):
+    self.assertIs(TECHNIQUES['swapping'].run, swapping.swapping)
+    baselines = {name for name, each in TECHNIQUES.items() if each.baseline}
+    self.assertEqual(
+      baselines, {'difference_norm', 'pretrained_distance', 'constant'}
+    )
 
   def test_a_name_is_taken_once(self):
     with self.assertRaisesRegex(ValueError, 'swapping'):
-      scores.register('swapping')(lambda: scores.LayerScores(np.ones(1)))
-    self.assertIs(scores.TECHNIQUES['swapping'], swapping.swapping)
+      scores.register('swapping')(lambda *_: scores.Findings({}))
+    self.assertIs(TECHNIQUES['swapping'].run, swapping.swapping)
+
+
+class LayerScoresTest(absltest.TestCase):
+  def test_mean_and_its_error(self):
+    found = scores.LayerScores(np.array([[1.0, 2.0], [3.0, 2.0]]))
+    np.testing.assert_array_equal(found.mean, [2, 2])
+    np.testing.assert_allclose(found.standard_error, [1, 0])
+    single = scores.LayerScores(np.ones((1, 2)))
+    self.assertTrue(np.isnan(single.standard_error).all())
 
 
 if __name__ == '__main__':

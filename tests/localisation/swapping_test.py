@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.localisation import swapping, windows
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import hypotheses, swapping, windows
 from memloc_jax.models import bert, interface
 from memloc_jax.tasks import encode
 
@@ -40,7 +41,15 @@ def _noisy_and_clean(model, seed=0):
   return noisy.pop('embeddings'), noisy, jax.tree.map(draw, shapes['blocks'])
 
 
-_swap = jax.jit(swapping.swap_logits, static_argnames=('model', 'head'))
+_logits = jax.jit(swapping.swap_logits, static_argnames=('model', 'head'))
+
+
+def _swap(*arguments, head='main'):
+  """Logits of the unswapped model, and of all windows."""
+  logits = _logits(*arguments, head=head)
+  return logits[0], logits[1:]
+
+
 _forward = jax.jit(interface.forward, static_argnames=('model',))
 
 
@@ -119,7 +128,7 @@ class SwapLogitsTest(parameterized.TestCase):
     _, swapped = _swap(model, embeddings, noisy, clean, tokens)
     expected = _naive(model, embeddings, noisy, clean, tokens)
     chex.assert_trees_all_close(swapped, expected, atol=1e-5, rtol=0)
-    logits = _swap(model, embeddings, noisy, clean, tokens, 'other')
+    logits = _swap(model, embeddings, noisy, clean, tokens, head='other')
     chex.assert_shape(logits[1], (10, 5, 2))
 
   @parameterized.parameters((1, 2), (6, 62), (12, 376), (24, 2624))
@@ -129,7 +138,10 @@ class SwapLogitsTest(parameterized.TestCase):
     jax.block_until_ready(_swap(model, *trees, _tokens(batch=4)))
     jax.effects_barrier()
     self.assertEqual(model.passes, [4] * expected)
-    self.assertLen(swapping.schedule(num_layers).layer, expected)
+    self.assertLen(
+      hypotheses.schedule(num_layers, windows.all_windows(num_layers)).layer,
+      expected,
+    )
 
   def test_vmap_over_seeds_equals_each_seed(self):
     model, tokens = _model(4), _tokens()
@@ -206,7 +218,7 @@ class SwapPredictionsTest(parameterized.TestCase):
         progress=done.append,
       )
     self.assertEqual(swapping._predict._cache_size(), 3)
-    self.assertEqual(done.count(23), 3)
+    self.assertEqual(done.count(1.0), 3)
     self.assertGreater(len(done), 9)
 
   def test_empty_buckets_cost_nothing(self):
@@ -218,32 +230,52 @@ class SwapPredictionsTest(parameterized.TestCase):
     self.assertEqual(predictions.shape, (4, 6))
 
 
-class SwapAccuraciesTest(absltest.TestCase):
+class SomeWindowsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ([[1, 2]],),
+    ([[0, 3], [2, 2]],),
+    ([[3, 3], [0, 1], [0, 3]],),
+  )
+  def test_any_set_of_windows_equals_those_of_all(self, pairs):
+    model, tokens = _model(4), _tokens()
+    trees = _noisy_and_clean(model)
+    some = swapping.swap_logits(model, *trees, tokens, np.array(pairs))
+    unswapped, swapped = _swap(model, *trees, tokens)
+    every = windows.all_windows(4).tolist()
+    chosen = swapped[np.array([every.index(pair) for pair in pairs])]
+    expected = jnp.concatenate([unswapped[None], chosen])
+    chex.assert_trees_all_close(some, expected, atol=1e-5, rtol=0)
+
+  @parameterized.parameters(([[0, 4]],), ([[-1, 2]],), ([[3, 2]],))
+  def test_refuses_windows_out_of_range(self, pairs):
+    with self.assertRaisesRegex(InputError, 'the model has layers 1 to 4'):
+      hypotheses.schedule(4, np.array(pairs))
+
+
+class AccuraciesTest(absltest.TestCase):
   def test_counts_the_right_examples_and_labels(self):
     given = np.array([0, 1, 2, 0])
     original = np.array([0, 0, 2, 1])
-    noisy = np.array([False, True, False, True])
     predictions = np.array([given, original, [0, 1, 0, 1], [2, 2, 2, 2]])
-    result = swapping.swap_accuracies(predictions, given, original, noisy)
+    result = hypotheses.accuracies(predictions, given, original, [2])
     np.testing.assert_array_equal(result.noisy, [1, 0, 0.5, 0])
     np.testing.assert_array_equal(result.noisy_original, [0, 1, 0.5, 0])
     np.testing.assert_array_equal(result.clean, [1, 1, 0.5, 0.5])
+    np.testing.assert_array_equal(result.matched, [1, 1, 0, 1])
 
-  def test_no_noise_is_nan(self):
-    labels = np.array([0, 1])
-    result = swapping.swap_accuracies(
-      np.zeros((4, 2), int), labels, labels, np.zeros(2, bool)
-    )
+  def test_leaves_out_what_was_not_predicted(self):
+    predictions = np.array([[0, -1, 1], [1, -1, 1]])
+    labels = np.array([0, 0, 1])
+    result = hypotheses.accuracies(predictions, labels, labels)
+    np.testing.assert_array_equal(result.clean, [1, 0.5])
     self.assertTrue(np.isnan(result.noisy).all())
-    np.testing.assert_array_equal(result.clean, 0.5)
+    self.assertTrue(np.isnan(result.matched).all())
 
-  def test_scores_ignore_the_unswapped_model(self):
+  def test_errors_ignore_the_untouched_model(self):
     accuracies = np.random.default_rng(0).random(7)
-    scores = swapping.swapping(
-      swapping.SwapAccuracies(accuracies, accuracies, accuracies)
-    )
-    np.testing.assert_allclose(scores.grid, windows.heat_map(accuracies[1:]))
-    np.testing.assert_allclose(scores.weights, scores.grid.mean(axis=0))
+    layers, grid = hypotheses.error(accuracies)
+    np.testing.assert_allclose(grid, windows.heat_map(accuracies[1:]))
+    np.testing.assert_allclose(layers, grid.mean(axis=0))
 
 
 if __name__ == '__main__':

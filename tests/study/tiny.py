@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.report import stage as _  # noqa: F401  registers all stages
@@ -22,6 +23,11 @@ TABLES = (
   'layers',
   'mcog',
   'detection',
+  'correlations',
+  'centroids',
+  'events',
+  'heads',
+  'accounting',
 )
 
 
@@ -65,6 +71,14 @@ def config(encoder: pathlib.Path, folder: pathlib.Path, **changes):
   values.map.num_runs = 4
   values.map.num_epochs = 2
   values.map.learning_rate = 1e-3
+  values.train.snapshots = (1,)
+  # Ten noisy examples are too few for the splits of probing.
+  values.localise.techniques = tuple(t for t in TECHNIQUES if t != 'probing')
+  values.localise.retrain.num_epochs = 1
+  values.localise.ablation.variants = ('skip', 'mlp-mean')
+  values.control.num_epochs = 2
+  values.control.auxiliary = 'embedded_agreement'
+  values.control.auxiliary_source = 'embedded:train=24,pool=4'
   values.engine.unroll = 'never'
   for name, value in changes.items():
     group, field = name.split('__')

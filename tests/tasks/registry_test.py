@@ -14,7 +14,12 @@ _BINARY = 'trecv2 reutersv2 sst5v2 emotionv2 implicithatev2'
 
 class RegistryTest(parameterized.TestCase):
   def test_names(self):
-    expected = [*_PAPER.split(), *_BINARY.split(), 'embedded']
+    expected = [
+      *_PAPER.split(),
+      *_BINARY.split(),
+      'embedded',
+      'embedded_agreement',
+    ]
     self.assertCountEqual(registry.task_names(), expected)
 
   @parameterized.parameters(*registry.task_names())
@@ -24,7 +29,7 @@ class RegistryTest(parameterized.TestCase):
     self.assertIn(task.group, ('nlu', 'sentiment', 'hate', 'topic'))
     self.assertIn(task.pool, ('validation', 'test', None))
     self.assertEqual(task.binary, name.endswith('v2'))
-    self.assertEqual(task.hub is None, name == 'embedded')
+    self.assertEqual(task.hub is None, name.startswith('embedded'))
     # Where the names are not given, something else must bound the classes.
     self.assertEqual(task.label_names is None, task.top_labels > 0)
 

@@ -1,0 +1,280 @@
+"""Layer ablation: what is lost where blocks, their parts or heads are cut.
+
+An ablation that breaks the model loses noisy and clean labels alike, and
+examples that were classified by a narrow margin first; so the noisy examples
+are compared with clean ones of the same margin.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import (
+  gradients,
+  hypotheses,
+  representations,
+  scores,
+  windows,
+)
+from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Edit, Tree
+
+VARIANTS = (
+  'skip',
+  'attention-zero',
+  'attention-mean',
+  'mlp-zero',
+  'mlp-mean',
+)
+
+
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Logit of the label minus the largest other one, [n]."""
+  own = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+  others = logits.copy()
+  np.put_along_axis(others, labels[:, None], -np.inf, 1)
+  return own - others.max(1)
+
+
+def match(margin: np.ndarray, mislabelled: np.ndarray) -> np.ndarray:
+  """A clean partner of similar margin for every noisy example.
+
+  Noisy examples choose in order of falling margin, each the nearest clean
+  example that is left; no clean example is chosen twice.
+
+  Args:
+    margin: of all examples, [n].
+    mislabelled: bool [n], at most half of them True.
+
+  Returns:
+    Indices of the partners, one a noisy example in its order.
+  """
+  free = np.flatnonzero(~mislabelled)
+  noisy = np.flatnonzero(mislabelled)
+  partner = np.empty(len(noisy), np.int64)
+  for at in np.argsort(-margin[noisy], kind='stable'):
+    nearest = np.argmin(np.abs(margin[free] - margin[noisy[at]]))
+    partner[at] = free[nearest]
+    free = np.delete(free, nearest)
+  return partner
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _logits(model, embeddings, params, tokens):
+  tree = params | {'embeddings': embeddings}
+  return interface.forward(model, tree, tokens).logits
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _site_sums(model, embeddings, params, tokens, real):
+  """Sums of attention and MLP outputs over real tokens, two [L, width]."""
+  mask = interface.real_tokens(tokens)
+  counts = (mask & real[:, None])[:, :, None]
+  constants = jax.tree.map(jnp.asarray, model.constants())
+
+  def run(h, inputs):
+    block, of_layer = inputs
+    sums = {}
+
+    def note(site, x):
+      sums[site] = jnp.sum(jnp.where(counts, x, 0.0), axis=(0, 1))
+      return x
+
+    edits = {
+      site: functools.partial(note, site) for site in ('attention', 'mlp')
+    }
+    return model.block(block, of_layer, h, mask, None, edits), sums
+
+  h = model.embed(embeddings, tokens, None)
+  return lax.scan(run, h, (params['blocks'], constants))[1]
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'variant', 'pairs'))
+def _predict(model, variant, pairs, embeddings, params, means, tokens):
+  mask = interface.real_tokens(tokens)
+  constants = jax.tree.map(jnp.asarray, model.constants())
+  site, _, how = variant.partition('-')
+
+  def apply(treated, layer, h):
+    at = lambda tree: jax.tree.map(lambda x: x[layer], tree)
+    edits = {}
+    if site != 'skip':
+      keep = (1 - treated).astype(h.dtype).reshape(1, 1, 1)
+      value = jnp.zeros((1, 1, 1), h.dtype)
+      if how == 'mean':
+        value = (means[site][layer] * treated)[None, None]
+      edits = {site: Edit(keep, value)}
+    block = at(params['blocks'])
+    after = model.block(block, at(constants), h, mask, None, edits)
+    return jnp.where(treated == 1, h, after) if site == 'skip' else after
+
+  embedded = model.embed(embeddings, tokens, None)
+  logits = hypotheses.logits(
+    model, params, apply, embedded, tokens, np.array(pairs)
+  )
+  return jnp.argmax(logits, -1).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _predict_heads(model, embeddings, params, tokens):
+  """Predictions without each head, [1 + L * heads, batch]; none cut first."""
+  mask = interface.real_tokens(tokens)
+  constants = jax.tree.map(jnp.asarray, model.constants())
+  tree = params | {'embeddings': embeddings}
+  plain = interface.forward(model, tree, tokens, hidden='all')
+  streams = plain.hidden
+  layers = jnp.arange(model.num_layers)
+
+  def cut(carry, which):
+    layer, head = which
+    keep = (jnp.arange(model.num_heads) != head).astype(streams.dtype)
+    edit = Edit(keep[None, None, :, None], jnp.zeros((1, 1, 1, 1)))
+
+    def run(h, inputs):
+      block, of_layer, number = inputs
+      one = lambda edits: model.block(block, of_layer, h, mask, None, edits)
+      # What lies below the cut is known already.
+      return lax.switch(
+        jnp.sign(number - layer) + 1,
+        (lambda: h, lambda: one({'heads': edit}), lambda: one({})),
+      ), None
+
+    h, _ = lax.scan(run, streams[layer], (params['blocks'], constants, layers))
+    x = model.read_out(model.finish(params['final'], h), tokens)
+    return carry, model.head(params['heads']['main'], x, None)
+
+  every = jnp.stack(
+    [
+      jnp.repeat(layers, model.num_heads),
+      jnp.tile(jnp.arange(model.num_heads), model.num_layers),
+    ],
+    axis=1,
+  )
+  _, logits = lax.scan(cut, None, every)
+  everything = jnp.concatenate([plain.logits[None], logits])
+  return jnp.argmax(everything, -1).astype(jnp.int32)
+
+
+def _site_means(model, embeddings, params, examples, chosen, batch_size):
+  """Mean output over the real tokens of the chosen examples, by site."""
+  total, count = None, int(examples.length[chosen].sum())
+  for rows, real, tokens in representations.batches(
+    examples, chosen, batch_size
+  ):
+    sums = _site_sums(
+      model, embeddings, params, tokens, np.arange(len(rows)) < real
+    )
+    sums = jax.tree.map(np.asarray, sums)
+    total = sums if total is None else jax.tree.map(np.add, total, sums)
+  return jax.tree.map(lambda x: x / np.float32(count), total)
+
+
+def _all_logits(model, embeddings, params, examples, batch_size) -> np.ndarray:
+  everything = np.arange(len(examples))
+  result = None
+  for rows, real, tokens in representations.batches(
+    examples, everything, batch_size
+  ):
+    logits = np.asarray(_logits(model, embeddings, params, tokens))
+    if result is None:
+      result = np.empty((len(examples), logits.shape[1]), np.float32)
+    result[rows[:real]] = logits[:real]
+  return result
+
+
+def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+  """Refuses unknown variants and too few examples of either kind."""
+  for variant in config.ablation.variants:
+    if variant not in VARIANTS:
+      raise InputError(
+        f'--config.localise.ablation.variants: {variant!r} is not one of '
+        f'{", ".join(VARIANTS)}.'
+      )
+  gradients.groups(mislabelled, seed=0)
+
+
+@scores.register('ablation', windowed=True, check=check)
+def ablation(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Error on noisy labels beyond that on clean ones of the same margin.
+
+  One variant for each of `config.ablation.variants`. To bound the cost, only
+  the noisy examples, their partners and as many random clean ones are run.
+  """
+  model, batch_size = source.model, config.batch_size
+  pairs = windows.all_windows(model.num_layers)
+  static = tuple(map(tuple, pairs.tolist()))
+  found = {variant: ([], []) for variant in config.ablation.variants}
+  window_rows, head_rows = [], []
+  jobs = len(source.subjects) * (len(found) + config.ablation.heads)
+  done = 0
+  for subject in source.subjects:
+    noisy, drawn = gradients.groups(subject.mislabelled, subject.seed)
+    params = jax.device_put(_own(subject.noisy.load()))
+    embeddings = jax.device_put(source.embeddings)
+    logits = _all_logits(model, embeddings, params, source.examples, batch_size)
+    matched = match(margins(logits, subject.given), subject.mislabelled)
+    chosen = np.unique(np.concatenate([noisy, matched, drawn]))
+    means = _site_means(
+      model, embeddings, params, source.examples, chosen, batch_size
+    )
+    measure = lambda program, subject=subject, chosen=chosen, matched=matched: (
+      hypotheses.accuracies(
+        hypotheses.predict(program, source.examples, chosen, batch_size),
+        subject.given,
+        subject.original,
+        matched,
+      )
+    )
+    for variant, (weights, grids) in found.items():
+      accuracies = measure(
+        functools.partial(
+          _predict, model, variant, static, embeddings, params, means
+        )
+      )
+      lost, grid = hypotheses.error(accuracies.noisy)
+      expected, _ = hypotheses.error(accuracies.matched)
+      weights.append(np.maximum(0, lost - expected))
+      grids.append(grid)
+      window_rows += hypotheses.rows(variant, subject.seed, pairs, accuracies)
+      done += 1
+      report(done / jobs)
+    if config.ablation.heads:
+      accuracies = measure(
+        functools.partial(_predict_heads, model, embeddings, params)
+      )
+      head_rows += _head_rows(model.num_heads, subject.seed, accuracies)
+      done += 1
+      report(done / jobs)
+  return scores.Findings(
+    {
+      variant: scores.LayerScores(np.stack(weights), np.stack(grids))
+      for variant, (weights, grids) in found.items()
+    },
+    {'windows': window_rows} | ({'heads': head_rows} if head_rows else {}),
+  )
+
+
+def _own(params: Tree) -> Tree:
+  return {key: params[key] for key in ('blocks', 'final', 'heads')}
+
+
+def _head_rows(num_heads: int, seed: int, found: hypotheses.Accuracies):
+  return [
+    {
+      'seed': seed,
+      'layer': 1 + at // num_heads,
+      'head': 1 + at % num_heads,
+      'noisy_accuracy': found.noisy[1 + at],
+      'noisy_original_accuracy': found.noisy_original[1 + at],
+      'clean_accuracy': found.clean[1 + at],
+      'matched_accuracy': found.matched[1 + at],
+    }
+    for at in range(len(found.noisy) - 1)
+  ]

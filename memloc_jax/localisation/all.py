@@ -1,0 +1,27 @@
+"""Every technique, registered by being imported."""
+
+from memloc_jax.localisation import (
+  ablation,
+  accounting,
+  baselines,
+  centroids,
+  gradients,
+  probing,
+  retraining,
+  rewinding,
+  swapping,
+)
+from memloc_jax.localisation.scores import TECHNIQUES
+
+__all__ = (
+  'TECHNIQUES',
+  'ablation',
+  'accounting',
+  'baselines',
+  'centroids',
+  'gradients',
+  'probing',
+  'retraining',
+  'rewinding',
+  'swapping',
+)

@@ -1,0 +1,67 @@
+"""Trivial baselines: what a technique must beat to be of any use."""
+
+import jax
+import numpy as np
+
+from memloc_jax.localisation import scores
+from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.models.interface import Tree
+
+
+def block_distance(first: Tree, second: Tree) -> np.ndarray:
+  """Euclidean distance between two models' parameters, block by block.
+
+  Args:
+    first: blocks, leaves [layer, ...].
+    second: the same of another model.
+
+  Returns:
+    float64 [L].
+  """
+  squares = jax.tree.map(
+    lambda x, y: (
+      np.square(np.subtract(x, y, dtype=np.float64)).reshape(len(x), -1).sum(1)
+    ),
+    first,
+    second,
+  )
+  return np.sqrt(sum(jax.tree.leaves(squares)))
+
+
+def _findings(rows: list[np.ndarray]) -> scores.Findings:
+  return scores.Findings({'': scores.LayerScores(np.stack(rows))})
+
+
+@scores.register('difference_norm', baseline=True)
+def difference_norm(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Distance between the noisy and the clean model."""
+  del config, report
+  return _findings(
+    [
+      block_distance(s.noisy.load()['blocks'], s.clean.load()['blocks'])
+      for s in source.subjects
+    ]
+  )
+
+
+@scores.register('pretrained_distance', baseline=True)
+def pretrained_distance(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Distance between the noisy model and the pretrained weights."""
+  del config, report
+  start = source.pretrained['blocks']
+  return _findings(
+    [block_distance(s.noisy.load()['blocks'], start) for s in source.subjects]
+  )
+
+
+@scores.register('constant', baseline=True)
+def constant(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """The same for every layer: a guess."""
+  del config, report
+  return _findings([np.ones(source.model.num_layers) for _ in source.subjects])

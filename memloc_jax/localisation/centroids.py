@@ -1,0 +1,187 @@
+"""Centroid analysis: where between two classes noisy examples lie, by layer.
+
+Section 4 of Dankers & Titov (2024). For a noisy example with original class B
+and given class A, t = 0 at the centroid of A's clean examples and t = 1 at
+that of B's. One forward pass gives all layers and all pairs of classes.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import events, representations, scores
+from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.models.interface import Tree
+
+SETUPS = ('noisy', 'clean_bottom', 'clean_top')
+_PERCENTILES = (12.5, 50, 87.5)
+
+
+def mixed_blocks(setup: str, noisy: Tree, clean: Tree) -> Tree:
+  """The noisy model's blocks, with its lower or upper half from the clean.
+
+  Args:
+    setup: 'noisy' for none, 'clean_bottom' or 'clean_top'.
+    noisy: blocks, leaves [layer, ...].
+    clean: the same of the clean model.
+  """
+  layers = len(jax.tree.leaves(noisy)[0])
+  from_clean = {
+    'noisy': np.zeros(layers, bool),
+    'clean_bottom': np.arange(layers) < layers // 2,
+    'clean_top': np.arange(layers) >= layers // 2,
+  }[setup]
+
+  def mix(x, y):
+    return np.where(from_clean.reshape(-1, *(1,) * (x.ndim - 1)), y, x)
+
+  return jax.tree.map(mix, noisy, clean)
+
+
+def positions(
+  states: np.ndarray, given: np.ndarray, original: np.ndarray, classes: int
+) -> dict[tuple[int, int], dict[str, np.ndarray]]:
+  """Coordinates between the centroids of every ordered pair of classes.
+
+  t(x) = (x - m_A) . (m_B - m_A) / |m_B - m_A|^2, from inner products with the
+  class centroids in float64.
+
+  Args:
+    states: [L + 1, n, width].
+    given: given labels, int [n].
+    original: original labels, int [n].
+    classes: number of them.
+
+  Returns:
+    (A, B) -> group -> t, [L + 1, members]: 'given', clean examples of A;
+    'original', clean ones of B; 'noisy', those moved from B to A.
+
+  Raises:
+    InputError: a class has no clean examples.
+  """
+  clean = given == original
+  counts = np.bincount(given[clean], minlength=classes)
+  if not counts.all():
+    raise InputError(
+      f'Class {int(np.argmin(counts))} has no clean examples, so it has no '
+      'centroid.'
+    )
+  one_hot = np.eye(classes)[given] * clean[:, None] / counts
+  inner, gram = [], []
+  for layer in states:
+    layer = layer.astype(np.float64)
+    centroids = one_hot.T @ layer
+    inner.append(layer @ centroids.T)
+    gram.append(centroids @ centroids.T)
+  inner, gram = np.stack(inner), np.stack(gram)
+  result = {}
+  for a in range(classes):
+    for b in range(classes):
+      if a == b:
+        continue
+      along = inner[:, :, b] - inner[:, :, a]
+      start = gram[:, a, b] - gram[:, a, a]
+      length = gram[:, a, a] + gram[:, b, b] - 2 * gram[:, a, b]
+      # Classes with the same centroid, as where all texts begin alike.
+      length = np.where(length > 0, length, np.nan)
+      t = (along - start[:, None]) / length[:, None]
+      result[a, b] = {
+        'given': t[:, clean & (given == a)],
+        'original': t[:, clean & (given == b)],
+        'noisy': t[:, (given == a) & (original == b)],
+      }
+  return result
+
+
+def pooled(
+  pairs: dict[tuple[int, int], dict[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+  """All pairs' coordinates together, each point counting once."""
+  names = next(iter(pairs.values()))
+  return {
+    name: np.concatenate([groups[name] for groups in pairs.values()], axis=1)
+    for name in names
+  }
+
+
+def _rows(
+  setup: str, seed: int, names: tuple[str, str], found: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+  rows = []
+  for group, t in found.items():
+    if not t.shape[1]:
+      continue
+    low, median, high = np.percentile(t, _PERCENTILES, axis=1)
+    rows += [
+      {
+        'setup': setup,
+        'seed': seed,
+        'given': names[0],
+        'original': names[1],
+        'layer': layer,
+        'group': group,
+        'count': t.shape[1],
+        'mean': t[layer].mean(),
+        'low': low[layer],
+        'median': median[layer],
+        'high': high[layer],
+      }
+      for layer in range(len(t))
+    ]
+  return rows
+
+
+@scores.register('centroids')
+def centroids(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Coordinates and events; no weights of layers."""
+  names, rows, found, notes = source.label_names, [], [], []
+  jobs = len(SETUPS) * len(source.subjects)
+  for number, subject in enumerate(source.subjects):
+    noisy, clean = subject.noisy.load(), subject.clean.load()
+    moved = subject.mislabelled
+    for label, name in enumerate(names):
+      touched = (subject.given == label) | (subject.original == label)
+      if not (touched & moved).any():
+        notes.append(f'Class {name!r} has no noisy examples.')
+    for step, setup in enumerate(SETUPS):
+      blocks = mixed_blocks(setup, noisy['blocks'], clean['blocks'])
+      states = representations.extract(
+        source.model,
+        source.embeddings,
+        noisy | {'blocks': blocks},
+        source.examples,
+        config.batch_size,
+      )
+      pairs = positions(states, subject.given, subject.original, len(names))
+      for (a, b), groups in pairs.items():
+        rows += _rows(setup, subject.seed, (names[a], names[b]), groups)
+      together = pooled(pairs)
+      rows += _rows(setup, subject.seed, ('all', 'all'), together)
+      upper = np.percentile(together['given'], _PERCENTILES[-1], axis=1)
+      lower = np.percentile(together['original'], _PERCENTILES[0], axis=1)
+      happened = {
+        'crossing': float('nan'),
+        'initiation': events.initiation(upper, lower),
+      }
+      if together['noisy'].shape[1]:
+        happened['crossing'] = events.crossing(together['noisy'].mean(1))
+      found += [
+        {
+          'event': event,
+          'setup': setup,
+          'seed': subject.seed,
+          'layer': layer,
+          'occurred': not np.isnan(layer),
+        }
+        for event, layer in happened.items()
+      ]
+      report((number * len(SETUPS) + step + 1) / jobs)
+  return scores.Findings(
+    {},
+    {'centroids': rows, 'events': found},
+    tuple(dict.fromkeys(notes)),
+  )

@@ -1,0 +1,214 @@
+"""Forgetting gradients: which layers noisy and clean examples would change.
+
+Section 3.1 of Dankers & Titov (2024), after Maini et al. (2023). The mean
+gradient of the given label's logit over the noisy examples is compared with
+that over as many clean ones, block by block, relative to a reference model
+whose blocks were frozen while it was fitted to the same labels.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import representations, scores
+from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Tree
+from memloc_jax.tasks.encode import Encoded
+
+OBJECTIVES = ('logit', 'cross_entropy')
+
+# (norm, subtract the clean gradient, divide by the reference); the paper's
+# choice first, whose name is ''.
+_VARIANTS = tuple(itertools.product(('l1', 'l2'), (True, False), (True, False)))
+
+
+def variant_name(norm: str, subtract: bool, divide: bool) -> str:
+  """'' for the paper's choice, otherwise as in 'l2-subtract-divide'."""
+  if (norm, subtract, divide) == _VARIANTS[0]:
+    return ''
+  words = [norm, *['subtract'] * subtract, *['divide'] * divide]
+  return '-'.join(words)
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'objective'), donate_argnames='total'
+)
+def _add_gradient(
+  model, objective, embeddings, params, tokens, labels, real, total
+):
+  def summed(blocks):
+    tree = params | {'embeddings': embeddings, 'blocks': blocks}
+    logits = interface.forward(model, tree, tokens).logits
+    if objective == 'logit':
+      values = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    else:
+      values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(jnp.where(real, values, 0.0))
+
+  return jax.tree.map(jnp.add, total, jax.grad(summed)(params['blocks']))
+
+
+def mean_gradient(
+  model: interface.Model,
+  embeddings: Tree,
+  params: Tree,
+  examples: Encoded,
+  labels: np.ndarray,
+  chosen: np.ndarray,
+  objective: str,
+  batch_size: int,
+) -> Tree:
+  """Mean gradient over examples with respect to the blocks.
+
+  The mean is linear, so that the examples go through in batches and their
+  gradients are summed on the device. Evaluation mode.
+
+  Args:
+    model: the model.
+    embeddings: of the model.
+    params: blocks, final and heads.
+    examples: n of them.
+    labels: to differentiate for, int [n].
+    chosen: the group, int [m].
+    objective: 'logit' of the label, or 'cross_entropy'.
+    batch_size: most examples in a batch.
+
+  Returns:
+    A tree like `params['blocks']`, leaves [layer, ...], on the device.
+  """
+  own = {key: params[key] for key in ('blocks', 'final', 'heads')}
+  embeddings, own = jax.device_put((embeddings, own))
+  total = jax.tree.map(jnp.zeros_like, own['blocks'])
+  for rows, real, tokens in representations.batches(
+    examples, chosen, batch_size
+  ):
+    total = _add_gradient(
+      model,
+      objective,
+      embeddings,
+      own,
+      tokens,
+      labels[rows],
+      np.arange(len(rows)) < real,
+      total,
+    )
+  return _scale(total, 1 / len(chosen))
+
+
+@jax.jit
+def _scale(tree, factor):
+  return jax.tree.map(lambda x: x * factor, tree)
+
+
+@jax.jit
+def _norms(noisy, clean):
+  """L1 and L2 norms per layer, of the difference and of `noisy`, [2, 2, L]."""
+
+  def both(tree):
+    leaves = [x.reshape(len(x), -1) for x in jax.tree.leaves(tree)]
+    l1 = sum(jnp.abs(x).sum(1) for x in leaves)
+    l2 = jnp.sqrt(sum(jnp.square(x).sum(1) for x in leaves))
+    return jnp.stack([l1, l2])
+
+  difference = jax.tree.map(jnp.subtract, noisy, clean)
+  return jnp.stack([both(difference), both(noisy)], axis=1)
+
+
+def groups(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """All noisy examples, and as many clean ones drawn at random.
+
+  Raises:
+    InputError: there are no noisy examples, or fewer clean than noisy ones.
+  """
+  noisy, clean = np.flatnonzero(mislabelled), np.flatnonzero(~mislabelled)
+  if not 0 < len(noisy) <= len(clean):
+    raise InputError(
+      f'Gradients compare noisy examples with as many clean ones: there are '
+      f'{len(noisy)} noisy and {len(clean)} clean examples.'
+    )
+  drawn = np.random.default_rng(seed).permutation(clean)[: len(noisy)]
+  return noisy, np.sort(drawn)
+
+
+def group_gradients(
+  source: scores.Source,
+  checkpoint: scores.Checkpoint,
+  subject: scores.Subject,
+  objective: str,
+  batch_size: int,
+) -> tuple[Tree, Tree]:
+  """Mean gradients over a subject's noisy and clean group, on the device."""
+  params = checkpoint.load()
+  return tuple(
+    mean_gradient(
+      source.model,
+      source.embeddings,
+      params,
+      source.examples,
+      subject.given,
+      chosen,
+      objective,
+      batch_size,
+    )
+    for chosen in groups(subject.mislabelled, subject.seed)
+  )
+
+
+def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+  """Refuses an unknown objective and too few examples of either kind."""
+  objective = config.gradient.objective
+  if objective not in OBJECTIVES:
+    raise InputError(
+      f'--config.localise.gradient.objective={objective!r}: must be one of '
+      f'{", ".join(OBJECTIVES)}.'
+    )
+  groups(mislabelled, seed=0)
+
+
+@scores.register('gradients', check=check)
+def gradients(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Size of the gradients' difference, relative to the reference's.
+
+  Variants: L1 or L2 norm, with or without subtracting the clean gradient,
+  with or without dividing by the reference; '' is L1 with both.
+  """
+  objective = config.gradient.objective
+  found = {variant_name(*variant): [] for variant in _VARIANTS}
+  notes = []
+  for number, subject in enumerate(source.subjects):
+    measure = lambda checkpoint, subject=subject: np.asarray(
+      _norms(
+        *group_gradients(
+          source, checkpoint, subject, objective, config.batch_size
+        )
+      ),
+      np.float64,
+    )
+    size, reference = measure(subject.memorised), measure(subject.frozen)
+    for norm, subtract, divide in _VARIANTS:
+      at = (int(norm == 'l2'), int(not subtract))
+      ratio, base = size[at], reference[at]
+      if divide:
+        usable = np.broadcast_to((base > 0).all(), ratio.shape)
+        out = np.full_like(ratio, np.nan)
+        ratio = np.divide(ratio, base, out=out, where=usable)
+      if not ratio.sum() > 0:
+        ratio = np.full_like(ratio, np.nan)
+        notes.append(
+          f'Gradients, {source.name}, seed {subject.seed}: no gradient '
+          'reaches the blocks of the model or of its reference.'
+        )
+      found[variant_name(norm, subtract, divide)].append(ratio / ratio.sum())
+    report((number + 1) / len(source.subjects))
+  return scores.Findings(
+    {name: scores.LayerScores(np.stack(rows)) for name, rows in found.items()},
+    notes=tuple(dict.fromkeys(notes)),
+  )

@@ -1,0 +1,245 @@
+"""Windows of layers under an intervention, with all shared passes done once.
+
+A hypothesis is the noisy model with the blocks of one window treated in some
+way: replaced by another model's, left out, or with a part of them ablated.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import representations, windows
+from memloc_jax.models import interface
+from memloc_jax.tasks.encode import Encoded
+
+# (1 for the treated block and 0 for the plain one, layer, stream) -> stream.
+Apply = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Pass(NamedTuple):
+  """One application of a block to the batch, under one hypothesis.
+
+  Slot 0 holds the untouched model's residual stream, slot 1 + w that of the
+  w-th window; the slots after these are for windows that are on their way and
+  not among those asked for.
+
+  Attributes:
+    layer: 0-based.
+    treated: 1 for the treated block, 0 for the plain one.
+    source: slot of the stream before the block.
+    target: slot of the stream after it.
+  """
+
+  layer: np.ndarray
+  treated: np.ndarray
+  source: np.ndarray
+  target: np.ndarray
+
+
+def schedule(num_layers: int, pairs: np.ndarray) -> Pass:
+  """The order of block passes in which all windows share their prefixes.
+
+  At layer l, the windows that cover it agree for every last layer to come, so
+  there is one per first layer: it goes through the treated block. Then the
+  windows that have ended, and the untouched model, go through the plain block
+  in place. For all contiguous windows these are L + L (L + 1) / 2 +
+  (L - 1) L (L + 1) / 6 passes, 376 for 12 layers, in place of L for each
+  window, 936.
+
+  Args:
+    num_layers: L.
+    pairs: windows, first and last layer, 0-based and inclusive, [W, 2].
+
+  Returns:
+    int32 [passes] in each field.
+
+  Raises:
+    InputError: a window is not within the layers.
+  """
+  for first, last in pairs.tolist():
+    if not 0 <= first <= last < num_layers:
+      raise InputError(
+        f'window {first + 1} to {last + 1}: the model has layers 1 to '
+        f'{num_layers}'
+      )
+  slot = {tuple(pair): 1 + w for w, pair in enumerate(pairs.tolist())}
+  longest: dict[int, int] = {}
+  for first, last in slot:
+    longest[first] = max(last, longest.get(first, -1))
+  spare = {first: 1 + len(pairs) + i for i, first in enumerate(longest)}
+  passes, stream = [], {}
+  for layer in range(num_layers):
+    for first, last in longest.items():
+      if first <= layer <= last:
+        target = slot.get((first, layer), spare[first])
+        passes.append((layer, 1, stream.get(first, 0), target))
+        stream[first] = target
+    ended = [slot[pair] for pair in slot if pair[1] < layer]
+    passes += [(layer, 0, at, at) for at in [0, *ended]]
+  return Pass(*np.asarray(passes, np.int32).T)
+
+
+def logits(
+  model: interface.Model,
+  params: interface.Tree,
+  apply: Apply,
+  embedded: jax.Array,
+  tokens: interface.Tokens,
+  pairs: np.ndarray,
+  head: str = 'main',
+) -> jax.Array:
+  """Logits under every hypothesis; to be called inside `jit`.
+
+  The passes are scanned, so the program holds a single block whatever the
+  number of layers, and the device is kept busy by the size of the batch.
+
+  Args:
+    model: the model.
+    params: `final` and `heads` of the untouched model.
+    apply: runs one block, plain or treated.
+    embedded: the stream before the first block, [batch, length, width].
+    tokens: the batch. The streams of all hypotheses, [1 + windows, batch,
+      length, width], are held at once.
+    pairs: the windows, as `schedule` takes them.
+    head: which of the heads to use.
+
+  Returns:
+    [1 + windows, batch, classes], the untouched model first.
+  """
+  steps = schedule(model.num_layers, pairs)
+  num_slots = int(max(steps.target.max(), len(pairs))) + 1
+  streams = jnp.zeros((num_slots, *embedded.shape), embedded.dtype)
+
+  def run(streams, step):
+    h = apply(step.treated, step.layer, streams[step.source])
+    return streams.at[step.target].set(h), None
+
+  streams, _ = lax.scan(run, streams.at[0].set(embedded), steps)
+  finished = model.finish(params['final'], streams[: 1 + len(pairs)])
+  x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
+  parameters = params['heads'][head]
+  return jax.vmap(lambda x: model.head(parameters, x, None))(x)
+
+
+def predict(
+  program: Callable[[interface.Tokens], jax.Array],
+  examples: Encoded,
+  chosen: np.ndarray,
+  batch_size: int,
+  progress: Callable[[float], None] = lambda done: None,
+) -> np.ndarray:
+  """Predicted classes of chosen examples under every hypothesis.
+
+  Args:
+    program: tokens -> predictions, int32 [hypotheses, batch].
+    examples: all there are, n of them.
+    chosen: which to predict, int [m].
+    batch_size: most examples in a batch.
+    progress: called after each batch with the share that is done.
+
+  Returns:
+    int32 [hypotheses, n]; -1 for examples that were not chosen.
+  """
+  result, done = None, 0
+  for rows, real, tokens in representations.batches(
+    examples, chosen, batch_size
+  ):
+    predicted = np.asarray(program(tokens))
+    if result is None:
+      result = np.full((len(predicted), len(examples)), -1, np.int32)
+    result[:, rows[:real]] = predicted[:, :real]
+    done += real
+    progress(done / len(chosen))
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracies:
+  """Accuracy under each hypothesis, float64 [1 + windows].
+
+  Index 0 is the untouched model. NaN where there are no such examples.
+
+  Attributes:
+    noisy: given labels of noisy examples.
+    noisy_original: original labels of noisy examples.
+    clean: labels of clean examples.
+    matched: labels of clean examples chosen to match the noisy ones.
+  """
+
+  noisy: np.ndarray
+  noisy_original: np.ndarray
+  clean: np.ndarray
+  matched: np.ndarray
+
+
+def accuracies(
+  predictions: np.ndarray,
+  given: np.ndarray,
+  original: np.ndarray,
+  matched: np.ndarray | None = None,
+) -> Accuracies:
+  """Accuracies from predictions.
+
+  Args:
+    predictions: int [1 + windows, n]; -1 where there is none.
+    given: given labels, int [n].
+    original: original labels, int [n].
+    matched: indices of matched clean examples, or None.
+
+  Returns:
+    The accuracies under each hypothesis.
+  """
+  seen = predictions[0] >= 0
+  noisy = given != original
+
+  def accuracy(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    if not chosen.any():
+      return np.full(len(predictions), np.nan)
+    return (predictions[:, chosen] == labels[chosen]).mean(axis=1)
+
+  partners = np.zeros(len(given), bool)
+  partners[[] if matched is None else matched] = True
+  return Accuracies(
+    noisy=accuracy(given, noisy & seen),
+    noisy_original=accuracy(original, noisy & seen),
+    clean=accuracy(given, ~noisy & seen),
+    matched=accuracy(given, partners),
+  )
+
+
+def rows(
+  variant: str, seed: int, pairs: np.ndarray, found: Accuracies
+) -> list[dict[str, Any]]:
+  """Rows of the table `windows`, without the untouched model."""
+  return [
+    {
+      'variant': variant,
+      'seed': seed,
+      'first': first + 1,
+      'last': last + 1,
+      'noisy_accuracy': found.noisy[1 + w],
+      'noisy_original_accuracy': found.noisy_original[1 + w],
+      'clean_accuracy': found.clean[1 + w],
+      'matched_accuracy': found.matched[1 + w],
+    }
+    for w, (first, last) in enumerate(pairs.tolist())
+  ]
+
+
+def error(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Error per layer and heat map from accuracies under all windows.
+
+  Args:
+    accuracy: [1 + windows], in the order of `windows.all_windows`.
+
+  Returns:
+    [L] and [L, L].
+  """
+  grid = windows.heat_map(accuracy[1:])
+  return windows.layer_error(grid), grid

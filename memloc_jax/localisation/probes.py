@@ -1,0 +1,233 @@
+"""Many small probes at once: layers x seeds x targets in one program.
+
+A probe is a classifier on fixed vectors with two hidden layers. Probes of one
+seed share split, batches and dropout, so that what they read is gathered once
+for all targets.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from memloc_jax.localisation.settings import ProbeConfig
+
+
+class Split(NamedTuple):
+  """Indices of examples for each seed.
+
+  Attributes:
+    train: fixed batches of the training examples, int32 [seeds, batches,
+      batch]; -1 is padding.
+    validation: int32 [seeds, m].
+    test: int32 [seeds, k].
+  """
+
+  train: np.ndarray
+  validation: np.ndarray
+  test: np.ndarray
+
+
+class Targets(NamedTuple):
+  """What is to be predicted.
+
+  Attributes:
+    labels: int32 [targets, n].
+    class_weights: in the loss, float32 [targets, classes]; a class with
+      weight 0 is none of the target's and is never predicted.
+    positive: whether F1 is that of class 1, as for binary targets, instead
+      of the mean over classes, bool [targets].
+  """
+
+  labels: np.ndarray
+  class_weights: np.ndarray
+  positive: np.ndarray
+
+
+def split(num_examples: int, seeds: int, batch_size: int) -> Split:
+  """70 % training, 10 % validation and 20 % test after a seeded shuffle.
+
+  Args:
+    num_examples: n.
+    seeds: draws with the seeds 0, 1, 2, ...
+    batch_size: examples in a batch.
+
+  Returns:
+    The split of every seed.
+  """
+  train, validation = int(0.7 * num_examples), int(0.1 * num_examples)
+  order = np.stack(
+    [np.random.default_rng(s).permutation(num_examples) for s in range(seeds)]
+  ).astype(np.int32)
+  batches = -(-train // batch_size)
+  padded = np.full((seeds, batches * batch_size), -1, np.int32)
+  padded[:, :train] = order[:, :train]
+  return Split(
+    padded.reshape(seeds, batches, batch_size),
+    order[:, train : train + validation],
+    order[:, train + validation :],
+  )
+
+
+def init(key: jax.Array, width: int, hidden: int, outputs: int):
+  """Weights and biases uniform in +-1/sqrt(inputs), as PyTorch draws them."""
+  sizes = (width, hidden, hidden, outputs)
+  params = []
+  for number, (rows, columns) in enumerate(zip(sizes, sizes[1:])):
+    weight_key, bias_key = jax.random.split(jax.random.fold_in(key, number))
+    draw = functools.partial(
+      jax.random.uniform, minval=-(rows**-0.5), maxval=rows**-0.5
+    )
+    params.append((draw(weight_key, (rows, columns)), draw(bias_key, columns)))
+  return params
+
+
+def apply(params, x: jax.Array) -> jax.Array:
+  """Scores of every class, [batch, outputs], from vectors [batch, width]."""
+  (w1, b1), (w2, b2), (w3, b3) = params
+  h = jax.nn.gelu(x @ w1 + b1[None], approximate=False)
+  h = jax.nn.gelu(h @ w2 + b2[None], approximate=False)
+  return h @ w3 + b3[None]
+
+
+def f1(
+  predicted: jax.Array, labels: jax.Array, classes: int, positive: jax.Array
+) -> jax.Array:
+  """F1 of class 1, or its mean over classes that occur among either, []."""
+  every = jnp.arange(classes)[None]
+  guessed, given = predicted[:, None] == every, labels[:, None] == every
+  hits = jnp.sum(guessed & given, axis=0)
+  counts = jnp.sum(guessed, axis=0) + jnp.sum(given, axis=0)
+  of_class = 2 * hits / jnp.maximum(counts, 1)
+  macro = jnp.sum(of_class) / jnp.maximum(jnp.sum(counts > 0), 1)
+  return jnp.where(positive, of_class[1], macro)
+
+
+def train_one(
+  config: ProbeConfig,
+  vectors: jax.Array,
+  seed: jax.Array,
+  split: Split,
+  targets: Targets,
+) -> tuple[jax.Array, jax.Array]:
+  """Trains one probe.
+
+  Args:
+    config: static.
+    vectors: [n, width].
+    seed: of the weights, the order of batches and dropout, [].
+    split: of the seed, without the axis of seeds.
+    targets: one, without the axis of targets.
+
+  Returns:
+    Predicted classes of the test examples, int32 [k], and the selected epoch
+    from 1, [].
+  """
+  num_examples, width = vectors.shape
+  classes = targets.class_weights.shape[0]
+  key = jax.random.key(seed)
+  usable = targets.class_weights > 0
+  rule = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+  batches = split.train.shape[0]
+
+  def predict(params, indices):
+    scores = apply(params, vectors[indices])
+    return jnp.argmax(jnp.where(usable[None], scores, -jnp.inf), axis=1)
+
+  def loss(params, x, labels, real):
+    scores = jnp.where(usable[None], apply(params, x), -1e9)
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+    weights = jnp.where(real, targets.class_weights[labels], 0.0)
+    return jnp.sum(weights * losses) / jnp.maximum(jnp.sum(weights), 1e-9)
+
+  def step(carry, inputs):
+    params, state = carry
+    indices, key = inputs
+    safe = jnp.maximum(indices, 0)
+    x = vectors[safe]
+    keep = jax.random.bernoulli(key, 1 - config.dropout, x.shape)
+    x = jnp.where(keep, x / (1 - config.dropout), 0.0)
+    gradient = jax.grad(loss)(params, x, targets.labels[safe], indices >= 0)
+    updates, state = rule.update(gradient, state, params)
+    return (optax.apply_updates(params, updates), state), None
+
+  def epoch(carry, number):
+    params, state, best = carry
+    order_key, drop_key = jax.random.split(jax.random.fold_in(key, number))
+    order = jax.random.permutation(order_key, batches)
+    keys = jax.random.split(drop_key, batches)
+    (params, state), _ = lax.scan(
+      step, (params, state), (split.train[order], keys)
+    )
+
+    def select(best):
+      found = f1(
+        predict(params, split.validation),
+        targets.labels[split.validation],
+        classes,
+        targets.positive,
+      )
+      better = found > best[0]
+      take = lambda new, old: jnp.where(better, new, old)
+      return jax.tree.map(take, (found, number, params), best)
+
+    best = lax.cond(
+      number >= config.first_epoch, select, lambda best: best, best
+    )
+    return (params, state, best), None
+
+  params = init(jax.random.fold_in(key, 0), width, config.hidden, classes)
+  best = (jnp.zeros(()), jnp.zeros((), jnp.int32), params)
+  numbers = 1 + jnp.arange(config.num_epochs, dtype=jnp.int32)
+  (params, _, best), _ = lax.scan(
+    epoch, (params, rule.init(params), best), numbers
+  )
+  score, number, chosen = best
+  never = score == 0
+  chosen = jax.tree.map(lambda a, b: jnp.where(never, a, b), params, chosen)
+  number = jnp.where(never, config.num_epochs, number)
+  return predict(chosen, split.test), number
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _train_all(config, vectors, seeds, split, targets):
+  one = functools.partial(train_one, config)
+  of_targets = jax.vmap(one, in_axes=(None, None, None, 0))
+  of_seeds = jax.vmap(of_targets, in_axes=(None, 0, 0, None))
+  return jax.vmap(of_seeds, in_axes=(0, None, None, None))(
+    vectors, seeds, split, targets
+  )
+
+
+def train(
+  config: ProbeConfig,
+  vectors: np.ndarray,
+  split: Split,
+  targets: Targets,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Trains a probe for every layer, seed and target.
+
+  Args:
+    config: settings; at most `config.layers` layers are on the device at
+      once.
+    vectors: float32 [layers, n, width], on the host.
+    split: of all seeds.
+    targets: all.
+
+  Returns:
+    Predicted classes of the test examples, int32 [layers, seeds, targets, k],
+    and the selected epochs, int32 [layers, seeds, targets].
+  """
+  seeds = np.arange(len(split.test), dtype=np.uint32)
+  parts = []
+  for first in range(0, len(vectors), config.layers):
+    part = vectors[first : first + config.layers]
+    parts.append(
+      jax.device_get(_train_all(config, part, seeds, split, targets))
+    )
+  predicted, epochs = zip(*parts)
+  return np.concatenate(predicted), np.concatenate(epochs)

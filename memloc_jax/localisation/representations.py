@@ -1,0 +1,81 @@
+"""Hidden states of all examples at every layer, out of one forward pass."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from memloc_jax.models import interface
+from memloc_jax.tasks.encode import Encoded
+
+
+def batches(
+  examples: Encoded, chosen: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, int, interface.Tokens]]:
+  """Cuts examples into batches of equal shape within each length bucket.
+
+  Args:
+    examples: all there are.
+    chosen: indices of those to visit, int [m].
+    batch_size: most examples in a batch.
+
+  Yields:
+    Indices of the batch, how many of its rows are real (the others repeat
+    the first ones), and the tokens, padded to the bucket's length.
+  """
+  bucket = examples.bucket()[chosen]
+  for index, padded_length in enumerate(examples.buckets):
+    members = chosen[bucket == index]
+    if not members.size:
+      continue
+    size = -(-members.size // -(-members.size // batch_size))
+    for start in range(0, members.size, size):
+      part = members[start : start + size]
+      rows = np.resize(part, size)
+      tokens = interface.Tokens(
+        examples.ids[rows, :padded_length], examples.length[rows]
+      )
+      yield rows, part.size, tokens
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _states(model, params, tokens):
+  return interface.forward(model, params, tokens, hidden='read_out').hidden
+
+
+def extract(
+  model: interface.Model,
+  embeddings: interface.Tree,
+  params: interface.Tree,
+  examples: Encoded,
+  batch_size: int,
+  progress: Callable[[float], None] = lambda done: None,
+) -> np.ndarray:
+  """Hidden states at the read-out position, batch by batch.
+
+  The result is the only copy on the host; the device holds one batch.
+
+  Args:
+    model: the model.
+    embeddings: of the model.
+    params: `blocks`, `final` and `heads`, host or device arrays.
+    examples: n of them.
+    batch_size: most examples in a batch.
+    progress: called after each batch with the share that is done.
+
+  Returns:
+    float32 [L + 1, n, width]: index 0 is the embedding output, index l the
+    output of block l, the last one after the final norm where there is one.
+  """
+  params = jax.device_put(params | {'embeddings': embeddings})
+  shape = (model.num_layers + 1, len(examples), model.width)
+  result = np.empty(shape, np.float32)
+  everything = np.arange(len(examples))
+  done = 0
+  for rows, real, tokens in batches(examples, everything, batch_size):
+    states = np.asarray(_states(model, params, tokens))
+    result[:, rows[:real]] = states[:, :real]
+    done += real
+    progress(done / len(examples))
+  return result

@@ -1,0 +1,240 @@
+"""Layer retraining: windows that start over from pretrained weights.
+
+Section 3.1 of Dankers & Titov (2024). For every contiguous window of layers,
+the noisy model gets its pretrained blocks there and trains them, with the head
+and the final norm, on clean examples only; where it then loses its noisy
+labels, it held them. Every window is a run of the ensemble's engine. The
+windows that begin at one layer form one table: the blocks below it are run
+forward only, once a step for all of them.
+"""
+
+import numpy as np
+
+from memloc_jax.ensemble.program import (
+  PRETRAINED,
+  Objective,
+  Program,
+  RunTable,
+  make_table,
+)
+from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import scores, windows
+from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
+from memloc_jax.models.interface import Tree
+
+# In `RunTable.start`, the first of the table's finished runs.
+_NOISY = 2
+
+
+def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Which clean examples to retrain on and which to hold out.
+
+  As many are held out as there are noisy ones.
+
+  Args:
+    mislabelled: bool [n].
+    seed: of the draw.
+
+  Returns:
+    Indices for retraining and held-out indices.
+
+  Raises:
+    InputError: there are no noisy examples, or too few clean ones.
+  """
+  clean = np.flatnonzero(~mislabelled)
+  num_noisy = int(mislabelled.sum())
+  if not 0 < num_noisy < len(clean):
+    raise InputError(
+      f'Layer retraining holds out as many clean examples as there are noisy '
+      f'ones and trains on the others: {len(clean)} clean and {num_noisy} '
+      'noisy examples do not allow that.'
+    )
+  order = np.random.default_rng(seed).permutation(clean)
+  return order[num_noisy:], order[:num_noisy]
+
+
+def tables(
+  source: scores.Source,
+  subject: scores.Subject,
+  noisy: Tree,
+  config: RetrainConfig,
+  first_layers: list[int] | None = None,
+) -> list[Table]:
+  """The runs that retrain every window of one model.
+
+  Args:
+    source: what the subject belongs to.
+    subject: the noisy model.
+    noisy: its parameters.
+    config: settings.
+    first_layers: of the windows, 0-based; None for all.
+
+  Returns:
+    A table for each first layer, whose rows are the windows that begin there,
+    shortest first: together the order of `windows.all_windows`.
+  """
+  train, _ = split(subject.mislabelled, config.seed)
+  layers = source.model.num_layers
+  member = np.zeros(len(subject.given), bool)
+  member[train] = True
+  examples = Examples(
+    source.examples.ids,
+    source.examples.length,
+    subject.given[None],
+    source.examples.buckets,
+  )
+  finished = {
+    'blocks': noisy['blocks'],
+    'final': noisy['final'],
+    'heads': {'main': noisy['heads']['main']},
+  }
+  finished = (
+    (subject.noisy.name,),
+    _with_leading_axis(finished),
+  )
+  result = []
+  for first in range(layers) if first_layers is None else first_layers:
+    runs = _runs(member, first, layers, source.model.dropout_rate, config)
+    result.append(
+      Table(
+        name=f'retraining/{source.name}/{subject.seed}/{first + 1}',
+        program=Program(
+          objectives=(Objective('main', len(source.label_names)),),
+          num_epochs=config.num_epochs,
+          batch_size=config.batch_size,
+          dropout=source.model.dropout_rate > 0,
+          train_head=config.train_head,
+          evaluate_every=0,
+          layers=(first, layers),
+        ),
+        runs=runs,
+        examples=(examples,),
+        validation=None,
+        keep=np.zeros(len(runs), bool),
+        seed=config.seed,
+        finished=finished,
+      )
+    )
+  return result
+
+
+def _with_leading_axis(params: Tree) -> Tree:
+  if isinstance(params, dict):
+    return {key: _with_leading_axis(value) for key, value in params.items()}
+  return np.asarray(params)[None]
+
+
+def _runs(
+  member: np.ndarray,
+  first: int,
+  layers: int,
+  dropout: float,
+  config: RetrainConfig,
+) -> RunTable:
+  """One run a window that begins at `first`."""
+  count = layers - first
+  held = np.arange(layers)[None, :]
+  last = first + np.arange(count)[:, None]
+  window = (first <= held) & (held <= last)
+  base = make_table(
+    np.tile(member, (count, 1)),
+    num_layers=layers,
+    seed=np.full(count, config.seed),
+    purpose=['retrain'] * count,
+    learning_rate=config.learning_rate,
+    label_set=0,
+    dropout=dropout,
+  )
+  fields = {
+    'start': np.where(window, PRETRAINED, _NOISY).astype(np.int32),
+    'head_start': np.full(count, _NOISY, np.int32),
+    'layer_rates': window[:, None].astype(np.float32),
+  }
+  return RunTable(**(vars(base) | fields))
+
+
+def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
+  """A(w) = (a(w) - a(all)) / (1 - a(all)).
+
+  The error 1 - A is the window's error over that of retraining all layers; it
+  may exceed 1.
+
+  Args:
+    accuracy: on given labels of noisy examples, of each window in the order
+      of `windows.all_windows`, [..., windows].
+
+  Returns:
+    The same shape; NaN where retraining all layers leaves every noisy label
+    in place.
+  """
+  layers = windows.num_layers_of(accuracy.shape[-1])
+  everything = accuracy[..., layers - 1, None]
+  left = 1 - everything
+  out = np.full(accuracy.shape, np.nan)
+  usable = np.broadcast_to(left > 0, accuracy.shape)
+  return np.divide(accuracy - everything, left, out=out, where=usable)
+
+
+def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+  """Refuses too few examples of either kind."""
+  split(mislabelled, config.retrain.seed)
+
+
+@scores.register('retraining', windowed=True, check=check)
+def retraining(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Error after retraining, relative to that after retraining all layers."""
+  layers = source.model.num_layers
+  pairs = windows.all_windows(layers) + 1
+  normalised, rows, notes = [], [], []
+  for number, subject in enumerate(source.subjects):
+    _, held_out = split(subject.mislabelled, config.retrain.seed)
+    noisy = subject.noisy.load()
+    hits = {'given': [], 'original': []}
+    jobs = tables(source, subject, noisy, config.retrain)
+    for done, table in enumerate(jobs):
+      hashes = source.engine.train(table)
+      for row, hash in enumerate(hashes):
+        record = source.engine.store.read(table.name, row, hash)
+        predicted = record.logits.argmax(-1)
+        failed = not np.isfinite(record.logits).all()
+        for name, labels in (
+          ('given', subject.given),
+          ('original', subject.original),
+        ):
+          correct = (predicted == labels).astype(np.float64)
+          hits[name].append(correct * (np.nan if failed else 1))
+      report((number + (done + 1) / len(jobs)) / len(source.subjects))
+    given, original = np.stack(hits['given']), np.stack(hits['original'])
+    noisy_examples = subject.mislabelled
+    accuracy = given[:, noisy_examples].mean(1)
+    normalised.append(normalised_accuracy(accuracy))
+    if np.isnan(normalised[-1]).all():
+      notes.append(
+        f'Layer retraining, {source.name}, seed {subject.seed}: retraining '
+        'all layers left every noisy label in place, so there is no error to '
+        'compare with.'
+      )
+    measured = zip(
+      pairs.tolist(),
+      accuracy,
+      original[:, noisy_examples].mean(1),
+      given[:, held_out].mean(1),
+    )
+    rows += [
+      {
+        'variant': '',
+        'seed': subject.seed,
+        'first': first,
+        'last': last,
+        'noisy_accuracy': of_given,
+        'noisy_original_accuracy': of_original,
+        'clean_accuracy': of_clean,
+      }
+      for (first, last), of_given, of_original, of_clean in measured
+    ]
+  grid = windows.heat_map(np.stack(normalised))
+  found = scores.LayerScores(windows.layer_error(grid), grid)
+  return scores.Findings({'': found}, {'windows': rows}, tuple(notes))

@@ -1,0 +1,27 @@
+"""Layer rewinding: blocks of an earlier epoch inside the final model.
+
+Maini et al. (2023), "Can neural network memorization be localized?", section
+4.2, for windows of layers: where the noisy model loses its noisy labels when a
+window is set back to its state after some epoch, it learnt them there later.
+"""
+
+from memloc_jax.localisation import scores, swapping
+from memloc_jax.localisation.settings import LocaliseConfig
+
+
+@scores.register('rewinding', windowed=True)
+def rewinding(
+  source: scores.Source, config: LocaliseConfig, report: scores.Report
+) -> scores.Findings:
+  """Error on noisy labels with windows set back.
+
+  Variant 'epoch-0' sets back to the pretrained blocks; there is one more for
+  every epoch of which all subjects have a snapshot.
+  """
+  epochs = set.intersection(*(set(s.snapshots) for s in source.subjects))
+  others = {'epoch-0': lambda subject: source.pretrained['blocks']}
+  for epoch in sorted(epochs):
+    others[f'epoch-{epoch}'] = lambda subject, epoch=epoch: subject.snapshots[
+      epoch
+    ].load()['blocks']
+  return swapping.findings(source, config, others, report)

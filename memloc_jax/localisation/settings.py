@@ -1,0 +1,101 @@
+"""Settings of the localisation techniques."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+  """Layer retraining: windows start over and see clean examples only.
+
+  Attributes:
+    num_epochs: passes over the retraining examples.
+    learning_rate: peak rate.
+    batch_size: examples a step.
+    seed: of the held-out examples, the batches and dropout, for all windows
+      of all models.
+    train_head: whether head and final norm train too, as they do in the
+      released code.
+  """
+
+  num_epochs: int = 5
+  learning_rate: float = 3e-5
+  batch_size: int = 8
+  seed: int = 42
+  train_head: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientConfig:
+  """Forgetting gradients and gradient accounting.
+
+  Attributes:
+    objective: 'logit' differentiates the given label's logit, as published;
+      'cross_entropy' the loss that models are trained on.
+  """
+
+  objective: str = 'logit'
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+  """Probing.
+
+  Attributes:
+    seeds: probes per layer and target; they differ in split, initial weights
+      and order of batches.
+    num_epochs: passes over a probe's training examples.
+    first_epoch: first epoch (1-based) whose weights may be selected.
+    batch_size: examples a step.
+    learning_rate: constant rate.
+    weight_decay: of every parameter.
+    dropout: rate on the probe's input.
+    hidden: width of the two hidden layers.
+    labels: whether to probe the given and the original labels of the main
+      models too, not only which examples are noisy.
+    layers: most layers whose representations are on the device at once.
+  """
+
+  seeds: int = 5
+  num_epochs: int = 100
+  first_epoch: int = 27
+  batch_size: int = 32
+  learning_rate: float = 2e-4
+  weight_decay: float = 1e-5
+  dropout: float = 0.1
+  hidden: int = 128
+  labels: bool = True
+  layers: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class AblationConfig:
+  """Layer ablation.
+
+  Attributes:
+    variants: what is done to the blocks of a window: 'skip' leaves them out;
+      'attention-zero', 'attention-mean', 'mlp-zero' and 'mlp-mean' replace
+      an output by zero or by its mean over tokens.
+    heads: whether to ablate single attention heads too.
+  """
+
+  variants: tuple[str, ...] = ('skip', 'attention-mean', 'mlp-mean')
+  heads: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LocaliseConfig:
+  """Which techniques run, and how.
+
+  Attributes:
+    techniques: names; empty for all that there are.
+    batch_size: most examples on the device at once. It bounds the memory of
+      every technique: swapping and ablation hold the residual streams of all
+      windows for so many examples.
+  """
+
+  techniques: tuple[str, ...] = ()
+  batch_size: int = 64
+  retrain: RetrainConfig = RetrainConfig()
+  gradient: GradientConfig = GradientConfig()
+  probe: ProbeConfig = ProbeConfig()
+  ablation: AblationConfig = AblationConfig()

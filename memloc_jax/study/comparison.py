@@ -1,0 +1,205 @@
+"""Techniques against one another and against what was planted."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.study import control as control_lib
+from memloc_jax.study.context import Study
+
+_LEVEL = 0.95
+# Ties between layers are broken at random, with this seed.
+_TIE_SEED = 0
+
+
+def default_variants(layers: pd.DataFrame) -> dict[str, str]:
+  """The variant that each technique wrote first."""
+  first = layers.drop_duplicates('technique')
+  return dict(zip(first['technique'], first['variant']))
+
+
+def correlations(layers: pd.DataFrame, source: str) -> pd.DataFrame:
+  """Pearson correlations between techniques' default variants.
+
+  Args:
+    layers: rows of the table `layers` of one source.
+    source: its name.
+
+  Returns:
+    Rows of the table `correlations`: over (seed, layer) for 'layers', over
+    seeds for 'mcog'. Intervals are Fisher's, from seeds times layers as if
+    these were independent, so they are too narrow; missing for fewer than
+    four points.
+  """
+  chosen = pd.concat(
+    [
+      layers[(layers['technique'] == name) & (layers['variant'] == variant)]
+      for name, variant in default_variants(layers).items()
+      if not TECHNIQUES[name].baseline
+    ]
+  )
+  weights = chosen.pivot_table(
+    index=['seed', 'layer'], columns='technique', values='weight', sort=False
+  )
+  moment = weights.mul(weights.index.get_level_values('layer'), axis=0)
+  centres = moment.groupby('seed').sum() / weights.groupby('seed').sum()
+  rows = []
+  for quantity, values in (('layers', weights), ('mcog', centres)):
+    for a, b in itertools.combinations(values.columns, 2):
+      both = values[[a, b]].dropna()
+      rows.append(
+        {'quantity': quantity, 'source': source}
+        | {'technique_a': a, 'technique_b': b}
+        | _pearson(both[a].to_numpy(), both[b].to_numpy())
+      )
+  return pd.DataFrame(rows)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+  """Correlation with Fisher's interval; missing where it is undefined."""
+  none = {'pearson': np.nan, 'low': np.nan, 'high': np.nan}
+  if len(x) < 3 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
+    return none | {'num_points': len(x)}
+  r = float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+  found = none | {'pearson': r, 'num_points': len(x)}
+  if len(x) > 3 and abs(r) < 1:
+    half = stats.norm.ppf((1 + _LEVEL) / 2) / np.sqrt(len(x) - 3)
+    low, high = np.tanh(np.arctanh(r) + np.array([-half, half]))
+    found |= {'low': float(low), 'high': float(high)}
+  return found
+
+
+def control(study: Study, layers: pd.DataFrame) -> pd.DataFrame:
+  """Rows of the table `control`: did a technique find what was planted?"""
+  rng = np.random.default_rng(_TIE_SEED)
+  rows = []
+  keys = ['technique', 'variant', 'seed']
+  for setup in control_lib.setups(study):
+    of_setup = layers[layers['source'] == setup.name]
+    for values, profile in of_setup.groupby(keys, sort=False):
+      weights = profile.sort_values('layer')['weight'].to_numpy()
+      rows.append(
+        dict(zip(keys, values))
+        | {
+          'setup': setup.kind,
+          'layers': setup.name,
+          'first': int(setup.layers[0]) + 1,
+          'last': int(setup.layers[-1]) + 1,
+        }
+        | _found(setup, weights, rng)
+      )
+  return pd.DataFrame(rows)
+
+
+def _found(setup, weights: np.ndarray, rng) -> dict[str, float]:
+  """Whether the heaviest layers, or the order of all, are the planted ones."""
+  none = {
+    'top1_in_pair': np.nan,
+    'top2_in_pair': np.nan,
+    'rank_correlation': np.nan,
+  }
+  if setup.kind == 'graded':
+    if np.isnan(weights).any() or np.ptp(weights) == 0:
+      # A profile that says nothing orders nothing.
+      return none | {'rank_correlation': 0.0}
+    rank = stats.spearmanr(weights, setup.rates).statistic
+    return none | {'rank_correlation': float(rank)}
+  # A technique without an answer guesses.
+  filled = np.nan_to_num(weights, nan=0.0)
+  order = np.lexsort((rng.random(len(filled)), -filled))
+  planted = np.isin(order[:2], setup.layers)
+  return none | {
+    'top1_in_pair': float(planted[0]),
+    'top2_in_pair': float(planted.mean()),
+  }
+
+
+def clustered_interval(
+  values: np.ndarray, cluster: np.ndarray
+) -> tuple[float, float, float]:
+  """Mean of values in [0, 1] with a 95 % interval clustered by seed.
+
+  Wilson's interval on the effective number of observations n / d. The design
+  effect d is the ratio of the cluster-robust variance of the mean to that of
+  independent observations, between 1 and the cluster size; where all values
+  are equal and nothing can be estimated, it is the cluster size, as if every
+  seed were one observation.
+
+  Args:
+    values: [n].
+    cluster: seed of each, [n].
+
+  Returns:
+    Mean, lower and upper end.
+  """
+  n, mean = len(values), float(values.mean())
+  names, inverse = np.unique(cluster, return_inverse=True)
+  size = n / len(names)
+  independent = values.var() / n
+  if independent > 0 and len(names) > 1:
+    sums = np.bincount(inverse, values - mean)
+    factor = len(names) / (len(names) - 1)
+    robust = factor * float(np.square(sums).sum()) / n**2
+    effect = float(np.clip(robust / independent, 1, size))
+  else:
+    effect = size
+  effective = n / effect
+  z = stats.norm.ppf((1 + _LEVEL) / 2)
+  centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
+  half = (
+    z
+    * np.sqrt(mean * (1 - mean) / effective + z**2 / (4 * effective**2))
+    / (1 + z**2 / effective)
+  )
+  return mean, float(max(0, centre - half)), float(min(1, centre + half))
+
+
+def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
+  """Rows of the table `control_summary`.
+
+  Args:
+    controls: the table `control`.
+    num_layers: L; the chance of naming one of two layers is 2 / L.
+  """
+  rows = []
+  keys = ['technique', 'variant', 'setup']
+  for values, of_one in controls.groupby(keys, sort=False):
+    row = dict(zip(keys, values))
+    row['baseline'] = TECHNIQUES[row['technique']].baseline
+    seeds = of_one['seed'].to_numpy()
+    for name, column in (
+      ('accuracy_1', 'top1_in_pair'),
+      ('accuracy_2', 'top2_in_pair'),
+    ):
+      found = (np.nan,) * 3
+      if row['setup'] != 'graded':
+        found = clustered_interval(of_one[column].to_numpy(float), seeds)
+      row |= dict(zip((name, f'{name}_low', f'{name}_high'), found))
+    row |= _mean_rank(of_one)
+    graded = row['setup'] == 'graded'
+    rows.append(
+      row
+      | {
+        'chance': 0.0 if graded else 2 / num_layers,
+        'num_sources': of_one['layers'].nunique(),
+        'num_seeds': of_one['seed'].nunique(),
+      }
+    )
+  return pd.DataFrame(rows)
+
+
+def _mean_rank(rows: pd.DataFrame) -> dict[str, float]:
+  """Mean rank correlation with Student's interval over seeds."""
+  of_seed = rows.groupby('seed')['rank_correlation'].mean().dropna()
+  names = ('rank_correlation', 'rank_correlation_low', 'rank_correlation_high')
+  if of_seed.empty:
+    return dict.fromkeys(names, np.nan)
+  mean, low, high = float(of_seed.mean()), np.nan, np.nan
+  if len(of_seed) > 1:
+    error = float(of_seed.std(ddof=1)) / np.sqrt(len(of_seed))
+    half = float(stats.t.ppf((1 + _LEVEL) / 2, len(of_seed) - 1)) * error
+    low, high = mean - half, mean + half
+  return dict(zip(names, (mean, low, high)))

@@ -1,0 +1,153 @@
+"""Control setup: models in which it is known which layers could memorise.
+
+Section 3.2 of Dankers & Titov (2024). See `config.ControlConfig`.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memloc_jax.ensemble.program import Objective, RunTable, make_table
+from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.errors import InputError
+from memloc_jax.tasks import dataset
+
+if TYPE_CHECKING:
+  from memloc_jax.study.context import Study
+
+AUXILIARY = 'auxiliary'
+# In the purposes of runs: kind, then the source's name.
+NOISY, CLEAN, FROZEN = 'noisy', 'clean', 'frozen'
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """One kind of control.
+
+  Attributes:
+    kind: 'pair', 'spread' or 'graded'.
+    name: of the source in the tables: '1+2', or 'rising' and 'falling'.
+    rates: factors on the learning rate of the main objective, [L].
+    seeds: of its models.
+  """
+
+  kind: str
+  name: str
+  rates: np.ndarray
+  seeds: tuple[int, ...]
+
+  @property
+  def layers(self) -> np.ndarray:
+    """Layers that learn, 0-based."""
+    return np.flatnonzero(self.rates)
+
+
+def setups(study: 'Study') -> list[Setup]:
+  """The controls that the configuration asks for.
+
+  Raises:
+    InputError: a layer is out of range, or there is no label noise.
+  """
+  config, layers = study.config.control, study.model.num_layers
+  if not (config.seeds or config.graded_seeds):
+    return []
+  if not study.noisy_set:
+    raise InputError(
+      'The control setup needs noisy labels: --config.task.noise is 0.'
+    )
+  middle = layers // 2
+  pairs = config.pairs or tuple(
+    dict.fromkeys(((1, 2), (middle, middle + 1), (layers - 1, layers)))
+  )
+  found = []
+  for kind, chosen in (('pair', pairs), ('spread', config.spread)):
+    for pair in chosen:
+      if not pair or not all(1 <= layer <= layers for layer in pair):
+        raise InputError(
+          f'--config.control.{kind.replace("pair", "pairs")}: layers {pair} '
+          f'are not within the layers 1 to {layers} of the model.'
+        )
+      rates = np.zeros(layers, np.float32)
+      rates[np.array(pair) - 1] = 1
+      name = '+'.join(map(str, sorted(pair)))
+      found.append(Setup(kind, name, rates, config.seeds))
+  falling = config.grade ** -np.arange(layers, dtype=np.float32)
+  for name, rates in (('rising', falling[::-1]), ('falling', falling)):
+    found.append(Setup('graded', name, rates, config.graded_seeds))
+  return [setup for setup in found if setup.seeds]
+
+
+def label_set(study: 'Study', seed: int) -> int:
+  """The noise draw that a seed uses: its position, in turn."""
+  config = study.config.control
+  seeds = list(dict.fromkeys((*config.seeds, *config.graded_seeds)))
+  return 1 + seeds.index(seed) % study.config.task.noise_draws
+
+
+def table(study: 'Study') -> Table | None:
+  """Per seed: a noisy and a clean run of each setup, and a reference."""
+  found = setups(study)
+  if not found:
+    return None
+  rows = []  # purpose, seed, label set, rates
+  nothing = np.zeros(study.model.num_layers, np.float32)
+  for seed in dict.fromkeys(seed for each in found for seed in each.seeds):
+    noise = label_set(study, seed)
+    rows.append((f'{FROZEN} {AUXILIARY}', seed, noise, nothing))
+    for setup in found:
+      if seed in setup.seeds:
+        rows.append((f'{NOISY} {setup.name}', seed, noise, setup.rates))
+        rows.append((f'{CLEAN} {setup.name}', seed, 0, setup.rates))
+  purpose, seed, labels, rates = zip(*rows)
+  return study.table(
+    'control',
+    study.config.control.num_epochs,
+    study.config.train.evaluate_every,
+    _runs(study, purpose, seed, labels, np.stack(rates)),
+    trace=np.array([p.startswith(NOISY) for p in purpose]),
+    auxiliary=_auxiliary(study),
+  )
+
+
+def _runs(study, purpose, seed, labels, rates) -> RunTable:
+  config = study.config
+  count = len(purpose)
+  runs = make_table(
+    np.ones((count, len(study.data.train)), bool),
+    num_layers=study.model.num_layers,
+    seed=np.array(seed),
+    purpose=purpose,
+    learning_rate=config.control.learning_rate,
+    label_set=np.array(labels),
+    weight_decay=config.train.weight_decay,
+    dropout=study.dropout,
+  )
+  both = [config.control.learning_rate, config.control.auxiliary_rate]
+  return dataclasses.replace(
+    runs,
+    layer_rates=np.stack([rates, np.ones_like(rates)], axis=1),
+    learning_rate=np.tile(np.asarray(both, np.float32), (count, 1)),
+  )
+
+
+def _auxiliary(study: 'Study') -> tuple[Objective, Examples]:
+  """The auxiliary task's objective and clean examples."""
+  config = study.config.control
+  data = dataset.build(
+    dataset.DataConfig(
+      name=config.auxiliary,
+      source=config.auxiliary_source,
+      limit=config.auxiliary_limit,
+      noise=0.0,
+      seed=study.config.task.seed,
+      max_length=study.config.task.max_length,
+    ),
+    study.model_folder,
+    study.cache / 'tokenised',
+  )
+  encoded = data.train
+  return (
+    Objective(AUXILIARY, len(data.label_names)),
+    Examples(encoded.ids, encoded.length, data.labels[:1], encoded.buckets),
+  )

@@ -1,0 +1,169 @@
+"""Stages of localisation: one a technique, then what they say together."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.localisation import probing, windows
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.localisation.events import restricted_mean
+from memloc_jax.localisation.scores import LayerScores, Source
+from memloc_jax.study import comparison, control, subjects
+from memloc_jax.study.context import Study
+from memloc_jax.study.manifest import update_manifest
+from memloc_jax.study.stages import stage
+
+# Tables that techniques may add to, beside `layers` and `mcog`.
+_FURTHER = (
+  'windows',
+  'probes',
+  'centroids',
+  'events',
+  'heads',
+  'accounting',
+)
+
+
+def _run(study: Study, name: str) -> None:
+  """Runs one technique on every source; writes its part of the tables."""
+  wanted = study.config.localise.techniques
+  if wanted and name not in wanted:
+    return
+  parts: dict[str, list[pd.DataFrame]] = {}
+  notes = []
+  sources = subjects.sources(study)
+  for number, source in enumerate(sources):
+    report = lambda share, number=number, source=source: study.progress.update(
+      (number + share) / len(sources), source.name
+    )
+    found = TECHNIQUES[name].run(source, study.config.localise, report)
+    common = {'technique': name, 'source': source.name}
+    for variant, scores in found.scores.items():
+      of_variant = common | {'variant': variant}
+      parts.setdefault('layers', []).append(
+        _layers(scores, source).assign(**of_variant)
+      )
+      parts.setdefault('mcog', []).append(
+        _mcog(study, name, scores, source).assign(**of_variant)
+      )
+    for table, rows in found.tables.items():
+      parts.setdefault(table, []).append(pd.DataFrame(rows).assign(**common))
+    notes += found.notes
+  study.workdir.clear_parts(name)
+  for table, frames in parts.items():
+    whole = pd.concat(frames, ignore_index=True)
+    if table == 'events':
+      whole = _with_means(whole, study.model.num_layers)
+    study.workdir.write_part(name, table, whole)
+  update_manifest(study, {'notes_by_technique': {name: notes}})
+
+
+def _layers(scores: LayerScores, source: Source) -> pd.DataFrame:
+  """Rows of `layers`."""
+  seeds, layers = scores.weights.shape
+  total = scores.weights.sum(1, keepdims=True)
+  weight = np.divide(
+    scores.weights,
+    total,
+    out=np.full_like(scores.weights, np.nan),
+    where=total > 0,
+  )
+  return pd.DataFrame(
+    {
+      'seed': np.repeat([s.seed for s in source.subjects], layers),
+      'layer': np.tile(np.arange(1, layers + 1), seeds),
+      'raw': scores.weights.ravel(),
+      'weight': weight.ravel(),
+    }
+  )
+
+
+def _mcog(
+  study: Study, name: str, scores: LayerScores, source: Source
+) -> pd.DataFrame:
+  """Rows of `mcog`: every seed, and the seed-averaged profile as seed -1."""
+  layers = scores.weights.shape[1]
+  usable = scores.weights[np.isfinite(scores.weights).all(1)]
+  mean = usable.mean(0) if len(usable) else np.full(layers, np.nan)
+  values = np.append(windows.mcog(scores.weights), windows.mcog(mean))
+  if name == 'probing' and study.config.paper_quirks.probing_mcog:
+    values[-1] = probing.published_mcog(scores.weights)
+  ends = (1.0, float(layers))
+  if TECHNIQUES[name].windowed:
+    ends = windows.mcog_range(layers)
+  return pd.DataFrame(
+    {
+      'seed': [*(s.seed for s in source.subjects), -1],
+      'mcog': values,
+      'mcog_low': ends[0],
+      'mcog_high': ends[1],
+      'mcog_calibrated': windows.calibrated_mcog(values, ends, layers),
+    }
+  )
+
+
+def _with_means(events: pd.DataFrame, num_layers: int) -> pd.DataFrame:
+  """Adds the mean over seeds, in which missing events are censored."""
+  events = events.assign(censored=(~events['occurred']).astype(int))
+  means = []
+  keys = ['technique', 'source', 'event', 'setup']
+  for values, rows in events.groupby(keys, sort=False):
+    mean, censored = restricted_mean(rows['layer'].to_numpy(), num_layers)
+    means.append(
+      dict(zip(keys, values))
+      | {
+        'seed': -1,
+        'layer': mean,
+        'occurred': censored < len(rows),
+        'censored': censored,
+      }
+    )
+  return pd.concat([events, pd.DataFrame(means)], ignore_index=True)
+
+
+def _check(study: Study, name: str) -> None:
+  """Refuses labels that the technique cannot work with."""
+  wanted = study.config.localise.techniques
+  if not study.noisy_set or (wanted and name not in wanted):
+    return
+  config = study.config.localise
+  sets = {1} if 'main' in study.tables else set()
+  for setup in control.setups(study):
+    sets |= {control.label_set(study, seed) for seed in setup.seeds}
+  for label_set in sorted(sets):
+    TECHNIQUES[name].check(config, study.data.noisy[label_set])
+
+
+for _name in TECHNIQUES:
+  stage(_name, needs=('score',), check=functools.partial(_check, name=_name))(
+    functools.partial(_run, name=_name)
+  )
+
+
+@stage('localise', needs=tuple(TECHNIQUES))
+def localise(study: Study) -> None:
+  """Joins the techniques' parts; compares the techniques."""
+  tables = {}
+  for name in ('layers', 'mcog', *_FURTHER):
+    parts = [study.workdir.read_part(each, name) for each in TECHNIQUES]
+    parts = [part for part in parts if part is not None and len(part)]
+    if parts:
+      tables[name] = pd.concat(parts, ignore_index=True)
+      study.workdir.write_table(name, tables[name])
+  manifest = study.workdir.read_json('manifest.json')
+  by_technique = manifest.get('notes_by_technique', {})
+  notes = [n for name in TECHNIQUES for n in by_technique.get(name, [])]
+  update_manifest(study, {'notes': list(dict.fromkeys(notes))})
+  if 'layers' not in tables:
+    return
+  main = tables['layers'][tables['layers']['source'] == 'main']
+  if len(main):
+    correlations = comparison.correlations(main, 'main')
+    if len(correlations):
+      study.workdir.write_table('correlations', correlations)
+  controls = comparison.control(study, tables['layers'])
+  if len(controls):
+    study.workdir.write_table('control', controls)
+    summary = comparison.control_summary(controls, study.model.num_layers)
+    study.workdir.write_table('control_summary', summary)

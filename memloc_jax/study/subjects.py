@@ -1,0 +1,123 @@
+"""What the localisation techniques look at: trained models with their twins."""
+
+from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble.table import Table
+from memloc_jax.errors import InputError
+from memloc_jax.localisation.scores import Checkpoint, Source, Subject
+from memloc_jax.study import control
+from memloc_jax.study.context import Study
+
+
+def sources(study: Study) -> list[Source]:
+  """The main models and every control setup.
+
+  Raises:
+    InputError: a model that a technique compares with did not come out.
+  """
+  if not study.noisy_set:
+    return []
+  found = []
+  if 'main' in study.tables:
+    names = {
+      'noisy': control.NOISY,
+      'clean': control.CLEAN,
+      'frozen': control.FROZEN,
+    }
+    seeds = study.config.train.seeds
+    found.append(_source(study, 'main', 'main', names, seeds))
+  for setup in control.setups(study):
+    names = {
+      'noisy': f'{control.NOISY} {setup.name}',
+      'clean': f'{control.CLEAN} {setup.name}',
+      'frozen': f'{control.FROZEN} {control.AUXILIARY}',
+    }
+    found.append(_source(study, setup.name, 'control', names, setup.seeds))
+  return found
+
+
+def _source(
+  study: Study,
+  name: str,
+  table_name: str,
+  purposes: dict[str, str],
+  seeds: tuple[int, ...],
+) -> Source:
+  table = study.tables[table_name]
+  subjects = []
+  for seed in seeds:
+    rows = {
+      role: _row(study, table, purpose, seed, any_seed=role == 'frozen')
+      for role, purpose in purposes.items()
+    }
+    noisy = rows['noisy']
+    label_set = int(table.runs.label_set[noisy])
+    subjects.append(
+      Subject(
+        seed=seed,
+        noisy=_checkpoint(study, table, noisy, store.FINAL),
+        clean=_checkpoint(study, table, rows['clean'], store.FINAL),
+        frozen=_checkpoint(study, table, rows['frozen'], store.FINAL),
+        memorised=_memorised(study, table, noisy),
+        snapshots={
+          epoch: _checkpoint(study, table, noisy, _moment(table, epoch))
+          for epoch in table.snapshots
+        },
+        given=study.data.labels[label_set],
+        original=study.data.labels[0],
+      )
+    )
+  return Source(
+    name=name,
+    model=study.model,
+    embeddings=study.pretrained['embeddings'],
+    pretrained={key: study.pretrained[key] for key in ('blocks', 'final')},
+    examples=study.data.train,
+    label_names=study.data.label_names,
+    subjects=tuple(subjects),
+    engine=study.engine,
+  )
+
+
+def _row(
+  study: Study, table: Table, purpose: str, seed: int, any_seed: bool
+) -> int:
+  """The run of a purpose; that of another seed if there is only one."""
+  rows = [row for row, p in enumerate(table.runs.purpose) if p == purpose]
+  same = [row for row in rows if table.runs.seed[row] == seed]
+  row = same[0] if same or not any_seed else rows[0]
+  record = study.store.read(table.name, row, study.hashes[table.name][row])
+  if record.status != 'done':
+    raise InputError(
+      f'The {purpose} run with seed {table.runs.seed[row]} diverged, and '
+      f'localisation of seed {seed} needs it: lower '
+      f'--config.{"train" if table.name == "main" else "control"}'
+      '.learning_rate.'
+    )
+  return row
+
+
+def _checkpoint(
+  study: Study, table: Table, row: int, moment: str
+) -> Checkpoint:
+  return Checkpoint(
+    f'{table.name}/{row}/{moment}',
+    lambda: study.weights(table.name, row, moment),
+  )
+
+
+def _moment(table: Table, epoch: int) -> str:
+  return (
+    store.FINAL
+    if epoch == table.program.num_epochs
+    else (store.snapshot(epoch))
+  )
+
+
+def _memorised(study: Study, table: Table, row: int) -> Checkpoint:
+  """The run after its first fitted epoch, or at its end."""
+  record = study.store.read(table.name, row, study.hashes[table.name][row])
+  epoch = metrics.epoch_fitted(record.epoch, record.macro_f1)
+  last = int(record.epoch[-1])
+  early = epoch is not None and epoch < last
+  moment = store.MEMORISED if early else store.FINAL
+  return _checkpoint(study, table, row, moment)

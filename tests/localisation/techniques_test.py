@@ -1,0 +1,399 @@
+"""Every technique on hand-built models, and against slow references."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import (
+  ablation,
+  baselines,
+  centroids,
+  gradients,
+  retraining,
+  scores,
+)
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.localisation.settings import (
+  AblationConfig,
+  LocaliseConfig,
+)
+from memloc_jax.models import bert, interface
+from memloc_jax.tasks.encode import Encoded
+
+_MODEL = bert.Bert(
+  num_layers=3,
+  width=16,
+  num_heads=2,
+  hidden=24,
+  vocab_size=40,
+  max_length=16,
+  initial_scale=0.6,
+)
+_CLASSES = 3
+_CONFIG = LocaliseConfig(
+  batch_size=7, ablation=AblationConfig(variants=ablation.VARIANTS)
+)
+
+
+@jax.jit
+def _init(key):
+  head = _MODEL.init_head(key, _CLASSES)
+  return _MODEL.init(key) | {'heads': {'main': head}}
+
+
+def _params(seed):
+  """Weights large enough that every layer matters to what is predicted."""
+  return jax.device_get(_init(jax.random.key(seed)))
+
+
+def _with_layer(params, other, layer):
+  """`params` with one layer of `other`."""
+  replace = lambda x, y: np.concatenate(
+    [x[:layer], y[layer : layer + 1], x[layer + 1 :]]
+  )
+  blocks = jax.tree.map(replace, params['blocks'], other['blocks'])
+  return params | {'blocks': blocks}
+
+
+def _examples(count=24, seed=0):
+  rng = np.random.default_rng(seed)
+  length = rng.integers(3, 11, count).astype(np.int32)
+  ids = rng.integers(1, 40, (count, 10)).astype(np.int32)
+  ids[np.arange(10) >= length[:, None]] = 0
+  return Encoded(ids, length, (6, 10))
+
+
+def _forward(params, examples):
+  tokens = interface.Tokens(examples.ids, examples.length)
+  return np.asarray(interface.forward(_MODEL, params, tokens).logits)
+
+
+def _source(noisy, clean, pretrained, frozen, snapshots=()):
+  """One subject that predicts the given labels of its eight noisy examples."""
+  examples = _examples()
+  given = (np.arange(len(examples)) % _CLASSES).astype(np.int32)
+  given[:8] = _forward(noisy, examples)[:8].argmax(-1)
+  original = given.copy()
+  original[:8] = (given[:8] + 1) % _CLASSES
+  checkpoint = lambda name, params: scores.Checkpoint(
+    name, lambda: {k: params[k] for k in ('blocks', 'final', 'heads')}
+  )
+  subject = scores.Subject(
+    seed=1,
+    noisy=checkpoint('noisy', noisy),
+    clean=checkpoint('clean', clean),
+    frozen=checkpoint('frozen', frozen),
+    memorised=checkpoint('noisy', noisy),
+    snapshots={
+      epoch: checkpoint(f'epoch {epoch}', params) for epoch, params in snapshots
+    },
+    given=given,
+    original=original,
+  )
+  return scores.Source(
+    name='main',
+    model=_MODEL,
+    embeddings=noisy['embeddings'],
+    pretrained={k: pretrained[k] for k in ('blocks', 'final')},
+    examples=examples,
+    label_names=('a', 'b', 'c'),
+    subjects=(subject,),
+    engine=None,
+  )
+
+
+def _run(name, source, config=_CONFIG):
+  return TECHNIQUES[name].run(source, config, lambda share: None)
+
+
+class OneLayerTest(parameterized.TestCase):
+  """Noisy differs from clean, pretrained and snapshots in one layer only."""
+
+  @parameterized.product(
+    technique=(
+      'swapping',
+      'rewinding',
+      'difference_norm',
+      'pretrained_distance',
+    ),
+    layer=(0, 2),
+  )
+  def test_all_weight_is_in_it(self, technique, layer):
+    noisy = _params(0)
+    other = _with_layer(noisy, _params(1), layer)
+    source = _source(noisy, other, other, other, [(2, other)])
+    for found in _run(technique, source).scores.values():
+      weights = found.weights[0]
+      if found.grid is None:
+        self.assertGreater(weights[layer], 0)
+        np.testing.assert_array_equal(np.delete(weights, layer), 0)
+        continue
+      # A window of one layer loses noisy labels only where it differs.
+      single = found.grid[0, 0]
+      self.assertGreater(single[layer], 0)
+      np.testing.assert_array_equal(np.delete(single, layer), 0)
+      self.assertEqual(weights.argmax(), layer)
+
+  def test_constant_is_a_guess(self):
+    params = _params(0)
+    weights = _run('constant', _source(*[params] * 4)).scores[''].weights
+    np.testing.assert_array_equal(weights, np.ones((1, 3)))
+
+
+class GradientsTest(parameterized.TestCase):
+  def _slow(self, source, params, which):
+    """Mean of one gradient an example, [layer] trees."""
+    subject = source.subjects[0]
+    mask = subject.mislabelled
+    noisy, clean = gradients.groups(mask, subject.seed)
+
+    @jax.jit
+    def one(blocks, ids, length, label):
+      tree = jax.tree.map(jnp.asarray, params) | {'blocks': blocks}
+      tokens = interface.Tokens(ids[None], length[None])
+      return jax.grad(
+        lambda blocks: interface.forward(
+          _MODEL, tree | {'blocks': blocks}, tokens
+        ).logits[0, label]
+      )(blocks)
+
+    means = []
+    for group in (noisy, clean):
+      every = [
+        one(
+          params['blocks'],
+          source.examples.ids[i],
+          source.examples.length[i],
+          subject.given[i],
+        )
+        for i in group
+      ]
+      means.append(jax.tree.map(lambda *x: np.mean(x, axis=0), *every))
+    return means
+
+  def test_equals_one_example_at_a_time(self):
+    noisy, frozen = _params(0), _params(3)
+    source = _source(noisy, _params(1), _params(2), frozen)
+    # The models of a source share their embeddings.
+    frozen = frozen | {'embeddings': noisy['embeddings']}
+    expected = {}
+    sizes = []
+    for params in (noisy, frozen):
+      of_noisy, of_clean = self._slow(source, params, 'logit')
+      kinds = {
+        True: jax.tree.map(np.subtract, of_noisy, of_clean),
+        False: of_noisy,
+      }
+      leaves = {
+        k: [x.reshape(3, -1) for x in jax.tree.leaves(tree)]
+        for k, tree in kinds.items()
+      }
+      sizes.append(
+        {('l1', k): sum(np.abs(x).sum(1) for x in v) for k, v in leaves.items()}
+        | {
+          ('l2', k): np.sqrt(sum((x**2).sum(1) for x in v))
+          for k, v in leaves.items()
+        }
+      )
+    for norm in ('l1', 'l2'):
+      for subtract in (True, False):
+        for divide in (True, False):
+          ratio = sizes[0][norm, subtract]
+          if divide:
+            ratio = ratio / sizes[1][norm, subtract]
+          name = gradients.variant_name(norm, subtract, divide)
+          expected[name] = ratio / ratio.sum()
+    found = _run('gradients', source).scores
+    self.assertEqual(next(iter(found)), '')
+    self.assertLen(found, 8)
+    for name, weights in expected.items():
+      np.testing.assert_allclose(found[name].weights[0], weights, atol=1e-5)
+
+  def test_batches_change_nothing(self):
+    source = _source(*[_params(seed) for seed in range(4)])
+    for size in (1, 100):
+      config = dataclasses.replace(_CONFIG, batch_size=size)
+      np.testing.assert_allclose(
+        _run('gradients', source, config).scores[''].weights,
+        _run('gradients', source).scores[''].weights,
+        atol=1e-5,
+      )
+
+  def test_a_reference_without_gradients_is_noted(self):
+    dead = _params(3)
+    dead['heads'] = jax.tree.map(np.zeros_like, dead['heads'])
+    found = _run('gradients', _source(*[_params(i) for i in range(3)], dead))
+    self.assertTrue(np.isnan(found.scores[''].weights).all())
+    self.assertLen(found.notes, 1)
+
+  @parameterized.parameters(0, 13, 24)
+  def test_refuses_too_few_examples(self, num_noisy):
+    with self.assertRaisesRegex(InputError, f'{num_noisy} noisy'):
+      gradients.check(_CONFIG, np.arange(24) < num_noisy)
+
+  def test_accounting_compares_two_gradients(self):
+    noisy = _params(0)
+    snapshots = [(1, _params(5) | {'embeddings': noisy['embeddings']})]
+    source = _source(noisy, *[_params(i) for i in range(1, 4)], snapshots)
+    found = _run('accounting', source)
+    rows = found.tables['accounting']
+    self.assertLen(rows, 3)
+    for row in rows:
+      self.assertGreater(row['noisy_norm'], 0)
+      self.assertBetween(row['cosine'], -1, 1)
+    norms = np.array([row['noisy_norm'] for row in rows])
+    np.testing.assert_allclose(
+      found.scores[''].weights[0], norms / norms.sum(), atol=1e-6
+    )
+    without = _run('accounting', _source(*[_params(i) for i in range(4)]))
+    self.assertEmpty(without.scores)
+    self.assertLen(without.notes, 1)
+
+
+class AblationTest(parameterized.TestCase):
+  def test_partners_have_near_margins_and_are_taken_once(self):
+    margin = np.array([5.0, 1.0, 4.9, 1.2, 5.1, -3.0])
+    mislabelled = np.array([True, True, False, False, False, False])
+    np.testing.assert_array_equal(ablation.match(margin, mislabelled), [2, 3])
+    same = np.array([1.0, 1.0, 1.0, 1.0])
+    partners = ablation.match(same, np.array([True, True, False, False]))
+    self.assertCountEqual(partners.tolist(), [2, 3])
+
+  def test_margins(self):
+    logits = np.array([[1.0, 4.0, 2.0], [0.0, 0.0, 3.0]])
+    np.testing.assert_array_equal(
+      ablation.margins(logits, np.array([1, 0])), [2, -3]
+    )
+
+  def test_equals_models_cut_by_hand(self):
+    noisy = _params(0)
+    source = _source(*[_params(i) for i in range(4)])
+    subject, examples = source.subjects[0], source.examples
+    found = _run('ablation', source)
+    rows = {
+      (r['variant'], r['first'], r['last']): r['noisy_accuracy']
+      for r in found.tables['windows']
+    }
+    mask = subject.mislabelled
+
+    def accuracy(blocks, edits=None, layers=None):
+      layers = blocks if layers is None else layers
+      params = noisy | {'blocks': layers}
+      tokens = interface.Tokens(examples.ids, examples.length)
+      logits = interface.forward(_MODEL, params, tokens, edits=edits).logits
+      hits = np.asarray(logits).argmax(-1) == subject.given
+      return hits[mask].mean()
+
+    for first in range(3):
+      for last in range(first, 3):
+        cut = (np.arange(3) >= first) & (np.arange(3) <= last)
+        kept = jax.tree.map(lambda x, cut=cut: x[~cut], noisy['blocks'])
+        if not cut.all():
+          self.assertAlmostEqual(
+            rows['skip', first + 1, last + 1], accuracy(kept)
+          )
+        keep = (~cut).astype(np.float32).reshape(3, 1, 1, 1)
+        for site in ('attention', 'mlp'):
+          edit = {site: interface.Edit(keep, np.zeros((3, 1, 1, 1)))}
+          self.assertAlmostEqual(
+            rows[f'{site}-zero', first + 1, last + 1],
+            accuracy(noisy['blocks'], edit),
+          )
+    for row in found.tables['heads']:
+      keep = np.ones((3, 1, 1, 2, 1), np.float32)
+      keep[row['layer'] - 1, :, :, row['head'] - 1] = 0
+      edit = {'heads': interface.Edit(keep, np.zeros((3, 1, 1, 1, 1)))}
+      self.assertAlmostEqual(
+        row['noisy_accuracy'], accuracy(noisy['blocks'], edit)
+      )
+    self.assertLen(found.tables['heads'], 6)
+    self.assertGreater(np.ptp(list(rows.values())), 0)
+
+  def test_refuses_unknown_variants(self):
+    config = LocaliseConfig(ablation=AblationConfig(variants=('burn',)))
+    with self.assertRaisesRegex(InputError, "'burn' is not one of"):
+      ablation.check(config, np.arange(9) < 3)
+
+
+class CentroidsTest(absltest.TestCase):
+  def test_equals_projections_pair_by_pair(self):
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(2, 30, 5)).astype(np.float32)
+    given = np.arange(30) % 3
+    original = np.where(np.arange(30) < 9, rng.permuted(given), given)
+    found = centroids.positions(states, given, original, 3)
+    clean = given == original
+    for (a, b), groups in found.items():
+      for layer in range(2):
+        x = states[layer].astype(np.float64)
+        start = x[clean & (given == a)].mean(0)
+        way = x[clean & (given == b)].mean(0) - start
+        t = (x - start) @ way / (way @ way)
+        for name, members in (
+          ('given', clean & (given == a)),
+          ('original', clean & (given == b)),
+          ('noisy', (given == a) & (original == b)),
+        ):
+          np.testing.assert_allclose(groups[name][layer], t[members], atol=1e-9)
+      np.testing.assert_allclose(groups['given'].mean(1), 0, atol=1e-9)
+      np.testing.assert_allclose(groups['original'].mean(1), 1, atol=1e-9)
+
+  def test_halves_come_from_the_clean_model(self):
+    noisy, clean = {'w': np.zeros((3, 2))}, {'w': np.ones((3, 2))}
+    mix = lambda setup: centroids.mixed_blocks(setup, noisy, clean)['w'][:, 0]
+    np.testing.assert_array_equal(mix('noisy'), [0, 0, 0])
+    np.testing.assert_array_equal(mix('clean_bottom'), [1, 0, 0])
+    np.testing.assert_array_equal(mix('clean_top'), [0, 1, 1])
+
+  def test_writes_rows_events_and_notes(self):
+    found = _run('centroids', _source(*[_params(i) for i in range(4)]))
+    self.assertEmpty(found.scores)
+    pooled = [r for r in found.tables['centroids'] if r['given'] == 'all']
+    self.assertLen(pooled, 3 * 3 * 4)  # setups, groups, layers
+    self.assertLen(found.tables['events'], 3 * 2)
+
+  def test_a_class_without_clean_examples(self):
+    with self.assertRaisesRegex(InputError, 'Class 1 has no clean'):
+      labels = np.array([0, 1, 0])
+      centroids.positions(
+        np.zeros((1, 3, 2), np.float32), labels, np.array([0, 0, 0]), 2
+      )
+
+
+class RetrainingTest(parameterized.TestCase):
+  def test_errors_are_relative_to_retraining_everything(self):
+    # Windows 1, 1-2, 2 of two layers; 1-2 is everything.
+    accuracy = np.array([0.5, 0.2, 1.0])
+    found = retraining.normalised_accuracy(accuracy)
+    np.testing.assert_allclose(1 - found, [0.5 / 0.8, 1, 0])
+
+  def test_nothing_to_compare_with_is_missing(self):
+    found = retraining.normalised_accuracy(np.ones(3))
+    self.assertTrue(np.isnan(found).all())
+
+  def test_holds_out_as_many_as_are_noisy(self):
+    mislabelled = np.arange(20) < 4
+    train, held_out = retraining.split(mislabelled, 42)
+    self.assertLen(held_out, 4)
+    self.assertCountEqual([*train, *held_out], range(4, 20))
+    self.assertNotEqual(held_out.tolist(), [4, 5, 6, 7])
+
+  @parameterized.parameters(0, 10, 20)
+  def test_refuses_too_few_examples(self, num_noisy):
+    with self.assertRaisesRegex(InputError, f'{num_noisy} noisy'):
+      retraining.check(_CONFIG, np.arange(20) < num_noisy)
+
+
+class DistanceTest(absltest.TestCase):
+  def test_block_distance(self):
+    first = {'w': np.zeros((2, 2)), 'b': np.zeros((2, 1))}
+    second = {'w': np.array([[3.0, 0], [0, 0]]), 'b': np.array([[4.0], [2.0]])}
+    np.testing.assert_allclose(baselines.block_distance(first, second), [5, 2])
+
+
+if __name__ == '__main__':
+  absltest.main()
