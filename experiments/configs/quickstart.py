@@ -1,7 +1,7 @@
 """The embedded task: find planted wrong labels, and the layers that hold them.
 
 Command:  make quickstart
-Cost:     about 2 minutes on 2 CPU cores; nothing is downloaded.
+Cost:     about 6 minutes on 2 CPU cores; nothing is downloaded.
 Result:   wrong labels against rule-following examples: AUROC of at least 0.9
           for 1 - generalisation and for counterfactual memorisation.
 

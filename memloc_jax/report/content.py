@@ -231,6 +231,28 @@ def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
   ]
 
 
+def control(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Rows of the control table, baselines marked."""
+  return [
+    {
+      'technique': f'{row.technique} {row.variant}'.strip()
+      + ' (baseline)' * bool(row.baseline),
+      'setup': row.setup,
+      'accuracy_1': number(row.accuracy_1),
+      'interval_1': interval(row.accuracy_1_low, row.accuracy_1_high),
+      'accuracy_2': number(row.accuracy_2),
+      'interval_2': interval(row.accuracy_2_low, row.accuracy_2_high),
+      'rank': number(row.rank_correlation),
+      'rank_interval': interval(
+        row.rank_correlation_low, row.rank_correlation_high
+      ),
+      'chance': number(row.chance),
+      'models': f'{row.num_sources} × {row.num_seeds}',
+    }
+    for row in table.itertuples()
+  ]
+
+
 def sanity(measured: pd.DataFrame) -> list[str]:
   """Lines that show whether swapping broke the models."""
   if measured.empty:

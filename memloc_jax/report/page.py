@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 
 from memloc_jax.report import content, figures, style
 
-_TABLES = ('examples', 'runs', 'detection', 'windows', 'layers', 'mcog')
+_TABLES = (
+  'examples',
+  'runs',
+  'detection',
+  'windows',
+  'layers',
+  'mcog',
+  'control_summary',
+)
 
 
 def write_report(
@@ -55,13 +63,17 @@ def write_report(
   page = _template().render(
     title=f'What does a model memorise on {task}, and where?',
     subtitle='Memorisation and localisation report of memloc_jax.',
-    warnings=content.warnings(examples, runs),
+    warnings=[
+      *content.warnings(examples, runs),
+      *manifest.get('notes', []),
+    ],
     settings=content.settings(manifest, examples, runs),
     fit=content.fit(examples),
     detection=content.detection(tables['detection']),
     figures=shown,
-    mcog=content.mcog(tables['mcog']),
-    sanity=content.sanity(tables['windows']),
+    mcog=content.mcog(_headline(tables['mcog'])),
+    control=content.control(tables['control_summary']),
+    sanity=content.sanity(_headline(tables['windows'])),
     memorised=content.memorised(examples),
     methods=content.methods(examples, tables['windows']),
     config=content.configuration(manifest),
@@ -83,14 +95,14 @@ def _figures(
       'its label is memorised.',
       figures.memorisation_map(tables['examples']),
     )
-  for name, heading, rows in _by_source(tables['windows']):
+  for name, heading, rows in _by_source(_headline(tables['windows'])):
     yield (
       f'heat_map_{name}',
       f'{heading}: error on the given labels of noisy examples, averaged over '
       'the windows of one length that contain a layer.',
       figures.heat_map(rows, f'{heading}: error by window'),
     )
-  for name, heading, rows in _by_source(tables['layers']):
+  for name, heading, rows in _by_source(_headline(tables['layers'])):
     windowed = len(tables['windows']) and rows['technique'].isin(
       tables['windows']['technique']
     )
@@ -106,6 +118,15 @@ def _figures(
         label,
       ),
     )
+
+
+def _headline(table: pd.DataFrame) -> pd.DataFrame:
+  """Main models only, and of each technique the variant that comes first."""
+  if table.empty or not (table['source'] == 'main').any():
+    return table
+  main = table[table['source'] == 'main']
+  first = main.groupby('technique')['variant'].transform('first')
+  return main[main['variant'] == first]
 
 
 def _by_source(

@@ -228,14 +228,43 @@ class PageTest(parameterized.TestCase):
     text = self._write({'examples': pd.DataFrame()}, {})
     self.assertIn('</html>', text)
 
-  def test_each_source_has_its_own_figures(self):
+  def test_figures_are_of_main_models_and_default_variants(self):
     tables = _swaps()
-    for name in ('windows', 'layers'):
-      control = tables[name].assign(source='1-2')
-      tables[name] = pd.concat([tables[name], control])
     self._write(tables)
-    self.assertIn('figures/heat_map_swapping_1-2.svg', self._files())
-    self.assertLen(self._files(), 9)
+    before = set(self._files())
+    for name in ('windows', 'layers'):
+      control = tables[name].assign(source='1+2')
+      other = tables[name].assign(variant='other')
+      tables[name] = pd.concat([tables[name], control, other])
+    self._write(tables)
+    self.assertEqual(set(self._files()), before)
+
+  def test_controls_are_a_table_with_baselines_marked(self):
+    row = {
+      'technique': 'swapping',
+      'variant': '',
+      'setup': 'pair',
+      'baseline': False,
+      'accuracy_1': 0.9,
+      'accuracy_1_low': 0.7,
+      'accuracy_1_high': 0.97,
+      'accuracy_2': 0.85,
+      'accuracy_2_low': 0.6,
+      'accuracy_2_high': 0.95,
+      'rank_correlation': np.nan,
+      'rank_correlation_low': np.nan,
+      'rank_correlation_high': np.nan,
+      'chance': 1 / 3,
+      'num_sources': 3,
+      'num_seeds': 10,
+    }
+    base = row | {'technique': 'constant', 'baseline': True}
+    self._write({'control_summary': pd.DataFrame([row, base])})
+    page = self._files()['report.html'].decode()
+    self.assertIn('[0.700, 0.970]', page)
+    self.assertIn('constant (baseline)', page)
+    self._write({})
+    self.assertNotIn('Control setup', self._files()['report.html'].decode())
 
   def test_curve_marks_the_centre_of_the_mean_profile(self):
     with unittest.mock.patch.object(
