@@ -53,7 +53,7 @@ class Batch:
   labels: torch.Tensor
 
 
-class _Classifier(torch.nn.Module):
+class Classifier(torch.nn.Module):
   """The encoder and a linear layer on the raw [CLS] vector."""
 
   def __init__(self, config, num_classes: int, dropout: float):
@@ -64,8 +64,46 @@ class _Classifier(torch.nn.Module):
     self.head = torch.nn.Linear(config.hidden_size, num_classes)
 
   def forward(self, ids, mask):
+    """Logits of int64 ids and mask [batch, length]."""
     h = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return self.head(self.dropout(h[:, 0]))
+
+
+def load(
+  model: Model,
+  params: Tree,
+  num_classes: int,
+  dropout: float,
+  attention: str = 'sdpa',
+) -> Classifier:
+  """The same model in PyTorch.
+
+  Args:
+    model: sizes.
+    params: embeddings, blocks, final; and heads if the head is given.
+    num_classes: outputs of the head.
+    dropout: rate.
+    attention: implementation in `transformers`, 'sdpa' or 'eager'.
+  """
+  family = registry.FAMILIES[registry.model_type(model)]
+  config = transformers.BertConfig(
+    **family.config(model) | {
+      'hidden_dropout_prob': dropout,
+      'attention_probs_dropout_prob': dropout,
+    },
+    attn_implementation=attention,
+  )  # fmt: skip
+  network = Classifier(config, num_classes, dropout)
+  weights = safetensors.torch.load(tensors.serialise(family, params))
+  part = lambda prefix: {
+    name.removeprefix(prefix): x
+    for name, x in weights.items()
+    if name.startswith(prefix)
+  }
+  network.encoder.load_state_dict(part(family.prefix))
+  if 'heads' in params:
+    network.head.load_state_dict(part('classifier.'))
+  return network
 
 
 class TorchLoop:
@@ -90,27 +128,14 @@ class TorchLoop:
     """
     program, runs = table.program, table.runs
     dropout = float(runs.dropout[0]) if program.dropout else 0.0
-    family = registry.FAMILIES[registry.model_type(model)]
-    config = transformers.BertConfig(
-      **family.config(model) | {
-        'hidden_dropout_prob': dropout,
-        'attention_probs_dropout_prob': dropout,
-      },
-      attn_implementation=variant.attention,
-    )  # fmt: skip
-    self._device = device
-    self._network = _Classifier(
-      config, program.objectives[0].num_outputs, dropout
+    self._network = load(
+      model,
+      params,
+      program.objectives[0].num_outputs,
+      dropout,
+      variant.attention,
     )
-    weights = safetensors.torch.load(tensors.serialise(family, params))
-    part = lambda prefix: {
-      name.removeprefix(prefix): x
-      for name, x in weights.items()
-      if name.startswith(prefix)
-    }
-    self._network.encoder.load_state_dict(part(family.prefix))
-    if 'heads' in params:
-      self._network.head.load_state_dict(part('classifier.'))
+    self._device = device
     self._network.to(device).train()
     self._trained = [p for p in self._network.parameters() if p.requires_grad]
     self._optimiser = torch.optim.AdamW(

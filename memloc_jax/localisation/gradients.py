@@ -107,8 +107,16 @@ def _scale(tree, factor):
 
 
 @jax.jit
-def _norms(noisy, clean):
-  """L1 and L2 norms per layer, of the difference and of `noisy`, [2, 2, L]."""
+def norms(noisy: Tree, clean: Tree) -> jax.Array:
+  """Sizes per layer of two mean gradients.
+
+  Args:
+    noisy: gradient over the noisy group, leaves [layer, ...].
+    clean: over the clean group.
+
+  Returns:
+    L1 and L2 norms of the difference and of `noisy` alone, [2, 2, L].
+  """
 
   def both(tree):
     leaves = [x.reshape(len(x), -1) for x in jax.tree.leaves(tree)]
@@ -185,7 +193,7 @@ def gradients(
   notes = []
   for number, subject in enumerate(source.subjects):
     measure = lambda checkpoint, subject=subject: np.asarray(
-      _norms(
+      norms(
         *group_gradients(
           source, checkpoint, subject, objective, config.batch_size
         )

@@ -213,22 +213,29 @@ def shorten(text: str) -> str:
 
 
 def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
-  """Rows of the M-CoG table, the mean over seeds last."""
+  """Rows of the M-CoG table of one source, one a technique."""
   if table.empty:
     return []
-  mean = table['seed'] == -1
-  ordered = pd.concat([table[~mean], table[mean]])
-  return [
-    {
-      'technique': f'{row.technique} {row.variant or ""}'.strip(),
-      'source': row.source,
-      'seed': 'mean profile' if row.seed == -1 else str(row.seed),
-      'mcog': number(row.mcog, 2),
-      'attainable': f'{number(row.mcog_low, 2)} to {number(row.mcog_high, 2)}',
-      'calibrated': number(row.mcog_calibrated, 2),
-    }
-    for row in ordered.itertuples()
-  ]
+  rows = []
+  for (technique, variant), of_one in table.groupby(
+    ['technique', 'variant'], sort=False
+  ):
+    seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna()
+    mean = of_one[of_one['seed'] == -1]
+    profile = (mean if len(mean) else of_one).iloc[0]
+    low, high = profile['mcog_low'], profile['mcog_high']
+    rows.append(
+      {
+        'technique': f'{technique} {variant or ""}'.strip(),
+        'seeds': ', '.join(number(value, 2) for value in seeds),
+        'mean': number(seeds.mean(), 2),
+        'deviation': number(seeds.std(ddof=1), 2) if len(seeds) > 1 else '–',
+        'profile': number(mean['mcog'].iloc[0], 2) if len(mean) else '–',
+        'attainable': f'{number(low, 2)} to {number(high, 2)}',
+        'calibrated': number(profile['mcog_calibrated'], 2),
+      }
+    )
+  return rows
 
 
 def control(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -254,7 +261,7 @@ def control(table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def sanity(measured: pd.DataFrame) -> list[str]:
-  """Lines that show whether swapping broke the models."""
+  """Lines that show whether editing windows broke the models."""
   if measured.empty:
     return []
   lines = []
@@ -274,40 +281,12 @@ def sanity(measured: pd.DataFrame) -> list[str]:
       f'{technique.capitalize()}, {source}: accuracy on clean examples '
       f'averages {number(clean.mean())} over windows '
       f'({number(windows.length_weighted_mean(clean))} if a window counts once '
-      'for each of its layers). With all layers replaced, noisy examples keep '
-      f'their given label with accuracy {number(whole["noisy_accuracy"])} and '
-      'return to their original one with '
-      f'{number(whole["noisy_original_accuracy"])}.'
+      'for each of its layers). Where the window is all layers, noisy examples '
+      'keep their given label with accuracy '
+      f'{number(whole["noisy_accuracy"])} and return to their original one '
+      f'with {number(whole["noisy_original_accuracy"])}.'
     )
   return lines
-
-
-def methods(examples: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
-  """How the numbers came about, for a reader who has only this page."""
-  paragraphs = []
-  if not examples.empty:
-    paragraphs.append(
-      'Training memorisation of an example is the mean softmax probability of '
-      'its given label over the runs whose training subset held it, '
-      'generalisation the mean over the other runs, and counterfactual '
-      'memorisation their difference. Intervals are Welch intervals for one '
-      'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
-      'side; examples share runs, so their errors are correlated. Within '
-      'given class, a comparison is made among examples of the same given '
-      'label and averaged with the number of positives as weights, because '
-      'uniform label noise makes rare labels suspicious by themselves.'
-    )
-  if not measured.empty:
-    paragraphs.append(
-      'Layer swapping puts the blocks of a model trained on original labels '
-      'into its twin trained on noisy labels (same seed, same order of '
-      'batches), for every contiguous window of layers; embeddings, final '
-      'norm and head stay. The heat map holds one minus the accuracy on the '
-      'given labels of noisy examples, averaged over the windows of one '
-      'length that contain a layer. The curve is its mean over lengths and '
-      'M-CoG the centre of gravity of the curve (Dankers & Titov, 2024).'
-    )
-  return paragraphs
 
 
 def configuration(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -110,7 +110,13 @@ def heat_map(measured: pd.DataFrame, title: str) -> Figure:
     axes = figure.add_subplot()
     edges = np.arange(num_layers + 1) + 0.5
     cells = axes.pcolormesh(
-      edges, edges, grid, cmap=style.SEQUENTIAL, vmin=0, vmax=1, rasterized=True
+      edges,
+      edges,
+      grid,
+      cmap=style.SEQUENTIAL,
+      vmin=0,
+      vmax=1,
+      rasterized=True,
     )
     bar = figure.colorbar(cells, ax=axes)
     bar.set_label('Error on noisy labels')
@@ -133,71 +139,6 @@ def heat_map(measured: pd.DataFrame, title: str) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
       _count_layers(axis, num_layers)
     axes.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]])
-    return figure
-
-
-def layer_curve(
-  layers: pd.DataFrame, centre: float | None, title: str, label: str
-) -> Figure:
-  """Raw score per layer: a line per seed, their mean, and its M-CoG.
-
-  Args:
-    layers: rows of the table `layers` of one technique and source.
-    centre: M-CoG to mark; None or NaN for no mark.
-    title: of the figure.
-    label: of the vertical axis.
-
-  Returns:
-    The figure.
-  """
-  by_seed = layers.pivot(index='layer', columns='seed', values='raw')
-  by_seed = by_seed.sort_index()
-  mean = by_seed.mean(axis=1)
-  number = by_seed.index.to_numpy()
-  with style.styled():
-    figure = Figure(figsize=(5.8, 3.6), layout='constrained')
-    axes = figure.add_subplot()
-    if by_seed.shape[1] > 1:
-      for index, seed in enumerate(by_seed):
-        axes.plot(
-          number,
-          by_seed[seed],
-          color=style.BLUE,
-          alpha=0.35,
-          linewidth=1,
-          label='each seed' if index == 0 else None,
-        )
-    axes.plot(
-      number,
-      mean,
-      color=style.BLUE,
-      linewidth=2.2,
-      marker='o',
-      markersize=5,
-      label='mean' if by_seed.shape[1] > 1 else f'seed {by_seed.columns[0]}',
-    )
-    if centre is not None and np.isfinite(centre):
-      axes.axvline(
-        centre,
-        color=style.VERMILION,
-        linewidth=1.2,
-        dashes=(4, 3),
-        label=f'M-CoG {centre:.2f}',
-      )
-    top = np.nanmax(by_seed.to_numpy(), initial=0.0)
-    axes.set(
-      xlabel='Layer',
-      ylabel=label,
-      ylim=(
-        min(0.0, np.nanmin(by_seed.to_numpy(), initial=0.0)),
-        1.1 * top or 1,
-      ),
-    )
-    axes.set_title(title)
-    _count_layers(axes.xaxis, len(number))
-    axes.grid(axis='y', color='#DDDDDD', linewidth=0.6)
-    axes.set_axisbelow(True)
-    figure.legend(loc='outside lower center', ncols=3)
     return figure
 
 

@@ -13,9 +13,15 @@ from matplotlib.figure import Figure
 BLUE = '#0072B2'
 VERMILION = '#D55E00'
 GREY = '#6B6B6B'
+# For lines that must be told apart without an order.
+SERIES = (BLUE, VERMILION, '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 # One hue, light for little and dark for much, so that it survives greyscale.
 SEQUENTIAL = LinearSegmentedColormap.from_list(
   'memloc_blues', ('#D9E5EE', '#6FA6CC', '#0A3566')
+)
+DIVERGING = LinearSegmentedColormap.from_list(
+  'memloc_diverging',
+  ('#0A3566', '#6FA6CC', '#F4F4F4', '#E79A5B', '#9C4400'),
 )
 
 _PARAMETERS = {

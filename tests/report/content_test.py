@@ -126,22 +126,25 @@ class FormatTest(parameterized.TestCase):
     self.assertEqual(content.interval(np.nan, 1.0), '')
     self.assertEqual(content.number(0.12345), '0.123')
 
-  def test_mean_over_seeds_comes_last(self):
+  def test_spread_is_over_seeds_that_have_an_answer(self):
     table = pd.DataFrame(
       {
         'technique': 'swapping',
-        'variant': [None, ''],
+        'variant': '',
         'source': 'main',
-        'seed': [-1, 3],
-        'mcog': [2.0, np.nan],
+        'seed': [-1, 3, 1, 2],
+        'mcog': [2.1, np.nan, 1.0, 3.0],
         'mcog_low': 1.5,
         'mcog_high': 2.5,
-        'mcog_calibrated': 2.0,
+        'mcog_calibrated': [2.2, 9.0, 9.0, 9.0],
       }
     )
-    rows = content.mcog(table)
-    self.assertEqual([row['seed'] for row in rows], ['3', 'mean profile'])
-    self.assertEqual(rows[0]['mcog'], '–')
+    (row,) = content.mcog(table)
+    self.assertEqual(row['seeds'], '1.00, 3.00')
+    self.assertEqual((row['mean'], row['deviation']), ('2.00', '1.41'))
+    self.assertEqual((row['profile'], row['calibrated']), ('2.10', '2.20'))
+    (row,) = content.mcog(table[table['seed'] == 1])
+    self.assertEqual((row['mean'], row['deviation']), ('1.00', '–'))
 
   def test_clean_accuracy_is_given_plain_and_weighted_by_length(self):
     measured = pd.DataFrame(

@@ -66,24 +66,6 @@ class FiguresTest(parameterized.TestCase):
     )
     self.assertEmpty(figures.memorisation_map(examples).axes[0].collections)
 
-  @parameterized.parameters(1, 3)
-  def test_curve_shows_seeds_mean_and_centre(self, num_seeds):
-    weights = np.random.default_rng(0).random((num_seeds, 6))
-    rows = [
-      {'seed': seed, 'layer': layer + 1, 'raw': weights[seed, layer]}
-      for layer in reversed(range(6))
-      for seed in range(num_seeds)
-    ]
-    figure = figures.layer_curve(pd.DataFrame(rows), 2.345, 'a', 'b')
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    mean = lines['mean' if num_seeds > 1 else 'seed 0']
-    np.testing.assert_allclose(mean.get_ydata(), weights.mean(axis=0))
-    np.testing.assert_array_equal(mean.get_xdata(), np.arange(1, 7))
-    self.assertEqual(lines['M-CoG 2.35'].get_xdata(), [2.345, 2.345])
-    figure = figures.layer_curve(pd.DataFrame(rows), np.nan, 'a', 'b')
-    labels = [line.get_label() for line in figure.axes[0].lines]
-    self.assertFalse([label for label in labels if 'M-CoG' in label])
-
   def test_many_points_become_one_picture(self):
     def size(n):
       examples = pd.DataFrame(

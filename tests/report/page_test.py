@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import detection
 from memloc_jax.localisation import windows
-from memloc_jax.report import figures, page
+from memloc_jax.report import page
 
 _EVIL = '<script>alert("x")</script> & <img src=x>'
 _LAYERS = 4
@@ -91,7 +91,8 @@ def _swaps(seeds=(1, 2)):
         }
       )
     for layer, weight in enumerate(weights):
-      layers.append(one | {'layer': layer + 1, 'raw': weight})
+      share = weight / weights.sum()
+      layers.append(one | {'layer': layer + 1, 'raw': weight, 'weight': share})
     mcog.append(
       one
       | {
@@ -161,7 +162,7 @@ class PageTest(parameterized.TestCase):
     ):
       self.assertIn(wanted, text)
     self.assertNotIn('Read with care', text)
-    self.assertEqual(text.count('<img src="data:image/svg+xml;base64,'), 3)
+    self.assertEqual(text.count('<img src="data:image/svg+xml;base64,'), 4)
     self.assertCountEqual(
       self._files(),
       ['report.html']
@@ -169,8 +170,9 @@ class PageTest(parameterized.TestCase):
         f'figures/{name}.{suffix}'
         for name in (
           'memorisation_map',
-          'heat_map_swapping_main',
-          'layers_swapping_main',
+          'heat_map_swapping',
+          'layers',
+          'mcog',
         )
         for suffix in ('png', 'svg')
       ],
@@ -222,7 +224,7 @@ class PageTest(parameterized.TestCase):
     text = self._write(_swaps())
     self.assertNotIn('Most memorised', text)
     self.assertNotIn('AUROC', text)
-    self.assertEqual(text.count('<figure>'), 2)
+    self.assertEqual(text.count('<figure>'), 3)
 
   def test_nothing_at_all_is_still_a_page(self):
     text = self._write({'examples': pd.DataFrame()}, {})
@@ -265,15 +267,6 @@ class PageTest(parameterized.TestCase):
     self.assertIn('constant (baseline)', page)
     self._write({})
     self.assertNotIn('Control setup', self._files()['report.html'].decode())
-
-  def test_curve_marks_the_centre_of_the_mean_profile(self):
-    with unittest.mock.patch.object(
-      figures, 'layer_curve', wraps=figures.layer_curve
-    ) as drawn:
-      self._write(_swaps())
-      self.assertEqual(drawn.call_args.args[1], 2.25)
-      self._write({'layers': _swaps()['layers']})
-      self.assertIsNone(drawn.call_args.args[1])
 
   def test_writing_again_gives_the_same_bytes(self):
     tables = _maps() | _swaps()

@@ -1,0 +1,95 @@
+"""Speed of the localisation techniques, beside PyTorch, in turns.
+
+Command:  python -m benchmarks.localisation --out=localisation.json
+Cost:     under 12 minutes on 2 CPU cores.
+Result:   for each technique, the time of the whole job here, in sensible
+          PyTorch and as released; exit status 1 if results differ.
+"""
+
+import argparse
+import importlib.util
+import pathlib
+import sys
+from typing import Any
+
+import jax
+
+from benchmarks import jobs, record, turns
+from benchmarks import workload as workload_lib
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs the benchmark; returns the exit status."""
+  flags = _parser().parse_args(arguments)
+  if importlib.util.find_spec('torch') is None:
+    print('PyTorch is missing; install memloc_jax[parity].', file=sys.stderr)
+    return 2
+  from benchmarks import torch_loop
+
+  torch_loop.configure('cpu', tf32=False)
+  workload = None
+  if flags.shape == 'minilm' and not flags.synthetic:
+    workload = workload_lib.trec(flags.limit)
+  if workload is None:
+    workload = workload_lib.synthetic(flags.shape, flags.limit)
+  device = jax.devices('cpu')[0]
+  content = {
+    'benchmark': 'localisation',
+    'environment': record.environment(device),
+    'config': {
+      'shape': workload.name,
+      'model': repr(workload.model),
+      'data': workload.source,
+      'limit': flags.limit,
+      'retrain_limit': flags.retrain_limit,
+      'precision': 'float32',
+    },
+    'results': {},
+  }
+  print(f'{workload.name}, {workload.source}; {device.device_kind}')
+  passed = True
+  with jax.default_device(device), jax.default_matmul_precision('float32'):
+    for name, job in jobs.all_jobs(workload, flags.retrain_limit):
+      if flags.jobs and name not in flags.jobs:
+        continue
+      found = turns.measure(job(), flags.repetitions, tolerance=1e-3)
+      content['results'][name] = found
+      passed &= found.get('passed', True)
+      print(line_of(name, found), flush=True)
+      if flags.out is not None:
+        record.write(flags.out, content)
+  return 0 if passed else 1
+
+
+def line_of(name: str, found: dict[str, Any]) -> str:
+  """One job's result as text."""
+  line = f'{name:11} ours {found["summary"][turns.OURS]["median"]:8.2f} s'
+  for other, ratio in found['ratios'].items():
+    line += (
+      f'; {other} {ratio["median"]:.2f}x '
+      f'(quartiles {ratio["q1"]:.2f} to {ratio["q3"]:.2f})'
+    )
+  if 'difference' in found:
+    line += f'; results differ by {found["difference"]:.1e}'
+    line += '' if found['passed'] else ' FAILED'
+  return line
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.localisation',
+    description=__doc__.splitlines()[0],
+  )
+  add = parser.add_argument
+  add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
+  add('--synthetic', action='store_true', help='do not look for real TREC')
+  add('--limit', type=int, default=600, help='training examples')
+  add('--retrain_limit', type=int, default=240, help='of layer retraining')
+  add('--repetitions', type=int, default=5, help='timed turns')
+  add('--jobs', nargs='*', default=[], help='techniques; all if none')
+  add('--out', type=pathlib.Path, help='JSON file to write')
+  return parser
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,233 @@
+"""Which figures the tables of a study allow, in groups, with captions."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.report import (
+  figures,
+  localisation_figures,
+  representation_figures,
+)
+
+EXAMPLES = 'Which examples?'
+LAYERS = 'Which layers?'
+WINDOWS = 'Windows of layers'
+INSIDE = 'Inside the network'
+CONTROL = 'Which technique to trust?'
+
+_FEWEST_FOR_MCOG = 3  # seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One figure.
+
+  Attributes:
+    group: heading under which it stands.
+    name: of its files.
+    caption: what it shows and how to read it.
+    draw: makes it.
+  """
+
+  group: str
+  name: str
+  caption: str
+  draw: Callable[[], Figure]
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+  """Rows of main models, and of each technique the variant written first."""
+  if table.empty:
+    return table
+  return _default(table[table['source'] == 'main'])
+
+
+def _default(table: pd.DataFrame) -> pd.DataFrame:
+  if table.empty:
+    return table
+  first = table.groupby('technique')['variant'].transform('first')
+  return table[table['variant'] == first]
+
+
+def _main(table: pd.DataFrame) -> pd.DataFrame:
+  return table if table.empty else table[table['source'] == 'main']
+
+
+def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  """Every figure that there is something to draw for.
+
+  Args:
+    tables: by name; those that were not part of the study are empty.
+  """
+  if len(tables['examples']):
+    yield Entry(
+      EXAMPLES,
+      'memorisation_map',
+      'Memorisation map. On the dashed line an example is treated alike '
+      'whether or not it was trained on; the further above it, the more of '
+      'its label is memorised.',
+      lambda: figures.memorisation_map(tables['examples']),
+    )
+  yield from _layers(tables)
+  yield from _control(tables)
+  yield from _windows(tables)
+  yield from _inside(tables)
+
+
+def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  layers = headline(tables['layers'])
+  mcog = headline(tables['mcog'])
+  if layers.empty or mcog.empty:
+    return
+  yield Entry(
+    LAYERS,
+    'layers',
+    'Share of the memory that each technique sees in each layer, summing to '
+    '1: thin lines are seeds, the thick one their mean, the vertical line its '
+    'centre of gravity (M-CoG), the horizontal one a profile without '
+    'preference. The last panels are trivial baselines.',
+    lambda: localisation_figures.profiles(_baselines_last(layers), mcog),
+  )
+  yield Entry(
+    LAYERS,
+    'mcog',
+    'Centre of gravity by technique: circles are seeds, diamonds their mean '
+    'with one standard deviation. The grey bar is what all memory in the '
+    'first or in the last layer would give; the dashed line is a profile '
+    'without preference.',
+    lambda: localisation_figures.centres(
+      _baselines_last(mcog), int(layers['layer'].max())
+    ),
+  )
+  correlations = _main(tables['correlations'])
+  quantities = ['layers']
+  if (mcog['seed'] != -1).sum() >= _FEWEST_FOR_MCOG * mcog[
+    'technique'
+  ].nunique():
+    quantities.append('mcog')
+  for quantity in quantities:
+    if correlations.empty or correlations['pearson'].isna().all():
+      return
+    over = {
+      'layers': 'weights over seeds and layers',
+      'mcog': 'centres of gravity over seeds; few seeds make it coarse',
+    }[quantity]
+    yield Entry(
+      LAYERS,
+      f'agreement_{quantity}',
+      f'Agreement of techniques: correlation of their {over}.',
+      lambda quantity=quantity: localisation_figures.agreement(
+        correlations, quantity
+      ),
+    )
+
+
+def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  summary = _default(tables['control_summary'])
+  controls, layers = _default(tables['control']), _default(tables['layers'])
+  if summary.empty or controls.empty or layers.empty:
+    return
+  for setup in dict.fromkeys(controls['setup']):
+    of_setup = controls[controls['setup'] == setup]
+    if setup != 'graded':
+      yield Entry(
+        CONTROL,
+        f'control_{setup}',
+        'How often the heaviest layer is one of those that could learn the '
+        'wrong labels, with 95 % intervals clustered by seed. With one '
+        'trainable pair any difference between two models points at it, so '
+        'compare with the baselines.',
+        lambda setup=setup: localisation_figures.control_bars(
+          summary[summary['setup'] == setup]
+        ),
+      )
+    yield Entry(
+      CONTROL,
+      f'control_layers_{setup}',
+      'Mean share of the memory by layer in control models; filled circles '
+      'mark the layers that could learn the wrong labels.'
+      if setup != 'graded'
+      else 'Mean share of the memory by layer in models whose layers learn at '
+      'rates that rise or fall with depth.',
+      lambda rows=of_setup: localisation_figures.control_profiles(
+        layers, _baselines_last(rows)
+      ),
+    )
+
+
+def _windows(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  measured = headline(tables['windows'])
+  if measured.empty:
+    return
+  for technique, rows in measured.groupby('technique', sort=False):
+    name = localisation_figures.label(technique)
+    yield Entry(
+      WINDOWS,
+      f'heat_map_{technique}',
+      f'{name}: error on the given labels of noisy examples, averaged over '
+      'the windows of one length that contain a layer.',
+      lambda rows=rows, name=name: figures.heat_map(
+        rows, f'{name}: error by window'
+      ),
+    )
+
+
+def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  draw = representation_figures
+  probes = _main(tables['probes'])
+  if len(probes):
+    yield Entry(
+      INSIDE,
+      'probes',
+      'What probes read from the first token at each layer; mean and one '
+      'standard deviation over models and probe seeds.',
+      lambda: draw.probes(probes),
+    )
+  centroids = _main(tables['centroids'])
+  if len(centroids) and (pooled := centroids['given'] == 'all').any():
+    events = _main(tables['events'])
+    if len(events):
+      chosen = (events['technique'] == 'centroids') & (events['seed'] == -1)
+      events = events[chosen]
+    yield Entry(
+      INSIDE,
+      'centroids',
+      'Where hidden states lie between the centroids of the given (0) and the '
+      'original class (1): median and the middle 75 % of all pairs of classes '
+      'pooled, averaged over seeds. Vertical lines are the mean layers of '
+      'crossing (noisy examples come closer to the given class) and '
+      'initiation (classes stay apart from here on).',
+      lambda: draw.centroids(centroids[pooled], events),
+    )
+  heads = _main(tables['heads'])
+  if len(heads):
+    yield Entry(
+      INSIDE,
+      'heads',
+      'Accuracy that noisy examples lose more than clean ones of the same '
+      'margin when one attention head is cut.',
+      lambda: draw.heads(heads),
+    )
+  accounting = _main(tables['accounting'])
+  if len(accounting):
+    yield Entry(
+      INSIDE,
+      'accounting',
+      'Mean loss gradient of noisy and of as many clean examples, layer by '
+      'layer, after some epochs of training.',
+      lambda: draw.accounting(accounting),
+    )
+
+
+def _baselines_last(table: pd.DataFrame) -> pd.DataFrame:
+  """Rows in their order, those of trivial baselines after the others."""
+  baseline = table['technique'].map(
+    lambda name: name in TECHNIQUES and TECHNIQUES[name].baseline
+  )
+  return table.assign(_last=baseline).sort_values(
+    '_last', kind='stable'
+  ).drop(columns='_last')  # fmt: skip

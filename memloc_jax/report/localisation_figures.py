@@ -1,0 +1,302 @@
+"""Figures that set localisation techniques side by side.
+
+Each takes tables of a study and returns a matplotlib Figure.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from memloc_jax.report import style
+
+_COLUMNS = 4
+_DASHES = (4, 3)
+# More ticks than this do not fit under a small panel.
+_MOST_TICKS = 8
+
+
+def label(name: str) -> str:
+  """A technique's name for a reader."""
+  text = name.replace('_', ' ')
+  return text[0].upper() + text[1:]
+
+
+def profiles(layers: pd.DataFrame, mcog: pd.DataFrame) -> Figure:
+  """Weight per layer, a panel a technique on shared axes.
+
+  Args:
+    layers: rows of the table `layers`, one variant a technique, of one source.
+    mcog: rows of the table `mcog` of the same.
+
+  Returns:
+    The figure: a thin line a seed, their mean, its centre of gravity, and a
+    dashed line where every layer weighs the same.
+  """
+  techniques = list(dict.fromkeys(layers['technique']))
+  centres = mcog[mcog['seed'] == -1].set_index('technique')['mcog']
+  with style.styled():
+    figure, panels = _grid(len(techniques))
+    for axes, technique in zip(panels, techniques):
+      by_seed = _by_seed(layers[layers['technique'] == technique])
+      number = by_seed.index.to_numpy()
+      axes.axhline(1 / len(number), color=style.GREY, lw=0.8, dashes=_DASHES)
+      if by_seed.shape[1] > 1:
+        axes.plot(number, by_seed, color=style.BLUE, alpha=0.35, lw=1)
+      axes.plot(
+        number, by_seed.mean(axis=1), color=style.BLUE, lw=2, marker='o', ms=4
+      )
+      centre = centres.get(technique, np.nan)
+      if np.isfinite(centre):
+        axes.axvline(centre, color=style.VERMILION, lw=1.2, dashes=_DASHES)
+      axes.set_title(label(technique), fontsize=10)
+      _layer_ticks(axes, number)
+    _finish(figure, panels)
+    return figure
+
+
+def centres(mcog: pd.DataFrame, num_layers: int) -> Figure:
+  """M-CoG of every technique: a point a seed, mean and standard deviation.
+
+  Args:
+    mcog: rows of the table `mcog`, one variant a technique, of one source.
+    num_layers: L.
+
+  Returns:
+    The figure. The grey bar is the attainable range, the dashed line a
+    profile without preference.
+  """
+  techniques = list(dict.fromkeys(mcog['technique']))
+  with style.styled():
+    figure = Figure(
+      figsize=(6.2, 1.2 + 0.34 * len(techniques)), layout='constrained'
+    )
+    axes = figure.add_subplot()
+    middle = (num_layers + 1) / 2
+    axes.axvline(middle, color=style.GREY, lw=0.8, dashes=_DASHES)
+    for row, technique in enumerate(techniques):
+      rows = mcog[mcog['technique'] == technique]
+      seeds = rows.loc[rows['seed'] != -1, 'mcog'].dropna()
+      low, high = rows['mcog_low'].iloc[0], rows['mcog_high'].iloc[0]
+      axes.plot([low, high], [row, row], color='#E3E7EB', lw=9, zorder=1)
+      axes.plot(
+        seeds,
+        np.full(len(seeds), row) + _spread(len(seeds)),
+        'o',
+        color=style.BLUE,
+        alpha=0.6,
+        ms=4.5,
+        zorder=2,
+      )
+      if len(seeds):
+        axes.errorbar(
+          seeds.mean(),
+          row,
+          xerr=seeds.std(ddof=1) if len(seeds) > 1 else None,
+          fmt='D',
+          ms=5,
+          color=style.VERMILION,
+          capsize=3,
+          zorder=3,
+        )
+    axes.set_yticks(range(len(techniques)), [label(t) for t in techniques])
+    axes.set(
+      xlim=(0.8, num_layers + 0.2),
+      ylim=(len(techniques) - 0.4, -0.6),
+      xlabel='Centre of gravity (layer)',
+    )
+    axes.set_title('Centre of gravity by technique')
+    _layer_ticks(axes, np.arange(1, num_layers + 1))
+    axes.tick_params(axis='y', length=0)
+    return figure
+
+
+def agreement(correlations: pd.DataFrame, quantity: str) -> Figure:
+  """Correlation matrix of techniques.
+
+  Args:
+    correlations: rows of the table `correlations` of one source.
+    quantity: 'layers' or 'mcog'.
+
+  Returns:
+    The figure; a dash where a correlation is not defined.
+  """
+  chosen = correlations[correlations['quantity'] == quantity]
+  names = list(dict.fromkeys([*chosen['technique_a'], *chosen['technique_b']]))
+  matrix = pd.DataFrame(np.nan, names, names)
+  for row in chosen.itertuples():
+    matrix.loc[row.technique_a, row.technique_b] = row.pearson
+    matrix.loc[row.technique_b, row.technique_a] = row.pearson
+  what = {'layers': 'weights per layer', 'mcog': 'centres of gravity'}[quantity]
+  with style.styled():
+    size = 2.2 + 0.52 * len(names)
+    figure = Figure(figsize=(size + 0.6, size), layout='constrained')
+    axes = figure.add_subplot()
+    image = axes.imshow(matrix, cmap=style.DIVERGING, vmin=-1, vmax=1)
+    for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+      if row != column:
+        axes.text(
+          column,
+          row,
+          '–' if np.isnan(value) else f'{value:.2f}',
+          ha='center',
+          va='center',
+          fontsize=8,
+          color='white' if abs(value) > 0.7 else 'black',
+        )
+    axes.set_xticks(
+      range(len(names)),
+      [label(n) for n in names],
+      rotation=45,
+      ha='right',
+      rotation_mode='anchor',
+    )
+    axes.set_yticks(range(len(names)), [label(n) for n in names])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f'Agreement on {what}')
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label('Pearson correlation')
+    bar.outline.set_visible(False)
+    return figure
+
+
+def control_bars(summary: pd.DataFrame) -> Figure:
+  """How often techniques name a planted layer first.
+
+  Args:
+    summary: rows of the table `control_summary` of one setup other than
+      'graded', one variant a technique.
+
+  Returns:
+    The figure: accuracy@1 with its interval, baselines in grey, chance dashed.
+  """
+  with style.styled():
+    figure = Figure(
+      figsize=(6.2, 1.2 + 0.34 * len(summary)), layout='constrained'
+    )
+    axes = figure.add_subplot()
+    ordered = summary.sort_values('baseline', kind='stable')
+    where = np.arange(len(ordered))
+    accuracy = ordered['accuracy_1'].to_numpy()
+    axes.barh(
+      where,
+      accuracy,
+      height=0.62,
+      color=np.where(ordered['baseline'], '#B8BFC6', style.BLUE),
+      xerr=np.abs(
+        ordered[['accuracy_1_low', 'accuracy_1_high']].to_numpy().T - accuracy
+      ),
+      error_kw={'ecolor': '#222222', 'elinewidth': 1, 'capsize': 3},
+    )
+    chance = ordered['chance'].iloc[0]
+    axes.axvline(chance, color=style.VERMILION, lw=1.2, dashes=_DASHES)
+    axes.text(
+      chance, -0.75, ' chance', color=style.VERMILION, fontsize=8.5, va='center'
+    )
+    names = [
+      label(row.technique) + ' (baseline)' * bool(row.baseline)
+      for row in ordered.itertuples()
+    ]
+    axes.set_yticks(where, names)
+    axes.set(xlim=(0, 1), ylim=(len(ordered) - 0.4, -1.0), xlabel='Accuracy@1')
+    axes.set_title('Control setup: heaviest layer is a planted one')
+    axes.tick_params(axis='y', length=0)
+    return figure
+
+
+def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
+  """Mean weight per layer of control models, a panel a technique.
+
+  Args:
+    layers: rows of the table `layers`, one variant a technique.
+    controls: rows of the table `control` of one setup; its sources are drawn.
+
+  Returns:
+    The figure: a line a source, with filled circles at the layers that could
+    learn the wrong labels.
+  """
+  sources = list(dict.fromkeys(controls['layers']))
+  techniques = list(dict.fromkeys(controls['technique']))
+  with style.styled():
+    figure, panels = _grid(len(techniques))
+    for axes, technique in zip(panels, techniques):
+      for source, colour in zip(sources, style.SERIES):
+        rows = layers[
+          (layers['technique'] == technique) & (layers['source'] == source)
+        ]
+        if rows.empty:
+          continue
+        mean = _by_seed(rows).mean(axis=1)
+        axes.plot(
+          mean.index,
+          mean,
+          color=colour,
+          lw=1.6,
+          label=source,
+          gid=source,
+        )
+        planted = [n for n in mean.index if str(n) in source.split('+')]
+        axes.plot(
+          planted, mean.loc[planted], 'o', ms=5, color=colour, gid='planted'
+        )
+      number = np.unique(layers['layer'])
+      axes.axhline(1 / len(number), color=style.GREY, lw=0.8, dashes=_DASHES)
+      axes.set_title(label(technique), fontsize=10)
+      _layer_ticks(axes, number)
+    _finish(figure, panels)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+      handles,
+      names,
+      loc='outside lower center',
+      ncols=len(names),
+      title='Layers that could learn (filled circles)',
+    )
+    return figure
+
+
+def _by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+  """Weights, a row a layer and a column a seed."""
+  return rows.pivot(index='layer', columns='seed', values='weight').sort_index()
+
+
+def _spread(count: int) -> np.ndarray:
+  """Small offsets, so that equal points stay apart."""
+  return np.linspace(-0.16, 0.16, count) if count > 1 else np.zeros(count)
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+  """Panels on shared axes, as many as are asked for."""
+  columns = min(_COLUMNS, count)
+  rows = -(-count // columns)
+  figure = Figure(
+    figsize=(0.6 + 2.1 * columns, 0.9 + 1.75 * rows), layout='constrained'
+  )
+  every = figure.subplots(
+    rows, columns, sharex=True, sharey=True, squeeze=False
+  ).ravel()
+  for axes in every[count:]:
+    axes.remove()
+  panels = list(every[:count])
+  # Above a gap in the last row the shared axis has no panel to be read from.
+  for axes in panels[-columns:]:
+    axes.tick_params(labelbottom=True)
+    axes.set_xlabel('Layer')
+  return figure, panels
+
+
+def _finish(figure: Figure, panels: list[Axes]) -> None:
+  """Lets the shared axis reach 0 and names it."""
+  low, top = panels[0].get_ylim()
+  panels[0].set_ylim(min(0.0, low), top)
+  figure.supylabel('Share of the memory', fontsize=10)
+
+
+def _layer_ticks(axes: Axes, number: np.ndarray) -> None:
+  """Ticks at whole layers, at each of them while there is room."""
+  if len(number) <= _MOST_TICKS:
+    axes.set_xticks(number)
+  else:
+    axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))

@@ -1,0 +1,116 @@
+"""How the numbers came about, for a reader who has only the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+_EXAMPLES = (
+  'Training memorisation of an example is the mean softmax probability of '
+  'its given label over the runs whose training subset held it, '
+  'generalisation the mean over the other runs, and counterfactual '
+  'memorisation their difference. Intervals are Welch intervals for one '
+  'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
+  'side; examples share runs, so their errors are correlated. Within '
+  'given class, a comparison is made among examples of the same given '
+  'label and averaged with the number of positives as weights, because '
+  'uniform label noise makes rare labels suspicious by themselves.'
+)
+_LAYERS = (
+  'All techniques look at pairs of models of one seed (same head, order of '
+  'batches and dropout), one trained on noisy and one on original labels, '
+  'and end in a weight per layer. Where windows of layers are edited, the '
+  'error on the given labels of noisy examples is averaged over the windows '
+  'of one length that contain a layer (heat map), then over lengths, and '
+  'divided by its sum. M-CoG is the centre of gravity of the weights (Dankers '
+  '& Titov, 2024).'
+)
+_CONTROL = (
+  'In control models only two layers learn the main task and its wrong '
+  'labels, while an auxiliary task with a head and optimiser of its own '
+  'trains every layer. Accuracy@1 is the share of models whose heaviest layer '
+  "is one of the two; its interval is Wilson's on the effective number of "
+  'models, clustered by seed.'
+)
+# Of each technique, with the settings to fill in.
+_TECHNIQUES = {
+  'swapping': (
+    'Layer swapping puts the blocks of the clean model into its noisy twin, '
+    'for every contiguous window of layers; embeddings, final norm and head '
+    'stay.'
+  ),
+  'retraining': (
+    'Layer retraining resets a window of the noisy model to pretrained blocks '
+    'and trains it, with the head, for {retrain[num_epochs]} epochs at '
+    '{retrain[learning_rate]:g} (batch {retrain[batch_size]}) on clean '
+    'examples; its error is relative to that of retraining all layers.'
+  ),
+  'rewinding': (
+    'Layer rewinding sets a window back to its state after an earlier epoch; '
+    'epoch 0 is the pretrained state.'
+  ),
+  'ablation': (
+    'Layer ablation leaves out the blocks of a window, or replaces their '
+    'attention or MLP outputs; its error is what noisy examples lose beyond '
+    'clean ones of the same margin.'
+  ),
+  'gradients': (
+    'Forgetting gradients are mean gradients of the {gradient[objective]} of '
+    'the given label at the first checkpoint that fits the noisy labels: L1 '
+    'norm per layer of noisy minus clean, divided by that of a model whose '
+    'blocks were frozen.'
+  ),
+  'accounting': (
+    'Gradient accounting takes the share of the norm of the mean loss '
+    'gradient of noisy examples that each layer has (Maini et al., 2023).'
+  ),
+  'probing': (
+    'Probing trains {probe[seeds]} classifiers a layer (two hidden layers of '
+    '{probe[hidden]}, {probe[num_epochs]} epochs) to tell noisy from clean '
+    "examples; a layer's weight is how much F1 rises there; layer 1 "
+    'compares with layer 1 of the frozen reference.'
+  ),
+  'centroids': (
+    'Centroid analysis projects hidden states of noisy examples on the line '
+    'between the centroids of their given and original class.'
+  ),
+  'difference_norm': (
+    'Difference norm, a trivial baseline, is the distance between the '
+    'parameters of a block in the noisy and in the clean model.'
+  ),
+  'pretrained_distance': (
+    'Pretrained distance, a trivial baseline, is the distance of a block of '
+    'the noisy model from its pretrained state.'
+  ),
+  'constant': 'Constant, a trivial baseline, gives all layers the same weight.',
+}
+
+
+def methods(
+  tables: Mapping[str, pd.DataFrame], config: Mapping[str, Any]
+) -> list[str]:
+  """Paragraphs on what the tables hold.
+
+  Args:
+    tables: by name.
+    config: the study's configuration, nested; without `localise`, techniques
+      whose description needs settings are left out.
+  """
+  paragraphs = []
+  if len(tables['examples']):
+    paragraphs.append(_EXAMPLES)
+  present = {
+    technique
+    for name in ('windows', 'layers', 'centroids')
+    if len(tables[name])
+    for technique in tables[name]['technique']
+  }
+  if present:
+    paragraphs.append(_LAYERS)
+  settings = config.get('localise', {})
+  for name, text in _TECHNIQUES.items():
+    if name in present and (settings or '{' not in text):
+      paragraphs.append(text.format(**settings))
+  if len(tables['control_summary']):
+    paragraphs.append(_CONTROL)
+  return paragraphs

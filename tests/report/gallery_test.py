@@ -1,0 +1,81 @@
+"""Which figures a study gets: by its tables, models and variants."""
+
+import pandas as pd
+from absl.testing import absltest
+
+from memloc_jax.report import gallery, methods, page
+
+
+def _tables(**given):
+  empty = dict.fromkeys(page.TABLES, pd.DataFrame())
+  return empty | {name: pd.DataFrame(rows) for name, rows in given.items()}
+
+
+def _layers(source, technique='swapping', variants=('',), seeds=(1,)):
+  return [
+    {'technique': technique, 'variant': variant, 'source': source}
+    | {'seed': seed, 'layer': layer, 'weight': 0.5, 'mcog': 1.5}
+    | {'mcog_low': 1.0, 'mcog_high': 2.0}
+    for variant in variants
+    for seed in seeds
+    for layer in (1, 2)
+  ]
+
+
+def _names(tables):
+  return [entry.name for entry in gallery.entries(tables)]
+
+
+class EntriesTest(absltest.TestCase):
+  def test_nothing(self):
+    self.assertEmpty(_names(_tables()))
+
+  def test_headline_is_main_models_and_first_variants(self):
+    rows = _layers('1+2') + _layers('main', 'gradients', ('l1', 'l2'))
+    found = gallery.headline(pd.DataFrame(rows))
+    self.assertEqual(set(found['source']), {'main'})
+    self.assertEqual(set(found['variant']), {'l1'})
+
+  def test_controls_alone(self):
+    control = {'technique': 'swapping', 'variant': '', 'setup': 'pair'}
+    tables = _tables(
+      layers=_layers('1+2'),
+      mcog=_layers('1+2'),
+      control=[control | {'layers': '1+2'}],
+      control_summary=[control],
+    )
+    self.assertEqual(_names(tables), ['control_pair', 'control_layers_pair'])
+    self.assertLen(methods.methods(tables, {}), 3)
+
+  def test_graded_controls_have_no_accuracy(self):
+    control = {'technique': 'swapping', 'variant': '', 'setup': 'graded'}
+    tables = _tables(
+      layers=_layers('rising'),
+      control=[control | {'layers': 'rising'}],
+      control_summary=[control],
+    )
+    self.assertEqual(_names(tables), ['control_layers_graded'])
+
+  def test_centres_are_correlated_over_three_seeds_or_more(self):
+    agreement = {'source': 'main', 'pearson': 0.5}
+    for seeds, expected in (((1, 2), False), ((1, 2, 3), True)):
+      rows = _layers('main', seeds=seeds)
+      tables = _tables(
+        layers=rows,
+        mcog=[row for row in rows if row['layer'] == 1],
+        correlations=[agreement],
+      )
+      self.assertEqual('agreement_mcog' in _names(tables), expected)
+
+
+class MethodsTest(absltest.TestCase):
+  def test_names_the_settings_used(self):
+    tables = _tables(layers=_layers('main', 'retraining'))
+    retrain = {'num_epochs': 7, 'learning_rate': 3e-5, 'batch_size': 9}
+    text = ' '.join(methods.methods(tables, {'localise': {'retrain': retrain}}))
+    self.assertIn('for 7 epochs at 3e-05 (batch 9)', text)
+    self.assertNotIn('Layer swapping', text)
+
+
+if __name__ == '__main__':
+  absltest.main()
