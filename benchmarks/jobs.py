@@ -100,6 +100,7 @@ class _Setting:
       examples=self.examples,
       label_names=tuple(map(str, range(self.classes))),
       subjects=(self.subject,),
+      dropout=self.model.dropout_rate,
       engine=engine,
     )
 

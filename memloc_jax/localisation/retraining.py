@@ -95,7 +95,7 @@ def tables(
   )
   result = []
   for first in range(layers) if first_layers is None else first_layers:
-    runs = _runs(member, first, layers, source.model.dropout_rate, config)
+    runs = _runs(member, first, layers, source.dropout, config)
     result.append(
       Table(
         name=f'retraining/{source.name}/{subject.seed}/{first + 1}',
@@ -103,7 +103,7 @@ def tables(
           objectives=(Objective('main', len(source.label_names)),),
           num_epochs=config.num_epochs,
           batch_size=config.batch_size,
-          dropout=source.model.dropout_rate > 0,
+          dropout=source.dropout > 0,
           train_head=config.train_head,
           evaluate_every=0,
           layers=(first, layers),

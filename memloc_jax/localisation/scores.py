@@ -70,6 +70,7 @@ class Source:
     label_names: name of each class of the main task, whose head is called
       'main'.
     subjects: one a seed, at least one.
+    dropout: rate at which its models were trained.
     engine: trains rows, for techniques that train.
   """
 
@@ -80,6 +81,7 @@ class Source:
   examples: Encoded
   label_names: tuple[str, ...]
   subjects: tuple[Subject, ...]
+  dropout: float
   engine: Engine | None
 
 

@@ -74,6 +74,7 @@ def _source(
     examples=study.data.train,
     label_names=study.data.label_names,
     subjects=tuple(subjects),
+    dropout=study.dropout,
     engine=study.engine,
   )
 

@@ -40,14 +40,28 @@ def _gradient(trained, embeddings, tokens, labels, real, key, rate):
   return -jnp.sum(chosen[:, 0] * real) / real.sum()
 
 
-def train_alone(table, row):
-  """One run in a plain loop, updates in float64; its final logits."""
+def train_alone(table, row, params=None, trains=None):
+  """One run in a plain loop, updates in float64; its final logits.
+
+  Args:
+    table: the table.
+    row: of the run.
+    params: where it starts, embeddings included; None for the pretrained
+      model with the run's own head.
+    trains: 1 where a parameter trains and 0 where it does not, a tree of
+      arrays like `params` without the embeddings; None if all do.
+  """
   runs, examples = table.runs, table.examples[0]
   source = schedule.Source(examples.length, examples.buckets, runs.membership)
-  plan = schedule.Schedule((source,), runs.seed, 4, table.seed)
-  params = start(int(runs.seed[row]))
+  batch = table.program.batch_size
+  plan = schedule.Schedule((source,), runs.seed, batch, table.seed)
+  params = dict(start(int(runs.seed[row])) if params is None else params)
   embeddings = params.pop('embeddings')
   leaves, structure = jax.tree.flatten(params)
+  if trains is None:
+    mask = [1.0] * len(leaves)
+  else:
+    mask = structure.flatten_up_to(trains)
   leaves = [leaf.astype(np.float64) for leaf in leaves]
   first = [np.zeros_like(leaf) for leaf in leaves]
   second = [np.zeros_like(leaf) for leaf in leaves]
@@ -71,7 +85,9 @@ def train_alone(table, row):
       jax.random.fold_in(key, number),
       float(runs.dropout[row]),
     )
-    gradient = [np.float64(leaf) for leaf in jax.tree.leaves(gradient)]
+    gradient = [
+      np.float64(leaf) * m for leaf, m in zip(jax.tree.leaves(gradient), mask)
+    ]
     norm = np.sqrt(sum((leaf**2).sum() for leaf in gradient))
     factor = min(
       number / max(1, rising), (total - number) / max(1, total - rising)
@@ -84,7 +100,8 @@ def train_alone(table, row):
       mean = first[i] / (1 - 0.9 ** (number + 1))
       spread = np.sqrt(second[i] / (1 - 0.999 ** (number + 1)))
       decay = float(runs.weight_decay[row]) * leaf
-      leaves[i] = leaf - rate * (mean / (spread + 1e-8) + decay)
+      change = mean / (spread + 1e-8) + decay
+      leaves[i] = leaf - rate * change * mask[i]
   params = structure.unflatten([leaf.astype(np.float32) for leaf in leaves])
   return evaluate(params | {'embeddings': embeddings}, examples)
 

@@ -102,6 +102,7 @@ def _source(noisy, clean, pretrained, frozen, snapshots=()):
     examples=examples,
     label_names=('a', 'b', 'c'),
     subjects=(subject,),
+    dropout=0.0,
     engine=None,
   )
 

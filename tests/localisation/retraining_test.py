@@ -1,0 +1,181 @@
+"""Layer retraining against a plain loop, and where one block differs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation import retraining, scores
+from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
+from memloc_jax.tasks.encode import Encoded
+from tests.ensemble import reference, toy
+
+_NOISY = 8
+_WINDOWS = ((0, 0), (0, 1), (1, 1))
+_CONFIG = LocaliseConfig(
+  retrain=RetrainConfig(num_epochs=2, learning_rate=3e-3, batch_size=4)
+)
+
+
+def _source(engine, noisy, **changes):
+  """One subject, which predicts the given labels of its noisy examples."""
+  examples = toy.examples()
+  given = examples.labels[0].copy()
+  logits = reference.evaluate(
+    noisy | {'embeddings': engine.pretrained['embeddings']}, examples
+  )
+  given[:_NOISY] = np.asarray(logits)[:_NOISY].argmax(-1)
+  original = given.copy()
+  original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
+  held = scores.Checkpoint('noisy', lambda: noisy)
+  subject = scores.Subject(
+    seed=1,
+    noisy=held,
+    clean=held,
+    frozen=held,
+    memorised=held,
+    snapshots={},
+    given=given,
+    original=original,
+  )
+  source = scores.Source(
+    name='main',
+    model=engine.model,
+    embeddings=engine.pretrained['embeddings'],
+    pretrained={k: engine.pretrained[k] for k in ('blocks', 'final')},
+    examples=Encoded(examples.ids, examples.length, examples.buckets),
+    label_names=('a', 'b', 'c'),
+    subjects=(subject,),
+    dropout=0.1,
+    engine=engine,
+  )
+  return dataclasses.replace(source, **changes)
+
+
+def _run(source, config=_CONFIG):
+  return retraining.retraining(source, config, lambda share: None)
+
+
+def _noisy():
+  params = toy.random_like(reference.own_shapes(), seed=4, scale=0.8)
+  params['heads']['main']['bias'][:] = 0
+  return params
+
+
+class ReferenceTest(toy.TestCase):
+  @parameterized.parameters(True, False)
+  def test_equals_one_window_after_the_other(self, train_head):
+    noisy = _noisy()
+    engine = toy.engine(self.folder())
+    source = _source(engine, noisy)
+    retrain = dataclasses.replace(_CONFIG.retrain, train_head=train_head)
+    found = _run(source, dataclasses.replace(_CONFIG, retrain=retrain))
+    subject = source.subjects[0]
+    _, held_out = retraining.split(subject.mislabelled, retrain.seed)
+    pretrained = toy.pretrained()
+    accuracy = {}
+    tables = retraining.tables(source, subject, noisy, retrain)
+    rows = [(table, row) for table in tables for row in range(len(table.runs))]
+    for (table, row), (first, last), measured in zip(
+      rows, _WINDOWS, found.tables['windows'], strict=True
+    ):
+      inside = np.isin(np.arange(2), range(first, last + 1))
+      reset = lambda own, old, inside=inside: np.where(
+        inside.reshape(-1, *[1] * (own.ndim - 1)), old, own
+      )
+      start = noisy | {
+        'embeddings': pretrained['embeddings'],
+        'blocks': jax.tree.map(reset, noisy['blocks'], pretrained['blocks']),
+      }
+      like = lambda tree, value: jax.tree.map(
+        lambda x: np.full(x.shape, value, np.float64), tree
+      )
+      trains = {
+        'blocks': jax.tree.map(
+          reset, like(noisy['blocks'], 0.0), like(noisy['blocks'], 1.0)
+        ),
+        'final': like(noisy['final'], float(train_head)),
+        'heads': like(noisy['heads'], float(train_head)),
+      }
+      alone = np.asarray(reference.train_alone(table, row, start, trains))
+      (hash,) = [engine.hashes(table)[row]]
+      record = engine.store.read(table.name, row, hash)
+      np.testing.assert_allclose(record.logits, alone, rtol=0, atol=1e-4)
+      guess = alone.argmax(-1)
+      hit = lambda labels, who, guess=guess: float(
+        (guess[who] == labels[who]).mean()
+      )
+      everyone = slice(0, _NOISY)
+      accuracy[first, last] = hit(subject.given, everyone)
+      expected = {
+        'first': first + 1,
+        'last': last + 1,
+        'noisy_accuracy': accuracy[first, last],
+        'noisy_original_accuracy': hit(subject.original, everyone),
+        'clean_accuracy': hit(subject.given, held_out),
+      }
+      for name, value in expected.items():
+        self.assertAlmostEqual(measured[name], value, places=6, msg=name)
+    # Some windows lose labels and not all lose the same, or nothing is tested.
+    self.assertGreater(len(set(accuracy.values())), 1)
+    everything = accuracy[0, 1]
+    error = {
+      window: 1 - (a - everything) / (1 - everything)
+      for window, a in accuracy.items()
+    }
+    # A layer is in its own window and in that of both layers.
+    profile = [
+      (error[0, 0] + error[0, 1]) / 2,
+      (error[1, 1] + error[0, 1]) / 2,
+    ]
+    np.testing.assert_allclose(found.scores[''].weights[0], profile, atol=1e-6)
+
+  def test_labels_of_noisy_examples_are_never_trained_on(self):
+    noisy = _noisy()
+    records = []
+    for shift in (0, 1):
+      engine = toy.engine(self.folder())
+      source = _source(engine, noisy)
+      subject = source.subjects[0]
+      given = subject.given.copy()
+      original = subject.original.copy()
+      given[:_NOISY] = (given[:_NOISY] + shift) % toy.NUM_CLASSES
+      original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
+      subject = dataclasses.replace(subject, given=given, original=original)
+      table = retraining.tables(source, subject, noisy, _CONFIG.retrain, [1])[0]
+      records.append(toy.logits(engine, table))
+    np.testing.assert_array_equal(*records)
+
+
+class OneLayerTest(toy.TestCase):
+  @parameterized.parameters(0, 1)
+  def test_only_the_block_that_changed_loses_labels(self, layer):
+    """At a rate of almost nothing, retraining is resetting."""
+    noisy = _noisy()
+    pretrained = toy.pretrained()
+    blocks = jax.tree.map(
+      lambda own, old: np.where(
+        (np.arange(2) == layer).reshape(-1, *[1] * (own.ndim - 1)), own, old
+      ),
+      noisy['blocks'],
+      pretrained['blocks'],
+    )
+    source = _source(toy.engine(self.folder()), noisy | {'blocks': blocks})
+    retrain = dataclasses.replace(_CONFIG.retrain, learning_rate=1e-12)
+    found = _run(source, dataclasses.replace(_CONFIG, retrain=retrain))
+    single = {
+      row['first'] - 1: row['noisy_accuracy']
+      for row in found.tables['windows']
+      if row['first'] == row['last']
+    }
+    self.assertLess(single[layer], 1)
+    self.assertEqual(single[1 - layer], 1)
+    # E of the layer is 1 and of the other (0 + 1) / 2.
+    weights = found.scores[''].weights[0]
+    np.testing.assert_allclose(weights, np.where(np.arange(2) == layer, 1, 0.5))
+    self.assertEmpty(found.notes)
+
+
+if __name__ == '__main__':
+  absltest.main()
