@@ -14,97 +14,18 @@ from memloc_jax.localisation import (
   centroids,
   gradients,
   retraining,
-  scores,
 )
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.settings import (
   AblationConfig,
   LocaliseConfig,
 )
-from memloc_jax.models import bert, interface
-from memloc_jax.tasks.encode import Encoded
+from memloc_jax.models import interface
+from tests.localisation import built
 
-_MODEL = bert.Bert(
-  num_layers=3,
-  width=16,
-  num_heads=2,
-  hidden=24,
-  vocab_size=40,
-  max_length=16,
-  initial_scale=0.6,
-)
-_CLASSES = 3
 _CONFIG = LocaliseConfig(
   batch_size=7, ablation=AblationConfig(variants=ablation.VARIANTS)
 )
-
-
-@jax.jit
-def _init(key):
-  head = _MODEL.init_head(key, _CLASSES)
-  return _MODEL.init(key) | {'heads': {'main': head}}
-
-
-def _params(seed):
-  """Weights large enough that every layer matters to what is predicted."""
-  return jax.device_get(_init(jax.random.key(seed)))
-
-
-def _with_layer(params, other, layer):
-  """`params` with one layer of `other`."""
-  replace = lambda x, y: np.concatenate(
-    [x[:layer], y[layer : layer + 1], x[layer + 1 :]]
-  )
-  blocks = jax.tree.map(replace, params['blocks'], other['blocks'])
-  return params | {'blocks': blocks}
-
-
-def _examples(count=24, seed=0):
-  rng = np.random.default_rng(seed)
-  length = rng.integers(3, 11, count).astype(np.int32)
-  ids = rng.integers(1, 40, (count, 10)).astype(np.int32)
-  ids[np.arange(10) >= length[:, None]] = 0
-  return Encoded(ids, length, (6, 10))
-
-
-def _forward(params, examples):
-  tokens = interface.Tokens(examples.ids, examples.length)
-  return np.asarray(interface.forward(_MODEL, params, tokens).logits)
-
-
-def _source(noisy, clean, pretrained, frozen, snapshots=()):
-  """One subject that predicts the given labels of its eight noisy examples."""
-  examples = _examples()
-  given = (np.arange(len(examples)) % _CLASSES).astype(np.int32)
-  given[:8] = _forward(noisy, examples)[:8].argmax(-1)
-  original = given.copy()
-  original[:8] = (given[:8] + 1) % _CLASSES
-  checkpoint = lambda name, params: scores.Checkpoint(
-    name, lambda: {k: params[k] for k in ('blocks', 'final', 'heads')}
-  )
-  subject = scores.Subject(
-    seed=1,
-    noisy=checkpoint('noisy', noisy),
-    clean=checkpoint('clean', clean),
-    frozen=checkpoint('frozen', frozen),
-    memorised=checkpoint('noisy', noisy),
-    snapshots={
-      epoch: checkpoint(f'epoch {epoch}', params) for epoch, params in snapshots
-    },
-    given=given,
-    original=original,
-  )
-  return scores.Source(
-    name='main',
-    model=_MODEL,
-    embeddings=noisy['embeddings'],
-    pretrained={k: pretrained[k] for k in ('blocks', 'final')},
-    examples=examples,
-    label_names=('a', 'b', 'c'),
-    subjects=(subject,),
-    dropout=0.0,
-    engine=None,
-  )
 
 
 def _run(name, source, config=_CONFIG):
@@ -124,9 +45,9 @@ class OneLayerTest(parameterized.TestCase):
     layer=(0, 2),
   )
   def test_all_weight_is_in_it(self, technique, layer):
-    noisy = _params(0)
-    other = _with_layer(noisy, _params(1), layer)
-    source = _source(noisy, other, other, other, [(2, other)])
+    noisy = built.params(0)
+    other = built.with_layer(noisy, built.params(1), layer)
+    source = built.source(noisy, other, other, other, [(2, other)])
     for found in _run(technique, source).scores.values():
       weights = found.weights[0]
       if found.grid is None:
@@ -140,8 +61,8 @@ class OneLayerTest(parameterized.TestCase):
       self.assertEqual(weights.argmax(), layer)
 
   def test_constant_is_a_guess(self):
-    params = _params(0)
-    weights = _run('constant', _source(*[params] * 4)).scores[''].weights
+    params = built.params(0)
+    weights = _run('constant', built.source(*[params] * 4)).scores[''].weights
     np.testing.assert_array_equal(weights, np.ones((1, 3)))
 
 
@@ -158,7 +79,7 @@ class GradientsTest(parameterized.TestCase):
       tokens = interface.Tokens(ids[None], length[None])
       return jax.grad(
         lambda blocks: interface.forward(
-          _MODEL, tree | {'blocks': blocks}, tokens
+          built.MODEL, tree | {'blocks': blocks}, tokens
         ).logits[0, label]
       )(blocks)
 
@@ -177,8 +98,8 @@ class GradientsTest(parameterized.TestCase):
     return means
 
   def test_equals_one_example_at_a_time(self):
-    noisy, frozen = _params(0), _params(3)
-    source = _source(noisy, _params(1), _params(2), frozen)
+    noisy, frozen = built.params(0), built.params(3)
+    source = built.source(noisy, built.params(1), built.params(2), frozen)
     # The models of a source share their embeddings.
     frozen = frozen | {'embeddings': noisy['embeddings']}
     expected = {}
@@ -215,7 +136,7 @@ class GradientsTest(parameterized.TestCase):
       np.testing.assert_allclose(found[name].weights[0], weights, atol=1e-5)
 
   def test_batches_change_nothing(self):
-    source = _source(*[_params(seed) for seed in range(4)])
+    source = built.source(*[built.params(seed) for seed in range(4)])
     for size in (1, 100):
       config = dataclasses.replace(_CONFIG, batch_size=size)
       np.testing.assert_allclose(
@@ -225,9 +146,11 @@ class GradientsTest(parameterized.TestCase):
       )
 
   def test_a_reference_without_gradients_is_noted(self):
-    dead = _params(3)
+    dead = built.params(3)
     dead['heads'] = jax.tree.map(np.zeros_like, dead['heads'])
-    found = _run('gradients', _source(*[_params(i) for i in range(3)], dead))
+    found = _run(
+      'gradients', built.source(*[built.params(i) for i in range(3)], dead)
+    )
     self.assertTrue(np.isnan(found.scores[''].weights).all())
     self.assertLen(found.notes, 1)
 
@@ -237,9 +160,11 @@ class GradientsTest(parameterized.TestCase):
       gradients.check(_CONFIG, np.arange(24) < num_noisy)
 
   def test_accounting_compares_two_gradients(self):
-    noisy = _params(0)
-    snapshots = [(1, _params(5) | {'embeddings': noisy['embeddings']})]
-    source = _source(noisy, *[_params(i) for i in range(1, 4)], snapshots)
+    noisy = built.params(0)
+    snapshots = [(1, built.params(5) | {'embeddings': noisy['embeddings']})]
+    source = built.source(
+      noisy, *[built.params(i) for i in range(1, 4)], snapshots
+    )
     found = _run('accounting', source)
     rows = found.tables['accounting']
     self.assertLen(rows, 3)
@@ -250,7 +175,9 @@ class GradientsTest(parameterized.TestCase):
     np.testing.assert_allclose(
       found.scores[''].weights[0], norms / norms.sum(), atol=1e-6
     )
-    without = _run('accounting', _source(*[_params(i) for i in range(4)]))
+    without = _run(
+      'accounting', built.source(*[built.params(i) for i in range(4)])
+    )
     self.assertEmpty(without.scores)
     self.assertLen(without.notes, 1)
 
@@ -271,8 +198,8 @@ class AblationTest(parameterized.TestCase):
     )
 
   def test_equals_models_cut_by_hand(self):
-    noisy = _params(0)
-    source = _source(*[_params(i) for i in range(4)])
+    noisy = built.params(0)
+    source = built.source(*[built.params(i) for i in range(4)])
     subject, examples = source.subjects[0], source.examples
     found = _run('ablation', source)
     rows = {
@@ -285,7 +212,9 @@ class AblationTest(parameterized.TestCase):
       layers = blocks if layers is None else layers
       params = noisy | {'blocks': layers}
       tokens = interface.Tokens(examples.ids, examples.length)
-      logits = interface.forward(_MODEL, params, tokens, edits=edits).logits
+      logits = interface.forward(
+        built.MODEL, params, tokens, edits=edits
+      ).logits
       hits = np.asarray(logits).argmax(-1) == subject.given
       return hits[mask].mean()
 
@@ -351,7 +280,9 @@ class CentroidsTest(absltest.TestCase):
     np.testing.assert_array_equal(mix('clean_top'), [0, 1, 1])
 
   def test_writes_rows_events_and_notes(self):
-    found = _run('centroids', _source(*[_params(i) for i in range(4)]))
+    found = _run(
+      'centroids', built.source(*[built.params(i) for i in range(4)])
+    )
     self.assertEmpty(found.scores)
     pooled = [r for r in found.tables['centroids'] if r['given'] == 'all']
     self.assertLen(pooled, 3 * 3 * 4)  # setups, groups, layers
