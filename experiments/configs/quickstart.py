@@ -31,11 +31,11 @@ def get_config() -> config_dict.ConfigDict:
   config.map.learning_rate = 1e-3
   config.map.evaluate_every = 5
   config.control.seeds = (1,)
-  config.control.num_epochs = 40
+  config.control.num_epochs = 48
   config.control.learning_rate = 1e-3
   config.control.auxiliary = 'embedded_agreement'
-  config.control.auxiliary_source = 'embedded:train=240,pool=20'
-  config.control.auxiliary_rate = 1e-3
+  config.control.auxiliary_source = 'embedded:train=120,pool=20'
+  config.control.auxiliary_rate = 3e-4
   config.localise.retrain.learning_rate = 1e-3
   config.localise.probe.num_epochs = 60
   return config
