@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+import pandas as pd
 from absl.testing import absltest, parameterized
 from safetensors import numpy as safetensors
 
@@ -133,6 +134,48 @@ class BadInputTest(parameterized.TestCase):
 
   def test_wrong_checksum(self):
     self.refused('sha256', model__sha256='0' * 64)
+
+  def test_checkpoint_of_another_architecture(self):
+    path = self.encoder / 'config.json'
+    content = json.loads(path.read_text('utf-8'))
+    path.write_text(json.dumps(content | {'model_type': 'gpt2'}), 'utf-8')
+    self.refused('gpt2', 'config.json')
+
+  def test_checkpoint_of_other_sizes(self):
+    path = self.encoder / 'config.json'
+    content = json.loads(path.read_text('utf-8'))
+    path.write_text(json.dumps(content | {'hidden_size': 24}), 'utf-8')
+    self.refused('model.safetensors', 'embeddings')
+
+  def test_control_layers_that_the_model_does_not_have(self):
+    self.refused(
+      '--config.control.pairs',
+      '(2, 3)',
+      'layers 1 to 2',
+      control__seeds=(1,),
+      control__pairs=((2, 3),),
+    )
+
+  def test_too_few_noisy_examples_for_the_splits_of_probing(self):
+    self.refused('Probing', 'noisy examples', localise__techniques=('probing',))
+
+  def test_diverged_models_are_named_and_nothing_is_half_written(self):
+    values = tiny.config(
+      self.encoder,
+      self.folder,
+      train__learning_rate=1e30,
+      train__snapshots=(),
+      localise__techniques=('swapping',),
+    )
+    with self.assertRaisesRegex(
+      InputError, 'The noisy run with seed 1 diverged.*train.learning_rate'
+    ) as caught:
+      tiny.run(values, self.workdir)
+    self.assertNotIn('\n', str(caught.exception))
+    runs = pd.read_parquet(self.workdir / 'runs.parquet')
+    self.assertIn('diverged', set(runs['status']))
+    for name in ('layers.parquet', 'mcog.parquet', 'report.html'):
+      self.assertFalse((self.workdir / name).exists())
 
   def test_more_tokens_than_positions(self):
     rows = [row | {'text': 'the ship ' * 40} for row in _ROWS]

@@ -1,10 +1,12 @@
 """Techniques against what was planted: intervals and chance."""
 
+from unittest import mock
+
 import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
-from memloc_jax.study import comparison
+from memloc_jax.study import comparison, control
 
 
 class ClusteredIntervalTest(absltest.TestCase):
@@ -24,6 +26,59 @@ class ClusteredIntervalTest(absltest.TestCase):
       comparison.clustered_interval(values, cluster)[1:]
     )
     self.assertGreater(width(together), 1.5 * width(apart))
+
+
+def _control(weights, kind='pair', rates=(1, 1, 0, 0)):
+  """The table `control` of one technique with these weights, one a seed."""
+  rates = np.array(rates, np.float32)
+  setup = control.Setup(kind, '1+2', rates, tuple(range(len(weights))))
+  layers = pd.DataFrame(
+    [
+      {'technique': 'swapping', 'variant': '', 'source': '1+2', 'seed': seed}
+      | {'layer': layer, 'weight': weight}
+      for seed, row in enumerate(weights)
+      for layer, weight in enumerate(row, 1)
+    ]
+  ).sample(frac=1, random_state=0)
+  with mock.patch.object(control, 'setups', return_value=[setup]):
+    return comparison.control(None, layers).sort_values('seed')
+
+
+class ControlTest(absltest.TestCase):
+  def test_heaviest_layers(self):
+    found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3], [2, 1, 4, 0]])
+    self.assertEqual(found['top1_in_pair'].tolist(), [1, 1, 0, 0])
+    self.assertEqual(found['top2_in_pair'].tolist(), [1, 0.5, 0, 0.5])
+    self.assertTrue(found['rank_correlation'].isna().all())
+
+  def test_ties_and_missing_answers_are_guesses(self):
+    for nothing in (1.0, np.nan):
+      found = _control([[nothing] * 4] * 400)
+      # Half of the layers are planted; 400 guesses have a deviation of 0.025.
+      self.assertBetween(found['top1_in_pair'].mean(), 0.4, 0.6)
+      self.assertBetween(found['top2_in_pair'].mean(), 0.4, 0.6)
+      again = _control([[nothing] * 4] * 400)
+      pd.testing.assert_frame_equal(found, again)
+
+  def test_graded_rates_are_ranks(self):
+    weights = [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], [1, 1, 1, 1]]
+    weights.append([np.nan] * 4)
+    found = _control(weights, 'graded', rates=(0.1, 0.2, 0.4, 0.8))
+    np.testing.assert_allclose(
+      found['rank_correlation'], [1, -1, 0.8, 0, 0], atol=1e-9
+    )
+    self.assertTrue(found['top1_in_pair'].isna().all())
+
+  def test_summary(self):
+    found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
+    (row,) = comparison.control_summary(found, 4).to_dict('records')
+    self.assertAlmostEqual(row['accuracy_1'], 2 / 3)
+    self.assertAlmostEqual(row['accuracy_2'], 0.5)
+    self.assertEqual((row['chance'], row['num_seeds']), (0.5, 3))
+    self.assertTrue(np.isnan(row['rank_correlation']))
+    # Wilson's interval for two of three.
+    self.assertAlmostEqual(row['accuracy_1_low'], 0.2077, places=4)
+    self.assertAlmostEqual(row['accuracy_1_high'], 0.9385, places=4)
 
 
 class CorrelationsTest(absltest.TestCase):

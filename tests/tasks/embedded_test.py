@@ -153,5 +153,43 @@ class TokenizerTest(absltest.TestCase):
     self.assertEqual(names, ['tokenizer_config.json', 'vocab.txt'])
 
 
+class AgreementTest(absltest.TestCase):
+  def test_labels_say_whether_attitude_and_mood_agree(self):
+    corpus = embedded.agreement(1, 400, 20)
+    self.assertEqual({k: len(v.labels) for k, v in corpus.items()},
+                     {'train': 400, 'pool': 20})  # fmt: skip
+    texts = [' '.join(pair) for pair in corpus['train'].segments]
+    for rows in corpus.values():
+      for (first, second), label in zip(rows.segments, rows.labels):
+        likes = _rule(first) % 2 == 0
+        merry = bool(re.search('glad|merry|proud|happy', second))
+        sad = bool(re.search('glum|weary|bitter|sad', second))
+        self.assertNotEqual(merry, sad)
+        self.assertEqual(label, likes == merry)
+    self.assertContainsSubset(' '.join(texts).split(), embedded.vocabulary())
+    self.assertBetween(corpus['train'].labels.mean(), 0.4, 0.6)
+
+  def test_no_single_word_decides(self):
+    rows = embedded.agreement(1, 2000, 2)['train']
+    together = collections.defaultdict(list)
+    for pair, label in zip(rows.segments, rows.labels.tolist()):
+      for word in set(' '.join(pair).split()):
+        together[word].append(label)
+    for word, labels in together.items():
+      if len(labels) >= 100:
+        self.assertBetween(np.mean(labels), 0.3, 0.7, word)
+
+  def test_seeds_decide(self):
+    one, same, other = (
+      embedded.agreement(seed, 30, 5)['train'].segments for seed in (1, 1, 2)
+    )
+    self.assertEqual(one, same)
+    self.assertNotEqual(one, other)
+
+  def test_refuses_too_few(self):
+    with self.assertRaisesRegex(InputError, '1 training and 5 other pairs'):
+      embedded.agreement(1, 1, 5)
+
+
 if __name__ == '__main__':
   absltest.main()
