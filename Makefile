@@ -44,6 +44,7 @@ test-full: install-test lint
 
 bench: $(VENV)/.installed-parity
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.localisation
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

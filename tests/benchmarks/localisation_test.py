@@ -1,0 +1,88 @@
+"""The localisation benchmark at a tiny size, and how it takes turns."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from absl.testing import absltest, parameterized
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The benchmarks are run from the checkout and never installed.
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import turns  # noqa: E402
+
+needs_torch = unittest.skipIf(
+  importlib.util.find_spec('torch') is None, 'torch is not installed'
+)
+
+
+class LocalisationTest(parameterized.TestCase):
+  @needs_torch
+  def test_runs_writes_and_agrees_with_pytorch(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    file = pathlib.Path(folder) / 'new' / 'localisation.json'
+    done = subprocess.run(
+      [sys.executable, '-m', 'benchmarks.localisation', '--shape=tiny']
+      + ['--limit=96', '--repetitions=1', f'--out={file}']
+      + ['--jobs', 'swapping', 'gradients', 'centroids'],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      env=os.environ
+      | {
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+        'OMP_WAIT_POLICY': 'passive',
+      },
+    )
+    self.assertEqual(done.returncode, 0, done.stderr)
+    content = json.loads(file.read_text())
+    self.assertContainsSubset(
+      {'date', 'commit', 'versions', 'device'}, content['environment']
+    )
+    self.assertSameElements(
+      content['results'], ['swapping', 'gradients', 'centroids']
+    )
+    for name, found in content['results'].items():
+      self.assertIn(name, done.stdout)
+      self.assertTrue(found['passed'])
+      self.assertSameElements(
+        found['seconds'], [turns.OURS, turns.SENSIBLE, turns.RELEASED]
+      )
+
+
+class TurnsTest(parameterized.TestCase):
+  @parameterized.parameters((1.0, True), (1.1, False))
+  def test_repeats_in_turns_and_compares_results(self, result, passed):
+    calls = []
+
+    def contender(name, result, parts=1.0):
+      def run():
+        calls.append(name)
+        return result
+
+      return turns.Contender(run, parts)
+
+    job = turns.Job(
+      'a job',
+      {
+        turns.OURS: contender('a', 1.0),
+        turns.SENSIBLE: contender('b', result, parts=1000.0),
+      },
+      lambda mine, theirs: abs(mine - theirs),
+    )
+    found = turns.measure(job, repetitions=2, tolerance=0.01)
+    self.assertEqual(''.join(calls), 'baabba')
+    self.assertEqual(found['passed'], passed)
+    self.assertLen(found['seconds'][turns.OURS], 2)
+    # A thousandth of the job was done, the whole is reckoned from it.
+    self.assertGreater(found['ratios'][turns.SENSIBLE]['median'], 10)
+
+
+if __name__ == '__main__':
+  absltest.main()
