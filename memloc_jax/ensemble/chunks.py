@@ -190,7 +190,7 @@ class Training:
     run, rest = self._arguments(padded)
     state = self._vectorised.init(run, *rest)
     histories = [[] for _ in rows]
-    alive = real
+    alive, logits = real, None
     for epoch in range(1, program.num_epochs + 1):
       state = self._epoch(state, run, epoch, padded)
       loss, seen, failed = jax.device_get(
@@ -198,7 +198,10 @@ class Training:
       )
       accuracy = macro_f1 = np.full(width, np.nan)
       if self._classifies and program.evaluates(epoch):
-        accuracy, macro_f1 = self._evaluate(state, padded)
+        if epoch == program.num_epochs:
+          # Of all examples, for the records too.
+          logits = self._logits(state, self._everything(width))
+        accuracy, macro_f1 = self._evaluate(state, padded, logits)
       # NaN for a run that failed before it saw anything: 0 would look fitted.
       mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
       for lane in np.flatnonzero(alive):
@@ -215,7 +218,9 @@ class Training:
       zero = np.zeros(width, np.float32)
       fresh = place({'stopped': ~alive, 'loss': zero, 'seen': zero})
       state = state._replace(**fresh)
-    self._write(rows, state, histories, failed, lanes)
+    if self._classifies and logits is None:
+      logits = self._logits(state, self._everything(width))
+    self._write(rows, state, logits, histories, failed, lanes)
 
   def _trace(self, rows, state, alive, histories, epoch: int) -> None:
     """Keeps the weights of traced runs for which this epoch is a moment."""
@@ -293,13 +298,20 @@ class Training:
       result[run, at] = logits[batch, run, slot]
     return result
 
-  def _evaluate(self, state, rows) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy and macro-F1 of each run on its own examples and labels."""
+  def _everything(self, width: int) -> np.ndarray:
+    return np.ones((width, len(self._lengths)), bool)
+
+  def _evaluate(self, state, rows, logits) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and macro-F1 of each run on its own examples and labels.
+
+    `logits` are those of all examples where they are known, otherwise None.
+    """
     runs = self._table.runs
     member = runs.membership[rows]
     examples = member.shape[1]
-    held_out = np.zeros((len(rows), len(self._lengths) - examples), bool)
-    logits = self._logits(state, np.concatenate([member, held_out], 1))
+    if logits is None:
+      held_out = np.zeros((len(rows), len(self._lengths) - examples), bool)
+      logits = self._logits(state, np.concatenate([member, held_out], 1))
     labels = self._table.examples[0].labels[runs.label_set[rows]]
     return metrics.scores(logits[:, :examples], labels, member)
 
@@ -316,14 +328,13 @@ class Training:
     )
     self._engine.on_epoch(event)
 
-  def _write(self, rows, state, histories, failed, lanes) -> None:
+  def _write(self, rows, state, logits, histories, failed, lanes) -> None:
     """Predictions and weights of a finished chunk, row by row."""
     table, engine = self._table, self._engine
     examples = len(table.examples[0].length)
-    logits = np.zeros((len(failed), 0, 0), np.float32)
-    if self._classifies:
-      everything = np.ones((len(failed), len(self._lengths)), bool)
-      logits = self._logits(state, everything)
+    if logits is None:
+      logits = np.zeros((len(failed), 0, 0), np.float32)
+    else:
       # The last update may have ruined weights that no later loss looked at.
       failed = failed | ~np.isfinite(logits).all((1, 2))
       logits[failed] = np.nan

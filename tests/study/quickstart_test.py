@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from absl.testing import absltest
 
+from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import config as study_config
 from tests.study import tiny
 
@@ -32,6 +33,7 @@ class QuickstartTest(absltest.TestCase):
       values.map.seed = seed
       if lanes or seed != 1:
         values.train.seeds = ()  # Only the map is compared.
+        values.control.seeds = ()
       config = study_config.from_config_dict(values)
       return tiny.run(config, folder / f'{lanes}-{seed}')
 
@@ -48,6 +50,20 @@ class QuickstartTest(absltest.TestCase):
     runs = pd.read_parquet(workdir / 'runs.parquet')
     main = runs[runs['table'] == 'main']
     self.assertGreaterEqual(main['train_macro_f1'].min(), 0.99)
+
+  def test_every_technique_and_the_control_have_answers(self):
+    workdir = self.study()
+    layers = pd.read_parquet(workdir / 'layers.parquet')
+    weighted = set(TECHNIQUES) - {'centroids'}
+    for source in ('main', '1+2', '2+3', '3+4'):
+      found = layers[layers['source'] == source]
+      missing = {'accounting'} if source != 'main' else set()
+      self.assertEqual(set(found['technique']), weighted - missing)
+    mcog = pd.read_parquet(workdir / 'mcog.parquet')
+    self.assertTrue(mcog.loc[mcog['source'] == 'main', 'mcog'].notna().all())
+    control = pd.read_parquet(workdir / 'control.parquet')
+    swapping = control[control['technique'] == 'swapping']
+    self.assertLen(swapping, 3)
 
   def test_another_width_matters_less_than_another_seed(self):
     scores = lambda workdir: pd.read_parquet(workdir / 'examples.parquet')[
