@@ -57,7 +57,7 @@ class State(NamedTuple):
   Attributes:
     params: what belongs to the run: blocks, final, heads, and the embeddings
       if they train.
-    optimisers: one optax state an objective.
+    optimisers: AdamW's state, one an objective.
     stopped: True once the run fits its labels; its weights stay, bool [].
     failed: True once a loss or gradient was not finite, bool [].
     loss: sum of the losses of the examples seen this epoch, float32 [].
@@ -65,7 +65,7 @@ class State(NamedTuple):
   """
 
   params: Tree
-  optimisers: tuple[optax.OptState, ...]
+  optimisers: tuple[optax.ScaleByAdamState, ...]
   stopped: jax.Array
   failed: jax.Array
   loss: jax.Array
@@ -97,21 +97,60 @@ def learning_rate_factor(
   return jnp.where(count < rising, up, jnp.maximum(down, 0.0))
 
 
-def optimiser(
-  program: Program, learning_rate: jax.Array, weight_decay: jax.Array
-) -> optax.GradientTransformation:
-  """AdamW after clipping; decays every trained parameter, norms too."""
-  return optax.chain(
-    optax.clip_by_global_norm(program.clip_norm),
-    optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-    optax.add_decayed_weights(weight_decay),
-    optax.scale_by_learning_rate(learning_rate),
-  )
+# AdamW's decay rates and denominator's floor, PyTorch's and optax's defaults.
+_B1, _B2, _EPSILON = 0.9, 0.999, 1e-8
 
 
-def init_optimiser(program: Program, params: Tree) -> optax.OptState:
+def init_optimiser(params: Tree) -> optax.ScaleByAdamState:
   """The optimiser's state before the first step."""
-  return optimiser(program, 0.0, 0.0).init(params)
+  return optax.scale_by_adam().init(params)
+
+
+def adamw(
+  rates: Tree,
+  gradient: Tree,
+  state: optax.ScaleByAdamState,
+  params: Tree,
+  rate: jax.Array,
+  weight_decay: jax.Array,
+  accept: jax.Array,
+) -> tuple[Tree, optax.ScaleByAdamState]:
+  """One step of AdamW (Loshchilov & Hutter, 2019), or none at all.
+
+  What `optax.adamw` computes, with all that varies between runs in scalar
+  coefficients. Choosing between the new and the old state afterwards costs
+  copies of it: on CPU four times this step (docs/decisions.md).
+
+  Args:
+    rates: factors on `rate`, broadcastable to `params` leaf by leaf.
+    gradient: like `params`; finite, and 0 where nothing trains.
+    state: of the optimiser.
+    params: to update.
+    rate: the step's learning rate, [].
+    weight_decay: of every parameter, [].
+    accept: whether to make the step, bool []; if not, both trees come back
+      as they were.
+
+  Returns:
+    The parameters and the state after the step.
+  """
+  count = state.count + accept
+  choose = lambda yes, no: jnp.where(accept, yes, jnp.float32(no))
+  keep1, take1 = choose(_B1, 1.0), choose(1 - _B1, 0.0)
+  keep2, take2 = choose(_B2, 1.0), choose(1 - _B2, 0.0)
+  rate = choose(rate, 0.0)
+  # Of the first step at least, so that nothing is divided by 0.
+  steps = jnp.maximum(count, 1).astype(jnp.float32)
+  unbias1, unbias2 = 1 - _B1**steps, 1 - _B2**steps
+  mu = jax.tree.map(lambda m, g: keep1 * m + take1 * g, state.mu, gradient)
+  nu = jax.tree.map(lambda v, g: keep2 * v + take2 * g * g, state.nu, gradient)
+
+  def one(factor, p, m, v):
+    step = (m / unbias1) / (jnp.sqrt(v / unbias2) + _EPSILON)
+    return p - (rate * factor) * (step + weight_decay * p)
+
+  params = jax.tree.map(one, rates, params, mu, nu)
+  return params, optax.ScaleByAdamState(count, mu, nu)
 
 
 def complete(shared: Tree, own: Tree) -> Tree:
@@ -239,41 +278,57 @@ def update(
   """
   name = program.objectives[number].name
   rates = _rates(program, state.params, run.layer_rates[number], name)
-  whole = jnp.hypot(optax.tree.norm(gradient), frozen_norm)
-  gradient = jax.tree.map(
-    lambda rate, x: jnp.where(rate > 0, x, 0.0), rates, gradient
-  )
+  squares = jax.tree.map(_trained_squares, rates, gradient)
+  norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
   if program.clip_frozen:
-    scale = jnp.minimum(1.0, program.clip_norm / jnp.maximum(whole, 1e-30))
-    gradient = optax.tree.scale(scale, gradient)
-  before = state.optimisers[number]
-  count = optax.tree.get(before, 'count')
-  factor = learning_rate_factor(count, total, program.warmup)
-  rate = run.learning_rate[number] * factor
-  rule = optimiser(program, rate, run.weight_decay)
-  updates, after = rule.update(gradient, before, state.params)
-  params = jax.tree.map(
-    lambda rate, p, u: jnp.where(rate > 0, p + rate * u, p),
-    rates,
-    state.params,
-    updates,
-  )
+    norm = jnp.hypot(optax.tree.norm(gradient), frozen_norm)
+  scale = jnp.minimum(1.0, program.clip_norm / jnp.maximum(norm, 1e-30))
 
   examples = jnp.sum(indices >= 0)
-  finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   active = ~state.stopped & ~state.failed & (examples > 0)
   accept = active & finite
-  keep = lambda new, old: jnp.where(accept, new, old)
+  clipped = jax.tree.map(
+    lambda rate, x: jnp.where(accept & (rate > 0), scale * x, 0.0),
+    rates,
+    gradient,
+  )
+  before = state.optimisers[number]
+  factor = learning_rate_factor(before.count, total, program.warmup)
+  params, after = adamw(
+    rates,
+    clipped,
+    before,
+    state.params,
+    run.learning_rate[number] * factor,
+    run.weight_decay,
+    accept,
+  )
   optimisers = list(state.optimisers)
-  optimisers[number] = jax.tree.map(keep, after, before)
+  optimisers[number] = after
   return State(
-    params=jax.tree.map(keep, params, state.params),
+    params=params,
     optimisers=tuple(optimisers),
     stopped=state.stopped,
     failed=state.failed | (active & ~finite),
     loss=state.loss + jnp.where(accept, loss * examples, 0.0),
     seen=state.seen + jnp.where(accept, examples, 0).astype(jnp.float32),
   )
+
+
+def _trained_squares(rates: jax.Array, x: jax.Array) -> jax.Array:
+  """Sum of squares of what trains, [].
+
+  As inner products: XLA's CPU backend writes the operand of any other
+  reduction out in full.
+
+  Args:
+    rates: [layer or 1, 1, ...], as `_rates` gives them.
+    x: one leaf.
+  """
+  rows = x.reshape(rates.shape[0] if rates.ndim else 1, -1)
+  squares = jnp.einsum('ln,ln->l', rows, rows)
+  return jnp.sum(jnp.where(rates.reshape(-1) > 0, squares, 0.0))
 
 
 def _rates(

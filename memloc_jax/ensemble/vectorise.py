@@ -119,8 +119,7 @@ class Vectorised:
     if self.unroll:
       params['blocks'] = interface.unstack(params['blocks'])
     optimisers = tuple(
-      step_lib.init_optimiser(self.program, params)
-      for _ in self.program.objectives
+      step_lib.init_optimiser(params) for _ in self.program.objectives
     )
     no, zero = jnp.zeros((), bool), jnp.zeros(())
     return State(params, optimisers, no, no, zero, zero)

@@ -43,7 +43,7 @@ def _params():
 
 def _state(params=None, **changes):
   params = _params() if params is None else params
-  optimisers = tuple(step.init_optimiser(_PROGRAM, params) for _ in _OBJECTIVES)
+  optimisers = tuple(step.init_optimiser(params) for _ in _OBJECTIVES)
   no, zero = np.zeros((), bool), np.zeros((), np.float32)
   state = step.State(params, optimisers, no, no, zero, zero)
   return jax.tree.map(np.asarray, state)._replace(**changes)
