@@ -65,7 +65,7 @@ class _Setting:
     self.given = np.where(
       moved, (self.original + shift) % self.classes, self.original
     ).astype(np.int32)
-    self.embeddings = workload.params['embeddings']
+    self.embeddings = jax.device_put(workload.params['embeddings'])
     self.pretrained = {k: workload.params[k] for k in ('blocks', 'final')}
     self.noisy, self.clean = self._changed(rng), self._changed(rng)
     self.subject = scores.Subject(

@@ -197,10 +197,10 @@ class Training:
         (state.loss, state.seen, state.failed)
       )
       accuracy = macro_f1 = np.full(width, np.nan)
-      if self._classifies and program.evaluates(epoch):
-        if epoch == program.num_epochs:
-          # Of all examples, for the records too.
-          logits = self._logits(state, self._everything(width))
+      last = epoch == program.num_epochs
+      if last and self._classifies:
+        logits = self._logits(state, self._recorded(width))
+      if self._evaluates(epoch):
         accuracy, macro_f1 = self._evaluate(state, padded, logits)
       # NaN for a run that failed before it saw anything: 0 would look fitted.
       mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
@@ -219,7 +219,7 @@ class Training:
       fresh = place({'stopped': ~alive, 'loss': zero, 'seen': zero})
       state = state._replace(**fresh)
     if self._classifies and logits is None:
-      logits = self._logits(state, self._everything(width))
+      logits = self._logits(state, self._recorded(width))
     self._write(rows, state, logits, histories, failed, lanes)
 
   def _trace(self, rows, state, alive, histories, epoch: int) -> None:
@@ -263,6 +263,12 @@ class Training:
         )
     return state
 
+  def _evaluates(self, epoch: int) -> bool:
+    """Whether the runs' own examples are looked at after this epoch."""
+    program = self._table.program
+    chosen = epoch == program.num_epochs and self._table.predict is not None
+    return self._classifies and program.evaluates(epoch) and not chosen
+
   @property
   def _classifies(self) -> bool:
     return self._table.program.objectives[0].kind == 'classify'
@@ -282,8 +288,9 @@ class Training:
     plan = schedule.in_order(source, _EVALUATION_BATCH)
     classes = vectorised.program.objectives[0].num_outputs
     result = np.full((*member.shape, classes), np.nan, np.float32)
-    for first in range(0, len(plan.bucket), _EVALUATION_BATCHES):
-      part = plan.segment(first, _EVALUATION_BATCHES)
+    batches = min(_EVALUATION_BATCHES, len(plan.bucket))
+    for first in range(0, len(plan.bucket), batches):
+      part = plan.segment(first, batches)
       logits = jax.device_get(
         vectorised.predict(
           state.params,
@@ -298,8 +305,12 @@ class Training:
       result[run, at] = logits[batch, run, slot]
     return result
 
-  def _everything(self, width: int) -> np.ndarray:
-    return np.ones((width, len(self._lengths)), bool)
+  def _recorded(self, width: int) -> np.ndarray:
+    """The examples whose logits are recorded, bool [width, n + m]."""
+    recorded = np.ones(len(self._lengths), bool)
+    if self._table.predict is not None:
+      recorded[: len(self._table.predict)] = self._table.predict
+    return np.tile(recorded, (width, 1))
 
   def _evaluate(self, state, rows, logits) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and macro-F1 of each run on its own examples and labels.
@@ -336,7 +347,8 @@ class Training:
       logits = np.zeros((len(failed), 0, 0), np.float32)
     else:
       # The last update may have ruined weights that no later loss looked at.
-      failed = failed | ~np.isfinite(logits).all((1, 2))
+      looked_at = self._recorded(1)[0]
+      failed = failed | ~np.isfinite(logits[:, looked_at]).all((1, 2))
       logits[failed] = np.nan
     weights = jax.device_get(state.params) if table.keep[rows].any() else None
     for lane, row in enumerate(rows):

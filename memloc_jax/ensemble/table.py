@@ -57,6 +57,9 @@ class Table:
       the first evaluated epoch that fits the training labels
       (`metrics.FITTED`), and after the epochs in `snapshots`.
     snapshots: epochs from 1.
+    predict: the only training examples that are predicted at the end, for
+      the records, bool [n]; the others' logits are NaN, and there is no
+      evaluation after the last epoch. None for all.
     seed: the study's, for what all runs share.
     finished: finished runs that `runs.start` refers to: their hashes and
       their parameters with a leading axis, leaves [source, ...]; or None.
@@ -72,6 +75,7 @@ class Table:
   finished: tuple[tuple[str, ...], Tree] | None = None
   trace: np.ndarray | None = None
   snapshots: tuple[int, ...] = ()
+  predict: np.ndarray | None = None
 
   def __post_init__(self):
     if self.program.layers is None:

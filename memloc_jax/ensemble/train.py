@@ -109,6 +109,8 @@ class Engine:
     if table.validation is not None:
       parts.append(table.validation.fingerprint())
     parts.append(str(jax.config.jax_default_matmul_precision))
+    if table.predict is not None:
+      parts.append(hashlib.sha256(table.predict.tobytes()).hexdigest())
     finished = () if table.finished is None else table.finished[0]
     # The buckets of the shared schedule follow from all runs together.
     everyone = hashlib.sha256(table.runs.membership.tobytes())

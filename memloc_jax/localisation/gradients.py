@@ -83,7 +83,7 @@ def mean_gradient(
     A tree like `params['blocks']`, leaves [layer, ...], on the device.
   """
   own = {key: params[key] for key in ('blocks', 'final', 'heads')}
-  embeddings, own = jax.device_put((embeddings, own))
+  embeddings, own = jax.device_put(embeddings), representations.on_device(own)
   total = jax.tree.map(jnp.zeros_like, own['blocks'])
   for rows, real, tokens in representations.batches(
     examples, chosen, batch_size
@@ -98,12 +98,15 @@ def mean_gradient(
       np.arange(len(rows)) < real,
       total,
     )
-  return _scale(total, 1 / len(chosen))
+  return _finish(total, 1 / len(chosen))
 
 
 @jax.jit
-def _scale(tree, factor):
-  return jax.tree.map(lambda x: x * factor, tree)
+def _finish(blocks, factor):
+  """Scales gradients and stacks them by layer."""
+  if isinstance(blocks, tuple):
+    blocks = jax.tree.map(lambda *x: jnp.stack(x), *blocks)
+  return jax.tree.map(lambda x: x * factor, blocks)
 
 
 @jax.jit

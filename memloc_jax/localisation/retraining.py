@@ -74,10 +74,12 @@ def tables(
     A table for each first layer, whose rows are the windows that begin there,
     shortest first: together the order of `windows.all_windows`.
   """
-  train, _ = split(subject.mislabelled, config.seed)
+  train, held_out = split(subject.mislabelled, config.seed)
   layers = source.model.num_layers
   member = np.zeros(len(subject.given), bool)
   member[train] = True
+  scored = subject.mislabelled.copy()
+  scored[held_out] = True
   examples = Examples(
     source.examples.ids,
     source.examples.length,
@@ -114,6 +116,7 @@ def tables(
         keep=np.zeros(len(runs), bool),
         seed=config.seed,
         finished=finished,
+        predict=scored,
       )
     )
   return result
@@ -199,7 +202,7 @@ def retraining(
       for row, hash in enumerate(hashes):
         record = source.engine.store.read(table.name, row, hash)
         predicted = record.logits.argmax(-1)
-        failed = not np.isfinite(record.logits).all()
+        failed = record.status != 'done'
         for name, labels in (
           ('given', subject.given),
           ('original', subject.original),

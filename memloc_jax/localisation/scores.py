@@ -64,7 +64,7 @@ class Source:
   Attributes:
     name: 'main', or the layers that could learn in a control, as '1+2'.
     model: the architecture.
-    embeddings: of all models; they are frozen.
+    embeddings: of all models, on the device; they are frozen.
     pretrained: `blocks` and `final` before fine-tuning, host arrays.
     examples: the training examples, n of them.
     label_names: name of each class of the main task, whose head is called

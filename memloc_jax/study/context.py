@@ -71,6 +71,11 @@ class Study:
     return {key: params[key] for key in ('embeddings', 'blocks', 'final')}
 
   @functools.cached_property
+  def embeddings(self) -> Tree:
+    """The frozen embeddings on the device, once for all techniques."""
+    return jax.device_put(self.pretrained['embeddings'])
+
+  @functools.cached_property
   def model_fingerprint(self) -> str:
     """Hash of the checkpoint."""
     return checkpoint.fingerprint(self.model_folder)

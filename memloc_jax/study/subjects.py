@@ -69,7 +69,7 @@ def _source(
   return Source(
     name=name,
     model=study.model,
-    embeddings=study.pretrained['embeddings'],
+    embeddings=study.embeddings,
     pretrained={key: study.pretrained[key] for key in ('blocks', 'final')},
     examples=study.data.train,
     label_names=study.data.label_names,

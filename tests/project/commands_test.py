@@ -1,9 +1,8 @@
-"""The commands that the README names, and the launchers."""
+"""The commands that the README names."""
 
 import os
 import pathlib
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -11,28 +10,16 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPTS = (
-  'launch/local.sh',
-  'launch/slurm.sbatch',
-  'benchmarks/gpu.sh',
-  '.ci/run',
-)
-FLAGS = (
-  '--config=experiments/configs/quickstart.py',
-  '--workdir=workdirs/with space',
-  '--config.train.num_epochs=3',
-  '--config.train.seeds=(1, 2)',
-)
 
 
 def run(
   *command: str, cwd: pathlib.Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess:
-  """Runs a command apart from any `make` or Slurm job that runs the tests."""
+  """Runs a command apart from any `make` that runs the tests."""
   environment = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(('MAKE', 'MFLAGS', 'SLURM_'))
+    if not name.startswith(('MAKE', 'MFLAGS'))
     and name not in ('VENV', 'PYTHON')
   }
   return subprocess.run(
@@ -153,73 +140,7 @@ class MakeTest(parameterized.TestCase):
     self.assertEqual(installed(), ['.', '.[test]', weights])
 
 
-class LaunchTest(parameterized.TestCase):
-  @parameterized.parameters('launch/local.sh', 'launch/slurm.sbatch')
-  def test_dry_run_prints_the_command(self, script):
-    before, after = FLAGS[:2], FLAGS[2:]
-    result = run(
-      str(ROOT / script), *before, '--dry_run', *after, cwd=pathlib.Path('/')
-    )
-    self.assertEqual(result.returncode, 0, result.stderr)
-    (line,) = result.stdout.splitlines()
-    interpreter, *command = shlex.split(line)
-    self.assertEqual(pathlib.Path(interpreter).name, 'python')
-    self.assertEqual(command, ['experiments/run.py', *FLAGS])
-
-  def test_what_is_printed_is_what_runs(self):
-    folder = temporary(self)
-    printing = folder / 'printing'
-    printing.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    printing.chmod(0o755)
-    script = str(ROOT / 'launch/local.sh')
-    ran = run(script, *FLAGS, PYTHON=str(printing))
-    self.assertEqual(
-      ran.stdout.splitlines(), ['experiments/run.py', *FLAGS], ran.stderr
-    )
-    shown = run(script, '--dry_run', *FLAGS, PYTHON=str(printing))
-    self.assertEqual(
-      shlex.split(shown.stdout), [str(printing), *ran.stdout.splitlines()]
-    )
-
-  def test_array_fills_in_its_number(self):
-    result = run(
-      str(ROOT / 'launch/slurm.sbatch'),
-      '--dry_run',
-      '--workdir=workdirs/map_%a',
-      '--config.map.seed=%a',
-      SLURM_ARRAY_TASK_ID='3',
-    )
-    self.assertEqual(
-      shlex.split(result.stdout)[2:],
-      ['--workdir=workdirs/map_3', '--config.map.seed=3'],
-    )
-
-  def test_submitted_from_elsewhere_is_refused(self):
-    elsewhere = temporary(self)
-    script = str(ROOT / 'launch/slurm.sbatch')
-    result = run(script, '--dry_run', SLURM_SUBMIT_DIR=str(elsewhere))
-    self.assertEqual(result.returncode, 2)
-    self.assertIn(f'{elsewhere} is not the repository', result.stderr)
-
-  def test_resources_are_read_by_slurm(self):
-    """Slurm stops reading its options at the first command."""
-    text = (ROOT / 'launch/slurm.sbatch').read_text('utf-8')
-    head = re.split(r'\n(?!#)', text, maxsplit=1)[0]
-    self.assertEqual(head.count('\n#SBATCH '), text.count('\n#SBATCH '))
-    self.assertIn('\n#SBATCH --gpus-per-node=', head)
-
-  @parameterized.parameters(*SCRIPTS)
-  def test_scripts_are_strict_and_executable(self, script):
-    path = ROOT / script
-    self.assertTrue(os.access(path, os.X_OK))
-    self.assertIn('\nset -euo pipefail\n', path.read_text('utf-8'))
-    self.assertEqual(run('bash', '-n', str(path)).returncode, 0)
-
-  @absltest.skipIf(shutil.which('shellcheck') is None, 'needs shellcheck')
-  def test_shellcheck(self):
-    result = run('shellcheck', *SCRIPTS)
-    self.assertEqual(result.returncode, 0, result.stdout)
-
+class CheckTest(absltest.TestCase):
   def test_the_check_calls_the_documented_command(self):
     lines = (ROOT / '.ci/run').read_text('utf-8').splitlines()
     self.assertEqual(lines[-1], 'make test')
