@@ -1,6 +1,7 @@
 """The TPU and Kubernetes launchers: what they start, and how it ends."""
 
 import re
+import subprocess
 
 import yaml
 from absl.testing import absltest, parameterized
