@@ -4,9 +4,12 @@ python experiments/run.py --config=experiments/configs/quickstart.py \
   --workdir=workdirs/quickstart
 
 Any setting of the config file can be overridden by name, as in
---config.train.num_epochs=3.
+--config.train.num_epochs=3. The same command goes on where it was stopped.
+Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request (SIGTERM)
+after saving.
 """
 
+import errno
 import os
 import sys
 
@@ -14,9 +17,12 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from memloc_jax.errors import InputError
+from memloc_jax.ensemble import hosts
+from memloc_jax.errors import InputError, PeerError, Preempted
 from memloc_jax.report import stage as _  # noqa: F401  registers all stages
-from memloc_jax.study.config import from_config_dict
+from memloc_jax.study import actions
+from memloc_jax.study.config import StudyConfig, from_config_dict
+from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -25,7 +31,37 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the results; a finished part is not run again.'
 )
-_ACTION = flags.DEFINE_enum('action', 'run', ['run'], 'What to do.')
+_ACTION = flags.DEFINE_enum(
+  'action',
+  'run',
+  ['run', 'plan', 'extend', 'verify'],
+  'run: the study. plan: print what it will need. extend: add map runs to a '
+  'finished study. verify: train one stored run again and compare.',
+)
+_ADD_RUNS = flags.DEFINE_integer(
+  'add_runs', 0, 'Number of map runs that --action=extend adds.'
+)
+_VERIFY_RUN = flags.DEFINE_integer(
+  'verify_run', 0, 'Run, as numbered in runs.parquet, for --action=verify.'
+)
+_PROFILE = flags.DEFINE_bool(
+  'profile', False, 'Trace some early training steps into WORKDIR/profile.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, where several are started by '
+  'hand; Slurm and TPU pods need none of these three.',
+)  # fmt: skip
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Number of processes of the study.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this is, from 0.'
+)
+_TIMEOUT = flags.DEFINE_float(
+  'join_timeout', 300.0, 'Seconds to wait for the other processes.'
+)
+
+_EXIT_FAILED, _EXIT_INPUT, _EXIT_PREEMPTED = 1, 2, 75
 
 
 def main(argv: list[str]) -> None:
@@ -35,15 +71,85 @@ def main(argv: list[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Libraries say much at INFO.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  termination = Termination()
   try:
     config = from_config_dict(_CONFIG.value)
-    devices = jax.local_devices()
-    print(f'devices: {len(devices)} x {devices[0].device_kind}')
-    workdir = run_study(config, _WORKDIR.value)
+    hosts.join(
+      _COORDINATOR.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      _TIMEOUT.value,
+    )
+    _act(config, termination)
   except InputError as error:
-    print(f'memloc: {error}', file=sys.stderr)
-    sys.exit(2)
-  print(f'report: {(workdir / "report.html").resolve()}')
+    _leave(error, _EXIT_INPUT)
+  except Preempted as error:
+    _leave(error, _EXIT_PREEMPTED)
+  except PeerError as error:
+    # Where all were asked to stop, the first that goes is no failure.
+    _leave(error, _EXIT_PREEMPTED if termination.asked() else _EXIT_FAILED)
+  except Exception as error:
+    if not _disk_is_full(error):
+      raise
+    _leave(
+      f'The disk of --workdir={_WORKDIR.value} is full; what was finished is '
+      'kept, and the same command goes on once there is room.',
+      _EXIT_INPUT,
+    )
+
+
+def _act(config: StudyConfig, termination: Termination) -> None:
+  """Does what --action says."""
+  workdir = _WORKDIR.value
+  if _ACTION.value == 'plan':
+    print(actions.plan(config, workdir))
+    return
+  if _ACTION.value == 'verify':
+    found = actions.verify(config, workdir, _VERIFY_RUN.value)
+    print(found.text)
+    if not found.same:
+      sys.exit(_EXIT_FAILED)
+    return
+  if _ACTION.value == 'extend':
+    config = actions.extend(config, workdir, _ADD_RUNS.value)
+  devices = jax.devices()
+  text = f'devices: {len(devices)} x {devices[0].device_kind}'
+  if jax.process_count() > 1:
+    text += f' in {jax.process_count()} processes'
+  if hosts.is_first():
+    print(text)
+  done = run_study(
+    config,
+    workdir,
+    asked_to_stop=termination.asked,
+    profile=_PROFILE.value,
+  )
+  if hosts.is_first():
+    print(f'report: {(done / "report.html").resolve()}')
+  hosts.leave()
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+  """Whether that is at the root of an error, whatever library raised it."""
+  while error is not None:
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    if 'No space left on device' in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _leave(message: object, status: int) -> None:
+  """Says why, and ends the process."""
+  print(f'memloc: {message}', file=sys.stderr, flush=True)
+  if jax.distributed.is_initialized():
+    if status != _EXIT_FAILED:
+      hosts.leave()
+    # Without waiting for threads that wait for the dead.
+    sys.stdout.flush()
+    os._exit(status)
+  sys.exit(status)
 
 
 if __name__ == '__main__':

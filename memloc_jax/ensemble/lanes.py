@@ -68,6 +68,13 @@ def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
   )
 
 
+def widest(devices: list[jax.Device], one_run: int) -> int:
+  """Most runs at once on each device, of which one needs so many bytes."""
+  if devices[0].platform == 'cpu':
+    return min(_WIDEST, max(1, _CPU_STATE // one_run))
+  return _WIDEST
+
+
 def choose(
   compile: Callable[[int], jax.stages.Compiled],
   num_runs: int,
@@ -95,11 +102,9 @@ def choose(
   """
   limit = memory_limit(devices) if limit is None else limit
   per_device = -(-num_runs // len(devices))
-  widest = _WIDEST
-  if devices[0].platform == 'cpu':
-    widest = min(widest, max(1, _CPU_STATE // at_least(1)))
+  most = widest(devices, at_least(1))
   # Chunks of equal width, so that the last one has few spare lanes.
-  lanes = requested or -(-per_device // -(-per_device // widest))
+  lanes = requested or -(-per_device // -(-per_device // most))
   while True:
     needed, compiled = at_least(lanes), None
     if needed <= limit:

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def balanced(
-  num_runs: int, num_examples: int, ratio: float, seed: int
+  num_runs: int, num_examples: int, ratio: float, seed: int, block: int = 0
 ) -> np.ndarray:
   """A random membership that is balanced on both margins.
 
@@ -21,11 +21,13 @@ def balanced(
     num_examples: n, columns.
     ratio: share p of the runs that an example is in, between 0 and 1.
     seed: of the draw.
+    block: which of several such memberships that are drawn independently,
+      each balanced in itself: runs that are added later.
 
   Returns:
     bool [num_runs, num_examples].
   """
-  rng = np.random.default_rng([0x6D656D, seed])
+  rng = np.random.default_rng([0x6D656D, seed, *[block] * (block > 0)])
   share = ratio * num_runs
   inside = np.full(num_examples, int(np.floor(share + 1e-9)))
   extra = round(share * num_examples) - int(inside.sum())
@@ -52,7 +54,7 @@ def balanced(
 
 
 def independent(
-  num_runs: int, num_examples: int, ratio: float, seed: int
+  num_runs: int, num_examples: int, ratio: float, seed: int, block: int = 0
 ) -> np.ndarray:
   """Independent random subsets of equal size, as in the published study.
 
@@ -64,11 +66,12 @@ def independent(
     num_examples: columns.
     ratio: share of the examples that a run holds.
     seed: of the draw.
+    block: which of several independent draws.
 
   Returns:
     bool [num_runs, num_examples], each row with int(ratio * n) members.
   """
-  rng = np.random.default_rng([0x696E64, seed])
+  rng = np.random.default_rng([0x696E64, seed, *[block] * (block > 0)])
   rank = rng.random((num_runs, num_examples)).argsort(1).argsort(1)
   return rank < int(ratio * num_examples)
 

@@ -5,18 +5,21 @@ row and with the hash of everything that decided its result. A run with a
 record is never trained again; a record with another hash is never read.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+import safetensors.numpy
 
+from memloc_jax.ensemble.partial import PartialStore
 from memloc_jax.models.interface import Tree
 
 # What reading raises for a file that is not there or not whole, as a full
@@ -49,6 +52,7 @@ class Record:
     hash: of everything that decided the result.
     status: 'done', or 'diverged' for a run whose loss became infinite or NaN.
     lanes: runs per device of the chunk that it was trained in.
+    device: kind of the device that trained it.
     logits: of all training examples, evaluation mode, float32 [n, classes];
       NaN for a diverged run, empty if the objective has no classes.
     validation_logits: float32 [m, classes].
@@ -62,6 +66,7 @@ class Record:
   hash: str
   status: str
   lanes: int
+  device: str
   logits: np.ndarray
   validation_logits: np.ndarray
   epoch: np.ndarray
@@ -91,24 +96,21 @@ class RowStore:
       'hash': str(values['hash']),
       'status': str(values['status']),
       'lanes': int(values['lanes']),
+      'device': str(values['device']),
     }
     record = Record(**values | scalars)
     return record if record.hash == hash else None
 
   def has_weights(self, table: str, row: int, moment: str) -> bool:
     """Whether the run's weights at that moment are kept."""
-    return self._weights_path(table, row, moment).is_dir()
+    return self._weights_path(table, row, moment).is_file()
 
   def write(self, table: str, row: int, record: Record) -> None:
     """Writes a record in one piece."""
     path = self._path(table, row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    with open(temporary, 'wb') as file:
+    with _whole(path) as file:
       np.savez(file, **dataclasses.asdict(record))
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
 
   def read_lanes(self, table: str) -> int | None:
     """Runs per device that the table was begun with, if it was begun."""
@@ -121,19 +123,21 @@ class RowStore:
     """Records the runs per device, before the table's first run."""
     path = self._lanes_path(table)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps({'lanes': lanes}))
-    os.replace(temporary, path)
+    with _whole(path) as file:
+      file.write(json.dumps({'lanes': lanes}).encode())
 
   def write_weights(
     self, table: str, row: int, params: Tree, moment: str = FINAL
   ) -> None:
     """Keeps a run's parameters (host arrays, no run axis)."""
     path = self._weights_path(table, row, moment)
-    if path.exists():
-      shutil.rmtree(path)
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(path.absolute(), params)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    leaves = {
+      _name(where): np.ascontiguousarray(leaf)
+      for where, leaf in jax.tree.leaves_with_path(params)
+    }
+    with _whole(path) as file:
+      file.write(safetensors.numpy.save(leaves))
 
   def read_weights(
     self, table: str, row: int, like: Tree, moment: str = FINAL
@@ -148,14 +152,37 @@ class RowStore:
 
     Returns:
       The tree, as host arrays.
+
+    Raises:
+      ValueError: they have other names or shapes.
     """
-    host = lambda x: np.zeros(x.shape, x.dtype)
-    with ocp.StandardCheckpointer() as checkpointer:
-      restored = checkpointer.restore(
-        self._weights_path(table, row, moment).absolute(),
-        jax.tree.map(host, like),
-      )
-    return jax.tree.map(np.asarray, restored)
+    path = self._weights_path(table, row, moment)
+    leaves = safetensors.numpy.load(path.read_bytes())
+    shapes = {_name(at): x.shape for at, x in jax.tree.leaves_with_path(like)}
+    if {name: leaf.shape for name, leaf in leaves.items()} != shapes:
+      raise ValueError(f'{path} holds other parameters.')
+    return jax.tree.map_with_path(lambda at, _: leaves[_name(at)], like)
+
+  def files(self, table: str, row: int) -> dict[str, bytes]:
+    """All that is kept of a run, by path within the store."""
+    paths = [self._path(table, row)]
+    paths += sorted(self._weights_path(table, row, FINAL).parent.glob('*'))
+    return {
+      str(path.relative_to(self._folder)): path.read_bytes()
+      for path in paths
+      if path.suffix in ('.npz', '.safetensors') and path.exists()
+    }
+
+  def write_file(self, name: str, data: bytes) -> None:
+    """Writes one of another process's `files`."""
+    path = self._folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(path) as file:
+      file.write(data)
+
+  def partial(self, table: str) -> PartialStore:
+    """The states of a table's unfinished chunks."""
+    return PartialStore(self._folder / table / 'partial')
 
   def _path(self, table: str, row: int) -> pathlib.Path:
     return self._folder / table / f'{row:06d}.npz'
@@ -164,4 +191,25 @@ class RowStore:
     return self._folder / table / 'lanes.json'
 
   def _weights_path(self, table: str, row: int, moment: str) -> pathlib.Path:
-    return self._folder / table / f'{row:06d}.weights' / moment
+    folder = self._folder / table / f'{row:06d}.weights'
+    return folder / f'{moment}.safetensors'
+
+
+def _name(path: tuple[Any, ...]) -> str:
+  """'blocks/qkv/kernel' for a leaf's place in a tree of dicts."""
+  return '/'.join(str(key.key) for key in path)
+
+
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """A file to write that appears under its name whole or not at all."""
+  temporary = path.with_name(f'{path.name}.tmp')
+  try:
+    with open(temporary, 'wb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise

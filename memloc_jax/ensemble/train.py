@@ -1,15 +1,17 @@
 """The engine: what all tables have in common, and how a table is trained."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from memloc_jax.ensemble import exchange, store
 from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble import store
 from memloc_jax.ensemble.chunks import Event, Training
 from memloc_jax.ensemble.program import Program, row_hashes
 from memloc_jax.ensemble.table import Table
@@ -25,12 +27,17 @@ class Engine:
     pretrained: its checkpoint, host arrays: embeddings, blocks, final.
     fingerprint: hash of the checkpoint.
     store: where the records go.
-    devices: to use; None takes all of this process.
+    devices: to use; None takes all of every process.
     unroll: whether to unroll the layers; None decides by backend.
     lanes: runs per device; 0 decides by memory.
     segment_steps: most steps of one call of the compiled program. Signals
       are answered between calls; it changes no result.
     on_epoch: called after every epoch of every chunk.
+    stop: asked between calls whether to save and stop.
+    checkpoint_seconds: after which an unfinished chunk is saved.
+    shared_folder: whether all processes see the same store; unfinished
+      chunks of several processes are not saved otherwise.
+    profile: folder for a trace of early steps, or None.
   """
 
   model: Model
@@ -42,9 +49,16 @@ class Engine:
   lanes: int = 0
   segment_steps: int = 200
   on_epoch: Callable[[Event], None] = lambda event: None
+  stop: Callable[[], bool] = lambda: False
+  checkpoint_seconds: float = 600.0
+  shared_folder: bool = True
+  profile: pathlib.Path | None = None
   # Programs by what decides them: tables of equal shape share them.
   _programs: dict[Any, Any] = dataclasses.field(
     default_factory=dict, repr=False, compare=False
+  )
+  _calls: list[None] = dataclasses.field(
+    default_factory=list, repr=False, compare=False
   )
 
   def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -53,8 +67,20 @@ class Engine:
       self._programs[key] = make()
     return self._programs[key]
 
+  def local_devices(self) -> list[jax.Device]:
+    """The devices of this process to train on."""
+    return sorted(self.devices or jax.local_devices(), key=lambda d: d.id)
+
+  @property
+  def together(self) -> bool:
+    """Whether all processes train tables together."""
+    return self.devices is None and jax.process_count() > 1
+
   def train(self, table: Table) -> list[str]:
     """Trains every run of the table that has no record yet.
+
+    Where there are several processes, all call this, and afterwards each has
+    all records.
 
     Args:
       table: the table.
@@ -64,15 +90,57 @@ class Engine:
 
     Raises:
       InputError: no chunk width fits into memory.
+      Preempted: `stop` said so; the state is saved.
+      PeerError: another process died.
     """
     hashes = self.hashes(table)
-    done = [self._finished(table, row, hash) for row, hash in enumerate(hashes)]
+    if self.together:
+      exchange.records(self, table, hashes)
+    done = [self.finished(table, row, hash) for row, hash in enumerate(hashes)]
     pending = np.flatnonzero(~np.array(done))
     if len(pending):
       Training(self, table, hashes).run(pending)
+      if self.together:
+        exchange.records(self, table, hashes)
     return hashes
 
-  def _finished(self, table: Table, row: int, hash: str) -> bool:
+  def train_again(
+    self, table: Table, row: int, lanes: int, folder: pathlib.Path
+  ) -> store.Record:
+    """Trains one run anew, whatever is in the store.
+
+    Args:
+      table: the table.
+      row: of the run.
+      lanes: runs per device, as when it was trained first.
+      folder: for the new record.
+
+    Returns:
+      The record.
+    """
+    again = dataclasses.replace(
+      self,
+      store=store.RowStore(folder),
+      devices=(jax.local_devices()[0],),
+      lanes=lanes,
+      _programs={},
+    )
+    hashes = self.hashes(table)
+    Training(again, table, hashes).run(np.array([row]))
+    return again.store.read(table.name, row, hashes[row])
+
+  @contextlib.contextmanager
+  def profiler(self) -> Iterator[None]:
+    """Traces one call of a program: the second one that is made."""
+    self._calls.append(None)
+    if self.profile is None or len(self._calls) != 2:
+      yield
+      return
+    with jax.profiler.trace(str(self.profile)):
+      yield
+
+  def finished(self, table: Table, row: int, hash: str) -> bool:
+    """Whether a run has its record, and the weights that are to be kept."""
     record = self.store.read(table.name, row, hash)
     return record is not None and all(
       self.store.has_weights(table.name, row, moment)
@@ -85,9 +153,13 @@ class Engine:
     Raises:
       InputError: the requested lanes, or a single run, do not fit.
     """
-    devices = list(self.devices or jax.local_devices())
+    devices = self.local_devices()
     least = lambda lanes: self.least_memory(table.program, lanes)
     lanes_lib.check(devices, least, self.lanes)
+
+  def widest(self, program: Program) -> int:
+    """Most runs per device that would be trained at once."""
+    return lanes_lib.widest(self.local_devices(), self.least_memory(program, 1))
 
   def least_memory(self, program: Program, lanes: int) -> int:
     """Bytes per device that training needs in any case.

@@ -35,19 +35,21 @@ def in_accuracy(
 
   Args:
     membership: whether a run was trained on an example, bool [runs, n].
-    logits: [runs, n, classes].
+    logits: [runs, n, classes]; may lie on disk.
     labels: given labels, int [n].
     noisy: whether the given label was changed, bool [n].
 
   Returns:
     IN accuracy on all, noisy and clean examples.
   """
-  correct = predictions.correctness(logits, labels)
+  hits, seen = np.zeros(len(labels), int), membership.sum(0)
+  for at in predictions.blocks(len(labels)):
+    correct = predictions.correctness(np.asarray(logits[:, at]), labels[at])
+    hits[at] = (correct & membership[:, at]).sum(0)
 
   def accuracy(chosen: np.ndarray) -> float:
-    seen = membership & chosen[None, :]
-    count = int(seen.sum())
-    return float((correct & seen).sum() / count) if count else float('nan')
+    count = int(seen[chosen].sum())
+    return float(hits[chosen].sum() / count) if count else float('nan')
 
   return Fit(
     all=accuracy(np.ones_like(noisy)),

@@ -184,7 +184,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   split(mislabelled, config.retrain.seed)
 
 
-@scores.register('retraining', windowed=True, check=check)
+@scores.register('retraining', windowed=True, trains=True, check=check)
 def retraining(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

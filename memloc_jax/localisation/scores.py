@@ -146,6 +146,7 @@ class Technique:
     baseline: whether it is a trivial one, which others must beat.
     windowed: whether its profile comes from errors over windows of layers,
       which narrows the range that M-CoG can take.
+    trains: whether it trains runs, in which every process has a part.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
   """
@@ -154,6 +155,7 @@ class Technique:
   run: Function
   baseline: bool
   windowed: bool
+  trains: bool
   check: Callable[[LocaliseConfig, np.ndarray], None]
 
 
@@ -165,6 +167,7 @@ def register(
   *,
   baseline: bool = False,
   windowed: bool = False,
+  trains: bool = False,
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
@@ -176,7 +179,9 @@ def register(
   def add(function: Function) -> Function:
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
-    TECHNIQUES[name] = Technique(name, function, baseline, windowed, check)
+    TECHNIQUES[name] = Technique(
+      name, function, baseline, windowed, trains, check
+    )
     return function
 
   return add

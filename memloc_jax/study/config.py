@@ -76,6 +76,8 @@ class MapConfig:
       ones included; above 1 trains all epochs.
     evaluate_every: epochs between the evaluations that decide that.
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
+    added: sizes of blocks of runs that were added later, each balanced in
+      itself; `--action=extend` appends to them.
   """
 
   num_runs: int = 30
@@ -86,6 +88,7 @@ class MapConfig:
   fit_accuracy: float = 0.995
   evaluate_every: int = 2
   seed: int = 1
+  added: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,14 +150,19 @@ class EngineConfig:
 
   Attributes:
     lanes: runs per device at once; 0 chooses by memory.
+    devices: to use of those that there are; 0 for all.
     segment_steps: most training steps of one call of the compiled program.
+    checkpoint_minutes: after which runs that are not finished are saved; no
+      more than that is lost if the process is killed.
     unroll: 'auto', 'always' or 'never' unroll the layers.
     matmul_precision: of float32 products; accelerators default to less.
     cache: folder for tokenised texts and the embedded task's encoder.
   """
 
   lanes: int = 0
+  devices: int = 0
   segment_steps: int = 200
+  checkpoint_minutes: float = 10.0
   unroll: str = 'auto'
   matmul_precision: str = 'float32'
   cache: str = '~/.cache/memloc_jax'
@@ -214,6 +222,12 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
       'different integers from 0 to 2**31 - 1',
     ),
     ('map.num_runs', map_.num_runs != 1 and map_.num_runs >= 0, '0 or over 1'),
+    (
+      'map.added',
+      all(size >= 2 for size in map_.added)
+      and (map_.num_runs or not map_.added),
+      'sizes of 2 or more, of a study with map runs',
+    ),
     ('map.ratio', 0 < map_.ratio < 1, 'between 0 and 1'),
     (
       'map.design',
@@ -241,6 +255,12 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
     ('control.learning_rate', study.control.learning_rate > 0, 'above 0'),
     ('control.auxiliary_rate', study.control.auxiliary_rate >= 0, 'at least 0'),
     ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
+    ('engine.devices', study.engine.devices >= 0, 'at least 0'),
+    (
+      'engine.checkpoint_minutes',
+      study.engine.checkpoint_minutes >= 0,
+      'at least 0',
+    ),
     ('engine.segment_steps', study.engine.segment_steps >= 1, 'at least 1'),
     (
       'engine.unroll',

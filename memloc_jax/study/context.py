@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -16,8 +17,8 @@ from memloc_jax.ensemble.program import (
 )
 from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
-from memloc_jax.errors import InputError
+from memloc_jax.ensemble.train import Engine, Event
+from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import control, pretrain
@@ -27,13 +28,33 @@ from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import dataset
 from memloc_jax.tasks.encode import Encoded
 
+# Name of the table of map runs; added blocks are called map-1, map-2, ...
+MAP = 'map'
+
 
 class Study:
   """One study: its configuration and what is built from it when needed."""
 
-  def __init__(self, config: StudyConfig, workdir: Workdir, progress: Progress):
-    """Names the parts; nothing is loaded yet."""
+  def __init__(
+    self,
+    config: StudyConfig,
+    workdir: Workdir,
+    progress: Progress,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+    profile: bool = False,
+  ):
+    """Names the parts; nothing is loaded yet.
+
+    Args:
+      config: the study.
+      workdir: its folder.
+      progress: where to report.
+      asked_to_stop: polled while it runs.
+      profile: whether to trace some early steps.
+    """
     self.config, self.workdir, self.progress = config, workdir, progress
+    self.asked_to_stop = asked_to_stop
+    self._profile = profile
     self.store = RowStore(workdir.rows)
 
   @functools.cached_property
@@ -113,14 +134,61 @@ class Study:
       unroll=unroll,
       lanes=config.lanes,
       segment_steps=config.segment_steps,
-      on_epoch=self.progress.epoch,
+      devices=self._devices(config.devices),
+      on_epoch=self._on_epoch,
+      stop=self.asked_to_stop,
+      checkpoint_seconds=60 * config.checkpoint_minutes,
+      shared_folder=self.workdir.shared,
+      profile=self.workdir.path / 'profile' if self._profile else None,
     )
+
+  def _devices(self, wanted: int) -> tuple[jax.Device, ...] | None:
+    """The first devices, or None for all.
+
+    Raises:
+      InputError: there are fewer.
+    """
+    if not wanted:
+      return None
+    devices = jax.local_devices()
+    if len(devices) < wanted:
+      raise InputError(
+        f'--config.engine.devices={wanted}: there are {len(devices)} '
+        f'({devices[0].device_kind}).'
+      )
+    return tuple(devices[:wanted])
+
+  def _on_epoch(self, event: Event) -> None:
+    self.progress.epoch(event)
+    self.workdir.log(self.progress.line(event))
+
+  def stop_if_asked(self) -> None:
+    """To be called where nothing would be lost by stopping.
+
+    Raises:
+      Preempted: the study was asked to stop.
+    """
+    if self.asked_to_stop():
+      raise Preempted(
+        'Stopped; what is finished is kept, and the same command goes on.'
+      )
 
   @functools.cached_property
   def tables(self) -> dict[str, Table]:
     """The tables of runs that the configuration asks for, by name."""
-    tables = [self._main_table(), self._map_table(), control.table(self)]
+    added = range(1, 1 + len(self.config.map.added))
+    tables = [
+      self._main_table(),
+      self._map_table(),
+      control.table(self),
+      *(self._map_table(block) for block in added),
+    ]
     return {table.name: table for table in tables if table is not None}
+
+  @property
+  def map_tables(self) -> list[Table]:
+    """Those of the map runs."""
+    return [t for name, t in self.tables.items() if name.startswith(MAP)]
 
   @functools.cached_property
   def hashes(self) -> dict[str, list[str]]:
@@ -190,18 +258,20 @@ class Study:
       snapshots=config.snapshots,
     )
 
-  def _map_table(self) -> Table | None:
-    """Runs on random subsets."""
+  def _map_table(self, block: int = 0) -> Table | None:
+    """Runs on random subsets: those of the beginning, or an added block."""
     config = self.config.map
     if config.num_runs == 0:
       return None
+    sizes = (config.num_runs, *config.added)
+    size, before = sizes[block], sum(sizes[:block])
     draw = membership.DESIGNS[config.design]
     examples = len(self.data.train)
     runs = make_table(
-      draw(config.num_runs, examples, config.ratio, config.seed),
+      draw(size, examples, config.ratio, config.seed, block),
       num_layers=self.model.num_layers,
-      seed=config.seed * 1000 + np.arange(config.num_runs),
-      purpose=['map'] * config.num_runs,
+      seed=config.seed * 1000 + before + np.arange(size),
+      purpose=[MAP] * size,
       learning_rate=config.learning_rate,
       label_set=self.noisy_set,
       weight_decay=self.config.train.weight_decay,
@@ -209,7 +279,12 @@ class Study:
     )
     fit = config.fit_accuracy if config.fit_accuracy <= 1 else None
     return self.table(
-      'map', config.num_epochs, config.evaluate_every, runs, fit
+      f'{MAP}-{block}' if block else MAP,
+      config.num_epochs,
+      config.evaluate_every,
+      runs,
+      fit,
+      keep=False,
     )
 
   @property
@@ -228,11 +303,12 @@ class Study:
     trace: np.ndarray | None = None,
     snapshots: tuple[int, ...] = (),
     auxiliary: tuple[Objective, Examples] | None = None,
+    keep: bool = True,
   ) -> Table:
     """A table of runs on this study's data.
 
     Args:
-      name: of the table; the weights of map runs are not kept.
+      name: of the table.
       num_epochs: passes over the examples.
       evaluate_every: epochs between evaluations.
       runs: the rows.
@@ -240,6 +316,7 @@ class Study:
       trace: runs of which weights on the way are kept.
       snapshots: epochs after which.
       auxiliary: a second objective and its examples.
+      keep: whether the runs' weights are kept.
     """
     config, data = self.config.train, self.data
     objectives = (Objective('main', len(data.label_names)),)
@@ -263,7 +340,7 @@ class Study:
       runs=runs,
       examples=corpora,
       validation=examples(data.validation, data.validation_labels[None]),
-      keep=np.full(len(runs), name != 'map'),
+      keep=np.full(len(runs), keep),
       seed=self.config.task.seed,
       trace=trace,
       snapshots=snapshots,

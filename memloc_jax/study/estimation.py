@@ -58,12 +58,26 @@ def example_scores(
 
   Args:
     membership: bool [runs, n].
-    logits: [runs, n, classes].
+    logits: [runs, n, classes]; looked at by blocks of examples, so that it
+      may lie on disk.
     labels: given labels, int [n].
 
   Returns:
     Columns by name, each [n].
   """
+  blocks = [
+    _example_scores(membership[:, at], np.asarray(logits[:, at]), labels[at])
+    for at in predictions.blocks(len(labels))
+  ]
+  return {
+    name: np.concatenate([block[name] for block in blocks])
+    for name in blocks[0]
+  }
+
+
+def _example_scores(
+  membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
   by_probability = memorisation(
     membership, predictions.probability(logits, labels), 'welch'
   )

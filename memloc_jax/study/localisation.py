@@ -34,9 +34,8 @@ def _run(study: Study, name: str) -> None:
   notes = []
   sources = subjects.sources(study)
   for number, source in enumerate(sources):
-    report = lambda share, number=number, source=source: study.progress.update(
-      (number + share) / len(sources), source.name
-    )
+    span = (number / len(sources), 1 / len(sources))
+    report = functools.partial(_report, study, source.name, span)
     found = TECHNIQUES[name].run(source, study.config.localise, report)
     common = {'technique': name, 'source': source.name}
     for variant, scores in found.scores.items():
@@ -57,6 +56,14 @@ def _run(study: Study, name: str) -> None:
       whole = _with_means(whole, study.model.num_layers)
     study.workdir.write_part(name, table, whole)
   update_manifest(study, {'notes_by_technique': {name: notes}})
+
+
+def _report(
+  study: Study, source: str, span: tuple[float, float], share: float
+) -> None:
+  """Passes on what a technique has done on a source; a place to stop."""
+  study.progress.update(span[0] + span[1] * share, source)
+  study.stop_if_asked()
 
 
 def _layers(scores: LayerScores, source: Source) -> pd.DataFrame:
@@ -136,9 +143,13 @@ def _check(study: Study, name: str) -> None:
 
 
 for _name in TECHNIQUES:
-  stage(_name, needs=('score',), check=functools.partial(_check, name=_name))(
-    functools.partial(_run, name=_name)
-  )
+  stage(
+    _name,
+    needs=('score',),
+    check=functools.partial(_check, name=_name),
+    runs=('main', 'control'),
+    every_process=TECHNIQUES[_name].trains,
+  )(functools.partial(_run, name=_name))
 
 
 @stage('localise', needs=tuple(TECHNIQUES))

@@ -25,6 +25,7 @@ class Progress:
     self._spoke = 0.0
     self._mark = (0.0, 1.0)  # When the work at hand began, and its share then.
     self._done = 1.0
+    self._table, self._began = '', (0.0, 0)
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
@@ -77,6 +78,26 @@ class Progress:
   def message(self, text: str) -> None:
     """Prints one line."""
     self._console.print(text)
+
+  def line(self, event: Event) -> str:
+    """One epoch as a line of the log."""
+    now = time.monotonic()
+    if event.table != self._table or event.epoch == 1:
+      self._table, self._began = event.table, (now, event.epoch)
+      rate, left = '', ''
+    else:
+      since, epoch = self._began
+      seconds = (now - since) / max(event.epoch - epoch, 1)
+      rest = event.num_epochs - event.epoch
+      rest += (event.num_chunks - event.chunk - 1) * event.num_epochs
+      rate = f', {event.examples / max(seconds, 1e-9):.0f} examples/s'
+      left = f', about {seconds * rest:.0f} s left'
+    return (
+      f'{time.strftime("%Y-%m-%d %H:%M:%S")} {event.table} chunk '
+      f'{event.chunk + 1}/{event.num_chunks} epoch {event.epoch}/'
+      f'{event.num_epochs}: {event.running} runs, loss {event.loss:.4f}'
+      f'{rate}{left}'
+    )
 
   def epoch(self, event: Event) -> None:
     """Reports an epoch of a chunk of runs."""

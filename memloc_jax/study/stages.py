@@ -2,12 +2,16 @@
 
 import dataclasses
 import graphlib
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Iterable
 
 import jax
+import numpy as np
 
+from memloc_jax.ensemble import hosts
+from memloc_jax.study import planning
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
@@ -25,6 +29,11 @@ class Stage:
     writes: files in the workdir without which it is not finished.
     run: does the work.
     check: refuses, before any work, what `run` could not do.
+    runs: beginnings of the names of the tables of runs that it looks at; it
+      is finished as long as these are the same, whatever else ran again.
+      None: it runs again whenever a stage that it needs does.
+    every_process: whether all processes have a part in it; otherwise process
+      0 runs it alone.
   """
 
   name: str
@@ -32,6 +41,8 @@ class Stage:
   writes: tuple[str, ...]
   run: Callable[[Study], None]
   check: Callable[[Study], None]
+  runs: tuple[str, ...] | None
+  every_process: bool
 
 
 STAGES: dict[str, Stage] = {}
@@ -42,8 +53,10 @@ def stage(
   needs: Iterable[str] = (),
   writes: Iterable[str] = (),
   check: Callable[[Study], None] = lambda study: None,
+  runs: tuple[str, ...] | None = None,
+  every_process: bool = False,
 ) -> Callable:
-  """Registers the decorated function of a `Study` as a stage.
+  """Registers the decorated function of a `Study` as a stage, see `Stage`.
 
   Raises:
     ValueError: the name is taken.
@@ -52,7 +65,9 @@ def stage(
   def register(function: Callable[[Study], None]):
     if name in STAGES:
       raise ValueError(f'There is already a stage {name!r}.')
-    STAGES[name] = Stage(name, tuple(needs), tuple(writes), function, check)
+    STAGES[name] = Stage(
+      name, tuple(needs), tuple(writes), function, check, runs, every_process
+    )
     return function
 
   return register
@@ -62,13 +77,19 @@ def run_study(
   config: StudyConfig,
   workdir: str | pathlib.Path,
   progress: Progress | None = None,
+  asked_to_stop: Callable[[], bool] = lambda: False,
+  profile: bool = False,
 ) -> pathlib.Path:
   """Runs every registered stage that is not finished in the workdir.
 
+  Where there are several processes, all call this with the same study.
+
   Args:
-    config: the study.
+    config: the study; what `extend` added in the workdir is added here.
     workdir: its folder; made if it is not there.
     progress: where to report; standard error by default.
+    asked_to_stop: polled; the study then saves and stops.
+    profile: whether to trace some early training steps into `profile/`.
 
   Returns:
     The workdir.
@@ -76,44 +97,84 @@ def run_study(
   Raises:
     InputError: the configuration, the data, the checkpoint or the workdir is
       at fault. What was finished before stays.
+    Preempted: it was asked to stop, and has saved.
+    PeerError: another process has died.
   """
   folder = Workdir(workdir)
-  study = Study(config, folder, progress or Progress())
-  with jax.default_matmul_precision(config.engine.matmul_precision):
+  with (
+    folder.in_use(),
+    jax.default_matmul_precision(config.engine.matmul_precision),
+  ):
+    config = folder.with_added(config)
+    study = Study(
+      config, folder, progress or Progress(), asked_to_stop, profile
+    )
     began = time.time()
     # All input is read and checked before the folder is touched.
-    with study.progress.stage('check'):
-      for table in study.tables.values():
-        study.engine.check(table)
-      for each in STAGES.values():
-        each.check(study)
+    with study.progress.stage('check'), hosts.first_before_others():
+      check(study)
     folder.claim(config)
     if folder.read_json('manifest.json') is None:
       _record_cost(study, 'check', began)
     needs = {each.name: each.needs for each in STAGES.values()}
     ran = set()
     for name in graphlib.TopologicalSorter(needs).static_order():
+      each = STAGES[name]
+      due = not _finished(study, each)
       # What comes after a stage that ran again is no longer up to date.
-      if ran.intersection(needs[name]) or not _finished(folder, STAGES[name]):
-        _run(study, STAGES[name])
+      due |= each.runs is None and bool(ran.intersection(each.needs))
+      if hosts.of_first(np.array(due)):
+        study.stop_if_asked()
+        _run(study, each)
         ran.add(name)
+    hosts.barrier()
   return folder.path
 
 
-def _finished(folder: Workdir, each: Stage) -> bool:
-  if folder.read_json(f'stages/{each.name}.json') is None:
+def check(study: Study) -> None:
+  """Refuses, before any work, what a study could not do.
+
+  Raises:
+    InputError: saying what.
+  """
+  for table in study.tables.values():
+    study.engine.check(table)
+  for each in STAGES.values():
+    each.check(study)
+  planning.check_disk(study)
+
+
+def _finished(study: Study, each: Stage) -> bool:
+  mark = study.workdir.read_json(f'stages/{each.name}.json')
+  if mark is None or mark.get('runs') != _runs(study, each):
     return False
-  return all((folder.path / name).exists() for name in each.writes)
+  return all((study.workdir.path / name).exists() for name in each.writes)
+
+
+def _runs(study: Study, each: Stage) -> str | None:
+  """Fingerprint of the runs that a stage looks at."""
+  if each.runs is None:
+    return None
+  digest = hashlib.sha256()
+  for name, hashes in sorted(study.hashes.items()):
+    if name.startswith(each.runs):
+      digest.update(f'{name} {hashes}'.encode())
+  return digest.hexdigest()[:20]
 
 
 def _run(study: Study, each: Stage) -> None:
+  if not (each.every_process or hosts.is_first()):
+    return
   began = time.time()
   with study.progress.stage(each.name):
     each.run(study)
   _record_cost(study, each.name, began)
-  study.workdir.write_json(
-    f'stages/{each.name}.json', {'stage': each.name, 'finished': time.time()}
-  )
+  mark = {
+    'stage': each.name,
+    'finished': time.time(),
+    'runs': _runs(study, each),
+  }
+  study.workdir.write_json(f'stages/{each.name}.json', mark)
 
 
 def _record_cost(study: Study, name: str, began: float) -> None:

@@ -40,7 +40,7 @@ def data(study: Study) -> None:
   update_manifest(study, {'data': summary, 'model': model})
 
 
-@stage('train', needs=('data',))
+@stage('train', needs=('data',), runs=('',), every_process=True)
 def train(study: Study) -> None:
   """Trains every run of every table that has no record yet."""
   for table in study.tables.values():
@@ -129,23 +129,33 @@ def _start(source: np.ndarray) -> str:
 
 
 def _write_arrays(study: Study) -> None:
-  """Membership and logits of the map runs that did not diverge."""
-  if 'map' not in study.tables:
+  """Membership and logits of the map runs that did not diverge.
+
+  Logits go to disk run by run: all of them may be more than memory holds.
+  """
+  if not study.map_tables:
     return
-  hashes = study.hashes['map']
-  records = [study.store.read('map', i, hash) for i, hash in enumerate(hashes)]
-  good = np.array([record.status == 'done' for record in records])
-  if good.any():
-    logits = np.stack([r.logits for r in records if r.status == 'done'])
-    member = study.tables['map'].runs.membership[good]
+  kept, hashes = [], []
+  for table in study.map_tables:
+    for row, hash in enumerate(study.hashes[table.name]):
+      if study.store.read(table.name, row, hash).status == 'done':
+        kept.append((table, row))
+        hashes.append(hash)
+  if kept:
+    member = np.stack([table.runs.membership[row] for table, row in kept])
     study.workdir.write_array('membership', member)
-    study.workdir.write_array('logits', logits)
+    classes = len(study.data.label_names)
+    with study.workdir.array_to_fill(
+      'logits', (*member.shape, classes), np.float32
+    ) as logits:
+      for at, ((table, row), hash) in enumerate(zip(kept, hashes)):
+        logits[at] = study.store.read(table.name, row, hash).logits
   study.workdir.write_json(
     'arrays/hashes.json',
     {
       'examples': list(study.data.hashes),
       'data': study.data.fingerprint,
       'start_weights': study.model_fingerprint,
-      'runs': [hash for hash, ok in zip(hashes, good) if ok],
+      'runs': hashes,
     },
   )

@@ -8,29 +8,126 @@ parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
 stages/          one mark a finished stage
 figures/, report.html
+log.txt          one line an epoch
+.lock            held by the process that uses the folder
+
+Of several processes only the first writes here; the others write nothing but
+their runs' records.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
+import secrets
 import shutil
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
 from memloc_jax.study import tables
 from memloc_jax.study.config import StudyConfig
 
 
 class Workdir:
-  """Reads and writes the files of one study."""
+  """Reads and writes the files of one study.
+
+  Attributes:
+    path: of the folder.
+    shared: whether all processes see the same folder, known after `in_use`.
+  """
 
   def __init__(self, path: str | pathlib.Path):
     """Names the folder; nothing is written yet."""
     self.path = pathlib.Path(path).expanduser()
+    self.shared = True
+    self._writes = hosts.is_first()
+
+  @contextlib.contextmanager
+  def in_use(self) -> Iterator[None]:
+    """Keeps other studies out for as long as this one uses the folder.
+
+    Raises:
+      InputError: another process uses it, or it is no folder.
+    """
+    existed = self.path.exists()
+    with contextlib.ExitStack() as stack:
+      message = None
+      if self._writes:
+        try:
+          stack.enter_context(self._lock())
+        except InputError as error:
+          message = str(error)
+      message = hosts.tell(message)
+      if message:
+        raise InputError(message)
+      self.shared = self._is_shared()
+      try:
+        yield
+      except InputError:
+        # Bad input leaves no folder behind that was not there.
+        if self._writes and not existed:
+          (self.path / '.lock').unlink(missing_ok=True)
+          with contextlib.suppress(OSError):
+            self.path.rmdir()
+        raise
+
+  @contextlib.contextmanager
+  def _lock(self) -> Iterator[None]:
+    if self.path.is_file():
+      raise InputError(f'--workdir={self.path} is a file; name a folder.')
+    self.path.mkdir(parents=True, exist_ok=True)
+    path = self.path / '.lock'
+    with open(path, 'a+', encoding='utf-8') as file:
+      try:
+        # Released by the system whatever ends the process.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        file.seek(0)
+        raise InputError(
+          f'--workdir={self.path} is in use by {file.read() or "a process"}: '
+          'wait for it, or choose another folder.'
+        ) from error
+      except OSError:
+        pass  # A file system without locks.
+      file.truncate(0)
+      file.write(f'process {os.getpid()} on {socket.gethostname()}')
+      file.flush()
+      try:
+        yield
+      finally:
+        path.unlink(missing_ok=True)
+
+  def _is_shared(self) -> bool:
+    """Whether the other processes see what the first one writes."""
+    name = secrets.token_hex(8) if self._writes else None
+    name = f'.shared-{hosts.tell(name)}'
+    if self._writes:
+      (self.path / name).touch()
+    hosts.barrier()
+    seen = hosts.gather(np.array((self.path / name).exists()))
+    if self._writes:
+      (self.path / name).unlink()
+    return bool(seen.all())
+
+  def with_added(self, config: StudyConfig) -> StudyConfig:
+    """The study with the runs that were added to the one in the folder."""
+    added = []
+    if self._writes and (stored := self.read_json('config.json')):
+      added = stored.get('map', {}).get('added', [])
+    added = json.loads(hosts.tell(json.dumps(added)))
+    if len(added) <= len(config.map.added):
+      return config
+    return dataclasses.replace(
+      config, map=dataclasses.replace(config.map, added=tuple(added))
+    )
 
   @property
   def rows(self) -> pathlib.Path:
@@ -40,7 +137,8 @@ class Workdir:
   def claim(self, config: StudyConfig) -> None:
     """Makes the folder this study's, or checks that it is.
 
-    Settings that change no result (`engine`) may differ.
+    Settings that change no result (`engine`) may differ, and runs may be
+    added.
 
     Args:
       config: the study.
@@ -50,25 +148,33 @@ class Workdir:
         something else.
     """
     wanted = _identity(config)
-    path = self.path / 'config.json'
-    if path.exists():
-      found = json.loads(path.read_text(encoding='utf-8'))
+    found = self.read_json('config.json') if self._writes else None
+    message = None
+    if found is not None:
+      # As `with_added` has taken it from here, it can only be longer.
+      added = found['map'].get('added', [])
+      if wanted['map']['added'][: len(added)] == added:
+        found['map']['added'] = wanted['map']['added']
       different = _differences(found, wanted)
       if different:
-        raise InputError(
+        message = (
           f'{self.path} belongs to a study with other settings: '
           f'{"; ".join(different)}; choose another --workdir.'
         )
-      return
-    if self.path.is_file():
-      raise InputError(f'--workdir={self.path} is a file; name a folder.')
-    if self.path.exists() and any(self.path.iterdir()):
-      raise InputError(
+    elif (
+      self._writes
+      and self.path.exists()
+      and any(path.name != '.lock' for path in self.path.iterdir())
+    ):
+      message = (
         f'--workdir={self.path} holds files of something else; '
         'choose an empty or new folder.'
       )
-    self.path.mkdir(parents=True, exist_ok=True)
-    self.write_json('config.json', wanted)
+    message = hosts.tell(message)
+    if message:
+      raise InputError(message)
+    if self.read_json('config.json') != wanted:
+      self.write_json('config.json', wanted)
 
   def write_json(self, name: str, value: Any) -> None:
     """Writes one JSON file."""
@@ -96,7 +202,8 @@ class Workdir:
 
   def clear_parts(self, technique: str) -> None:
     """Removes what a technique wrote before."""
-    shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
+    if self._writes:
+      shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
     """Writes one technique's part of a table."""
@@ -119,16 +226,44 @@ class Workdir:
     self._replace(f'arrays/{name}.npy', save)
 
   def read_array(self, name: str) -> np.ndarray | None:
-    """Reads one; None if it is not there."""
+    """Reads one, which stays on disk; None if it is not there."""
     path = self.path / 'arrays' / f'{name}.npy'
-    return np.load(path) if path.exists() else None
+    return np.load(path, mmap_mode='r') if path.exists() else None
+
+  @contextlib.contextmanager
+  def array_to_fill(
+    self, name: str, shape: tuple[int, ...], dtype: type
+  ) -> Iterator[np.ndarray]:
+    """`arrays/<name>.npy`, on disk while it is filled, then in its place."""
+    with self._replacing(f'arrays/{name}.npy') as path:
+      array = np.lib.format.open_memmap(path, 'w+', dtype, shape)
+      yield array
+      array.flush()
+      del array
+
+  def log(self, line: str) -> None:
+    """Appends a line to `log.txt`."""
+    if self._writes and self.path.is_dir():
+      with open(self.path / 'log.txt', 'a', encoding='utf-8') as file:
+        file.write(f'{line}\n')
 
   def _replace(self, name: str, write) -> None:
+    if self._writes:
+      with self._replacing(name) as path:
+        write(path)
+
+  @contextlib.contextmanager
+  def _replacing(self, name: str) -> Iterator[pathlib.Path]:
+    """A file that takes the place of `name` once it is whole."""
     path = self.path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.partial')
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+      yield temporary
+      os.replace(temporary, path)
+    except BaseException:
+      temporary.unlink(missing_ok=True)
+      raise
 
 
 def _identity(config: StudyConfig) -> dict[str, Any]:

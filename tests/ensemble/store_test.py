@@ -18,6 +18,7 @@ def _record(hash='a', **changes):
     'hash': hash,
     'status': 'done',
     'lanes': 3,
+    'device': 'cpu',
     'logits': rng.normal(size=(7, 3)).astype(np.float32),
     'validation_logits': rng.normal(size=(2, 3)).astype(np.float32),
     'epoch': np.array([1, 2], np.int32),

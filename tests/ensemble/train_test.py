@@ -145,12 +145,12 @@ class FailureTest(toy.TestCase):
     # Every example's loss was finite when it was computed.
     real = chunks.Training._epoch
 
-    def ruin(self, state, run, epoch, rows):
-      state = real(self, state, run, epoch, rows)
-      if epoch < toy.PROGRAM.num_epochs:
-        return state
-      ruin = lambda x: x.at[0].set(jnp.nan)
-      return state._replace(params=jax.tree.map(ruin, state.params))
+    def ruin(self, chunk):
+      real(self, chunk)
+      if chunk.epoch == toy.PROGRAM.num_epochs:
+        ruin = lambda x: x.at[0].set(jnp.nan)
+        params = jax.tree.map(ruin, chunk.state.params)
+        chunk.state = chunk.state._replace(params=params)
 
     with mock.patch.object(chunks.Training, '_epoch', ruin):
       engine = toy.engine(self.folder())

@@ -1,0 +1,127 @@
+"""Every program lowers for CPU, CUDA and TPU, so that what a backend lacks
+shows on a laptop. Nothing is run there."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+from jax import export
+
+from memloc_jax.ensemble import prepared
+from memloc_jax.localisation import (
+  gradients,
+  probes,
+  probing,
+  representations,
+  swapping,
+  windows,
+)
+from memloc_jax.localisation.settings import ProbeConfig
+from memloc_jax.models import interface
+from tests.ensemble import toy
+
+_PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def _shapes(tree):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+class ExportTest(toy.TestCase):
+  def lowers(self, function, *arguments, **static):
+    exported = export.export(function, platforms=_PLATFORMS)(
+      *arguments, **static
+    )
+    self.assertEqual(exported.platforms, _PLATFORMS)
+    for name in ('all_reduce', 'all_gather', 'collective_permute'):
+      self.assertNotIn(f'stablehlo.{name}', exported.mlir_module())
+
+  @parameterized.parameters(True, False)
+  def test_training(self, unroll):
+    engine = toy.engine(self.folder(), unroll=unroll)
+    ready = prepared.Prepared(engine, toy.table())
+    self.lowers(ready.vectorised.segment, *ready.abstract_arguments(4))
+
+  def test_start_and_scoring(self):
+    engine = toy.engine(self.folder())
+    ready = prepared.Prepared(engine, toy.table())
+    run, rest = ready.arguments(np.arange(4))
+    self.lowers(ready.vectorised.init, *_shapes((run, *rest)))
+    state, _, shared, corpora, *_ = ready.abstract_arguments(4)
+    self.lowers(
+      ready.vectorised.predict,
+      state.params,
+      shared,
+      corpora[0],
+      jax.ShapeDtypeStruct((3,), jnp.int32),
+      jax.ShapeDtypeStruct((3, 4, 8), jnp.int32),
+    )
+
+  def _models(self):
+    params = toy.pretrained()
+    head = jax.eval_shape(
+      lambda: toy.MODEL.init_head(jax.random.key(0), toy.NUM_CLASSES)
+    )
+    own = {'blocks': params['blocks'], 'final': params['final']}
+    own['heads'] = {'main': head}
+    tokens = interface.Tokens(
+      jax.ShapeDtypeStruct((5, 8), jnp.int32),
+      jax.ShapeDtypeStruct((5,), jnp.int32),
+    )
+    return _shapes(params['embeddings']), _shapes(own), tokens
+
+  def test_swapping(self):
+    embeddings, own, tokens = self._models()
+    pairs = tuple(map(tuple, windows.all_windows(2).tolist()))
+    self.lowers(
+      swapping._predict,
+      toy.MODEL,
+      embeddings,
+      own,
+      own['blocks'],
+      tokens,
+      pairs=pairs,
+      head='main',
+    )
+
+  def test_states_and_gradients(self):
+    embeddings, own, tokens = self._models()
+    self.lowers(
+      representations._states,
+      toy.MODEL,
+      own | {'embeddings': embeddings},
+      tokens,
+    )
+    self.lowers(
+      gradients._add_gradient,
+      toy.MODEL,
+      'logit',
+      embeddings,
+      own,
+      tokens,
+      jax.ShapeDtypeStruct((5,), jnp.int32),
+      jax.ShapeDtypeStruct((5,), bool),
+      own['blocks'],
+    )
+
+  def test_probing(self):
+    config = ProbeConfig(seeds=2, num_epochs=3, first_epoch=2, batch_size=4)
+    rng = np.random.default_rng(0)
+    original = rng.integers(0, 2, 40)
+    given = np.where(np.arange(40) % 5, original, 1 - original)
+    split = probes.split(40, config.seeds, config.batch_size)
+    _, targets = probing.targets(given, original, 2, labels=True)
+    train = jax.jit(functools.partial(probes._train_all, config))
+    self.lowers(
+      train,
+      jax.ShapeDtypeStruct((3, 40, 8), jnp.float32),
+      jax.ShapeDtypeStruct((2,), jnp.uint32),
+      _shapes(jax.tree.map(jnp.asarray, split)),
+      _shapes(jax.tree.map(jnp.asarray, targets)),
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
