@@ -333,6 +333,7 @@ class Training:
       failed = failed | ~np.isfinite(looked_at).all((1, 2))
       logits[failed] = np.nan
     rows, weights = chunk.rows[: chunk.real], None
+    devices = list(self._vectorised.mesh.devices.flat)
     if table.keep[rows].any():
       weights = jax.device_get(chunk.state.params)
     for lane, row in enumerate(rows):
@@ -345,7 +346,7 @@ class Training:
         hash=self._hashes[row],
         status='diverged' if failed[lane] else 'done',
         lanes=lanes,
-        device=jax.local_devices()[0].device_kind,
+        device=f'{len(devices)} x {devices[0].device_kind}',
         logits=logits[lane, :examples],
         validation_logits=logits[lane, examples:],
         epoch=np.arange(1, epochs + 1, dtype=np.int32),

@@ -52,7 +52,7 @@ class Record:
     hash: of everything that decided the result.
     status: 'done', or 'diverged' for a run whose loss became infinite or NaN.
     lanes: runs per device of the chunk that it was trained in.
-    device: kind of the device that trained it.
+    device: number and kind of the process's devices, as in '8 x TPU v5e'.
     logits: of all training examples, evaluation mode, float32 [n, classes];
       NaN for a diverged run, empty if the objective has no classes.
     validation_logits: float32 [m, classes].

@@ -121,7 +121,6 @@ class Engine:
     again = dataclasses.replace(
       self,
       store=store.RowStore(folder),
-      devices=(jax.local_devices()[0],),
       lanes=lanes,
       _programs={},
     )

@@ -1,13 +1,17 @@
 """What can be done with a study beside running it: plan, extend, verify."""
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from memloc_jax.ensemble.store import Record
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.study import planning
 from memloc_jax.study.config import StudyConfig
@@ -18,6 +22,8 @@ from memloc_jax.study.workdir import Workdir
 # Largest difference of logits between widths and device counts that is
 # rounding; it holds for the first few hundred steps.
 _ROUNDING = 1e-5
+# Runs to compare with, where two trainings can only be as alike as two seeds.
+_OTHERS = 8
 
 
 def plan(config: StudyConfig, workdir: str | pathlib.Path) -> str:
@@ -27,9 +33,8 @@ def plan(config: StudyConfig, workdir: str | pathlib.Path) -> str:
     config: the study.
     workdir: its folder, which need not be there.
   """
-  folder = Workdir(workdir)
-  config = folder.with_added(config)
-  return planning.text(Study(config, folder, Progress()))
+  with _opened(config, workdir) as study:
+    return planning.text(study)
 
 
 def extend(
@@ -92,8 +97,7 @@ def verify(
 
   On the same kind of device, with the same version of JAX and as many runs at
   once, they must be equal bit for bit. Elsewhere rounding differs, and grows
-  with training: they are then compared as two runs are, by their
-  predictions.
+  with training: there they must agree as well as two runs of the table do.
 
   Args:
     config: the study.
@@ -103,59 +107,84 @@ def verify(
   Raises:
     InputError: there is no such run, or no record of it.
   """
-  folder = Workdir(workdir)
-  study = Study(folder.with_added(config), folder, Progress())
-  table, row = _find(study, run)
-  stored = study.store.read(table.name, row, study.hashes[table.name][row])
-  if stored is None:
-    raise InputError(
-      f'--verify_run={run}: row {row} of table {table.name} has no record '
-      f'with these settings in {folder.path}.'
-    )
-  with (
-    tempfile.TemporaryDirectory() as scratch,
-    jax.default_matmul_precision(config.engine.matmul_precision),
-  ):
-    again = study.engine.train_again(
-      table, row, stored.lanes, pathlib.Path(scratch)
-    )
-  manifest = folder.read_json('manifest.json') or {}
+  with _opened(config, workdir) as study:
+    table, row = _find(study, run)
+    hash = study.hashes[table.name][row]
+    stored = study.store.read(table.name, row, hash)
+    if stored is None:
+      raise InputError(
+        f'--verify_run={run}: row {row} of table {table.name} has no record '
+        f'with these settings in {study.workdir.path}.'
+      )
+    with tempfile.TemporaryDirectory() as scratch:
+      again = study.engine.train_again(
+        table, row, stored.lanes, pathlib.Path(scratch)
+      )
+    others = _agreement_with_others(study, table, row, again)
+    manifest = study.workdir.read_json('manifest.json') or {}
   versions = manifest.get('versions', {})
-  same_place = (
-    stored.device == again.device and versions.get('jaxlib') == _jaxlib()
-  )
-  return _compare(run, stored, again, same_place)
+  same_place = stored.device == again.device and versions.get(
+    'jaxlib'
+  ) == importlib.metadata.version('jaxlib')
+  return _compare(run, stored, again, same_place, others)
 
 
-def _jaxlib() -> str:
-  return jax.lib.__version__
+@contextlib.contextmanager
+def _opened(
+  config: StudyConfig, workdir: str | pathlib.Path
+) -> Iterator[Study]:
+  """The study of a folder, under its precision, which hashes cover."""
+  folder = Workdir(workdir)
+  with jax.default_matmul_precision(config.engine.matmul_precision):
+    yield Study(folder.with_added(config), folder, Progress())
+
+
+def _agreement_with_others(
+  study: Study, table: Table, row: int, again: Record
+) -> float:
+  """Median share of equal predictions with other runs; 1 without any."""
+  found = []
+  for other, hash in enumerate(study.hashes[table.name]):
+    if other != row and len(found) < _OTHERS:
+      record = study.store.read(table.name, other, hash)
+      if record is not None and record.status == 'done':
+        found.append(_agreement(again.logits, record.logits))
+  return float(np.median(found)) if found else 1.0
+
+
+def _agreement(old: np.ndarray, new: np.ndarray) -> float:
+  return float((old.argmax(-1) == new.argmax(-1)).mean())
 
 
 def _compare(
-  run: int, stored: Record, again: Record, same_place: bool
+  run: int, stored: Record, again: Record, same_place: bool, others: float
 ) -> Verified:
-  looked_at = np.isfinite(stored.logits).all(1)
-  old, new = stored.logits[looked_at], again.logits[looked_at]
-  difference = float(np.abs(old - new).max(initial=0.0))
-  agreement = float((old.argmax(-1) == new.argmax(-1)).mean())
+  # Equal where both are NaN, as the logits of diverged runs.
+  unequal = ~np.isclose(
+    stored.logits, again.logits, rtol=0, atol=0, equal_nan=True
+  )
+  gaps = np.abs(stored.logits - again.logits)[unequal]
+  difference = float(gaps.max()) if len(gaps) else 0.0
+  agreement = _agreement(stored.logits, again.logits)
   if same_place:
     tier, same = 'bit-equal', difference == 0.0
   elif difference <= _ROUNDING:
     tier, same = 'rounding', True
   else:
-    # As far apart as training leaves two runs that differ by rounding.
-    tier, same = 'agreement', agreement >= 0.9
+    # Rounding grows until two trainings are as far apart as two seeds.
+    tier, same = 'agreement', agreement >= others
   same &= stored.status == again.status
   text = (
     f'run {run}: {"same" if same else "DIFFERENT"} (checked: {tier}); largest '
-    f'difference of logits {difference:.2g}, same prediction for '
-    f'{agreement:.1%} of {len(old)} examples; stored on {stored.device}, '
-    f'{stored.lanes} runs at once, now on {again.device}.'
+    f'difference of logits {difference:.2g}; same prediction for '
+    f'{agreement:.1%} of {len(stored.logits)} examples (another run: '
+    f'{others:.1%}); stored on {stored.device}, {stored.lanes} runs at once, '
+    f'now on {again.device}.'
   )
   return Verified(same, tier, difference, agreement, text)
 
 
-def _find(study: Study, run: int):
+def _find(study: Study, run: int) -> tuple[Table, int]:
   """The table and row of a run's number in `runs.parquet`."""
   first = 0
   for table in study.tables.values():

@@ -1,0 +1,137 @@
+"""A study is planned, extended without training anything twice, verified."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+import pandas as pd
+from absl.testing import absltest
+
+from memloc_jax.errors import InputError
+from memloc_jax.study import actions, planning
+from memloc_jax.study.context import Study
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.workdir import Workdir
+from tests.study import tiny
+
+
+class ActionsTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    encoder = tiny.write_encoder(cls.folder)
+    cls.config = tiny.config(
+      encoder, cls.folder, localise__techniques=('swapping', 'retraining')
+    )
+    cls.workdir = tiny.run(cls.config, cls.folder / 'study')
+
+  def test_a_plan_writes_nothing(self):
+    folder = self.folder / 'planned'
+    text = actions.plan(self.config, folder)
+    self.assertFalse(folder.exists())
+    self.assertRegex(text, r'map +4 +4 +auto')
+    self.assertIn('free in', text)
+    self.assertRegex(actions.plan(self.config, self.workdir), r'map +4 +0 ')
+
+  def test_the_plan_is_what_is_written(self):
+    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
+    planned = {need.name: need for need in planning.needs(study)}
+    for name in ('main', 'map'):
+      written = sum(
+        path.stat().st_size
+        for path in (self.workdir / 'rows' / name).rglob('*')
+        if path.suffix in ('.npz', '.safetensors')
+      )
+      # Names and headers of small files weigh something; moments that did
+      # not come are planned all the same.
+      self.assertBetween(planned[name].records, 0.2 * written, 2 * written)
+
+  def test_no_room_is_refused_before_anything_is_written(self):
+    folder = self.folder / 'full'
+    free = planning.free_bytes
+    planning.free_bytes = lambda study: 1000
+    try:
+      with self.assertRaisesRegex(InputError, 'may write .* GiB are free'):
+        tiny.run(self.config, folder)
+    finally:
+      planning.free_bytes = free
+    self.assertFalse(folder.exists())
+
+  def test_extending_trains_only_what_is_new(self):
+    before = tiny.files(self.workdir)
+    old = pd.read_parquet(self.workdir / 'examples.parquet')
+    config = actions.extend(self.config, self.workdir, 6)
+    tiny.run(config, self.workdir)
+    after = tiny.files(self.workdir)
+    for name, state in before.items():
+      kept = name.startswith(('rows/', 'parts/', 'stages/swapping'))
+      if kept or name.startswith('stages/retraining'):
+        self.assertEqual(after[name], state, name)
+    new = pd.read_parquet(self.workdir / 'examples.parquet')
+    np.testing.assert_array_equal(new['in_runs'], old['in_runs'] + 3)
+    np.testing.assert_array_equal(new['out_runs'], old['out_runs'] + 3)
+    runs = pd.read_parquet(self.workdir / 'runs.parquet')
+    self.assertEqual((runs['purpose'] == 'map').sum(), 10)
+    seeds = runs.loc[runs['purpose'] == 'map', 'seed']
+    self.assertLen(set(seeds), 10)
+    self.assertEqual(set(runs['table']), {'main', 'map', 'map-1'})
+    # The command of the beginning knows of them.
+    before = tiny.files(self.workdir)
+    tiny.run(self.config, self.workdir)
+    self.assertEqual(tiny.files(self.workdir), before)
+    # And further runs follow.
+    tiny.run(actions.extend(self.config, self.workdir, 2), self.workdir)
+    newest = pd.read_parquet(self.workdir / 'examples.parquet')
+    np.testing.assert_array_equal(newest['in_runs'], old['in_runs'] + 4)
+
+  def test_only_a_finished_study_can_be_extended(self):
+    with self.assertRaisesRegex(InputError, 'no finished study to extend'):
+      actions.extend(self.config, self.folder / 'nothing', 4)
+    with self.assertRaisesRegex(InputError, '--add_runs=1: must be at least'):
+      actions.extend(self.config, self.workdir, 1)
+
+  def test_a_run_is_verified_bit_for_bit(self):
+    for run in (0, 4):
+      found = actions.verify(self.config, self.workdir, run)
+      self.assertTrue(found.same, found.text)
+      self.assertEqual(found.tier, 'bit-equal')
+      self.assertEqual(found.difference, 0.0)
+
+  def test_a_record_that_was_changed_is_found(self):
+    folder = Workdir(self.workdir)
+    study = Study(folder.with_added(self.config), folder, Progress())
+    with jax.default_matmul_precision('float32'):
+      (hash, *_) = study.hashes['main']
+    record = study.store.read('main', 0, hash)
+    logits = record.logits.copy()
+    logits[3, 0] += 1e-6
+    changed = dataclasses.replace(record, logits=logits)
+    study.store.write('main', 0, changed)
+    try:
+      found = actions.verify(self.config, self.workdir, 0)
+      self.assertFalse(found.same)
+      self.assertIn('DIFFERENT', found.text)
+      # Elsewhere that is rounding, and a larger difference is not.
+      elsewhere = dataclasses.replace(changed, device='TPU v9')
+      study.store.write('main', 0, elsewhere)
+      found = actions.verify(self.config, self.workdir, 0)
+      self.assertEqual((found.same, found.tier), (True, 'rounding'))
+      swapped = dataclasses.replace(elsewhere, logits=-record.logits)
+      study.store.write('main', 0, swapped)
+      found = actions.verify(self.config, self.workdir, 0)
+      self.assertEqual((found.same, found.tier), (False, 'agreement'))
+    finally:
+      study.store.write('main', 0, record)
+
+  def test_unknown_run(self):
+    with self.assertRaisesRegex(InputError, '--verify_run=99: the study has'):
+      actions.verify(self.config, self.workdir, 99)
+
+
+if __name__ == '__main__':
+  absltest.main()
