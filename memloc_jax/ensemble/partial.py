@@ -63,14 +63,18 @@ class PartialStore:
       tree: device arrays with a leading run axis.
       wait: until it is on disk.
     """
-    name = f'{position.rows[0]:06d}-{position.rows[-1]:06d}'
+    # States of other settings lie elsewhere: Orbax takes no earlier step.
+    layout = 'unrolled' if position.unroll else 'stacked'
+    name = f'{position.rows[0]:06d}-{position.hashes[0]}-{layout}'
     if name not in self._managers:
       self._managers[name] = self._open(self._folder / name)
     manager = self._managers[name]
     if number not in manager.all_steps():
       state = ocp.args.PyTreeSave(tree)
       about = ocp.args.JsonSave(dataclasses.asdict(position))
-      manager.save(number, args=ocp.args.Composite(state=state, about=about))
+      both = ocp.args.Composite(state=state, about=about)
+      if not manager.save(number, args=both, force=True):
+        raise OSError(f'{self._folder / name}: step {number} was not saved.')
     if wait:
       manager.wait_until_finished()
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import exchange, store
+from memloc_jax.ensemble import exchange, hosts, store
 from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble.chunks import Event, Training
 from memloc_jax.ensemble.program import Program, row_hashes
@@ -102,6 +102,9 @@ class Engine:
       Training(self, table, hashes).run(pending)
       if self.together:
         exchange.records(self, table, hashes)
+    elif hosts.is_first():
+      # Left behind by a process that was killed as it finished.
+      self.store.partial(table.name).clear()
     return hashes
 
   def train_again(

@@ -144,6 +144,32 @@ class PartialTest(toy.TestCase):
       toy.logits(engine, other), toy.logits(alone, other)
     )
 
+  def test_states_of_other_settings_do_not_hinder_saving(self):
+    folder = self.folder()
+    self.stopped(folder, 5)
+    other = dataclasses.replace(self.table(), seed=6)
+    for _ in range(2):
+      engine = toy.engine(folder, segment_steps=3, stop=_Stop(1))
+      with self.assertRaises(Preempted):
+        engine.train(other)
+    epochs = []
+    engine = toy.engine(folder, segment_steps=3, on_epoch=epochs.append)
+    alone = toy.engine(self.folder(), segment_steps=3)
+    np.testing.assert_array_equal(
+      toy.logits(engine, other), toy.logits(alone, other)
+    )
+    # Two segments, one epoch, were done before.
+    self.assertEqual([e.epoch for e in epochs if e.chunk == 0], [1, 2, 3, 4])
+
+  def test_what_a_killed_process_left_is_cleared(self):
+    folder = self.folder()
+    engine = toy.engine(folder, segment_steps=3)
+    engine.train(self.table())
+    left = folder / 'map' / 'partial' / '000000' / '7'
+    left.mkdir(parents=True)
+    engine.train(self.table())
+    self.assertFalse((folder / 'map' / 'partial').exists())
+
   def test_full_disk_keeps_what_was_there(self):
     folder = self.folder()
     real, calls = np.savez, []
