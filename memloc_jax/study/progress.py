@@ -72,8 +72,11 @@ class Progress:
       self._mark = (now, done)
     elif not self._console.is_terminal and now - self._spoke > _QUIET:
       self._spoke = now
-      left = (now - since) * (1 - done) / max(done - share, 1e-9)
-      self._console.print(f'{label}: {done:.0%}, about {left:.0f} s left')
+      line = f'{label}: {done:.0%}'
+      if done > share:  # Otherwise there is nothing yet to go by.
+        left = (now - since) * (1 - done) / (done - share)
+        line += f', about {left:.0f} s left'
+      self._console.print(line)
 
   def message(self, text: str) -> None:
     """Prints one line."""

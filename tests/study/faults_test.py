@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,26 @@ class FaultsTest(absltest.TestCase):
   @pytest.mark.full
   def test_terminated_at_ten_moments(self):
     self.disturbed('ten', 10, signal.SIGTERM)
+
+  @pytest.mark.full
+  def test_two_processes_write_the_tables_of_one(self):
+    for folders in (('both', 'both'), ('first', 'second')):
+      with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = probe.getsockname()[1]
+      processes = [
+        self.start(
+          folder,
+          f'--coordinator=localhost:{port}',
+          '--num_processes=2',
+          f'--process_id={number}',
+        )
+        for number, folder in enumerate(folders)
+      ]
+      for process in processes:
+        output, _ = process.communicate(timeout=300)
+        self.assertEqual(process.returncode, 0, output)
+      self.assert_undisturbed(folders[0])
 
   def test_workdir_in_use_is_refused(self):
     first = self.start('used')

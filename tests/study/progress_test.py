@@ -30,6 +30,17 @@ class ProgressTest(absltest.TestCase):
       ],
     )
 
+  def test_without_progress_nothing_is_foretold(self):
+    out = io.StringIO()
+    clock = mock.Mock(return_value=0.0)
+    with mock.patch.object(progress.time, 'monotonic', clock):
+      shown = progress.Progress(Console(file=out, width=200))
+      with shown.stage('train'):
+        for second in (10, 40):
+          clock.return_value = second
+          shown.update(0.5)
+    self.assertEqual(out.getvalue().splitlines()[0], 'train: 50%')
+
 
 if __name__ == '__main__':
   absltest.main()
