@@ -17,6 +17,7 @@ from memloc_jax.ensemble import (
 )
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import Preempted
+from memloc_jax.models.interface import Tree
 
 if TYPE_CHECKING:
   from memloc_jax.ensemble.train import Engine
@@ -98,18 +99,17 @@ class Training:
     if engine.store.read_lanes(name) is None and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = lanes * self._vectorised.mesh.size
-    chunks = self._resumed(pending, width)
-    known = [chunk.everyone for chunk in chunks]
+    parts = self._saved_parts(pending, width)
+    known = [rows for rows, _ in parts]
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
     size = width * self._processes
-    parts = [fresh[i : i + size] for i in range(0, len(fresh), size)]
-    count = len(chunks) + len(parts)
-    for number in range(count):
-      if number < len(chunks):
-        chunk, chunks[number] = chunks[number], None
-      else:
-        chunk = self._begin(parts[number - len(chunks)], width)
-      self._train(chunk, number, count, lanes)
+    parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
+    for number, (rows, saved) in enumerate(parts):
+      # Made one at a time: the devices have room for one chunk.
+      chunk = self._begin(rows, width)
+      if saved is not None:
+        self._resume(chunk, *saved)
+      self._train(chunk, number, len(parts), lanes)
     self._partial.close()
     if self._processes > 1:
       hosts.barrier()
@@ -258,15 +258,20 @@ class Training:
     self._partial.save(number, position, whole, wait)
     self._saved = time.monotonic()
 
-  def _resumed(self, pending: np.ndarray, width: int) -> list[Chunk]:
-    """Chunks of pending rows that were saved on their way."""
+  def _saved_parts(
+    self, pending: np.ndarray, width: int
+  ) -> list[tuple[np.ndarray, tuple[partial.Position, Tree, list[int]]]]:
+    """Pending rows that were saved on their way, by what was saved together.
+
+    Returns:
+      Rows of one chunk of all processes, and where they are: the position,
+      host arrays, and each row's place in them.
+    """
     wanted, found = set(pending.tolist()), []
     if self._processes > 1 and not self._engine.shared_folder:
       return found
-    like = {
-      'state': self._prepared.abstract_arguments(width)[0],
-      'beside': (0, 0, 0),
-    }
+    state = self._prepared.abstract_arguments(width)[0]
+    like = {'state': state, 'beside': (0, 0, 0)}
     size = width * self._processes
     for position, tree in self._partial.newest(like, self._vectorised.unroll):
       at = [
@@ -276,26 +281,28 @@ class Training:
       ]
       wanted -= {position.rows[i] for i in at}
       for first in range(0, len(at), size):
-        everyone = at[first : first + size]
-        rows = np.array([position.rows[i] for i in everyone])
-        chunk = self._begin(rows, width)
-        mine = everyone[self._process * width :][:width]
-        lanes = np.append(mine, np.full(width - len(mine), everyone[0]))
-        taken = jax.tree.map(lambda x, at=lanes: x[at.astype(int)], tree)
-        alive, history, ended = taken['beside']
-        alive[len(mine) :] = False
-        found.append(
-          dataclasses.replace(
-            chunk,
-            state=self._vectorised.place(taken['state']),
-            alive=alive,
-            history=history,
-            ended=ended,
-            epoch=position.epoch,
-            step=position.step,
-          )
-        )
+        chosen = at[first : first + size]
+        rows = np.array([position.rows[i] for i in chosen])
+        found.append((rows, (position, tree, chosen)))
     return found
+
+  def _resume(
+    self,
+    chunk: Chunk,
+    position: partial.Position,
+    tree: Tree,
+    chosen: list[int],
+  ) -> None:
+    """Takes a chunk to where its rows were saved, see `_saved_parts`."""
+    width = len(chunk.rows)
+    mine = chosen[self._process * width :][:width]
+    # Spare lanes repeat one of the rows, as in `_begin`.
+    lanes = np.array(mine + [chosen[0]] * (width - len(mine)))
+    taken = jax.tree.map(lambda x: x[lanes], tree)
+    chunk.state = self._vectorised.place(taken['state'])
+    chunk.alive, chunk.history, chunk.ended = taken['beside']
+    chunk.alive[chunk.real :] = False
+    chunk.epoch, chunk.step = position.epoch, position.step
 
   def _evaluates(self, epoch: int) -> bool:
     """Whether the runs' own examples are looked at after this epoch."""

@@ -1,41 +1,12 @@
 """The commands that the README names."""
 
 import os
-import pathlib
 import re
 import shutil
-import subprocess
-import tempfile
 
 from absl.testing import absltest, parameterized
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def run(
-  *command: str, cwd: pathlib.Path = ROOT, **variables: str
-) -> subprocess.CompletedProcess:
-  """Runs a command apart from any `make` that runs the tests."""
-  environment = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith(('MAKE', 'MFLAGS'))
-    and name not in ('VENV', 'PYTHON')
-  }
-  return subprocess.run(
-    command,
-    cwd=cwd,
-    env=environment | variables,
-    capture_output=True,
-    text=True,
-    timeout=60,
-    check=False,
-  )
-
-
-def temporary(test: absltest.TestCase) -> pathlib.Path:
-  """A folder that lasts as long as the test."""
-  return pathlib.Path(test.enterContext(tempfile.TemporaryDirectory()))
+from tests.project.launchers import ROOT, run, temporary
 
 
 def recipe(target: str, **variables: str) -> str:

@@ -43,11 +43,12 @@ CLUSTER = ('--name=study', '--image=host/image:1', '--claim=claim')
 def run(
   *command: str, cwd: pathlib.Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess:
-  """Runs a command apart from any Slurm job that runs the tests."""
+  """Runs a command apart from any `make` or Slurm job that runs the tests."""
   environment = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith('SLURM_') and name != 'PYTHON'
+    if not name.startswith(('MAKE', 'MFLAGS', 'SLURM_'))
+    and name not in ('VENV', 'PYTHON')
   }
   return subprocess.run(
     command,
