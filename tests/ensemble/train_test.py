@@ -346,5 +346,16 @@ class RecordTest(toy.TestCase):
       )
 
 
+class ProfileTest(toy.TestCase):
+  def test_one_early_call_is_traced_and_changes_nothing(self):
+    folder = self.folder()
+    plain = toy.engine(self.folder())
+    traced = toy.engine(self.folder(), profile=folder)
+    np.testing.assert_array_equal(
+      toy.logits(traced, toy.table()), toy.logits(plain, toy.table())
+    )
+    self.assertLen(list(folder.rglob('*.xplane.pb')), 1)
+
+
 if __name__ == '__main__':
   absltest.main()
