@@ -1,6 +1,7 @@
 """How many runs a device trains at once."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import psutil
@@ -24,14 +25,27 @@ def memory_limit(devices: list[jax.Device]) -> int:
   return int(psutil.virtual_memory().available * _USABLE / len(devices))
 
 
-def needed_memory(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a compiled program uses on each device."""
+class Sized(NamedTuple):
+  """A compiled program with what it needs, which XLA is slow to tell.
+
+  Attributes:
+    program: compiled for some number of lanes.
+    needed: bytes that it uses on each device.
+  """
+
+  program: jax.stages.Compiled
+  needed: int
+
+
+def sized(compiled: jax.stages.Compiled) -> Sized:
+  """Asks XLA what a program needs; memory used twice is counted once."""
   stats = compiled.memory_analysis()
-  return (
+  return Sized(
+    compiled,
     stats.argument_size_in_bytes
     + stats.output_size_in_bytes
     + stats.temp_size_in_bytes
-    - stats.alias_size_in_bytes
+    - stats.alias_size_in_bytes,
   )
 
 
@@ -76,7 +90,7 @@ def widest(devices: list[jax.Device], one_run: int) -> int:
 
 
 def choose(
-  compile: Callable[[int], jax.stages.Compiled],
+  compile: Callable[[int], Sized],
   num_runs: int,
   devices: list[jax.Device],
   at_least: Callable[[int], int],
@@ -106,12 +120,11 @@ def choose(
   # Chunks of equal width, so that the last one has few spare lanes.
   lanes = requested or -(-per_device // -(-per_device // most))
   while True:
-    needed, compiled = at_least(lanes), None
+    needed = at_least(lanes)
     if needed <= limit:
-      compiled = compile(lanes)
-      needed = needed_memory(compiled)
-    if needed <= limit:
-      return lanes, compiled
+      compiled, needed = compile(lanes)
+      if needed <= limit:
+        return lanes, compiled
     fitting = lanes * limit // needed
     if requested or fitting == 0:
       raise _too_wide(lanes, needed, limit)

@@ -130,13 +130,13 @@ class Prepared:
     start = place((runs.start[rows, self._own], runs.head_start[rows]))
     return run, (*start, self._pretrained, self._finished)
 
-  def _compile(self, lanes: int) -> jax.stages.Compiled:
+  def _compile(self, lanes: int) -> lanes_lib.Sized:
     vectorised = self.vectorised
     shapes = tuple(x.shape for x in jax.tree.leaves(self.corpora))
     arguments = self.abstract_arguments(lanes * vectorised.mesh.size)
     return self._engine.once(
       (vectorised, lanes, self.segment, shapes),
-      lambda: vectorised.segment.lower(*arguments).compile(),
+      lambda: lanes_lib.sized(vectorised.segment.lower(*arguments).compile()),
     )
 
   def abstract_arguments(self, width: int) -> tuple[Tree, ...]:

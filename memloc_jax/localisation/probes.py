@@ -15,6 +15,8 @@ import optax
 from jax import lax
 
 from memloc_jax.localisation.settings import ProbeConfig
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Dropout
 
 
 class Split(NamedTuple):
@@ -132,6 +134,7 @@ def train_one(
   key = jax.random.key(seed)
   usable = targets.class_weights > 0
   rule = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+  rate = jnp.float32(config.dropout)
   batches = split.train.shape[0]
 
   def predict(params, indices):
@@ -149,8 +152,7 @@ def train_one(
     indices, key = inputs
     safe = jnp.maximum(indices, 0)
     x = vectors[safe]
-    keep = jax.random.bernoulli(key, 1 - config.dropout, x.shape)
-    x = jnp.where(keep, x / (1 - config.dropout), 0.0)
+    x = interface.apply_dropout(Dropout(key, rate), x)
     gradient = jax.grad(loss)(params, x, targets.labels[safe], indices >= 0)
     updates, state = rule.update(gradient, state, params)
     return (optax.apply_updates(params, updates), state), None

@@ -38,7 +38,7 @@ class ChooseTest(parameterized.TestCase):
   def _choose(self, num_runs=30, devices=1, platform='gpu', **options):
     def compile(width):
       self.compiled.append(width)
-      return _Compiled(width)
+      return lanes.sized(_Compiled(width))
 
     values = {'at_least': lambda width: 40 * width, 'limit': 10**6}
     return lanes.choose(
@@ -46,7 +46,7 @@ class ChooseTest(parameterized.TestCase):
     )
 
   def test_counts_donated_memory_once(self):
-    self.assertEqual(lanes.needed_memory(_Compiled(3)), _FIXED + 3 * _RUN)
+    self.assertEqual(lanes.sized(_Compiled(3)).needed, _FIXED + 3 * _RUN)
 
   @parameterized.parameters(
     (30, 1, 30),  # All at once.
@@ -64,7 +64,7 @@ class ChooseTest(parameterized.TestCase):
   def test_shrinks_until_it_fits(self, limit):
     width, compiled = self._choose(limit=limit)
     self.assertEqual(compiled.width, width)
-    self.assertLessEqual(lanes.needed_memory(compiled), limit)
+    self.assertLessEqual(lanes.sized(compiled).needed, limit)
 
   def test_compiles_nothing_that_cannot_fit(self):
     self._choose(limit=_FIXED + _RUN, at_least=lambda width: 500 * width)

@@ -300,9 +300,7 @@ class CompiledTest(toy.TestCase):
       engine = toy.engine(self.folder())
       with self.assertRaises(InterruptedError):
         engine.train(toy.table(_runs()))
-    one, four = (
-      lanes.needed_memory(asked['compile'](width)) for width in (1, 4)
-    )
+    one, four = (asked['compile'](width).needed for width in (1, 4))
     own = 4 * sum(x.size for x in jax.tree.leaves(reference.own_shapes()))
     # Four more copies of weights, gradients and two moments.
     self.assertGreater(four, one + 3 * 3 * own)

@@ -10,6 +10,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, probes, probing
 from memloc_jax.localisation.settings import LocaliseConfig, ProbeConfig
+from memloc_jax.models import interface
 
 
 class EventsTest(parameterized.TestCase):
@@ -92,7 +93,7 @@ class ProbesTest(parameterized.TestCase):
     self.assertGreater((predicted[1, 0, 1] == truth).mean(), 0.9)
     # Class 2 is none of the noise probe's.
     self.assertLess(predicted[:, :, 0].max(), 2)
-    chunks = dataclasses.replace(config, layers=1)
+    chunks = dataclasses.replace(config, layers=2)
     again, _ = probes.train(chunks, vectors, split, wanted)
     np.testing.assert_array_equal(again, predicted)
 
@@ -150,8 +151,9 @@ def _plain_probe(config, vectors, seed, split, target):
     order = jax.random.permutation(order_key, len(train))
     keys = jax.random.split(drop_key, len(train))
     for number, batch in enumerate(train[np.asarray(order)]):
-      keep = jax.random.bernoulli(
-        keys[number], 1 - config.dropout, (len(batch), vectors.shape[1])
+      (keep,) = interface.dropout_masks(
+        interface.Dropout(keys[number], jnp.float32(config.dropout)),
+        (len(batch), vectors.shape[1]),
       )
       real = batch[batch >= 0]
       x = (vectors[batch] * np.asarray(keep) / (1 - config.dropout))[batch >= 0]
