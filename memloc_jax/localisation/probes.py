@@ -1,8 +1,7 @@
 """Many small probes at once: layers x seeds x targets in one program.
 
 A probe is a classifier on fixed vectors with two hidden layers. Probes of one
-seed share split, batches and dropout, so that what they read is gathered once
-for all targets.
+seed share split, batches and dropout masks.
 """
 
 import functools
@@ -112,6 +111,7 @@ def f1(
 def train_one(
   config: ProbeConfig,
   vectors: jax.Array,
+  layer: jax.Array,
   seed: jax.Array,
   split: Split,
   targets: Targets,
@@ -120,7 +120,8 @@ def train_one(
 
   Args:
     config: static.
-    vectors: [n, width].
+    vectors: of every layer, [layers, n, width].
+    layer: which of them to read, [].
     seed: of the weights, the order of batches and dropout, [].
     split: of the seed, without the axis of seeds.
     targets: one, without the axis of targets.
@@ -129,7 +130,7 @@ def train_one(
     Predicted classes of the test examples, int32 [k], and the selected epoch
     from 1, [].
   """
-  num_examples, width = vectors.shape
+  width = vectors.shape[-1]
   classes = targets.class_weights.shape[0]
   key = jax.random.key(seed)
   usable = targets.class_weights > 0
@@ -138,7 +139,7 @@ def train_one(
   batches = split.train.shape[0]
 
   def predict(params, indices):
-    scores = apply(params, vectors[indices])
+    scores = apply(params, vectors[layer, indices])
     return jnp.argmax(jnp.where(usable[None], scores, -jnp.inf), axis=1)
 
   def loss(params, x, labels, real):
@@ -151,7 +152,7 @@ def train_one(
     params, state = carry
     indices, key = inputs
     safe = jnp.maximum(indices, 0)
-    x = vectors[safe]
+    x = vectors[layer, safe]
     x = interface.apply_dropout(Dropout(key, rate), x)
     gradient = jax.grad(loss)(params, x, targets.labels[safe], indices >= 0)
     updates, state = rule.update(gradient, state, params)
@@ -197,12 +198,22 @@ def train_one(
 
 @functools.partial(jax.jit, static_argnames='config')
 def _train_all(config, vectors, seeds, split, targets):
-  one = functools.partial(train_one, config)
-  of_targets = jax.vmap(one, in_axes=(None, None, None, 0))
-  of_seeds = jax.vmap(of_targets, in_axes=(None, 0, 0, None))
-  return jax.vmap(of_seeds, in_axes=(0, None, None, None))(
-    vectors, seeds, split, targets
-  )
+  grid = (len(vectors), len(seeds), len(targets.labels))
+
+  def one(layer, seed, target):
+    return train_one(
+      config,
+      vectors,
+      layer,
+      seeds[seed],
+      jax.tree.map(lambda x: x[seed], split),
+      jax.tree.map(lambda x: x[target], targets),
+    )
+
+  # One axis for all, each probe with batches of its own: over an axis whose
+  # probes share their input, XLA's CPU backend transposes every gradient.
+  found = jax.vmap(one)(*(i.ravel() for i in np.indices(grid)))
+  return jax.tree.map(lambda x: x.reshape(*grid, *x.shape[1:]), found)
 
 
 def train(

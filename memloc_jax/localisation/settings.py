@@ -52,9 +52,7 @@ class ProbeConfig:
     hidden: width of the two hidden layers.
     labels: whether to probe the given and the original labels of the main
       models too, not only which examples are noisy.
-    layers: most layers whose probes train at once and whose representations
-      are on the device. One suits a CPU, whose cache holds the probes of a
-      layer but not of all; an accelerator is faster with more.
+    layers: most layers whose representations are on the device at once.
   """
 
   seeds: int = 5
@@ -66,7 +64,7 @@ class ProbeConfig:
   dropout: float = 0.1
   hidden: int = 128
   labels: bool = True
-  layers: int = 1
+  layers: int = 32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,7 @@ class ProbesTest(parameterized.TestCase):
     self.assertGreater((predicted[1, 0, 1] == truth).mean(), 0.9)
     # Class 2 is none of the noise probe's.
     self.assertLess(predicted[:, :, 0].max(), 2)
-    chunks = dataclasses.replace(config, layers=2)
+    chunks = dataclasses.replace(config, layers=1)
     again, _ = probes.train(chunks, vectors, split, wanted)
     np.testing.assert_array_equal(again, predicted)
 
