@@ -237,6 +237,11 @@ class Workdir:
     """`arrays/<name>.npy`, on disk while it is filled, then in its place."""
     with self._replacing(f'arrays/{name}.npy') as path:
       array = np.lib.format.open_memmap(path, 'w+', dtype, shape)
+      # Its pages need their room on disk now: one that found none later would
+      # end the process by SIGBUS, without a word.
+      if hasattr(os, 'posix_fallocate'):
+        with open(path, 'rb+') as file:
+          os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
       yield array
       array.flush()
       del array

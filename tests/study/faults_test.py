@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +45,31 @@ def get_config():
   values.engine.lanes = 3
   return values
 """
+_ENVIRONMENT = {
+  'JAX_NUM_CPU_DEVICES': '1',
+  'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',
+}
+# In a mount namespace of its own: a study on a file system that something else
+# fills up as it runs, and the same study once there is room again.
+_SMALL_DISK = """
+disk=$1 kept=$2 python=$3 config=$4
+mount -t tmpfs -o size=64m none "$disk" || exit 77
+study() {
+  exec "$python" experiments/run.py --config="$config" --workdir="$disk/study"
+}
+(study) > "$kept/first.txt" 2>&1 &
+while ! test -e "$disk/study/log.txt"; do
+  kill -0 $! || break
+  sleep 0.1
+done
+cat /dev/zero > "$disk/other" 2> /dev/null
+wait $!
+echo $? > "$kept/statuses"
+rm "$disk/other"
+(study) > "$kept/second.txt" 2>&1
+echo $? >> "$kept/statuses"
+cp -r "$disk/study" "$kept/study"
+"""
 
 
 class FaultsTest(absltest.TestCase):
@@ -67,10 +93,6 @@ class FaultsTest(absltest.TestCase):
 
   @classmethod
   def start(cls, workdir: str, *flags: str) -> subprocess.Popen:
-    environment = os.environ | {
-      'JAX_NUM_CPU_DEVICES': '1',
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',
-    }
     return subprocess.Popen(
       [
         sys.executable,
@@ -80,7 +102,7 @@ class FaultsTest(absltest.TestCase):
         *flags,
       ],
       cwd=_ROOT,
-      env=environment,
+      env=os.environ | _ENVIRONMENT,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
@@ -143,33 +165,90 @@ class FaultsTest(absltest.TestCase):
   def test_terminated_at_ten_moments(self):
     self.disturbed('ten', 10, signal.SIGTERM)
 
+  def start_two(self, *folders: str) -> list[subprocess.Popen]:
+    with socket.socket() as probe:
+      probe.bind(('localhost', 0))
+      port = probe.getsockname()[1]
+    return [
+      self.start(
+        folder,
+        f'--coordinator=localhost:{port}',
+        '--num_processes=2',
+        f'--process_id={number}',
+      )
+      for number, folder in enumerate(folders)
+    ]
+
+  def assert_two_finish(self, *folders: str) -> None:
+    for process in self.start_two(*folders):
+      output, _ = process.communicate(timeout=300)
+      self.assertEqual(process.returncode, 0, output)
+    self.assert_undisturbed(folders[0])
+
   @pytest.mark.full
   def test_two_processes_write_the_tables_of_one(self):
-    for folders in (('both', 'both'), ('first', 'second')):
-      with socket.socket() as probe:
-        probe.bind(('localhost', 0))
-        port = probe.getsockname()[1]
-      processes = [
-        self.start(
-          folder,
-          f'--coordinator=localhost:{port}',
-          '--num_processes=2',
-          f'--process_id={number}',
-        )
-        for number, folder in enumerate(folders)
-      ]
-      for process in processes:
-        output, _ = process.communicate(timeout=300)
-        self.assertEqual(process.returncode, 0, output)
-      self.assert_undisturbed(folders[0])
+    self.assert_two_finish('both', 'both')
+    self.assert_two_finish('first', 'second')
+
+  @pytest.mark.full
+  def test_one_of_two_processes_is_killed(self):
+    for victim in (0, 1):
+      folder = f'victim{victim}'
+      processes = self.start_two(folder, folder)
+      self.wait_for(self.folder / folder / 'log.txt')
+      processes[victim].kill()
+      processes[victim].communicate()
+      other = processes[1 - victim]
+      # The heartbeat's 60 s and a margin.
+      output, _ = other.communicate(timeout=150)
+      self.assertNotIn(other.returncode, (0, 75), output)
+      # Whoever notices first: the runtime or a gather of ours.
+      self.assertRegex(
+        output,
+        'lost another process of the study|indicates that another task died',
+      )
+      self.assert_two_finish(folder, folder)
+
+  @pytest.mark.full
+  def test_full_disk_is_a_sentence_and_keeps_what_was_there(self):
+    disk, kept = self.folder / 'disk', self.folder / 'kept'
+    disk.mkdir()
+    kept.mkdir()
+    try:
+      done = subprocess.run(
+        ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c']
+        + [_SMALL_DISK, 'sh', str(disk), str(kept)]
+        + [sys.executable, str(self.config)],
+        cwd=_ROOT,
+        env=os.environ | _ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+      )
+    except FileNotFoundError:
+      self.skipTest('needs Linux with unshare')
+    if done.returncode == 77:
+      self.skipTest(f'cannot mount a file system: {done.stderr}')
+    self.assertEqual(done.returncode, 0, done.stderr)
+    first, second = (kept / 'statuses').read_text().split()
+    output = (kept / 'first.txt').read_text()
+    self.assertEqual(first, '2', output)
+    self.assertRegex(output, r'memloc: The disk of --workdir=\S+ is full')
+    self.assertNotIn('Traceback', output)
+    self.assertEqual(second, '0', (kept / 'second.txt').read_text())
+    shutil.move(kept / 'study', self.folder / 'small_disk')
+    self.assert_undisturbed('small_disk')
+
+  def wait_for(self, path: pathlib.Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+      self.assertLess(time.monotonic(), deadline, f'{path} is not written')
+      time.sleep(0.05)
 
   def test_workdir_in_use_is_refused(self):
     first = self.start('used')
     try:
-      lock = self.folder / 'used' / '.lock'
-      deadline = time.monotonic() + 60
-      while not lock.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+      self.wait_for(self.folder / 'used' / '.lock')
       second = self.start('used')
       output, _ = second.communicate(timeout=120)
       self.assertEqual(second.returncode, 2, output)
