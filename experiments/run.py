@@ -95,6 +95,7 @@ def main(argv: list[str]) -> None:
       f'The disk of --workdir={_WORKDIR.value} is full; what was finished is '
       'kept, and the same command goes on once there is room.',
       _EXIT_INPUT,
+      at_once=True,  # Or threads that still save would have the last word.
     )
 
 
@@ -140,13 +141,14 @@ def _disk_is_full(error: BaseException | None) -> bool:
   return False
 
 
-def _leave(message: object, status: int) -> None:
+def _leave(message: object, status: int, at_once: bool = False) -> None:
   """Says why, and ends the process."""
   print(f'memloc: {message}', file=sys.stderr, flush=True)
   if jax.distributed.is_initialized():
     if status != _EXIT_FAILED:
       hosts.leave()
-    # Without waiting for threads that wait for the dead.
+    at_once = True  # Not waiting for threads that wait for the dead.
+  if at_once:
     sys.stdout.flush()
     os._exit(status)
   sys.exit(status)

@@ -8,6 +8,8 @@ one before it.
 """
 
 import dataclasses
+import errno
+import os
 import pathlib
 import shutil
 import warnings
@@ -62,6 +64,9 @@ class PartialStore:
       position: what the state is of.
       tree: device arrays with a leading run axis.
       wait: until it is on disk.
+
+    Raises:
+      OSError: there is no room for it on the disk.
     """
     # States of other settings lie elsewhere: Orbax takes no earlier step.
     layout = 'unrolled' if position.unroll else 'stacked'
@@ -73,10 +78,17 @@ class PartialStore:
       state = ocp.args.PyTreeSave(tree)
       about = ocp.args.JsonSave(dataclasses.asdict(position))
       both = ocp.args.Composite(state=state, about=about)
+      self._check_room(tree)
       if not manager.save(number, args=both, force=True):
         raise OSError(f'{self._folder / name}: step {number} was not saved.')
     if wait:
       manager.wait_until_finished()
+
+  def _check_room(self, tree: Tree) -> None:
+    # Found out here it is one exception; in Orbax's threads, a page of them.
+    needed = sum(x.nbytes for x in jax.tree.leaves(tree))
+    if shutil.disk_usage(self._folder).free < needed:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
   def newest(self, like: Tree, unroll: bool) -> Iterator[tuple[Position, Tree]]:
     """Every chunk's newest state that can be read, furthest first.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import store
+from memloc_jax.ensemble import partial, store
 from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
@@ -188,6 +188,20 @@ class PartialTest(toy.TestCase):
       toy.engine(folder, segment_steps=3).train(self.table())
     names = sorted(p.name for p in (folder / 'map').glob('*.npz*'))
     self.assertEqual(names, ['000000.npz', '000001.npz'])
+    engine = toy.engine(folder, segment_steps=3)
+    self.assert_undisturbed(toy.records(engine, self.table()))
+
+  def test_no_room_for_a_state_is_said_before_it_is_written(self):
+    folder = self.folder()
+    full = mock.Mock(return_value=mock.Mock(free=1000))
+    with (
+      mock.patch.object(partial.shutil, 'disk_usage', full),
+      self.assertRaises(OSError) as caught,
+    ):
+      engine = toy.engine(folder, segment_steps=3, checkpoint_seconds=0.0)
+      engine.train(self.table())
+    self.assertEqual(caught.exception.errno, errno.ENOSPC)
+    self.assertEmpty(list(folder.rglob('*orbax-checkpoint-tmp')))
     engine = toy.engine(folder, segment_steps=3)
     self.assert_undisturbed(toy.records(engine, self.table()))
 
