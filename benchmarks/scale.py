@@ -3,9 +3,9 @@
 Command:  python -m benchmarks.scale --out=scale.json
 Cost:     about 15 minutes on 2 CPU cores; nothing is downloaded.
 Result:   the peak memory of whole studies with few and with many runs;
-          whether a study gives the same tables on 1, 2, 4 and 8 simulated
-          devices and from 1, 2 and 4 processes; and examples a second where
-          each device has equally many runs.
+          how far the predictions of a short study on 1, 2, 4 and 8 simulated
+          devices and from 1, 2 and 4 processes are apart; and examples a
+          second where each device has equally many runs.
 
 Simulated devices share the cores of one machine: the last says what the layout
 costs, not what more hardware would gain.
@@ -38,6 +38,8 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _TASK = 'trec'  # Lends its classes; the texts are random words.
 _WORDS = 8
 _POOL = 100
+# Of logits, after the few steps of `sameness`.
+_ROUNDING = 1e-4
 _CONFIG = """
 from memloc_jax.study import config
 
@@ -216,15 +218,21 @@ def many_runs(studies: Studies, runs: int, epochs: int) -> dict[str, Any]:
 
 
 def sameness(studies: Studies, runs: int) -> list[dict[str, Any]]:
-  """The same study in every layout, one run per device at a time."""
+  """The same short study in every layout, one run per device at a time."""
   expected, rows = None, []
   for layout in LAYOUTS:
     done = studies.run(
       layout, map__num_runs=runs, map__num_epochs=2, engine__lanes=1
     )
-    table = pd.read_parquet(done.workdir / 'examples.parquet')
-    expected = table if expected is None else expected
-    rows.append(layout._asdict() | {'identical': table.equals(expected)})
+    found = np.load(done.workdir / 'arrays' / 'logits.npy')
+    expected = found if expected is None else expected
+    rows.append(
+      layout._asdict()
+      | {
+        'identical': bool(np.array_equal(found, expected)),
+        'largest_difference': float(np.abs(found - expected).max()),
+      }
+    )
     print(rows[-1], flush=True)
   return rows
 
@@ -294,7 +302,10 @@ def main(arguments: list[str] | None = None) -> int:
     }
   if flags.out is not None:
     record.write(flags.out, content)
-  return 0 if all(row['identical'] for row in content['sameness']) else 1
+  # XLA compiles a program for several devices differently, so that they agree
+  # to rounding; processes have programs of their own.
+  differences = [row['largest_difference'] for row in content['sameness']]
+  return 0 if max(differences) < _ROUNDING else 1
 
 
 def _parser() -> argparse.ArgumentParser:

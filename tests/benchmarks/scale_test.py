@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.mark.full
 class ScaleTest(absltest.TestCase):
-  def test_every_layout_gives_the_same_tables(self):
+  def test_every_layout_gives_the_same_predictions(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     file = pathlib.Path(folder) / 'scale.json'
     done = subprocess.run(
@@ -29,7 +29,8 @@ class ScaleTest(absltest.TestCase):
     self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
     content = json.loads(file.read_text())
     self.assertEqual([s['runs'] for s in content['many_runs']], [2, 20])
-    self.assertLen(content['sameness'], 6)
+    for row in content['sameness']:
+      self.assertTrue(row['identical'] or row['devices'] > 1, row)
     self.assertEqual(
       [row['runs'] for row in content['throughput']], [2, 4, 8, 16, 4, 8]
     )

@@ -24,18 +24,19 @@ class QuickstartTest(absltest.TestCase):
     folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
 
     @functools.cache
-    def run(lanes=0, seed=1):
+    def run(lanes=0, seed=1, devices=0):
       scope = {}
       exec((_CONFIG / 'quickstart.py').read_text('utf-8'), scope)
       values = scope['get_config']()
       values.engine.cache = str(folder / 'cache')
       values.engine.lanes = lanes
+      values.engine.devices = devices
       values.map.seed = seed
-      if lanes or seed != 1:
+      if lanes or devices or seed != 1:
         values.train.seeds = ()  # Only the map is compared.
         values.control.seeds = ()
       config = study_config.from_config_dict(values)
-      return tiny.run(config, folder / f'{lanes}-{seed}')
+      return tiny.run(config, folder / f'{lanes}-{seed}-{devices}')
 
     cls.study = staticmethod(run)
 
@@ -66,16 +67,21 @@ class QuickstartTest(absltest.TestCase):
     swapping = control[control['technique'] == 'swapping']
     self.assertLen(swapping, 3)
 
-  def test_another_width_matters_less_than_another_seed(self):
+  def test_width_and_devices_matter_less_than_the_seed(self):
     scores = lambda workdir: pd.read_parquet(workdir / 'examples.parquet')[
       'counterfactual_memorisation'
     ]
     difference = lambda first, second: np.sqrt(np.mean((first - second) ** 2))
     baseline = scores(self.study())
     by_width = difference(baseline, scores(self.study(lanes=1)))
+    by_devices = difference(baseline, scores(self.study(devices=1)))
     by_seed = difference(baseline, scores(self.study(seed=2)))
-    print(f'RMSE by width {by_width:.4f}, by seed {by_seed:.4f}')
+    print(
+      f'RMSE by width {by_width:.4f}, by devices {by_devices:.4f}, by seed '
+      f'{by_seed:.4f}'
+    )
     self.assertLess(by_width, by_seed)
+    self.assertLess(by_devices, by_seed)
 
 
 if __name__ == '__main__':
