@@ -10,6 +10,16 @@ class InputError(ValueError):
   """
 
 
+def shown(value: object) -> str:
+  """A value of the user's as a message can hold it: one line, not too long."""
+  return cut(repr(value))
+
+
+def cut(text: str, most: int = 60) -> str:
+  """The beginning of a text that is too long."""
+  return text if len(text) <= most else f'{text[: most - 1]}…'
+
+
 class Preempted(Exception):
   """The study was asked to stop and has saved; the same command goes on.
 

@@ -124,7 +124,8 @@ def rows(
 
   Returns:
     One record a comparison: `score`, `positives`, `negatives`,
-    `within_class`, and the fields of `Detection`.
+    `within_class`, and the fields of `Detection`. None where there is nothing
+    to find.
   """
   if kinds is None:
     groups = {'noisy': noisy, 'clean': ~noisy}
@@ -153,6 +154,7 @@ def rows(
       )
     )
     for positives, negatives in pairs
+    if groups[positives].any()
     for name, values in scores.items()
     for within_class in (False, True)
   ]

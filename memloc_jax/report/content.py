@@ -4,6 +4,7 @@ Every function takes what it needs and returns an empty list where that was
 not part of the study.
 """
 
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -66,6 +67,15 @@ def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
   return accuracies
 
 
+def title(manifest: Mapping[str, Any], layers: pd.DataFrame) -> str:
+  """The question that the page answers."""
+  config = manifest.get('config', {})
+  files = pathlib.PurePath(_look_up(config, 'task', 'files')).name
+  task = files or _look_up(config, 'task', 'name') or 'this task'
+  where = ', and where' if len(layers) else ''
+  return f'What does a model memorise on {task}{where}?'
+
+
 def fit(examples: pd.DataFrame) -> list[tuple[str, str]]:
   """Lines on how well the runs fitted their own labels."""
   if examples.empty:
@@ -73,8 +83,8 @@ def fit(examples: pd.DataFrame) -> list[tuple[str, str]]:
   accuracy = in_accuracy(examples)
   where = 'Accuracy on given labels of the runs that saw the example'
   return [
-    (f'{where}, all examples', number(accuracy['all'])),
-    (f'{where}, noisy examples', number(accuracy['noisy'])),
+    (f'{where}, {group} examples', number(accuracy[group]))
+    for group in (['all', 'noisy'] if examples['noisy'].any() else ['all'])
   ]
 
 
@@ -82,12 +92,14 @@ def warnings(examples: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
   """What a reader must know before believing the rest."""
   found = []
   if not examples.empty:
-    accuracy = in_accuracy(examples)['noisy']
+    # Without noisy labels, those that are hard to fit are among all.
+    kind = 'noisy ' if examples['noisy'].any() else ''
+    accuracy = in_accuracy(examples)[kind.strip() or 'all']
     if accuracy < _FITTED_ACCURACY:
       found.append(
-        f'Runs reach an accuracy of only {accuracy:.2f} on the noisy labels '
+        f'Runs reach an accuracy of only {accuracy:.2f} on the {kind}labels '
         f'they were trained on (wanted: {_FITTED_ACCURACY}). What they have '
-        'not fitted they cannot have memorised: scores of noisy examples say '
+        f'not fitted they cannot have memorised: scores of {kind}examples say '
         'as much about too little training as about memorisation.'
       )
   if runs.empty:
@@ -124,17 +136,18 @@ def settings(
 ) -> list[tuple[str, str]]:
   """The headline settings, in reading order."""
   config = manifest.get('config', {})
+  files = _look_up(config, 'task', 'files')
+  source = f'files:{files}' if files else _look_up(config, 'task', 'source')
   rows = [
     ('Task', _look_up(config, 'task', 'name')),
-    ('Source', _look_up(config, 'task', 'source')),
+    ('Source', source),
     ('Model', _look_up(config, 'model', 'source')),
   ]
   if not examples.empty:
     noisy = int(examples['noisy'].sum())
     share = noisy / len(examples)
-    rows.append(
-      ('Examples', f'{len(examples):,}, of which {noisy:,} noisy ({share:.0%})')
-    )
+    which = f', of which {noisy:,} noisy ({share:.0%})' if noisy else ''
+    rows.append(('Examples', f'{len(examples):,}{which}'))
   tables = [] if runs.empty else runs.groupby('table', sort=False)
   for table, of_table in tables:
     rows.append(

@@ -11,8 +11,10 @@ _EXAMPLES = (
   'generalisation the mean over the other runs, and counterfactual '
   'memorisation their difference. Intervals are Welch intervals for one '
   'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
-  'side; examples share runs, so their errors are correlated. Within '
-  'given class, a comparison is made among examples of the same given '
+  'side; examples share runs, so their errors are correlated.'
+)
+_DETECTION = (
+  ' Within given class, a comparison is made among examples of the same given '
   'label and averaged with the number of positives as weights, because '
   'uniform label noise makes rare labels suspicious by themselves.'
 )
@@ -98,7 +100,7 @@ def methods(
   """
   paragraphs = []
   if len(tables['examples']):
-    paragraphs.append(_EXAMPLES)
+    paragraphs.append(_EXAMPLES + _DETECTION * bool(len(tables['detection'])))
   present = {
     technique
     for name in ('windows', 'layers', 'centroids')

@@ -66,9 +66,8 @@ def write_report(
       {'source': source, 'caption': entry.caption}
     )
   config = manifest.get('config', {})
-  task = config.get('task', {}).get('name', 'this task')
   page = _template().render(
-    title=f'What does a model memorise on {task}, and where?',
+    title=content.title(manifest, tables['layers']),
     subtitle='Memorisation and localisation report of memloc_jax.',
     warnings=[
       *content.warnings(examples, runs),

@@ -118,8 +118,8 @@ class Study:
 
   @property
   def noisy_set(self) -> int:
-    """The label set with wrong labels, or 0 where none are injected."""
-    return int(self.config.task.noise > 0)
+    """The label set with wrong labels, or 0 where none are known."""
+    return int(self.config.task.has_noise)
 
   @functools.cached_property
   def engine(self) -> Engine:
@@ -319,6 +319,7 @@ class Study:
       keep: whether the runs' weights are kept.
     """
     config, data = self.config.train, self.data
+    held_out = examples(data.validation, data.validation_labels[None])
     objectives = (Objective('main', len(data.label_names)),)
     corpora = (examples(data.train, data.labels),)
     if auxiliary is not None:
@@ -339,7 +340,7 @@ class Study:
       ),
       runs=runs,
       examples=corpora,
-      validation=examples(data.validation, data.validation_labels[None]),
+      validation=held_out if len(data.validation) else None,
       keep=np.full(len(runs), keep),
       seed=self.config.task.seed,
       trace=trace,

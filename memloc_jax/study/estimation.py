@@ -14,7 +14,7 @@ from memloc_jax.study.stages import stage
 
 @stage('estimate', needs=('score',))
 def estimate(study: Study) -> None:
-  """Writes `examples` and `detection`; nothing without map runs."""
+  """Writes `examples` and `detection`, each where there is what it takes."""
   membership = study.workdir.read_array('membership')
   if membership is None:
     return
@@ -46,9 +46,14 @@ def estimate(study: Study) -> None:
     labels,
     data.kinds,
   )
-  study.workdir.write_table('detection', pd.DataFrame(found))
-  fit = fitting.in_accuracy(membership, logits, labels, noisy)
-  update_manifest(study, {'in_accuracy': dataclasses.asdict(fit)})
+  if found:
+    study.workdir.write_table('detection', pd.DataFrame(found))
+  fit = dataclasses.asdict(
+    fitting.in_accuracy(membership, logits, labels, noisy)
+  )
+  # JSON has no NaN, which is the accuracy on noisy labels where none are.
+  fit = {name: None if np.isnan(x) else x for name, x in fit.items()}
+  update_manifest(study, {'in_accuracy': fit})
 
 
 def example_scores(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import hosts
+from memloc_jax.errors import InputError
 from memloc_jax.study import planning
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
@@ -137,6 +138,11 @@ def check(study: Study) -> None:
   Raises:
     InputError: saying what.
   """
+  if not study.tables:
+    raise InputError(
+      'The study has no runs: set --config.map.num_runs, --config.train.seeds '
+      'or --config.control.seeds.'
+    )
   for table in study.tables.values():
     study.engine.check(table)
   for each in STAGES.values():

@@ -10,7 +10,7 @@ import numpy as np
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import encode, splits
 from memloc_jax.tasks.encode import Encoded
-from memloc_jax.tasks.registry import Task, get_task
+from memloc_jax.tasks.registry import OWN, Task, get_task, own_task
 from memloc_jax.tasks.sources import load_rows
 
 
@@ -19,8 +19,10 @@ class DataConfig:
   """What data a study runs on.
 
   Attributes:
-    name: of the task, one that `get_task` knows.
+    name: of the task, one that `get_task` knows, or 'own'.
     source: where the rows come from, see `load_rows`.
+    files: path of a file or a folder, in the place of `source`.
+    text, label, id, true_label: columns of the task 'own', see `own_task`.
     limit: number of training examples, a seeded sample in source order drawn
       before any label is changed; 0 for all.
     pool_limit: the same for validation and test together.
@@ -33,6 +35,11 @@ class DataConfig:
 
   name: str = 'trec'
   source: str = 'hub:'
+  files: str = ''
+  text: str = ''
+  label: str = ''
+  id: str = ''
+  true_label: str = ''
   limit: int = 0
   pool_limit: int = 0
   noise: float = 0.15
@@ -40,6 +47,16 @@ class DataConfig:
   seed: int = 1
   max_length: int = 512
   buckets: tuple[int, ...] = ()
+
+  @property
+  def place(self) -> str:
+    """Where the rows come from, as a source string."""
+    return f'files:{self.files}' if self.files else self.source
+
+  @property
+  def has_noise(self) -> bool:
+    """Whether some labels are wrong and known to be."""
+    return self.noise > 0 or bool(self.true_label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +68,9 @@ class Dataset:
     label_names: name of each class.
     train, validation, test: token ids, all with the same buckets.
     labels: int32 [sets, n]; set 0 holds the original labels, set r those of
-      the r-th noise draw.
-    noisy: which labels are wrong on purpose, bool [sets, n].
+      the r-th noise draw. Where the source knows which labels are wrong, set 0
+      holds the right ones and set 1 those of the source.
+    noisy: which labels are wrong, on purpose or known to be, bool [sets, n].
     validation_labels, test_labels: original labels, int32.
     texts: the assembled text of each training example.
     ids: the source's identity of each training example.
@@ -98,12 +116,15 @@ def build(
   Raises:
     InputError: if the configuration, source or tokenizer is at fault.
   """
-  task = get_task(config.name)
+  task = _task(config)
   _check(config)
-  rows = load_rows(config.source, task)
+  rows = load_rows(config.place, task)
   rng = random.Random(config.seed)
   train, pool = rows['train'], rows.get('pool')
-  if pool is None:
+  whole = task.own and pool is None
+  if whole:
+    pool = train.take(())
+  elif pool is None:
     train, pool = splits.split_train(train, rng)
   if task.binary:
     train, pool = splits.binarise(train, pool)
@@ -114,15 +135,18 @@ def build(
       f'limit {config.limit}: the {len(train)} training examples that are left '
       'belong to one class only'
     )
-  if len(pool) < 2:
+  if len(pool) < 2 and not whole:
     raise InputError(
-      f'source {config.source!r}: {len(pool)} examples to evaluate on, at '
+      f'source {config.place!r}: {len(pool)} examples to evaluate on, at '
       'least 2 are needed for validation and test'
     )
   validation, test = splits.halve_pool(pool, config.seed)
-  labels, noisy = splits.draw_label_sets(
-    train.labels, config.noise, config.seed, config.noise_draws, rng
-  )
+  if train.true_labels is not None:
+    labels, noisy = splits.known_label_sets(train.labels, train.true_labels)
+  else:
+    labels, noisy = splits.draw_label_sets(
+      train.labels, config.noise, config.seed, config.noise_draws, rng
+    )
   tokens = encode.tokenise(
     train.segments + validation.segments + test.segments,
     pathlib.Path(tokenizer_folder),
@@ -153,7 +177,31 @@ def build(
   return dataclasses.replace(dataset, fingerprint=_fingerprint(dataset))
 
 
+def _task(config: DataConfig) -> Task:
+  """The registry's task, or the one that the columns describe."""
+  named = ('text', 'label', 'id', 'true_label')
+  columns = {name: getattr(config, name) for name in named}
+  if config.name == OWN:
+    if config.place == 'hub:':
+      raise InputError(
+        "--config.task.files='': name the file or the folder of your data"
+      )
+    return own_task(**columns)
+  for name, column in columns.items():
+    if column:
+      raise InputError(
+        f'--config.task.{name}={column!r}: goes with --config.task.name={OWN}, '
+        f'and not with {config.name!r}'
+      )
+  return get_task(config.name)
+
+
 def _check(config: DataConfig) -> None:
+  if config.true_label and (config.noise or config.noise_draws != 1):
+    raise InputError(
+      f'--config.task.true_label={config.true_label!r}: the wrong labels are '
+      'known, so set --config.task.noise=0 and leave task.noise_draws at 1'
+    )
   for name, least in (
     ('limit', 0),
     ('pool_limit', 0),

@@ -1,26 +1,38 @@
 """Reads splits from a user's own files: jsonl, csv, tsv or parquet."""
 
+import collections
 import csv
 import dataclasses
+import functools
 import gzip
+import itertools
 import json
 import pathlib
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, cut, shown
 
 SPLITS = ('train', 'validation', 'test')
 SUFFIXES = ('.jsonl', '.jsonl.gz', '.csv', '.tsv', '.parquet')
+
+_MOST_NAMES = 20  # listed in a message
+# Bytes that were no UTF-8 come out of the decoder as these, and a NUL is what
+# every other character of UTF-16 looks like.
+_NO_TEXT = re.compile('[\0\udc80-\udcff]')
+_UTF_16 = ('\udcff\udcfe', '\udcfe\udcff')
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
   """The columns of one split, as a source holds them.
+
+  Rows are counted from 1 in messages; a header and blank lines are none.
 
   Attributes:
     where: the file or data set, for error messages.
@@ -32,6 +44,33 @@ class Table:
   where: str
   columns: Mapping[str, Sequence[Any]]
   class_names: Mapping[str, tuple[str, ...]]
+
+  def column(self, *names: str) -> tuple[str, Sequence[Any]]:
+    """Name and values of the first of these columns that is there.
+
+    Raises:
+      InputError: if none is.
+    """
+    for name in names:
+      if name in self.columns:
+        return name, self.columns[name]
+    raise InputError(
+      f'{self.where}: no column {shown(names[0])}; the columns are '
+      f'{listed(self.columns)}'
+    )
+
+  def names_of(self, column: str) -> tuple[str, ...] | None:
+    """Name of each integer of a column, where the source tells."""
+    return self.class_names.get(column, self.class_names.get(''))
+
+
+def listed(names: Iterable[str]) -> str:
+  """Names as a message can list them: one line, not too long."""
+  # Where there is no header, they are a row of texts, with breaks in them.
+  names = [' '.join(str(name).split()) for name in names]
+  more = len(names) - _MOST_NAMES
+  text = ', '.join(cut(name, 40) for name in names[:_MOST_NAMES])
+  return f'{text} and {more:,} more' if more > 0 else text
 
 
 def read(location: str) -> dict[str, Table]:
@@ -100,18 +139,11 @@ def _read_file(
     )
   try:
     if path.suffix == '.parquet':
-      columns = pyarrow.parquet.read_table(path).to_pydict()
+      columns = _parquet_columns(path)
     else:
       rows = _json_rows(path) if '.jsonl' in path.suffixes else _csv_rows(path)
       columns = _transpose(list(rows))
-  except (
-    OSError,
-    EOFError,
-    zlib.error,
-    UnicodeDecodeError,
-    csv.Error,
-    pyarrow.ArrowException,
-  ) as error:
+  except (OSError, EOFError, zlib.error, pyarrow.ArrowException) as error:
     cause = str(error).splitlines()[0] if str(error) else 'file ends early'
     raise InputError(f'{path}: cannot be read ({cause})') from error
   if not columns or not len(next(iter(columns.values()))):
@@ -119,19 +151,51 @@ def _read_file(
   return Table(str(path), columns, class_names)
 
 
-def _json_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _parquet_columns(path: pathlib.Path) -> dict[str, Sequence[Any]]:
+  with pyarrow.parquet.ParquetFile(path) as file:
+    _refuse_repeated(file.schema_arrow.names, f'{path}: there is')
+    return file.read().to_pydict()
+
+
+def _lines(path: pathlib.Path) -> Iterator[str]:
+  """Lines with their ends; a byte order mark of UTF-8 is left out."""
   opener = gzip.open if path.suffix == '.gz' else open
-  with opener(path, 'rt', encoding='utf-8-sig') as lines:
+  # The decoder's own error knows the byte, but not the line.
+  options = {'encoding': 'utf-8-sig', 'errors': 'surrogateescape'}
+  with opener(path, 'rt', newline='', **options) as lines:
     for number, line in enumerate(lines, 1):
-      if not line.strip():
-        continue
-      try:
-        row = json.loads(line)
-      except ValueError as error:
-        raise InputError(f'{path}: row {number} is not valid JSON') from error
-      if not isinstance(row, dict):
-        raise InputError(f'{path}: row {number} is not a JSON object')
-      yield row
+      if number == 1 and line.startswith(_UTF_16):
+        raise InputError(f'{path}: is UTF-16; save it as UTF-8')
+      if found := _NO_TEXT.search(line):
+        byte = ord(found.group()) & 0xFF
+        what = f'the byte {byte:#x}, which is not UTF-8' if byte else 'a NUL'
+        raise InputError(
+          f'{path}: line {number} has {what}; save the file as UTF-8 text'
+        )
+      yield line
+
+
+def _json_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  lines = (line for line in _lines(path) if line.strip())
+  for number, line in enumerate(lines, 1):
+    place = f'{path}: row {number}'
+    unique = functools.partial(_object, place=f'{place} has')
+    try:
+      row = json.loads(line, object_pairs_hook=unique)
+    except InputError:
+      raise
+    except (ValueError, RecursionError) as error:
+      raise InputError(f'{place} is not valid JSON') from error
+    if not isinstance(row, dict):
+      raise InputError(f'{place} is not a JSON object')
+    yield row
+
+
+def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
+  row = dict(pairs)
+  if len(row) < len(pairs):
+    _refuse_repeated([name for name, _ in pairs], place)
+  return row
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -140,13 +204,46 @@ def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     options = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
   else:
     options = {'strict': True}
-  with open(path, encoding='utf-8-sig', newline='') as lines:
-    for number, row in enumerate(csv.DictReader(lines, **options), 1):
-      if None in row:
-        raise InputError(
-          f'{path}: row {number} has more fields than the header'
-        )
-      yield row
+  rows = filter(None, csv.reader(_lines(path), **options))
+  header: list[str] = []
+  for number in itertools.count():
+    place = f'{path}: ' + (f'row {number}' if number else 'the header')
+    try:
+      fields = next(rows, None)
+    except csv.Error as error:
+      raise InputError(f'{place} {_csv_cause(error)}') from error
+    if fields is None:
+      return
+    if not number:
+      header = [name.strip() for name in fields]
+      _refuse_repeated(filter(None, header), f'{place} has')
+      continue
+    if len(fields) != len(header):
+      than = 'more' if len(fields) > len(header) else 'fewer'
+      raise InputError(
+        f'{place} has {than} fields than the header '
+        f'({len(fields)}, not {len(header)})'
+      )
+    yield dict(zip(header, fields))
+
+
+def _csv_cause(error: csv.Error) -> str:
+  """What is wrong with a row, in words that say what to look for."""
+  if 'unexpected end' in str(error):
+    return 'opens a quote that is never closed'
+  if 'field limit' in str(error):
+    return (
+      f'has a field of more than {csv.field_size_limit():,} characters; cut '
+      'it, or close the quote that it begins with'
+    )
+  return f'cannot be read ({error}); inside quotes, a quote is written twice'
+
+
+def _refuse_repeated(names: Iterable[str], place: str) -> None:
+  """Raises InputError where a name of a column comes twice."""
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      raise InputError(f'{place} more than one column {shown(name)}')
 
 
 def _transpose(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -25,7 +25,8 @@ class Task:
 
   Attributes:
     name: key in the registry.
-    group: 'nlu', 'sentiment', 'hate' or 'topic', as in the paper's plots.
+    group: 'nlu', 'sentiment', 'hate' or 'topic', as in the paper's plots; or
+      'own'.
     text_fields: columns that hold the text, in the order they are joined.
     label_field: column that holds the label, an integer or a name.
     label_names: class names in the order of their integers; None means the
@@ -40,6 +41,11 @@ class Task:
     binary: whether only the two most frequent classes of train are kept.
     hub: where the hub has it.
     tfds: name in TensorFlow Datasets, None where that has no such data set.
+    own: whether it is a user's own data, see `own_task`.
+    id_field: column that must identify every training row; '' takes `id` where
+      there is such a column and nothing repeats in it.
+    true_label_field: column that holds the right label of training rows where
+      it is known, and nothing where it is not; '' for none.
   """
 
   name: str
@@ -53,6 +59,9 @@ class Task:
   binary: bool = False
   hub: Hub | None = None
   tfds: str | None = None
+  own: bool = False
+  id_field: str = ''
+  true_label_field: str = ''
 
 
 # Other names under which sources keep a column, tried in this order where the
@@ -188,6 +197,9 @@ _TASKS = {
   )
 }
 
+# Name of the task whose columns the user names.
+OWN = 'own'
+
 _BINARISED = ('implicithate', 'sst5', 'emotion', 'reuters', 'trec')
 
 
@@ -208,5 +220,49 @@ def get_task(name: str) -> Task:
   if name.endswith('v2') and base in _BINARISED:
     return dataclasses.replace(_TASKS[base], name=name, binary=True)
   raise InputError(
-    f'unknown task {name!r}: choose one of {", ".join(task_names())}'
+    f'unknown task {name!r}: choose one of {", ".join(task_names())}; or '
+    f'{OWN!r}, for data of your own'
+  )
+
+
+def own_task(text: str, label: str, id: str = '', true_label: str = '') -> Task:
+  """Describes a user's own data, whose classes are what its labels say.
+
+  Columns have exactly these names. Where there is no validation or test split,
+  nothing is held out: every row is to get its score.
+
+  Args:
+    text: the column that holds the text, or two with a comma between them.
+    label: the column that holds the label.
+    id: see `Task.id_field`.
+    true_label: see `Task.true_label_field`.
+
+  Raises:
+    InputError: a column is not named, or named for two things.
+  """
+  fields = tuple(part.strip() for part in text.split(','))
+  if len(fields) > 2 or not all(fields):
+    raise InputError(
+      f'--config.task.text={text!r}: name the column that holds the text, or '
+      'two columns with a comma between them'
+    )
+  if not label:
+    raise InputError(
+      f'--config.task.label={label!r}: name the column that holds the label'
+    )
+  named = [*fields, label, *filter(None, [true_label])]
+  for column in named:
+    if named.count(column) > 1:
+      raise InputError(
+        f'--config.task: the column {column!r} is named twice; text, label '
+        'and true_label are columns of their own'
+      )
+  return Task(
+    OWN,
+    OWN,
+    text_fields=fields,
+    label_field=label,
+    own=True,
+    id_field=id,
+    true_label_field=true_label,
   )

@@ -17,6 +17,8 @@ class Rows:
     ids: identity of each example: the source's `id` column where it has one,
       else the 0-based position in the source, before anything was dropped.
     kinds: 'rule' or 'exception' of each example where the source knows it.
+    true_labels: the right label of each example, index into `label_names`,
+      where the source knows which of `labels` are wrong.
   """
 
   segments: tuple[tuple[str, ...], ...]
@@ -24,6 +26,7 @@ class Rows:
   label_names: tuple[str, ...]
   ids: tuple[str, ...]
   kinds: tuple[str, ...] | None = None
+  true_labels: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.segments)
@@ -32,10 +35,12 @@ class Rows:
     """Returns the rows at `indices`, in that order."""
     indices = np.asarray(indices, np.int64)
     pick = lambda values: tuple(values[i] for i in indices)
+    true = self.true_labels
     return dataclasses.replace(
       self,
       segments=pick(self.segments),
       labels=self.labels[indices],
       ids=pick(self.ids),
       kinds=None if self.kinds is None else pick(self.kinds),
+      true_labels=None if true is None else true[indices],
     )

@@ -4,16 +4,20 @@ import collections
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from memloc_jax.errors import InputError
-from memloc_jax.tasks import catalogue, embedded, files, hub
+from memloc_jax.errors import InputError, shown
+from memloc_jax.tasks import catalogue, embedded, files, hub, own
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import ALIASES, Task
 from memloc_jax.tasks.rows import Rows
+
+# Halves of characters, and what comes of bytes that were not UTF-8.
+_SURROGATES = re.compile('[\ud800-\udfff]')
 
 _READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
   'hub': hub.read,
@@ -56,6 +60,9 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   pool = next(
     (s for s in (task.pool, 'validation', 'test') if s in tables), None
   )
+  if task.own:
+    for name in filter(None, ('train', pool)):
+      own.check(tables[name], task, training=name == 'train')
   train = _named_rows(tables['train'], task)
   names = _label_names(train, task)
   splits = {'train': _rows(train, names, task)}
@@ -67,6 +74,9 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
     )
   if pool is not None:
     splits['pool'] = _rows(_named_rows(tables[pool], task), names, task)
+  if task.true_label_field:
+    true = _true_labels(tables['train'], task, splits['train'])
+    splits['train'] = dataclasses.replace(splits['train'], true_labels=true)
   return splits
 
 
@@ -81,9 +91,9 @@ class _NamedRows:
 
 
 def _named_rows(table: Table, task: Task) -> _NamedRows:
-  texts = [_column(table, field)[1] for field in task.text_fields]
-  label_column, labels = _column(table, task.label_field)
-  known = table.class_names.get(label_column, table.class_names.get(''))
+  texts = [_column(table, field, task)[1] for field in task.text_fields]
+  label_column, labels = _column(table, task.label_field, task)
+  known = table.names_of(label_column)
   if known is None and task.label_names is not None:
     known = task.label_names + task.dropped_labels
   named = []
@@ -92,31 +102,54 @@ def _named_rows(table: Table, task: Task) -> _NamedRows:
     names = tuple(_name(part, known) for part in parts)
     if None in names:
       raise InputError(
-        f'{table.where}: row {row} has an unknown label {label!r} in column '
-        f'{label_column!r}' + _expected(known)
+        f'{table.where}: row {row} has an unknown label {shown(label)} in '
+        f'column {label_column!r}' + _expected(known)
       )
     named.append(names)
-  own = table.columns.get('id')
-  ids = [str(i) for i in (range(len(labels)) if own is None else own)]
+  values = table.columns.get(task.id_field or 'id')
+  ids = [str(i) for i in (range(len(labels)) if values is None else values)]
   if len(set(ids)) < len(ids):
     ids = [str(i) for i in range(len(labels))]
   return _NamedRows(table.where, list(zip(*texts)), named, ids)
 
 
-def _column(table: Table, field: str) -> tuple[str, Sequence[Any]]:
-  for name in (field, *ALIASES.get(field, ())):
-    if name in table.columns:
-      return name, table.columns[name]
-  raise InputError(
-    f'{table.where}: no column {field!r}; the columns are '
-    f'{", ".join(table.columns)}'
-  )
+def _column(table: Table, field: str, task: Task) -> tuple[str, Sequence[Any]]:
+  return table.column(field, *(() if task.own else ALIASES.get(field, ())))
+
+
+def _true_labels(table: Table, task: Task, rows: Rows) -> np.ndarray:
+  """The right label of every row, which is the given one unless known.
+
+  Args:
+    table: the training split of a user's own data.
+    task: with the name of the column.
+    rows: all rows of the table.
+
+  Returns:
+    Index into the label names, int32 [n].
+
+  Raises:
+    InputError: if a label is none of the classes of the given labels.
+  """
+  column, values = table.column(task.true_label_field)
+  known, names = table.names_of(column), rows.label_names
+  true = rows.labels.copy()
+  for row, value in enumerate(values):
+    if own.missing(value):
+      continue
+    name = _name(value, known)
+    if name not in names:
+      raise InputError(
+        f'{table.where}: row {row + 1} has an unknown label {shown(value)} in '
+        f'column {column!r}{_expected(names)}'
+      )
+    true[row] = names.index(name)
+  return true
 
 
 def _name(label: Any, known: Sequence[str] | None) -> str | None:
   """Name of a label that is a name, an index, or an index written as text."""
-  if isinstance(label, bytes):
-    label = label.decode('utf-8')
+  label = _decoded(label)
   if label is None or (isinstance(label, float) and math.isnan(label)):
     return None
   if isinstance(label, bool | np.bool_ | str):
@@ -134,7 +167,14 @@ def _name(label: Any, known: Sequence[str] | None) -> str | None:
 
 
 def _expected(known: Sequence[str] | None) -> str:
-  return '' if known is None else f'; expected one of {", ".join(known)}'
+  return '' if known is None else f'; expected one of {files.listed(known)}'
+
+
+def _decoded(value: Any) -> Any:
+  """Bytes, as some sources keep text, as a string."""
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'surrogateescape')
+  return value
 
 
 def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
@@ -154,9 +194,7 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   kept, labels, segments = [], [], []
   seen = set()
   for i, (texts, label) in enumerate(zip(table.texts, table.labels)):
-    texts = tuple(
-      t.decode('utf-8') if isinstance(t, bytes) else t for t in texts
-    )
+    texts = tuple(map(_decoded, texts))
     empty = [
       field
       for field, text in zip(task.text_fields, texts)
@@ -172,12 +210,20 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
     if len(label) != 1 or label[0] not in index:
       raise InputError(
         f'{table.where}: row {i + 1} has an unknown label '
-        f'{", ".join(label)!r}{_expected(names)}'
+        f'{shown(", ".join(label))}{_expected(names)}'
       )
     if empty:
       raise InputError(
         f'{table.where}: row {i + 1} has no text in column {empty[0]!r}'
       )
+    _refuse_surrogates(
+      f'{table.where}: row {i + 1}',
+      {
+        **dict(zip(task.text_fields, texts)),
+        task.label_field: label[0],
+        task.id_field or 'id': table.ids[i],
+      },
+    )
     kept.append(i)
     labels.append(index[label[0]])
     segments.append(texts)
@@ -187,3 +233,21 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
     label_names=names,
     ids=tuple(table.ids[i] for i in kept),
   )
+
+
+def _refuse_surrogates(place: str, cells: Mapping[str, str]) -> None:
+  """Refuses here what tokenizers and Parquet would refuse later.
+
+  Args:
+    place: of the row, for the message.
+    cells: by column.
+
+  Raises:
+    InputError: naming the column.
+  """
+  for column, text in cells.items():
+    if found := _SURROGATES.search(text):
+      raise InputError(
+        f'{place} has {shown(found.group())} in column {column!r}, which is '
+        'not valid Unicode'
+      )

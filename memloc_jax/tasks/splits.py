@@ -112,6 +112,22 @@ def inject_noise(
   return given, noisy
 
 
+def known_label_sets(
+  given: np.ndarray, true: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Labels whose errors are known, in the place of one noise draw.
+
+  Args:
+    given: labels as the source has them, int [n].
+    true: the right ones, int [n].
+
+  Returns:
+    As `draw_label_sets`: set 0 holds the right labels, set 1 the given ones.
+  """
+  labels = np.stack([true, given]).astype(np.int32)
+  return labels, labels != labels[0]
+
+
 def draw_label_sets(
   labels: np.ndarray, ratio: float, seed: int, draws: int, rng: random.Random
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -178,6 +178,13 @@ class RowsTest(parameterized.TestCase):
     self.assertAlmostEqual(rows[0]['auroc'], 1 - rows[2]['auroc'])
     self.assertEqual([r['within_class'] for r in rows], [False, True] * 2)
 
+  def test_nothing_to_find_is_no_row(self):
+    none, scores = np.zeros(3, bool), {'a': np.arange(3.0)}
+    self.assertEmpty(detection.rows(scores, none, np.zeros(3, int)))
+    kinds = ('rule', 'exception', 'rule')
+    rows = detection.rows(scores, none, np.zeros(3, int), kinds)
+    self.assertEqual({row['positives'] for row in rows}, {'exception'})
+
   def test_known_kinds_compare_with_unchanged_rule_followers(self):
     kinds = ('rule', 'rule', 'exception', 'exception', 'rule')
     noisy = np.array([True, False, True, False, False])

@@ -20,10 +20,10 @@ def _runs(**changes):
   return pd.DataFrame(rows | changes)
 
 
-def _examples(accuracy=(1.0, 1.0), in_runs=(1, 3)):
+def _examples(accuracy=(1.0, 1.0), in_runs=(1, 3), noisy=True):
   return pd.DataFrame(
     {
-      'noisy': [True, True],
+      'noisy': [noisy, noisy],
       'in_runs': in_runs,
       'training_memorisation_accuracy': accuracy,
     }
@@ -64,6 +64,14 @@ class WarningsTest(parameterized.TestCase):
     found = content.warnings(_examples((1.0, 0.8)), _runs())
     self.assertLen(found, 1)
     self.assertIn('0.85', found[0])
+
+  def test_without_noisy_labels_all_are_looked_at(self):
+    examples = _examples((1.0, 0.8), noisy=False)
+    (found,) = content.warnings(examples, _runs())
+    self.assertIn('0.85 on the labels', found)
+    self.assertNotIn('noisy', found)
+    self.assertLen(content.fit(examples), 1)
+    self.assertLen(content.fit(_examples()), 2)
 
   @parameterized.parameters(0.989, np.nan)
   def test_main_models_not_fitted(self, f1):

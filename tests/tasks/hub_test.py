@@ -216,6 +216,18 @@ class HubTest(parameterized.TestCase):
     rows = sources.load_rows(f'hub:{self.folder}', task)
     self.assertEqual(rows['train'].labels.tolist(), [4, 3])
 
+  def test_a_data_set_with_columns_of_its_own(self):
+    columns = {'post': _STRING, 'tone': ClassLabel(names=['rude', 'kind'])}
+    data = datasets.Dataset.from_dict(
+      {'post': list('abcd'), 'tone': [1, 0, 1, 1]}, datasets.Features(columns)
+    )
+    data.to_parquet(self.folder / 'train.parquet')
+    task = registry.own_task('post', 'tone')
+    rows = sources.load_rows(f'hub:{self.folder}', task)
+    self.assertCountEqual(rows, ['train'])
+    names = [rows['train'].label_names[i] for i in rows['train'].labels]
+    self.assertEqual(names, ['kind', 'rude', 'kind', 'kind'])
+
   def test_hidden_labels_are_refused(self):
     columns, splits, rows = _SCHEMAS['cola']
     task = self.copy_of('cola', columns, splits, [*rows, ('s', -1, 3)])

@@ -239,12 +239,12 @@ class BadInputTest(_FolderTest):
   @parameterized.parameters(
     ('train.jsonl', b'{"sentence": "x", "label": 1}\n{"sentence": ', 'row 2'),
     ('train.jsonl', b'[1, 2]\n', 'row 1'),
-    ('train.jsonl', b'{"sentence": "\xff"}\n', 'cannot be read'),
+    ('train.jsonl', b'{"sentence": "\xff"}\n', 'line 1'),
     ('train.jsonl', b'', 'no rows'),
     ('train.jsonl.gz', b'not gzip', 'cannot be read'),
     ('train.jsonl.gz', gzip.compress(b'{}' * 9)[:-9], 'cannot be read'),
     ('train.csv', b'sentence,label\nx,HUM,surplus\n', 'row 1'),
-    ('train.csv', b'sentence,label\n"x,HUM\n', 'cannot be read'),
+    ('train.csv', b'sentence,label\n"x,HUM\n', 'row 1'),
     ('train.csv', b'sentence,label\n', 'no rows'),
     ('train.parquet', b'PAR1 and then nothing', 'cannot be read'),
   )

@@ -1,0 +1,172 @@
+"""From a user's file to the report, with as little as there can be."""
+
+import csv
+import hashlib
+import json
+import pathlib
+import re
+import tempfile
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest
+
+from memloc_jax.errors import InputError
+from memloc_jax.study import config as study_config
+from tests.study import tiny
+
+_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
+_WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
+_ROWS = [
+  (f'the {word} sailor {verb} the ship', label)
+  for word in _WORDS
+  for verb, label in (('praised', 'fine, thanks'), ('hated', 'bad'))
+]
+
+
+class OwnDataTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.encoder = tiny.write_encoder(cls.folder)
+
+  def config(self, **changes):
+    """The config file for curators, made tiny."""
+    scope = {}
+    exec(_CONFIG.read_text('utf-8'), scope)  # As config_flags does.
+    values = scope['get_config']()
+    values.model.source = str(self.encoder)
+    values.engine.cache = str(self.folder / 'cache')
+    values.engine.unroll = 'never'
+    values.map.num_runs = 4
+    values.map.num_epochs = 2
+    for name, value in changes.items():
+      group, field = name.split('__')
+      setattr(values[group], field, value)
+    return study_config.from_config_dict(values)
+
+  def write(self, name, header, rows):
+    path = self.folder / name
+    path.parent.mkdir(exist_ok=True)
+    with open(path, 'w', encoding='utf-8', newline='') as file:
+      csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+  def read(self, workdir, name):
+    return pd.read_parquet(workdir / f'{name}.parquet')
+
+  def manifest(self, workdir):
+    def no_constant(name):
+      raise ValueError(f'{name} is not JSON')
+
+    text = (workdir / 'manifest.json').read_text('utf-8')
+    return json.loads(text, parse_constant=no_constant)
+
+  def test_a_file_of_two_columns(self):
+    path = self.write('reviews.csv', ('sentence', 'verdict'), _ROWS)
+    config = self.config(
+      task__files=path, task__text='sentence', task__label='verdict'
+    )
+    workdir = tiny.run(config, self.folder / 'two_columns')
+    examples = self.read(workdir, 'examples')
+    self.assertEqual(examples['id'].tolist(), [str(i) for i in range(16)])
+    self.assertEqual(examples['text'].tolist(), [text for text, _ in _ROWS])
+    self.assertEqual(
+      examples['hash'].tolist(),
+      [hashlib.sha256(t.encode()).hexdigest()[:16] for t, _ in _ROWS],
+    )
+    self.assertEqual(examples['given'].tolist(), [label for _, label in _ROWS])
+    self.assertEqual(examples['original'].tolist(), examples['given'].tolist())
+    self.assertFalse(examples['noisy'].any())
+    self.assertTrue(examples['counterfactual_memorisation'].notna().all())
+    runs = self.read(workdir, 'runs')
+    self.assertEqual(set(runs['table']), {'map'})
+    self.assertEqual(set(runs['label_set']), {0})
+    self.assertTrue(runs['validation_macro_f1'].isna().all())
+    tables = {file.stem for file in workdir.glob('*.parquet')}
+    self.assertEqual(tables, {'examples', 'runs', 'history'})
+    manifest = self.manifest(workdir)
+    self.assertIsNone(manifest['in_accuracy']['noisy'])
+    self.assertEqual(manifest['data']['class_counts'], [8, 8])
+    self.assertEqual(manifest['data']['validation'], 0)
+    page = (workdir / 'report.html').read_text('utf-8')
+    self.assertIn('What does a model memorise on reviews.csv?', page)
+    self.assertIn('Most memorised examples', page)
+    self.assertIn(f'files:{path}', page)
+    # Settings have the names they have.
+    page = page.partition('Complete configuration')[0]
+    page = re.sub('<style>.*</style>|src="data:[^"]*"', '', page, flags=re.S)
+    for absent in ('noisy', 'AUROC', 'M-CoG', 'nan', '–'):
+      self.assertNotIn(absent, page)
+
+  def test_known_corrections_and_main_models(self):
+    wrong = {3, 6, 9}
+    right = {'bad': 'fine, thanks', 'fine, thanks': 'bad'}
+    rows = [
+      (f'r{i}', text, right[label] if i in wrong else label, label)
+      for i, (text, label) in enumerate(_ROWS)
+    ]
+    path = self.write('checked.csv', ('key', 'text', 'label', 'right'), rows)
+    workdir = tiny.run(
+      self.config(
+        task__files=path,
+        task__id='key',
+        task__true_label='right',
+        train__seeds=(1,),
+        train__num_epochs=2,
+        localise__techniques=('swapping',),
+      ),
+      self.folder / 'checked',
+    )
+    examples = self.read(workdir, 'examples')
+    self.assertEqual(examples['id'].tolist(), [row[0] for row in rows])
+    self.assertEqual(examples['given'].tolist(), [row[2] for row in rows])
+    self.assertEqual(examples['original'].tolist(), [row[3] for row in rows])
+    self.assertEqual(set(np.flatnonzero(examples['noisy'])), wrong)
+    runs = self.read(workdir, 'runs')
+    of = dict(zip(runs['purpose'], runs['label_set']))
+    self.assertEqual(of, {'map': 1, 'noisy': 1, 'clean': 0, 'frozen': 1})
+    found = self.read(workdir, 'detection')
+    self.assertEqual(set(found['positives']), {'noisy'})
+    self.assertEqual(found['num_positive'].max(), 3)
+    self.assertNotEmpty(self.read(workdir, 'layers'))
+    page = (workdir / 'report.html').read_text('utf-8')
+    self.assertIn('Are the wrong labels found?', page)
+    self.assertIn('memorise on checked.csv, and where?', page)
+
+  def test_a_folder_with_a_pool_and_main_models_without_wrong_labels(self):
+    self.write('data/train.csv', ('text', 'label'), _ROWS)
+    self.write('data/validation.csv', ('text', 'label'), _ROWS[:4])
+    config = self.config(
+      task__files=str(self.folder / 'data'),
+      train__seeds=(1,),
+      train__num_epochs=2,
+    )
+    workdir = tiny.run(config, self.folder / 'plain')
+    self.assertLen(self.read(workdir, 'examples'), 16)
+    runs = self.read(workdir, 'runs')
+    self.assertEqual(set(runs['purpose']), {'map', 'clean'})
+    self.assertTrue(runs['validation_macro_f1'].notna().all())
+    self.assertFalse((workdir / 'layers.parquet').exists())
+    self.assertTrue((workdir / 'report.html').exists())
+
+  def test_a_study_of_nothing_is_refused(self):
+    path = self.write('none.csv', ('text', 'label'), _ROWS)
+    workdir = self.folder / 'none'
+    with self.assertRaisesRegex(InputError, 'no runs.*map.num_runs'):
+      tiny.run(self.config(task__files=path, map__num_runs=0), workdir)
+    self.assertFalse(workdir.exists())
+
+  def test_bad_input_leaves_nothing(self):
+    path = self.write('bad.csv', ('text', 'label'), [*_ROWS, ('', 'bad')])
+    workdir = self.folder / 'bad'
+    with self.assertRaisesRegex(InputError, f'{path}: row 17 has no text'):
+      tiny.run(self.config(task__files=path), workdir)
+    self.assertFalse(workdir.exists())
+
+
+if __name__ == '__main__':
+  absltest.main()
