@@ -138,7 +138,7 @@ class Workdir:
     """Makes the folder this study's, or checks that it is.
 
     Settings that change no result (`engine`) may differ, and runs may be
-    added.
+    added. A setting that the folder is older than had its default.
 
     Args:
       config: the study.
@@ -151,6 +151,7 @@ class Workdir:
     found = self.read_json('config.json') if self._writes else None
     message = None
     if found is not None:
+      found = _completed(found, _identity(StudyConfig()))
       # As `with_added` has taken it from here, it can only be longer.
       added = found['map'].get('added', [])
       if wanted['map']['added'][: len(added)] == added:
@@ -276,6 +277,16 @@ def _identity(config: StudyConfig) -> dict[str, Any]:
   del values['engine']
   # Through JSON, so that tuples compare equal to what a file holds.
   return json.loads(json.dumps(values))
+
+
+def _completed(found: dict, defaults: dict) -> dict:
+  """A stored configuration with the fields that are newer than it."""
+  return found | {
+    name: _completed(found.get(name, {}), value)
+    if isinstance(value, dict)
+    else found.get(name, value)
+    for name, value in defaults.items()
+  }
 
 
 def _differences(found: dict, wanted: dict) -> list[str]:

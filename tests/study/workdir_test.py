@@ -1,5 +1,6 @@
 """Files of a study appear whole or not at all; the manifest is merged."""
 
+import dataclasses
 import pathlib
 import tempfile
 from unittest import mock
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
+from memloc_jax.errors import InputError
 from memloc_jax.study import manifest, tables, workdir
 from memloc_jax.study.config import StudyConfig
 
@@ -54,6 +56,26 @@ class WorkdirTest(absltest.TestCase):
     self.workdir.claim(StudyConfig())
     self.assertEqual(before, self.workdir.read_json('config.json'))
     self.assertNotIn('engine', before)
+
+  def test_a_folder_may_be_older_than_a_setting(self):
+    folder, config = self.workdir, StudyConfig()
+    folder.claim(config)
+    stored = folder.read_json('config.json')
+    del stored['map']['design'], stored['paper_quirks']
+    del stored['localise']['probe']['hidden']
+    folder.write_json('config.json', stored)
+    folder.claim(config)
+    self.assertEqual(
+      folder.read_json('config.json')['map']['design'], 'balanced'
+    )
+    folder.write_json('config.json', stored)
+    other = dataclasses.replace(
+      config, map=dataclasses.replace(config.map, design='independent')
+    )
+    with self.assertRaisesRegex(
+      InputError, "map.design is 'balanced' there and 'independent' here"
+    ):
+      folder.claim(other)
 
   def test_merging_keeps_what_is_not_news(self):
     old = {'cost': {'train': {'seconds': 3}}, 'commit': 'a'}
