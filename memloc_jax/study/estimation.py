@@ -7,6 +7,7 @@ import pandas as pd
 
 from memloc_jax.estimators import detection, fitting, predictions
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
+from memloc_jax.study import attribution
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
@@ -14,7 +15,7 @@ from memloc_jax.study.stages import stage
 
 @stage('estimate', needs=('score',))
 def estimate(study: Study) -> None:
-  """Writes `examples` and `detection`, each where there is what it takes."""
+  """Writes what the map's predictions tell; nothing without map runs."""
   membership = study.workdir.read_array('membership')
   if membership is None:
     return
@@ -22,6 +23,9 @@ def estimate(study: Study) -> None:
   data, labels = study.data, study.data.labels[study.noisy_set]
   noisy = data.noisy[study.noisy_set]
   scores = example_scores(membership, logits, labels)
+  attributed = attribution.attribute(
+    membership, logits, labels, data.label_names
+  )
   examples = pd.DataFrame(
     {
       'index': np.arange(len(labels)),
@@ -33,10 +37,14 @@ def estimate(study: Study) -> None:
       'noisy': noisy,
     }
     | scores
+    | attributed.columns
   )
   if data.kinds is not None:
     examples['kind'] = data.kinds
   study.workdir.write_table('examples', examples)
+  for name in ('influence', 'privacy', 'privacy_curve'):
+    study.workdir.write_table(name, getattr(attributed, name))
+  study.workdir.write_array('pred_probs', attributed.pred_probs)
   found = detection.rows(
     {
       '1 - generalisation': 1 - scores['generalisation'],

@@ -30,7 +30,35 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'in_runs',
     'out_runs',
     *(f'{name}_accuracy' for name in _SCORES),
+    'suggested',
+    'category',
+    'label_margin',
+    'label_margin_low',
+    'agreement',
+    'data_value',
+    'data_value_se',
+    'attack_auc',
   ),
+  # One row an example (by index) and a training example that helps it, the
+  # most helpful first.
+  'influence': ('index', 'rank', 'helper', 'influence', 'influence_se'),
+  # Membership inference: one row an attack, scope and false positive rate.
+  'privacy': (
+    'attack',
+    'scope',
+    'auc',
+    'auc_low',
+    'auc_high',
+    'fpr',
+    'tpr',
+    'tpr_low',
+    'tpr_high',
+    'num_targets',
+    'num_members',
+    'num_non_members',
+  ),
+  # Points of the pooled ROC, for logarithmic axes.
+  'privacy_curve': ('attack', 'fpr', 'tpr'),
   # One row a run. Layers count from 1; epoch_memorised is the first evaluated
   # epoch with a training macro-F1 of at least 0.993, missing if there is none.
   'runs': (

@@ -1,0 +1,136 @@
+"""Label errors, influence and membership inference as columns and tables.
+
+All of it comes from the map's predictions; nothing is trained.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.estimators import predictions, privacy, roc
+from memloc_jax.estimators.influence import influence
+from memloc_jax.estimators.label_errors import label_errors
+
+# Rows of the `influence` table for each example.
+_NEIGHBOURS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution:
+  """What a map's predictions say beyond memorisation scores.
+
+  Attributes:
+    columns: of the `examples` table, each [n].
+    influence: the `influence` table.
+    privacy: the `privacy` table.
+    privacy_curve: the `privacy_curve` table.
+    pred_probs: mean class probabilities of OUT runs, float32 [n, classes].
+  """
+
+  columns: dict[str, np.ndarray]
+  influence: pd.DataFrame
+  privacy: pd.DataFrame
+  privacy_curve: pd.DataFrame
+  pred_probs: np.ndarray
+
+
+def attribute(
+  membership: np.ndarray,
+  logits: np.ndarray,
+  labels: np.ndarray,
+  label_names: tuple[str, ...],
+) -> Attribution:
+  """Everything that the map's arrays hold about examples and pairs of them.
+
+  Args:
+    membership: bool [runs, n].
+    logits: [runs, n, classes]; may lie on disk.
+    labels: given labels, int [n].
+    label_names: name of each class.
+
+  Returns:
+    The columns and tables.
+  """
+  errors = label_errors(membership, logits, labels)
+  values = np.concatenate(
+    [
+      predictions.probability(np.asarray(logits[:, at]), labels[at])
+      for at in predictions.blocks(len(labels))
+    ],
+    axis=1,
+  )
+  found = influence(membership, values, k=_NEIGHBOURS, exclude_self=True)
+  scaled = privacy.scaled_logits(logits, labels)
+  attacks = {
+    'LiRA': privacy.lira(membership, scaled),
+    'RMIA': privacy.rmia(membership, scaled),
+  }
+  curves = {name: roc.roc(membership, x) for name, x in attacks.items()}
+  suggested = np.array([*label_names, None])[errors.suggested]
+  return Attribution(
+    columns={
+      'suggested': suggested,
+      'category': errors.category,
+      'label_margin': errors.margin,
+      'label_margin_low': errors.margin_low,
+      'agreement': errors.agreement,
+      'data_value': found.value,
+      'data_value_se': found.value_se,
+      'attack_auc': roc.example_auc(membership, attacks['LiRA']),
+    },
+    influence=_pairs(found.helpers),
+    privacy=pd.DataFrame(
+      [row for name, curve in curves.items() for row in _quality(name, curve)]
+    ),
+    privacy_curve=pd.concat(
+      [
+        pd.DataFrame(
+          {'attack': name, 'fpr': curve.curve_fpr, 'tpr': curve.curve_tpr}
+        )
+        for name, curve in curves.items()
+      ],
+      ignore_index=True,
+    ),
+    pred_probs=errors.pred_probs,
+  )
+
+
+def _pairs(helpers) -> pd.DataFrame:
+  """One row an example and one that helps it, most helpful first."""
+  count, k = helpers.index.shape
+  table = pd.DataFrame(
+    {
+      'index': np.repeat(np.arange(count), k),
+      'rank': np.tile(np.arange(1, k + 1), count),
+      'helper': helpers.index.ravel(),
+      'influence': helpers.influence.ravel(),
+      'influence_se': helpers.se.ravel(),
+    }
+  )
+  return table[table['helper'] >= 0].reset_index(drop=True)
+
+
+def _quality(name: str, curve: roc.Roc) -> list[dict[str, object]]:
+  """A row each for pooled and by-target numbers and each rate."""
+  rows = []
+  for scope in ('pooled', 'by_target'):
+    quality = getattr(curve, scope)
+    for at, rate in enumerate(quality.rates):
+      rows.append(
+        {
+          'attack': name,
+          'scope': scope,
+          'auc': quality.auc,
+          'auc_low': quality.auc_low,
+          'auc_high': quality.auc_high,
+          'fpr': rate,
+          'tpr': quality.tpr[at],
+          'tpr_low': quality.tpr_low[at],
+          'tpr_high': quality.tpr_high[at],
+          'num_targets': curve.num_targets,
+          'num_members': curve.num_members,
+          'num_non_members': quality.num_non_members,
+        }
+      )
+  return rows
