@@ -14,6 +14,7 @@ import pandas as pd
 from memloc_jax.localisation import windows
 
 _MOST_MEMORISED = 25
+_MOST_DOUBTFUL = 25
 _LONGEST_TEXT = 320  # characters shown of an example
 _FITTED_ACCURACY = 0.9
 _FITTED_MACRO_F1 = 0.99
@@ -215,6 +216,31 @@ def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
       'out_runs': f'{row.out_runs} runs',
     }
     for row in ranked.head(_MOST_MEMORISED).itertuples()
+  ]
+
+
+def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
+  """Examples whose label unseeing runs do not confirm, surest first."""
+  if 'label_margin_low' not in examples:
+    return []  # Written by an earlier version.
+  ranked = examples[examples['category'] != 'keep'].sort_values(
+    ['label_margin_low', 'label_margin', 'index'],
+    ascending=[False, False, True],
+  )
+  return [
+    {
+      'id': row.id,
+      'text': shorten(row.text),
+      'given': row.given,
+      'original': row.original,
+      'noisy': bool(row.noisy),
+      'suggested': row.suggested or '',
+      'category': row.category,
+      'margin': number(row.label_margin),
+      'low': number(row.label_margin_low),
+      'agreement': number(row.agreement, 2),
+    }
+    for row in ranked.head(_MOST_DOUBTFUL).itertuples()
   ]
 
 

@@ -81,6 +81,7 @@ def write_report(
     control=content.control(tables['control_summary']),
     sanity=content.sanity(gallery.headline(tables['windows'])),
     memorised=content.memorised(examples),
+    doubtful=content.doubtful(examples),
     methods=methods.methods(tables, config),
     config=content.configuration(manifest),
   )

@@ -41,6 +41,11 @@ def _examples(n=40):
       'in_runs': 8,
       'out_runs': 8,
       'training_memorisation_accuracy': 0.96,
+      'suggested': 'right',
+      'category': np.where(noisy, 'relabel', 'keep'),
+      'label_margin': 1 - 2 * unseen,
+      'label_margin_low': 0.9 - 2 * unseen,
+      'agreement': 0.875,
     }
   )
 
@@ -198,7 +203,7 @@ class PageTest(parameterized.TestCase):
 
   def test_texts_labels_and_settings_are_escaped(self):
     tables = _maps()
-    for column in ('text', 'given', 'original', 'id'):
+    for column in ('text', 'given', 'original', 'id', 'suggested'):
       tables['examples'][column] = _EVIL
     tables['runs']['purpose'] = _EVIL
     tables['runs']['train_macro_f1'] = 0.5
@@ -209,10 +214,23 @@ class PageTest(parameterized.TestCase):
     self.assertNotIn('<img src=x', text)
     self.assertGreater(text.count('&lt;script&gt;'), 10)
 
+  def test_doubtful_labels_are_listed_surest_first(self):
+    tables = _maps()
+    text = self._write(tables)
+    section = text[text.index('Labels to check') :]
+    examples = tables['examples']
+    wanted = examples[examples['noisy']].sort_values('label_margin_low')
+    ids = re.findall(r'<td class="id">(row \d+)</td>', section)
+    self.assertEqual(ids, wanted['id'].tolist()[::-1])
+    examples['category'] = 'keep'
+    self.assertNotIn('Labels to check', self._write(tables))
+    del examples['label_margin_low']
+    self.assertNotIn('Labels to check', self._write(tables))
+
   def test_long_texts_are_cut(self):
     tables = _maps()
     tables['examples']['text'] = 'word ' * 5000
-    self.assertLess(self._write(tables).count('word'), 25 * 100)
+    self.assertLess(self._write(tables).count('word'), 2 * 25 * 100)
 
   def test_maps_without_swapping(self):
     text = self._write(_maps())
