@@ -151,11 +151,11 @@ class FaultsTest(absltest.TestCase):
     self.assertEqual(process.returncode, 0, output)
     self.assert_undisturbed(workdir)
 
-  def test_killed_twice(self):
-    self.disturbed('twice', 2, signal.SIGKILL)
+  def test_killed_once(self):
+    self.disturbed('once', 1, signal.SIGKILL)
 
-  def test_terminated_twice(self):
-    self.disturbed('terminated', 2, signal.SIGTERM)
+  def test_terminated_once(self):
+    self.disturbed('terminated', 1, signal.SIGTERM)
 
   @pytest.mark.full
   def test_killed_at_twenty_moments(self):

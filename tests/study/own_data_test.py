@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
@@ -102,6 +103,7 @@ class OwnDataTest(absltest.TestCase):
     for absent in ('noisy', 'AUROC', 'M-CoG', 'nan', '–'):
       self.assertNotIn(absent, page)
 
+  @pytest.mark.full
   def test_known_corrections_and_main_models(self):
     wrong = {3, 6, 9}
     right = {'bad': 'fine, thanks', 'fine, thanks': 'bad'}
@@ -137,6 +139,7 @@ class OwnDataTest(absltest.TestCase):
     self.assertIn('Are the wrong labels found?', page)
     self.assertIn('memorise on checked.csv, and where?', page)
 
+  @pytest.mark.full
   def test_a_folder_with_a_pool_and_main_models_without_wrong_labels(self):
     self.write('data/train.csv', ('text', 'label'), _ROWS)
     self.write('data/validation.csv', ('text', 'label'), _ROWS[:4])
