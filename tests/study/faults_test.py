@@ -154,6 +154,7 @@ class FaultsTest(absltest.TestCase):
   def test_killed_once(self):
     self.disturbed('once', 1, signal.SIGKILL)
 
+  @pytest.mark.full
   def test_terminated_once(self):
     self.disturbed('terminated', 1, signal.SIGTERM)
 

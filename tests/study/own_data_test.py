@@ -88,7 +88,8 @@ class OwnDataTest(absltest.TestCase):
     self.assertEqual(set(runs['label_set']), {0})
     self.assertTrue(runs['validation_macro_f1'].isna().all())
     tables = {file.stem for file in workdir.glob('*.parquet')}
-    self.assertEqual(tables, {'examples', 'runs', 'history'})
+    attributed = {'influence', 'privacy', 'privacy_curve'}
+    self.assertEqual(tables, {'examples', 'runs', 'history'} | attributed)
     manifest = self.manifest(workdir)
     self.assertIsNone(manifest['in_accuracy']['noisy'])
     self.assertEqual(manifest['data']['class_counts'], [8, 8])
