@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-_CONFIDENCE = 0.95
+from memloc_jax.estimators import intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
     out_runs.append(runs)
     ratios.append(1 - unseen.mean())
     errors.append(accuracy * (1 - accuracy) / several)
-    limits.append(_wilson(accuracy, runs))
+    limits.append(np.stack(intervals.wilson(accuracy, runs)))
   accuracies, limits = np.stack(accuracies), np.stack(limits, axis=1)
   score = accuracies.mean(axis=0)
   below, above = np.sqrt(np.square(limits - accuracies).sum(1)) / len(grid)
@@ -127,12 +126,3 @@ def _check(
         f'Ratio {at}: correctness {correctness[run, example]} of run {run}, '
         f'example {example} is not 0 or 1.'
       )
-
-
-def _wilson(accuracy: np.ndarray, runs: np.ndarray) -> np.ndarray:
-  """Wilson's score limits of a proportion, [2, n]; NaN without runs."""
-  z = stats.norm.ppf((1 + _CONFIDENCE) / 2)
-  weight = z * z / np.where(runs > 0, runs, np.nan)
-  half = np.sqrt(weight * (accuracy * (1 - accuracy) + weight / 4))
-  centre = accuracy + weight / 2
-  return np.stack([centre - half, centre + half]) / (1 + weight)

@@ -5,9 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import stats
 
-from memloc_jax.estimators import streaming
-
-_CONFIDENCE = 0.95
+from memloc_jax.estimators import intervals, streaming
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +179,7 @@ def _margin(
   centre = total / size
   squares = np.square(gaps).sum(axis=0, where=outside) + 2
   variance = (squares - size * np.square(centre)) / (size * (size - 1))
-  quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, size - 1)
+  quantile = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, size - 1)
   low = centre - quantile * np.sqrt(variance)
   some = runs > 0
   mean = np.where(some, total / np.maximum(runs, 1), np.nan)

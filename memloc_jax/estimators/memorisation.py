@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-_CONFIDENCE = 0.95
+from memloc_jax.estimators import intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,24 +160,14 @@ def _welch(seen: _Side, unseen: _Side) -> tuple[np.ndarray, np.ndarray]:
   freedom = np.square(a + b) / (
     np.square(a) / (seen.runs - 1) + np.square(b) / (unseen.runs - 1)
   )
-  half = stats.t.ppf((1 + _CONFIDENCE) / 2, freedom) * np.sqrt(a + b)
+  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, freedom) * np.sqrt(a + b)
   difference = seen.mean - unseen.mean
   return np.clip(difference - half, -1, 1), np.clip(difference + half, -1, 1)
 
 
-def _wilson(side: _Side) -> tuple[np.ndarray, np.ndarray]:
-  """Wilson's score limits of a proportion."""
-  z = stats.norm.ppf((1 + _CONFIDENCE) / 2)
-  weight = _divide(np.full(side.runs.shape, z * z), side.runs)
-  spread = side.mean * (1 - side.mean) + weight / 4
-  half = np.sqrt(weight * spread)
-  centre = side.mean + weight / 2
-  return (centre - half) / (1 + weight), (centre + half) / (1 + weight)
-
-
 def _newcombe(seen: _Side, unseen: _Side) -> tuple[np.ndarray, np.ndarray]:
-  seen_low, seen_high = _wilson(seen)
-  unseen_low, unseen_high = _wilson(unseen)
+  seen_low, seen_high = intervals.wilson(seen.mean, seen.runs)
+  unseen_low, unseen_high = intervals.wilson(unseen.mean, unseen.runs)
   difference = seen.mean - unseen.mean
   low = difference - np.hypot(seen.mean - seen_low, unseen_high - unseen.mean)
   high = difference + np.hypot(seen_high - seen.mean, unseen.mean - unseen_low)

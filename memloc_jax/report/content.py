@@ -201,12 +201,8 @@ def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
     ascending=[False, False, True],
   )
   return [
-    {
-      'id': row.id,
-      'text': shorten(row.text),
-      'given': row.given,
-      'original': row.original,
-      'noisy': bool(row.noisy),
+    _described(row)
+    | {
       'exception': not row.noisy and getattr(row, 'kind', '') == 'exception',
       'memorisation': number(row.counterfactual_memorisation),
       'interval': interval(row.cm_low, row.cm_high),
@@ -228,12 +224,8 @@ def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
     ascending=[False, False, True],
   )
   return [
-    {
-      'id': row.id,
-      'text': shorten(row.text),
-      'given': row.given,
-      'original': row.original,
-      'noisy': bool(row.noisy),
+    _described(row)
+    | {
       'suggested': row.suggested or '',
       'category': row.category,
       'margin': number(row.label_margin),
@@ -242,6 +234,17 @@ def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
     }
     for row in ranked.head(_MOST_DOUBTFUL).itertuples()
   ]
+
+
+def _described(row: Any) -> dict[str, Any]:
+  """What every list of examples says of one."""
+  return {
+    'id': row.id,
+    'text': shorten(row.text),
+    'given': row.given,
+    'original': row.original,
+    'noisy': bool(row.noisy),
+  }
 
 
 def shorten(text: str) -> str:

@@ -7,9 +7,10 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
-from memloc_jax.estimators import predictions, privacy, roc
-from memloc_jax.estimators.influence import influence
+from memloc_jax.estimators import privacy, roc
+from memloc_jax.estimators.influence import Neighbours, influence
 from memloc_jax.estimators.label_errors import label_errors
 
 # Rows of the `influence` table for each example.
@@ -22,16 +23,12 @@ class Attribution:
 
   Attributes:
     columns: of the `examples` table, each [n].
-    influence: the `influence` table.
-    privacy: the `privacy` table.
-    privacy_curve: the `privacy_curve` table.
+    tables: `influence`, `privacy` and `privacy_curve`.
     pred_probs: mean class probabilities of OUT runs, float32 [n, classes].
   """
 
   columns: dict[str, np.ndarray]
-  influence: pd.DataFrame
-  privacy: pd.DataFrame
-  privacy_curve: pd.DataFrame
+  tables: dict[str, pd.DataFrame]
   pred_probs: np.ndarray
 
 
@@ -53,15 +50,10 @@ def attribute(
     The columns and tables.
   """
   errors = label_errors(membership, logits, labels)
-  values = np.concatenate(
-    [
-      predictions.probability(np.asarray(logits[:, at]), labels[at])
-      for at in predictions.blocks(len(labels))
-    ],
-    axis=1,
-  )
-  found = influence(membership, values, k=_NEIGHBOURS, exclude_self=True)
   scaled = privacy.scaled_logits(logits, labels)
+  found = influence(
+    membership, special.expit(scaled), k=_NEIGHBOURS, exclude_self=True
+  )
   attacks = {
     'LiRA': privacy.lira(membership, scaled),
     'RMIA': privacy.rmia(membership, scaled),
@@ -79,24 +71,26 @@ def attribute(
       'data_value_se': found.value_se,
       'attack_auc': roc.example_auc(membership, attacks['LiRA']),
     },
-    influence=_pairs(found.helpers),
-    privacy=pd.DataFrame(
-      [row for name, curve in curves.items() for row in _quality(name, curve)]
-    ),
-    privacy_curve=pd.concat(
-      [
-        pd.DataFrame(
-          {'attack': name, 'fpr': curve.curve_fpr, 'tpr': curve.curve_tpr}
-        )
-        for name, curve in curves.items()
-      ],
-      ignore_index=True,
-    ),
+    tables={
+      'influence': _pairs(found.helpers),
+      'privacy': pd.DataFrame(
+        [row for name, curve in curves.items() for row in _quality(name, curve)]
+      ),
+      'privacy_curve': pd.concat(
+        [
+          pd.DataFrame(
+            {'attack': name, 'fpr': curve.curve_fpr, 'tpr': curve.curve_tpr}
+          )
+          for name, curve in curves.items()
+        ],
+        ignore_index=True,
+      ),
+    },
     pred_probs=errors.pred_probs,
   )
 
 
-def _pairs(helpers) -> pd.DataFrame:
+def _pairs(helpers: Neighbours) -> pd.DataFrame:
   """One row an example and one that helps it, most helpful first."""
   count, k = helpers.index.shape
   table = pd.DataFrame(

@@ -42,8 +42,8 @@ def estimate(study: Study) -> None:
   if data.kinds is not None:
     examples['kind'] = data.kinds
   study.workdir.write_table('examples', examples)
-  for name in ('influence', 'privacy', 'privacy_curve'):
-    study.workdir.write_table(name, getattr(attributed, name))
+  for name, table in attributed.tables.items():
+    study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
   found = detection.rows(
     {

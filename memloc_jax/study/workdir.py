@@ -153,7 +153,7 @@ class Workdir:
     if found is not None:
       found = _completed(found, _identity(StudyConfig()))
       # As `with_added` has taken it from here, it can only be longer.
-      added = found['map'].get('added', [])
+      added = found['map']['added']
       if wanted['map']['added'][: len(added)] == added:
         found['map']['added'] = wanted['map']['added']
       different = _differences(found, wanted)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from unittest import mock
 
+import pytest
 from absl.testing import absltest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,6 +32,7 @@ class GpuTest(absltest.TestCase):
     (file,) = self.folder.glob('*.json')
     return json.loads(file.read_text())
 
+  @pytest.mark.full
   def test_tiny(self):
     hidden = self.folder / 'hidden'
     for name in _OPTIONAL:

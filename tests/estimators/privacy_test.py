@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 from scipy import stats
 
 from memloc_jax.estimators import predictions, privacy, roc
+from tests.estimators import ensembles
 
 _LIRA = (
   ('online_example', 'online', 'example'),
@@ -19,21 +20,6 @@ _LIRA = (
   ('tail_example', 'offline_tail', 'example'),
   ('tail_global', 'offline_tail', 'global'),
 )
-
-
-def _balanced(runs, n, seed=0):
-  """Each example IN for half of the runs."""
-  rng = np.random.default_rng(seed)
-  return rng.random((runs, n)).argsort(axis=0) < runs // 2
-
-
-def _random(runs, n, gap=1.0, seed=0):
-  rng = np.random.default_rng(seed)
-  membership = _balanced(runs, n, seed)
-  scaled = rng.normal(0, 2, n) + rng.gamma(3, 0.3, n) * rng.normal(
-    0, 1, (runs, n)
-  )
-  return membership, scaled + gap * membership
 
 
 def _slow_pooled(membership, scaled, target, side):
@@ -116,7 +102,7 @@ class ScaledLogitsTest(parameterized.TestCase):
 class LiraTest(parameterized.TestCase):
   @parameterized.named_parameters(*_LIRA)
   def test_equals_refit_without_the_target(self, attack, variance):
-    membership, scaled = _random(10, 12)
+    membership, scaled = ensembles.remembering(10, 12)
     membership[:6, 0] = True
     membership[6:, 0] = False
     scores = privacy.lira(membership, scaled, attack, variance)
@@ -128,7 +114,7 @@ class LiraTest(parameterized.TestCase):
         self.assertAlmostEqual(scores[target, i] / expected, 1, delta=1e-9)
 
   def test_auto_shares_the_variance_below_64_runs_on_a_side(self):
-    membership, scaled = _random(140, 3)
+    membership, scaled = ensembles.remembering(140, 3)
     membership[:, 0] = np.arange(140) < 64
     membership[:, 1] = np.arange(140) < 63
     membership[:, 2] = np.arange(140) < 77
@@ -151,7 +137,7 @@ class LiraTest(parameterized.TestCase):
   ):
     # Three values of the target determine the parabola (or line) that its
     # score is of its own value; a fit that saw the target would not give one.
-    membership, scaled = _random(12, 8)
+    membership, scaled = ensembles.remembering(12, 8)
     at = {}
     for shift in (-2.0, -1.0, 0.0, 1.0, 2.0):
       moved = scaled.copy()
@@ -164,7 +150,7 @@ class LiraTest(parameterized.TestCase):
     self.assertTrue(np.all(np.abs(at[1.0] - at[0.0]) > 1e-3))
 
   def test_moments_forget_the_target_and_nothing_else(self):
-    membership, scaled = _random(9, 6)
+    membership, scaled = ensembles.remembering(9, 6)
     moved = scaled.copy()
     moved[4] += 5
     before = privacy._without_target(membership, scaled)
@@ -201,7 +187,7 @@ class LiraTest(parameterized.TestCase):
 
   @parameterized.parameters('global', 'example')
   def test_runs_that_agree_exactly_have_finite_scores(self, variance):
-    membership = _balanced(10, 4)
+    membership = ensembles.balanced(10, 4)
     scaled = np.where(membership, 3.0, 1.0)
     scores = privacy.lira(membership, scaled, variance=variance)
     # A gap of 2 at the least deviation of 0.001.
@@ -211,7 +197,7 @@ class LiraTest(parameterized.TestCase):
   def test_known_separation_of_gaussians(self):
     # Equal variances and one gap: the likelihood ratio is monotone in phi.
     rng = np.random.default_rng(0)
-    membership = _balanced(400, 100)
+    membership = ensembles.balanced(400, 100)
     gap = 1.5
     scaled = rng.normal(size=(400, 100)) + rng.normal(0, 5, 100)
     scaled += gap * membership
@@ -232,15 +218,15 @@ class LiraTest(parameterized.TestCase):
   @parameterized.parameters('example', 'global')
   def test_membership_that_means_nothing_has_no_advantage(self, variance):
     # A fit that kept the target would reach 0.72 and 0.64 with so few runs.
-    _, scaled = _random(12, 2000)
-    membership = _balanced(12, 2000, seed=5)
+    _, scaled = ensembles.remembering(12, 2000)
+    membership = ensembles.balanced(12, 2000, seed=5)
     scores = privacy.lira(membership, scaled, variance=variance)
     found = roc.roc(membership, scores)
     self.assertAlmostEqual(found.pooled.auc, 0.5, delta=0.03)
 
   @parameterized.named_parameters(*_LIRA)
   def test_runs_and_examples_have_no_order(self, attack, variance):
-    membership, scaled = _random(10, 20)
+    membership, scaled = ensembles.remembering(10, 20)
     rng = np.random.default_rng(1)
     runs, examples = rng.permutation(10)[:, None], rng.permutation(20)
     np.testing.assert_allclose(
@@ -253,7 +239,7 @@ class LiraTest(parameterized.TestCase):
 
   @parameterized.named_parameters(*_LIRA)
   def test_block_size_does_not_matter(self, attack, variance):
-    membership, scaled = _random(10, 20)
+    membership, scaled = ensembles.remembering(10, 20)
     expected = privacy.lira(membership, scaled, attack, variance)
     for size in (1, 7):
       with mock.patch.object(predictions, '_BLOCK', size):

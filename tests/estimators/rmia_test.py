@@ -6,21 +6,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import predictions, privacy, roc
-
-
-def _balanced(runs, n, seed=0):
-  """Each example IN for half of the runs."""
-  rng = np.random.default_rng(seed)
-  return rng.random((runs, n)).argsort(axis=0) < runs // 2
-
-
-def _random(runs, n, gap=1.0, seed=0):
-  rng = np.random.default_rng(seed)
-  membership = _balanced(runs, n, seed)
-  scaled = rng.normal(0, 2, n) + rng.gamma(3, 0.3, n) * rng.normal(
-    0, 1, (runs, n)
-  )
-  return membership, scaled + gap * membership
+from tests.estimators import ensembles
 
 
 def _slow_rmia(membership, scaled, gamma):
@@ -48,7 +34,7 @@ def _slow_rmia(membership, scaled, gamma):
 class RmiaTest(parameterized.TestCase):
   @parameterized.parameters(0.5, 1.0, 2.0)
   def test_equals_loop_over_pairs(self, gamma):
-    membership, scaled = _random(8, 25)
+    membership, scaled = ensembles.remembering(8, 25)
     np.testing.assert_allclose(
       privacy.rmia(membership, scaled, gamma),
       _slow_rmia(membership, scaled, gamma),
@@ -56,14 +42,14 @@ class RmiaTest(parameterized.TestCase):
     )
 
   def test_ties_pass_at_gamma_one(self):
-    membership = _balanced(6, 10)
+    membership = ensembles.balanced(6, 10)
     scores = privacy.rmia(membership, np.zeros((6, 10)))
     np.testing.assert_array_equal(scores, np.ones((6, 10)))
     scores = privacy.rmia(membership, np.zeros((6, 10)), gamma=1.5)
     np.testing.assert_array_equal(scores, np.zeros((6, 10)))
 
   def test_population_is_a_seeded_subsample(self):
-    membership, scaled = _random(8, 3000)
+    membership, scaled = ensembles.remembering(8, 3000)
     every = privacy.rmia(membership, scaled, population=3000)
     some = privacy.rmia(membership, scaled, population=200)
     again = privacy.rmia(membership, scaled, population=200)
@@ -79,7 +65,7 @@ class RmiaTest(parameterized.TestCase):
   def test_target_does_not_shape_its_reference(self):
     # Only the target's order of p / reference counts: with its own p the same
     # everywhere, the order is the reference's, whatever that p is.
-    membership, scaled = _random(8, 30)
+    membership, scaled = ensembles.remembering(8, 30)
     low, high = scaled.copy(), scaled.copy()
     low[2], high[2] = -3.0, 3.0
     np.testing.assert_array_equal(
@@ -87,21 +73,21 @@ class RmiaTest(parameterized.TestCase):
     )
 
   def test_members_score_higher_and_only_if_membership_is_true(self):
-    membership, scaled = _random(16, 2000, gap=2.0)
+    membership, scaled = ensembles.remembering(16, 2000, gap=2.0)
     found = roc.roc(membership, privacy.rmia(membership, scaled))
     self.assertGreater(found.pooled.auc, 0.75)
-    wrong = _balanced(16, 2000, seed=5)
+    wrong = ensembles.balanced(16, 2000, seed=5)
     found = roc.roc(wrong, privacy.rmia(wrong, scaled))
     self.assertAlmostEqual(found.pooled.auc, 0.5, delta=0.03)
 
   def test_vanishing_probabilities_have_a_score(self):
-    membership, scaled = _random(8, 30)
+    membership, scaled = ensembles.remembering(8, 30)
     scaled[:, :5] = -2000
     scores = privacy.rmia(membership, scaled)
     self.assertTrue(np.all((scores >= 0) & (scores <= 1)))
 
   def test_too_few_runs_is_nan_and_no_population(self):
-    membership, scaled = _random(8, 20)
+    membership, scaled = ensembles.remembering(8, 20)
     membership[:, 0], membership[:, 1] = False, np.arange(8) == 3
     scores = privacy.rmia(membership, scaled)
     np.testing.assert_array_equal(np.isnan(scores[:, :2]), True)
@@ -110,14 +96,14 @@ class RmiaTest(parameterized.TestCase):
     )
 
   def test_target_trained_on_everything_has_no_population(self):
-    membership, scaled = _random(8, 20)
+    membership, scaled = ensembles.remembering(8, 20)
     membership[5] = True
     scores = privacy.rmia(membership, scaled)
     expected = np.arange(8) == 5
     np.testing.assert_array_equal(np.isnan(scores).all(axis=1), expected)
 
   def test_runs_and_examples_have_no_order(self):
-    membership, scaled = _random(10, 20)
+    membership, scaled = ensembles.remembering(10, 20)
     rng = np.random.default_rng(1)
     runs, examples = rng.permutation(10)[:, None], rng.permutation(20)
     np.testing.assert_allclose(
@@ -126,7 +112,7 @@ class RmiaTest(parameterized.TestCase):
     )
 
   def test_block_size_does_not_matter(self):
-    membership, scaled = _random(10, 20)
+    membership, scaled = ensembles.remembering(10, 20)
     expected = privacy.rmia(membership, scaled, population=10)
     with mock.patch.object(predictions, '_BLOCK', 7):
       found = privacy.rmia(membership, scaled, population=10)

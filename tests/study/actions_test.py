@@ -1,8 +1,6 @@
 """A study is planned, extended without training anything twice, verified."""
 
 import dataclasses
-import pathlib
-import tempfile
 
 import jax
 import numpy as np
@@ -17,16 +15,12 @@ from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
 
-class ActionsTest(absltest.TestCase):
+class ActionsTest(tiny.EncoderCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.folder = pathlib.Path(
-      cls.enterClassContext(tempfile.TemporaryDirectory())
-    )
-    encoder = tiny.write_encoder(cls.folder)
     cls.config = tiny.config(
-      encoder, cls.folder, localise__techniques=('swapping', 'retraining')
+      cls.encoder, cls.folder, localise__techniques=('swapping', 'retraining')
     )
     cls.workdir = tiny.run(cls.config, cls.folder / 'study')
 

@@ -51,7 +51,9 @@ class AttributionTest(absltest.TestCase):
 
   def test_helpers_are_others_and_in_order(self):
     membership, logits, labels = _arrays()
-    table = attribution.attribute(membership, logits, labels, _NAMES).influence
+    table = attribution.attribute(membership, logits, labels, _NAMES).tables[
+      'influence'
+    ]
     tables.check('influence', table)
     self.assertLen(table, 10 * len(labels))
     self.assertFalse((table['index'] == table['helper']).any())
@@ -74,8 +76,10 @@ class AttributionTest(absltest.TestCase):
       with self.subTest(runs):
         found = attribution.attribute(*_arrays(runs), _NAMES)
         for name in ('influence', 'privacy', 'privacy_curve'):
-          tables.check(name, getattr(found, name))
-        self.assertEqual(set(found.privacy['attack']), {'LiRA', 'RMIA'})
+          tables.check(name, found.tables[name])
+        self.assertEqual(
+          set(found.tables['privacy']['attack']), {'LiRA', 'RMIA'}
+        )
         self.assertEqual(found.pred_probs.shape, (30, 3))
         np.testing.assert_allclose(found.pred_probs.sum(1), 1, atol=1e-6)
 
@@ -86,7 +90,7 @@ class AttributionTest(absltest.TestCase):
     self.assertIsNone(found.columns['suggested'][5])
     self.assertEqual(found.columns['category'][5], 'review')
     self.assertTrue(np.isnan(found.columns['data_value'][5]))
-    self.assertNotIn(5, found.influence['helper'].tolist())
+    self.assertNotIn(5, found.tables['influence']['helper'].tolist())
 
 
 if __name__ == '__main__':

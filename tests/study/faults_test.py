@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -72,17 +71,13 @@ cp -r "$disk/study" "$kept/study"
 """
 
 
-class FaultsTest(absltest.TestCase):
+class FaultsTest(tiny.EncoderCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.folder = pathlib.Path(
-      cls.enterClassContext(tempfile.TemporaryDirectory())
-    )
-    encoder = tiny.write_encoder(cls.folder)
     cls.config = cls.folder / 'config.py'
     cls.config.write_text(
-      _CONFIG.format(encoder=str(encoder), cache=str(cls.folder / 'cache'))
+      _CONFIG.format(encoder=str(cls.encoder), cache=str(cls.folder / 'cache'))
     )
     began = time.monotonic()
     process = cls.start('undisturbed')

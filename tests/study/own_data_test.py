@@ -5,7 +5,6 @@ import hashlib
 import json
 import pathlib
 import re
-import tempfile
 
 import numpy as np
 import pandas as pd
@@ -25,15 +24,7 @@ _ROWS = [
 ]
 
 
-class OwnDataTest(absltest.TestCase):
-  @classmethod
-  def setUpClass(cls):
-    super().setUpClass()
-    cls.folder = pathlib.Path(
-      cls.enterClassContext(tempfile.TemporaryDirectory())
-    )
-    cls.encoder = tiny.write_encoder(cls.folder)
-
+class OwnDataTest(tiny.EncoderCase):
   def config(self, **changes):
     """The config file for curators, made tiny."""
     scope = {}

@@ -9,19 +9,26 @@ from rich.console import Console
 from memloc_jax.study import progress
 
 
+def _printed(*updates, label=''):
+  """Lines of a stage of 600 s with updates at (second, share)."""
+  out, clock = io.StringIO(), mock.Mock(return_value=0.0)
+  with mock.patch.object(progress.time, 'monotonic', clock):
+    shown = progress.Progress(Console(file=out, width=200))
+    with shown.stage('train'):
+      for second, done in updates:
+        clock.return_value = second
+        shown.update(done, label)
+      clock.return_value = 600
+  return out.getvalue().splitlines()
+
+
 class ProgressTest(absltest.TestCase):
   def test_remaining_time_is_that_of_the_work_at_hand(self):
-    out = io.StringIO()
-    clock = mock.Mock(return_value=0.0)
-    with mock.patch.object(progress.time, 'monotonic', clock):
-      shown = progress.Progress(Console(file=out, width=200))
-      with shown.stage('train'):
-        for second, done in ((100, 0.02), (130, 1.0), (500, 0.1), (530, 0.4)):
-          clock.return_value = second
-          shown.update(done, 'runs')
-        clock.return_value = 600
+    lines = _printed(
+      (100, 0.02), (130, 1.0), (500, 0.1), (530, 0.4), label='runs'
+    )
     self.assertEqual(
-      out.getvalue().splitlines(),
+      lines,
       [
         'train runs: 100%, about 0 s left',
         # 0.3 took 30 s since the second piece of work began to report.
@@ -31,15 +38,7 @@ class ProgressTest(absltest.TestCase):
     )
 
   def test_without_progress_nothing_is_foretold(self):
-    out = io.StringIO()
-    clock = mock.Mock(return_value=0.0)
-    with mock.patch.object(progress.time, 'monotonic', clock):
-      shown = progress.Progress(Console(file=out, width=200))
-      with shown.stage('train'):
-        for second in (10, 40):
-          clock.return_value = second
-          shown.update(0.5)
-    self.assertEqual(out.getvalue().splitlines()[0], 'train: 50%')
+    self.assertEqual(_printed((10, 0.5), (40, 0.5))[0], 'train: 50%')
 
 
 if __name__ == '__main__':

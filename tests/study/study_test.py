@@ -1,9 +1,7 @@
 """A whole study: its tables, that it repeats, resumes and adds up."""
 
 import json
-import pathlib
 import shutil
-import tempfile
 
 import numpy as np
 import pandas as pd
@@ -17,14 +15,10 @@ from memloc_jax.study.tables import COLUMNS
 from tests.study import tiny
 
 
-class StudyTest(parameterized.TestCase):
+class StudyTest(tiny.EncoderCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.folder = pathlib.Path(
-      cls.enterClassContext(tempfile.TemporaryDirectory())
-    )
-    cls.encoder = tiny.write_encoder(cls.folder)
     cls.config = tiny.config(cls.encoder, cls.folder)
     cls.workdir = tiny.run(cls.config, cls.folder / 'study')
 

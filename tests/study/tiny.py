@@ -1,9 +1,11 @@
 """A study small enough for a test: random encoder, embedded task."""
 
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
+from absl.testing import parameterized
 from rich.console import Console
 
 from memloc_jax.localisation.all import TECHNIQUES
@@ -29,6 +31,18 @@ TABLES = (
   'heads',
   'accounting',
 )
+
+
+class EncoderCase(parameterized.TestCase):
+  """Tests with a `folder` that lasts as long as the class, and an `encoder`."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.encoder = write_encoder(cls.folder)
 
 
 def write_encoder(folder: pathlib.Path) -> pathlib.Path:

@@ -1,0 +1,19 @@
+"""Random ensembles that tests of several estimators share."""
+
+import numpy as np
+
+
+def balanced(runs, n, seed=0):
+  """Each example IN for half of the runs."""
+  rng = np.random.default_rng(seed)
+  return rng.random((runs, n)).argsort(axis=0) < runs // 2
+
+
+def remembering(runs, n, gap=1.0, seed=0):
+  """Membership, and scaled logits that are higher by `gap` where IN."""
+  rng = np.random.default_rng(seed)
+  membership = balanced(runs, n, seed)
+  scaled = rng.normal(0, 2, n) + rng.gamma(3, 0.3, n) * rng.normal(
+    0, 1, (runs, n)
+  )
+  return membership, scaled + gap * membership
