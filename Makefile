@@ -16,7 +16,7 @@ PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
 .PHONY: help quickstart install install-test lint test test-full bench clean
 
 help:
-	@echo 'make quickstart   a first study, about six minutes, with its report'
+	@echo 'make quickstart   a first study, about five minutes, with its report'
 	@echo 'make test         lint and every test but the long ones'
 	@echo 'make test-full    lint and every test'
 	@echo 'make lint         ruff check and ruff format --check'
