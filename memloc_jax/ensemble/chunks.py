@@ -50,6 +50,8 @@ class Chunk:
     alive: runs that neither failed nor stopped, bool [width].
     history: loss, accuracy and macro-F1 by epoch, float32 [width, epochs, 3].
     ended: epochs that a run has trained, int32 [width].
+    logged: logits after the table's logged epochs, float16
+      [width, logged, n, classes]; None if it logs none.
     epoch: the one under way, from 1.
     step: steps of it that are done.
   """
@@ -62,6 +64,7 @@ class Chunk:
   alive: np.ndarray
   history: np.ndarray
   ended: np.ndarray
+  logged: np.ndarray | None
   epoch: int = 1
   step: int = 0
 
@@ -138,7 +141,16 @@ class Training:
       alive=np.arange(width) < len(rows),
       history=np.full((width, epochs, 3), np.nan, np.float32),
       ended=np.zeros(width, np.int32),
+      logged=self._nothing_logged(width),
     )
+
+  def _nothing_logged(self, width: int) -> np.ndarray | None:
+    table = self._table
+    if not len(table.logged):
+      return None
+    classes = table.program.objectives[0].num_outputs
+    shape = (width, len(table.logged), len(table.examples[0].length), classes)
+    return np.full(shape, np.nan, np.float16)
 
   def _train(self, chunk: Chunk, number: int, count: int, lanes: int) -> None:
     """Trains one chunk from where it is to its records."""
@@ -156,8 +168,11 @@ class Training:
       if epoch == program.num_epochs and self._classifies:
         logits = self._evaluation.record(state.params, width)
       if self._evaluates(epoch):
+        known = logits
+        if epoch in table.logged:
+          known = self._log(chunk, epoch, logits)
         accuracy, macro_f1 = self._evaluation.fit(
-          state.params, chunk.rows, logits
+          state.params, chunk.rows, known
         )
       # NaN for a run that failed before it saw anything: 0 would look fitted.
       mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
@@ -182,6 +197,17 @@ class Training:
   def _any(self, *conditions: bool) -> tuple[bool, ...]:
     """Whether they hold here or in a process that trains with this one."""
     return hosts.any_of(*conditions) if self._processes > 1 else conditions
+
+  def _log(
+    self, chunk: Chunk, epoch: int, logits: np.ndarray | None
+  ) -> np.ndarray:
+    """Logs the logits after an epoch, in evaluation mode, and returns them."""
+    if logits is None:
+      logits = self._evaluation.record(chunk.state.params, len(chunk.rows))
+    alive, at = chunk.alive, np.searchsorted(self._table.logged, epoch)
+    examples = chunk.logged.shape[2]
+    chunk.logged[alive, at] = logits[alive, :examples]
+    return logits
 
   def _trace(self, chunk: Chunk, epoch: int) -> None:
     """Keeps the weights of traced runs for which this epoch is a moment."""
@@ -253,6 +279,8 @@ class Training:
     )
     number = (chunk.epoch - 1) * self._schedule.steps_per_epoch + chunk.step
     beside = (chunk.alive, chunk.history, chunk.ended)
+    if chunk.logged is not None:
+      beside += (chunk.logged,)
     tree = {'state': chunk.state, 'beside': self._vectorised.place(beside)}
     whole = hosts.as_one(tree, self._vectorised.mesh)
     self._partial.save(number, position, whole, wait)
@@ -271,7 +299,8 @@ class Training:
     if self._processes > 1 and not self._engine.shared_folder:
       return found
     state = self._prepared.abstract_arguments(width)[0]
-    like = {'state': state, 'beside': (0, 0, 0)}
+    beside = 3 + bool(len(self._table.logged))
+    like = {'state': state, 'beside': (0,) * beside}
     size = width * self._processes
     for position, tree in self._partial.newest(like, self._vectorised.unroll):
       at = [
@@ -300,7 +329,9 @@ class Training:
     lanes = np.array(mine + [chosen[0]] * (width - len(mine)))
     taken = jax.tree.map(lambda x: x[lanes], tree)
     chunk.state = self._vectorised.place(taken['state'])
-    chunk.alive, chunk.history, chunk.ended = taken['beside']
+    chunk.alive, chunk.history, chunk.ended, *logged = taken['beside']
+    if logged:
+      [chunk.logged] = logged
     chunk.alive[chunk.real :] = False
     chunk.epoch, chunk.step = position.epoch, position.step
 
@@ -349,6 +380,9 @@ class Training:
         engine.store.write_weights(table.name, row, one)
       epochs = chunk.ended[lane]
       loss, accuracy, macro_f1 = chunk.history[lane, :epochs].T
+      logged = {}
+      if chunk.logged is not None:
+        logged['logged_logits'] = chunk.logged[lane]
       record = store.Record(
         hash=self._hashes[row],
         status='diverged' if failed[lane] else 'done',
@@ -360,5 +394,6 @@ class Training:
         loss=loss.astype(np.float64),
         accuracy=accuracy.astype(np.float64),
         macro_f1=macro_f1.astype(np.float64),
+        **logged,
       )
       engine.store.write(table.name, row, record)

@@ -61,6 +61,9 @@ class Record:
     accuracy: on the run's own examples and labels, evaluation mode; NaN for
       epochs that were not evaluated, [epochs].
     macro_f1: the same.
+    logged_logits: of all training examples after each of the table's
+      `logged` epochs, float16 [logged, n, classes]; NaN for epochs that the
+      run did not train. Empty unless the table logs them.
   """
 
   hash: str
@@ -73,6 +76,9 @@ class Record:
   loss: np.ndarray
   accuracy: np.ndarray
   macro_f1: np.ndarray
+  logged_logits: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros((0, 0, 0), np.float16)
+  )
 
 
 class RowStore:
@@ -84,11 +90,14 @@ class RowStore:
 
   def read(self, table: str, row: int, hash: str) -> Record | None:
     """The record of a run, or None if there is none whole with this hash."""
-    names = [field.name for field in dataclasses.fields(Record)]
+    names = {field.name for field in dataclasses.fields(Record)}
     try:
       # Opened here, since `np.load` leaves a file that it cannot read open.
       with open(self._path(table, row), 'rb') as file:
         arrays = np.load(file, allow_pickle=False)
+        # Records of earlier versions logged nothing.
+        if 'logged_logits' not in arrays:
+          names.remove('logged_logits')
         values = {name: arrays[name] for name in names}
     except _UNREADABLE:
       return None

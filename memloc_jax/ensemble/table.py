@@ -60,6 +60,8 @@ class Table:
     predict: the only training examples that are predicted at the end, for
       the records, bool [n]; the others' logits are NaN, and there is no
       evaluation after the last epoch. None for all.
+    log: whether the records also hold the logits of all training examples
+      after every evaluated epoch. It changes no result, and no hash.
     seed: the study's, for what all runs share.
     finished: finished runs that `runs.start` refers to: their hashes and
       their parameters with a leading axis, leaves [source, ...]; or None.
@@ -76,6 +78,7 @@ class Table:
   trace: np.ndarray | None = None
   snapshots: tuple[int, ...] = ()
   predict: np.ndarray | None = None
+  log: bool = False
 
   def __post_init__(self):
     if self.program.layers is None:
@@ -93,6 +96,13 @@ class Table:
       or (runs.start[:, common] == RANDOM).any()
     ):
       raise ValueError('Common layers do not train and are not random.')
+
+  @property
+  def logged(self) -> np.ndarray:
+    """Epochs whose logits are recorded, from 1, int32 [epochs]."""
+    epochs = range(1, 1 + self.program.num_epochs)
+    chosen = [e for e in epochs if self.log and self.program.evaluates(e)]
+    return np.array(chosen, np.int32)
 
   def moments(self, row: int, record: store.Record) -> list[str]:
     """Names of the weights that are kept of a finished run."""

@@ -143,9 +143,11 @@ class Engine:
       yield
 
   def finished(self, table: Table, row: int, hash: str) -> bool:
-    """Whether a run has its record, and the weights that are to be kept."""
+    """Whether a run has its record, with all that is to be kept of it."""
     record = self.store.read(table.name, row, hash)
-    return record is not None and all(
+    if record is None or len(record.logged_logits) < len(table.logged):
+      return False
+    return all(
       self.store.has_weights(table.name, row, moment)
       for moment in table.moments(row, record)
     )

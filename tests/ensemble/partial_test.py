@@ -63,8 +63,16 @@ class PartialTest(toy.TestCase):
       for name in ('logits', 'validation_logits', 'epoch', 'loss', 'macro_f1'):
         equal(getattr(record, name), getattr(expected, name))
 
+  @parameterized.parameters(1, 6, 11)
+  def test_stopped_goes_on_bit_for_bit(self, after):
+    self._goes_on_bit_for_bit(after)
+
+  @pytest.mark.full
   @parameterized.parameters(*range(1, 2 * _EPOCHS * _SEGMENTS + 1))
   def test_stopped_anywhere_goes_on_bit_for_bit(self, after):
+    self._goes_on_bit_for_bit(after)
+
+  def _goes_on_bit_for_bit(self, after):
     folder = self.folder()
     self.stopped(folder, after)
     engine = toy.engine(folder, segment_steps=3)
