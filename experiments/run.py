@@ -10,6 +10,7 @@ after saving.
 """
 
 import errno
+import functools
 import os
 import sys
 
@@ -19,11 +20,12 @@ from ml_collections import config_flags
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
-from memloc_jax.report import stage as _  # noqa: F401  registers all stages
-from memloc_jax.study import actions
+from memloc_jax.report import stage as report  # Registers all stages, too.
+from memloc_jax.study import actions, adaptive, apply, exports
 from memloc_jax.study.config import StudyConfig, from_config_dict
 from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
+from memloc_jax.study.workdir import Workdir
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The study: a file under experiments/configs/.'
@@ -34,15 +36,37 @@ _WORKDIR = flags.DEFINE_string(
 _ACTION = flags.DEFINE_enum(
   'action',
   'run',
-  ['run', 'plan', 'extend', 'verify'],
+  ['run', 'plan', 'extend', 'verify', 'apply', 'export'],
   'run: the study. plan: print what it will need. extend: add map runs to a '
-  'finished study. verify: train one stored run again and compare.',
+  'finished study, once or until they are enough. verify: train one stored run '
+  'again and compare. apply: write the data as --reviewed corrects them. '
+  'export: write what other tools read.',
 )
 _ADD_RUNS = flags.DEFINE_integer(
   'add_runs', 0, 'Number of map runs that --action=extend adds.'
 )
+_UNTIL_HALF_WIDTH = flags.DEFINE_float(
+  'until_half_width', None, 'With --action=extend: add such blocks until nine '
+  'in ten examples have an interval of at most this half-width.',
+)  # fmt: skip
+_UNTIL_RELIABILITY = flags.DEFINE_float(
+  'until_reliability', None, 'The same, until the ranking is this reliable.'
+)
+_MAX_RUNS = flags.DEFINE_integer(
+  'max_runs', 0, 'Most map runs in all, where they are added until something.'
+)
+_PRICE = flags.DEFINE_float(
+  'price_per_hour', 0.0, 'Of all devices together, for --action=plan; 0 says '
+  'nothing of money.',
+)  # fmt: skip
 _VERIFY_RUN = flags.DEFINE_integer(
   'verify_run', 0, 'Run, as numbered in runs.parquet, for --action=verify.'
+)
+_REVIEWED = flags.DEFINE_string(
+  'reviewed', None, 'triage.csv with decisions, for --action=apply.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'What apply and export write; otherwise in the workdir.'
 )
 _PROFILE = flags.DEFINE_bool(
   'profile', False, 'Trace some early training steps into WORKDIR/profile.'
@@ -103,7 +127,7 @@ def _act(config: StudyConfig, termination: Termination) -> None:
   """Does what --action says."""
   workdir = _WORKDIR.value
   if _ACTION.value == 'plan':
-    print(actions.plan(config, workdir))
+    print(actions.plan(config, workdir, _PRICE.value))
     return
   if _ACTION.value == 'verify':
     found = actions.verify(config, workdir, _VERIFY_RUN.value)
@@ -111,7 +135,14 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     if not found.same:
       sys.exit(_EXIT_FAILED)
     return
-  if _ACTION.value == 'extend':
+  if _ACTION.value == 'apply':
+    _apply(config, workdir)
+    return
+  if _ACTION.value == 'export':
+    print(f'exports: {exports.export(workdir, _OUTPUT.value)}')
+    return
+  until = adaptive.rule(_UNTIL_HALF_WIDTH.value, _UNTIL_RELIABILITY.value)
+  if _ACTION.value == 'extend' and until is None:
     config = actions.extend(config, workdir, _ADD_RUNS.value)
   devices = jax.devices()
   text = f'devices: {len(devices)} x {devices[0].device_kind}'
@@ -119,15 +150,31 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     text += f' in {jax.process_count()} processes'
   if hosts.is_first():
     print(text)
-  done = run_study(
-    config,
-    workdir,
+  run = functools.partial(
+    run_study,
+    workdir=workdir,
     asked_to_stop=termination.asked,
     profile=_PROFILE.value,
   )
+  if _ACTION.value == 'extend' and until is not None:
+    done = adaptive.extend_until(
+      config, workdir, _ADD_RUNS.value, _MAX_RUNS.value, until, run
+    )
+  else:
+    done = run(config)
   if hosts.is_first():
     print(f'report: {(done / "report.html").resolve()}')
   hosts.leave()
+
+
+def _apply(config: StudyConfig, workdir: str) -> None:
+  """Writes the corrected data, and says so in the report too."""
+  done = apply.apply(config, workdir, _REVIEWED.value, _OUTPUT.value)
+  report.write(Workdir(workdir))
+  print(done.text)
+  print(f'corrected data: {done.output}')
+  print('next, for new scores:')
+  print(apply.next_command(done, workdir, sys.argv))
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

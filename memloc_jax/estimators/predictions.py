@@ -42,3 +42,20 @@ def correctness(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     bool [runs, n].
   """
   return np.argmax(logits, axis=-1) == labels[None, :]
+
+
+def margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Logit of the given label minus the largest other one.
+
+  Args:
+    logits: [runs, n, classes], any float type.
+    labels: given labels, int [n].
+
+  Returns:
+    Positive where the given label is predicted, float64 [runs, n].
+  """
+  logits = np.array(logits, np.float64)
+  at = labels[None, :, None]
+  given = np.take_along_axis(logits, at, axis=-1)[..., 0]
+  np.put_along_axis(logits, at, -np.inf, axis=-1)
+  return given - logits.max(axis=-1)

@@ -13,10 +13,11 @@ import pandas as pd
 
 from memloc_jax.localisation import windows
 
+FITTED_ACCURACY = 0.9  # below, runs have not fitted
+FITTED_EXAMPLE = 0.5  # the same, of the runs that saw one example
 _MOST_MEMORISED = 25
 _MOST_DOUBTFUL = 25
 _LONGEST_TEXT = 320  # characters shown of an example
-_FITTED_ACCURACY = 0.9
 _FITTED_MACRO_F1 = 0.99
 
 
@@ -96,10 +97,10 @@ def warnings(examples: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     # Without noisy labels, those that are hard to fit are among all.
     kind = 'noisy ' if examples['noisy'].any() else ''
     accuracy = in_accuracy(examples)[kind.strip() or 'all']
-    if accuracy < _FITTED_ACCURACY:
+    if accuracy < FITTED_ACCURACY:
       found.append(
         f'Runs reach an accuracy of only {accuracy:.2f} on the {kind}labels '
-        f'they were trained on (wanted: {_FITTED_ACCURACY}). What they have '
+        f'they were trained on (wanted: {FITTED_ACCURACY}). What they have '
         f'not fitted they cannot have memorised: scores of {kind}examples say '
         'as much about too little training as about memorisation.'
       )
@@ -193,10 +194,13 @@ def detection(table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
-  """The most memorised examples, surest first."""
+  """The most memorised of the examples that were fitted, surest first."""
   if examples.empty:
     return []
-  ranked = examples.dropna(subset=['cm_low']).sort_values(
+  fitted = examples[
+    examples['training_memorisation_accuracy'] >= FITTED_EXAMPLE
+  ]
+  ranked = fitted.dropna(subset=['cm_low']).sort_values(
     ['cm_low', 'counterfactual_memorisation', 'index'],
     ascending=[False, False, True],
   )
@@ -244,6 +248,7 @@ def _described(row: Any) -> dict[str, Any]:
     'given': row.given,
     'original': row.original,
     'noisy': bool(row.noisy),
+    'alike': int(getattr(row, 'cluster_size', 1)) - 1,
   }
 
 

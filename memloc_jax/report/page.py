@@ -9,11 +9,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from memloc_jax.report import content, gallery, methods, style
+from memloc_jax.report import caveats, content, gallery, methods, style
 
 # Tables that the page shows something of.
 TABLES = (
   'examples',
+  'corrections',
   'runs',
   'detection',
   'windows',
@@ -71,6 +72,8 @@ def write_report(
     subtitle='Memorisation and localisation report of memloc_jax.',
     warnings=[
       *content.warnings(examples, runs),
+      *caveats.duplicates(examples, manifest),
+      *caveats.corrections(tables['corrections']),
       *manifest.get('notes', []),
     ],
     settings=content.settings(manifest, examples, runs),
@@ -80,6 +83,7 @@ def write_report(
     mcog=content.mcog(gallery.headline(tables['mcog'])),
     control=content.control(tables['control_summary']),
     sanity=content.sanity(gallery.headline(tables['windows'])),
+    unfitted=caveats.unfitted(examples),
     memorised=content.memorised(examples),
     doubtful=content.doubtful(examples),
     methods=methods.methods(tables, config),

@@ -5,11 +5,14 @@ Importing this module registers every stage there is.
 
 from memloc_jax.report.page import write_report
 from memloc_jax.study import estimation as _estimation  # noqa: F401
+from memloc_jax.study import example_gradients as _gradients  # noqa: F401
 from memloc_jax.study import localisation as _localisation  # noqa: F401
 from memloc_jax.study import training as _training  # noqa: F401
+from memloc_jax.study import variance as _variance  # noqa: F401
 from memloc_jax.study.context import Study
 from memloc_jax.study.stages import stage
 from memloc_jax.study.tables import COLUMNS
+from memloc_jax.study.workdir import Workdir
 
 
 @stage(
@@ -17,7 +20,11 @@ from memloc_jax.study.tables import COLUMNS
 )
 def report(study: Study) -> None:
   """Writes `report.html` and `figures/`."""
-  tables = {name: study.workdir.read_table(name) for name in COLUMNS}
+  write(study.workdir)
+
+
+def write(workdir: Workdir) -> None:
+  """The same of what a workdir holds now."""
+  tables = {name: workdir.read_table(name) for name in COLUMNS}
   present = {k: table for k, table in tables.items() if table is not None}
-  manifest = study.workdir.read_json('manifest.json')
-  write_report(study.workdir.path, present, manifest)
+  write_report(workdir.path, present, workdir.read_json('manifest.json'))

@@ -26,15 +26,27 @@ _ROUNDING = 1e-5
 _OTHERS = 8
 
 
-def plan(config: StudyConfig, workdir: str | pathlib.Path) -> str:
-  """What the study will need, as text; nothing is trained or written.
+def plan(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  price_per_hour: float = 0.0,
+) -> str:
+  """What the study will need, as text; nothing is written.
+
+  A few steps of every table are trained, to see how long they take.
 
   Args:
     config: the study.
     workdir: its folder, which need not be there.
+    price_per_hour: of all devices together; 0 leaves money out.
+
+  Raises:
+    InputError: the price is below 0, or not even one run fits into memory.
   """
+  if price_per_hour < 0:
+    raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
   with _opened(config, workdir) as study:
-    return planning.text(study)
+    return planning.text(study, price_per_hour)
 
 
 def extend(

@@ -70,11 +70,28 @@ class MapConfig:
     num_runs: K; 0 leaves the map out.
     ratio: share of the runs that an example is in.
     design: 'balanced', or 'independent' halves as published.
+    clusters: whether near-duplicates (`task.near_duplicates`) are in the same
+      runs. Memorisation is then that of the cluster: what the given label of
+      an example gains by its near-duplicates and itself together.
+    small_class: classes of the given labels with fewer examples than this
+      have a ratio of their own; 0 for none. At one half, a run sees half of a
+      class of ten, and a low score may only mean that five are too few to
+      learn it from.
+    small_class_ratio: share of the runs that their examples are in.
     num_epochs: most passes over a run's examples.
     learning_rate: peak rate.
     fit_accuracy: a run stops once it fits this share of its own labels, wrong
       ones included; above 1 trains all epochs.
     evaluate_every: epochs between the evaluations that decide that.
+    log_epochs: whether the predictions after every one of these evaluations
+      are kept, for training dynamics.
+    gradient_runs: how many of the first runs show the size of every example's
+      gradient (GraNd), layer by layer; their weights are kept.
+    gradient_epoch: after which epoch, or after the last one of a run that
+      stopped before.
+    crossed: number of subsets and number of seeds of a block of further runs,
+      each subset under each seed, which tells the variance between subsets
+      from that between seeds; empty for none.
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
     added: sizes of blocks of runs that were added later, each balanced in
       itself; `--action=extend` appends to them.
@@ -83,10 +100,17 @@ class MapConfig:
   num_runs: int = 30
   ratio: float = 0.5
   design: str = 'balanced'
+  clusters: bool = False
+  small_class: int = 0
+  small_class_ratio: float = 0.8
   num_epochs: int = 30
   learning_rate: float = 3e-5
   fit_accuracy: float = 0.995
   evaluate_every: int = 2
+  log_epochs: bool = False
+  gradient_runs: int = 0
+  gradient_epoch: int = 1
+  crossed: tuple[int, ...] = ()
   seed: int = 1
   added: tuple[int, ...] = ()
 
@@ -234,6 +258,46 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
       map_.design in membership.DESIGNS,
       f'one of {", ".join(sorted(membership.DESIGNS))}',
     ),
+    (
+      'map.clusters',
+      not map_.clusters
+      or (map_.design == 'balanced' and study.task.near_duplicates > 0),
+      'False unless map.design is balanced and task.near_duplicates above 0',
+    ),
+    (
+      'map.small_class',
+      map_.small_class == 0
+      or (map_.small_class > 0 and map_.design == 'balanced'),
+      'at least 0, and 0 unless map.design is balanced',
+    ),
+    (
+      'map.small_class_ratio',
+      0 < map_.small_class_ratio < 1
+      and (not map_.small_class or _has_both_sides(map_)),
+      'between 0 and 1, and leave every example a run with and one without it',
+    ),
+    (
+      'map.gradient_runs',
+      0 <= map_.gradient_runs <= map_.num_runs,
+      'at least 0 and at most map.num_runs',
+    ),
+    (
+      'map.gradient_epoch',
+      1 <= map_.gradient_epoch <= map_.num_epochs,
+      'from 1 to map.num_epochs',
+    ),
+    (
+      'map.crossed',
+      not map_.crossed
+      or (
+        map_.num_runs
+        and len(map_.crossed) == 2
+        and min(map_.crossed) >= 2
+        and map_.crossed[1] <= 500
+      ),
+      'empty, or numbers of subsets and of seeds, from 2 to 500 of them, of a '
+      'study with map runs',
+    ),
     ('map.num_epochs', map_.num_epochs >= 1, 'at least 1'),
     ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
     ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
@@ -279,6 +343,12 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
       value = getattr(getattr(study, group), field)
       raise InputError(f'--config.{name}={value!r}: must be {wanted}.')
   return study
+
+
+def _has_both_sides(config: MapConfig) -> bool:
+  """Whether examples of small classes are in some runs and not in others."""
+  share = config.small_class_ratio * config.num_runs
+  return not config.num_runs or 1 <= share <= config.num_runs - 1
 
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:

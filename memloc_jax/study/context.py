@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.program import (
   Objective,
   Program,
@@ -21,11 +20,11 @@ from memloc_jax.ensemble.train import Engine, Event
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import control, pretrain
+from memloc_jax.study import control, crossing, pretrain, subsets
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
-from memloc_jax.tasks import dataset
+from memloc_jax.tasks import dataset, duplicates
 from memloc_jax.tasks.encode import Encoded
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
@@ -116,6 +115,12 @@ class Study:
       )
     return data
 
+  @functools.cached_property
+  def duplicates(self) -> duplicates.Duplicates:
+    """Which training examples are near-duplicates."""
+    least = self.config.task.near_duplicates
+    return duplicates.find(self.data.segments, least)
+
   @property
   def noisy_set(self) -> int:
     """The label set with wrong labels, or 0 where none are known."""
@@ -181,6 +186,7 @@ class Study:
       self._main_table(),
       self._map_table(),
       control.table(self),
+      crossing.table(self),
       *(self._map_table(block) for block in added),
     ]
     return {table.name: table for table in tables if table is not None}
@@ -265,10 +271,8 @@ class Study:
       return None
     sizes = (config.num_runs, *config.added)
     size, before = sizes[block], sum(sizes[:block])
-    draw = membership.DESIGNS[config.design]
-    examples = len(self.data.train)
     runs = make_table(
-      draw(size, examples, config.ratio, config.seed, block),
+      self.subsets(size, block),
       num_layers=self.model.num_layers,
       seed=config.seed * 1000 + before + np.arange(size),
       purpose=[MAP] * size,
@@ -278,14 +282,25 @@ class Study:
       dropout=self.dropout,
     )
     fit = config.fit_accuracy if config.fit_accuracy <= 1 else None
+    measured = before + np.arange(size) < config.gradient_runs
     return self.table(
       f'{MAP}-{block}' if block else MAP,
       config.num_epochs,
       config.evaluate_every,
       runs,
       fit,
-      keep=False,
+      trace=measured if measured.any() else None,
+      snapshots=(config.gradient_epoch,) if measured.any() else (),
+      keep=measured,
+      log=config.log_epochs,
     )
+
+  def subsets(self, size: int, block: int) -> np.ndarray:
+    """Membership of a block of runs, bool [size, n], see `subsets.draw`."""
+    config = self.config.map
+    labels = self.data.labels[self.noisy_set]
+    clusters = self.duplicates.cluster if config.clusters else None
+    return subsets.draw(config, size, block, labels, clusters)
 
   @property
   def dropout(self) -> float:
@@ -303,7 +318,8 @@ class Study:
     trace: np.ndarray | None = None,
     snapshots: tuple[int, ...] = (),
     auxiliary: tuple[Objective, Examples] | None = None,
-    keep: bool = True,
+    keep: bool | np.ndarray = True,
+    log: bool = False,
   ) -> Table:
     """A table of runs on this study's data.
 
@@ -316,7 +332,8 @@ class Study:
       trace: runs of which weights on the way are kept.
       snapshots: epochs after which.
       auxiliary: a second objective and its examples.
-      keep: whether the runs' weights are kept.
+      keep: whether the runs' weights are kept, for all or [runs].
+      log: whether the logits after every evaluated epoch are.
     """
     config, data = self.config.train, self.data
     held_out = examples(data.validation, data.validation_labels[None])
@@ -345,6 +362,7 @@ class Study:
       seed=self.config.task.seed,
       trace=trace,
       snapshots=snapshots,
+      log=log,
     )
 
 

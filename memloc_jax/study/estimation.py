@@ -1,13 +1,15 @@
 """Stage `estimate`: from predictions to scores per example."""
 
 import dataclasses
+import hashlib
+import itertools
 
 import numpy as np
 import pandas as pd
 
-from memloc_jax.estimators import detection, fitting, predictions
+from memloc_jax.estimators import detection, fitting, flagging, predictions
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
-from memloc_jax.study import attribution
+from memloc_jax.study import attribution, pilot, triage
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
@@ -38,10 +40,16 @@ def estimate(study: Study) -> None:
     }
     | scores
     | attributed.columns
+    | {
+      'cluster': study.duplicates.cluster,
+      'cluster_size': study.duplicates.size,
+      'cluster_labels_disagree': study.duplicates.disagree(labels),
+    }
   )
   if data.kinds is not None:
     examples['kind'] = data.kinds
   study.workdir.write_table('examples', examples)
+  _write_triage(study, triage.rows(examples, data.positions))
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
@@ -61,7 +69,42 @@ def estimate(study: Study) -> None:
   )
   # JSON has no NaN, which is the accuracy on noisy labels where none are.
   fit = {name: None if np.isnan(x) else x for name, x in fit.items()}
-  update_manifest(study, {'in_accuracy': fit})
+  update_manifest(
+    study,
+    {
+      'in_accuracy': fit,
+      'flagging': _flagging(
+        scores['flagged'], len(membership), study.config.map.ratio
+      ),
+    },
+  )
+
+
+def _flagging(
+  flagged: np.ndarray, runs: int, ratio: float
+) -> dict[str, object]:
+  """How many are flagged, and what share of memorised ones can be."""
+  powers = pilot.powers(len(flagged), runs, ratio)
+  return {
+    'threshold': flagging.THRESHOLD,
+    'rate': flagging.RATE,
+    'flagged': int(flagged.sum()),
+    'power': {f'{size:g}': power for size, power in powers.items()},
+  }
+
+
+def _write_triage(study: Study, table: pd.DataFrame) -> None:
+  """Writes `triage.csv`; where somebody has edited it, beside theirs."""
+  path = study.workdir.path / 'triage.csv'
+  digest = lambda: hashlib.sha256(path.read_bytes()).hexdigest()
+  manifest = study.workdir.read_json('manifest.json') or {}
+  if path.exists() and digest() != manifest.get('triage'):
+    names = (f'triage-edited-{i}.csv' for i in itertools.count(1))
+    kept = next(n for n in names if not (study.workdir.path / n).exists())
+    path.rename(study.workdir.path / kept)
+    study.progress.message(f'The edited triage.csv is now {kept}.')
+  study.workdir.write_csv('triage', table)
+  update_manifest(study, {'triage': digest()})
 
 
 def example_scores(
@@ -82,10 +125,23 @@ def example_scores(
     _example_scores(membership[:, at], np.asarray(logits[:, at]), labels[at])
     for at in predictions.blocks(len(labels))
   ]
-  return {
+  columns = {
     name: np.concatenate([block[name] for block in blocks])
     for name in blocks[0]
   }
+  # Over all examples at once, as it is about the flagged ones together.
+  flags = flagging.by_correctness(
+    _right(columns['training_memorisation_accuracy'], columns['in_runs']),
+    columns['in_runs'],
+    _right(columns['generalisation_accuracy'], columns['out_runs']),
+    columns['out_runs'],
+  )
+  return columns | {'cm_q': flags.q, 'flagged': flags.flagged}
+
+
+def _right(share: np.ndarray, runs: np.ndarray) -> np.ndarray:
+  """How many runs are right, from their share, which is NaN without any."""
+  return np.rint(np.nan_to_num(share) * runs).astype(int)
 
 
 def _example_scores(

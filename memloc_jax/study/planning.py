@@ -1,4 +1,4 @@
-"""What a study will need, before it begins: runs, memory, disk."""
+"""What a study will need, before it begins: memory, disk, time, runs."""
 
 import dataclasses
 import shutil
@@ -8,6 +8,7 @@ import jax
 from memloc_jax.ensemble import partial
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
+from memloc_jax.study import pilot, probe_time
 from memloc_jax.study.context import Study
 
 
@@ -57,7 +58,9 @@ def _need(study: Study, table: Table) -> Need:
   predicted = sum(
     len(part.length) for part in (table.examples[0], table.validation) if part
   )
-  logits = 4 * predicted * table.program.objectives[0].num_outputs
+  classes = table.program.objectives[0].num_outputs
+  logged = len(table.logged) * len(table.examples[0].length)
+  logits = (4 * predicted + 2 * logged) * classes
   kept = 0
   for row in pending:
     moments = 1 + len(table.snapshots) + 1 if _traced(table, row) else 1
@@ -103,8 +106,15 @@ def free_bytes(study: Study) -> int:
   return shutil.disk_usage(path).free
 
 
-def text(study: Study) -> str:
-  """The plan as a table for people."""
+def text(study: Study, price_per_hour: float = 0.0) -> str:
+  """The plan for people, as tables and sentences.
+
+  Args:
+    study: the study; some steps of every table with runs to do are trained,
+      to see how long they take.
+    price_per_hour: of all devices together, in any currency; 0 says nothing
+      of money.
+  """
   size = lambda count: f'{count / 2**20:.1f} MiB'
   lines = [
     f'{"table":12} {"runs":>6} {"to do":>6} {"lanes":>6} {"memory/run":>12} '
@@ -127,4 +137,35 @@ def text(study: Study) -> str:
     f'time, while it trains longer than '
     f'{study.config.engine.checkpoint_minutes:g} minutes.',
   ]
+  lines += _time(probe_time.probe(study), price_per_hour)
+  for part in (pilot.worst_case(study), pilot.finished_map(study)):
+    lines += ['', *part] if part else []
   return '\n'.join(lines)
+
+
+def _time(found: list[probe_time.Times], price_per_hour: float) -> list[str]:
+  """How long it takes; nothing if there is nothing to do."""
+  if not found:
+    return []
+  lines = [
+    '',
+    f'{"table":12} {"lanes":>6} {"chunks":>6} {"steps":>8} {"s/step":>10} '
+    f'{"minutes":>10}',
+  ]
+  for times in found:
+    lines.append(
+      f'{times.name:12} {times.lanes:6} {times.chunks:6} {times.steps:8} '
+      f'{times.step:10.4f} {times.seconds / 60:10.1f}'
+    )
+  hours = sum(times.seconds for times in found) / 3600
+  total = f'training takes at most about {60 * hours:.1f} minutes'
+  if price_per_hour:
+    total += (
+      f' and costs {hours * price_per_hour:.2f} at {price_per_hour:g} per hour'
+    )
+  lines += [
+    f'{total}: measured on some steps of each chunk, with evaluation and '
+    'compilation; runs that fit their labels stop earlier; localisation and '
+    'report come on top.',
+  ]
+  return lines

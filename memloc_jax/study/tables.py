@@ -30,6 +30,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'in_runs',
     'out_runs',
     *(f'{name}_accuracy' for name in _SCORES),
+    'cm_q',
+    'flagged',
     'suggested',
     'category',
     'label_margin',
@@ -38,10 +40,53 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'data_value',
     'data_value_se',
     'attack_auc',
+    'cluster',
+    'cluster_size',
+    'cluster_labels_disagree',
+  ),
+  # One row an example that a curator has decided on. `label` is the right one,
+  # missing where the example was dropped; `stale` says that it is not the one
+  # that was given, so that the example's scores are of an old label.
+  'corrections': (
+    'index',
+    'id',
+    'hash',
+    'given',
+    'label',
+    'decision',
+    'stale',
   ),
   # One row an example (by index) and a training example that helps it, the
   # most helpful first.
   'influence': ('index', 'rank', 'helper', 'influence', 'influence_se'),
+  # GraNd: one row an example and layer (1-based; the one behind the last is
+  # head and final norm), means over IN and over OUT runs.
+  'gradient_norms': (
+    'index',
+    'layer',
+    'grand_in',
+    'grand_out',
+    'in_runs',
+    'out_runs',
+  ),
+  # Variance between the runs of a crossed block, by where it comes from.
+  'variance': (
+    'index',
+    'subset',
+    'seed',
+    'residual',
+    'instability',
+    'seed_share',
+  ),
+  # Means over examples, with 95 % bootstrap intervals over subsets.
+  'variance_summary': (
+    'component',
+    'value',
+    'low',
+    'high',
+    'subsets',
+    'seeds',
+  ),
   # Membership inference: one row an attack, scope and false positive rate.
   'privacy': (
     'attack',

@@ -18,6 +18,7 @@ def data(study: Study) -> None:
   """Reads task and checkpoint; records what they are in the manifest."""
   dataset = study.data
   counts = np.bincount(dataset.labels[0], minlength=len(dataset.label_names))
+  repeated = study.duplicates.summary(dataset.labels[study.noisy_set])
   summary = {
     'task': dataset.task.name,
     'group': dataset.task.group,
@@ -27,6 +28,7 @@ def data(study: Study) -> None:
     'validation': len(dataset.validation),
     'test': len(dataset.test),
     'noisy': int(dataset.noisy[study.noisy_set].sum()),
+    'near_duplicates': repeated,
     'buckets': list(dataset.train.buckets),
     'mean_tokens': float(dataset.train.length.mean()),
     'fingerprint': dataset.fingerprint,
@@ -38,6 +40,13 @@ def data(study: Study) -> None:
     'fingerprint': study.model_fingerprint,
   }
   update_manifest(study, {'data': summary, 'model': model})
+  if repeated['examples']:
+    study.progress.message(
+      f'{repeated["examples"]:,} of {len(dataset.train):,} training examples '
+      f'have near-duplicates, in {repeated["clusters"]:,} clusters, '
+      f'{repeated["clusters_with_different_labels"]:,} of them with different '
+      'given labels'
+    )
 
 
 @stage('train', needs=('data',), runs=('',), every_process=True)
@@ -128,6 +137,31 @@ def _start(source: np.ndarray) -> str:
   return words.pop() if len(words) == 1 else 'mixture'
 
 
+def _write_logged(
+  study: Study,
+  kept: list[tuple[Table, int]],
+  shape: tuple[int, int, int],
+) -> None:
+  """Logits after every logged epoch, beside those of the end.
+
+  Args:
+    study: the study.
+    kept: table and row of every run in `arrays/`.
+    shape: runs, examples, classes.
+  """
+  epochs = kept[0][0].logged
+  if not len(epochs):
+    return
+  runs, *rest = shape
+  study.workdir.write_array('epochs', epochs)
+  with study.workdir.array_to_fill(
+    'epoch_logits', (runs, len(epochs), *rest), np.float16
+  ) as logits:
+    for at, (table, row) in enumerate(kept):
+      hash = study.hashes[table.name][row]
+      logits[at] = study.store.read(table.name, row, hash).logged_logits
+
+
 def _write_arrays(study: Study) -> None:
   """Membership and logits of the map runs that did not diverge.
 
@@ -150,6 +184,7 @@ def _write_arrays(study: Study) -> None:
     ) as logits:
       for at, ((table, row), hash) in enumerate(zip(kept, hashes)):
         logits[at] = study.store.read(table.name, row, hash).logits
+    _write_logged(study, kept, (*member.shape, classes))
   study.workdir.write_json(
     'arrays/hashes.json',
     {

@@ -3,6 +3,9 @@
 config.json      the configuration that the folder belongs to
 manifest.json    configuration, versions, device, cost of each stage
 *.parquet        tables
+triage.csv       the labels to check
+corrected.*      the corrected data, once a review was applied
+exports/         what other tools read, once exported
 arrays/          run x example arrays
 parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
@@ -201,6 +204,10 @@ class Workdir:
     path = self.path / f'{name}.parquet'
     return pd.read_parquet(path) if path.exists() else None
 
+  def write_csv(self, name: str, table: pd.DataFrame) -> None:
+    """Writes `<name>.csv`, for people."""
+    self._replace(f'{name}.csv', lambda path: write_csv(path, table))
+
   def clear_parts(self, technique: str) -> None:
     """Removes what a technique wrote before."""
     if self._writes:
@@ -236,7 +243,7 @@ class Workdir:
     self, name: str, shape: tuple[int, ...], dtype: type
   ) -> Iterator[np.ndarray]:
     """`arrays/<name>.npy`, on disk while it is filled, then in its place."""
-    with self._replacing(f'arrays/{name}.npy') as path:
+    with whole(self.path / 'arrays' / f'{name}.npy') as path:
       array = np.lib.format.open_memmap(path, 'w+', dtype, shape)
       # Its pages need their room on disk now: one that found none later would
       # end the process by SIGBUS, without a word.
@@ -255,21 +262,32 @@ class Workdir:
 
   def _replace(self, name: str, write) -> None:
     if self._writes:
-      with self._replacing(name) as path:
+      with whole(self.path / name) as path:
         write(path)
 
-  @contextlib.contextmanager
-  def _replacing(self, name: str) -> Iterator[pathlib.Path]:
-    """A file that takes the place of `name` once it is whole."""
-    path = self.path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.partial')
-    try:
-      yield temporary
-      os.replace(temporary, path)
-    except BaseException:
-      temporary.unlink(missing_ok=True)
-      raise
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A file or folder that takes the place of `path` once it is whole."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.partial')
+  # Left by a process that was killed.
+  shutil.rmtree(temporary, ignore_errors=True)
+  try:
+    yield temporary
+    if temporary.is_dir() and path.is_dir():
+      shutil.rmtree(path)
+    os.replace(temporary, path)
+  except BaseException:
+    if temporary.is_dir():
+      shutil.rmtree(temporary)
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
+  """Writes a table as RFC 4180 has it: lines end in CRLF, UTF-8."""
+  table.to_csv(path, index=False, lineterminator='\r\n', encoding='utf-8')
 
 
 def _identity(config: StudyConfig) -> dict[str, Any]:

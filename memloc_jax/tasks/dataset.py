@@ -31,6 +31,8 @@ class DataConfig:
     seed: the data seed, 1 in the paper.
     max_length: most tokens of an example.
     buckets: padded lengths; empty to choose them by the length distribution.
+    near_duplicates: least similarity of two training texts that count as
+      near-duplicates, from 0.5 to 1, see `duplicates.find`; 0 looks for none.
   """
 
   name: str = 'trec'
@@ -47,6 +49,7 @@ class DataConfig:
   seed: int = 1
   max_length: int = 512
   buckets: tuple[int, ...] = ()
+  near_duplicates: float = 0.8
 
   @property
   def place(self) -> str:
@@ -72,11 +75,14 @@ class Dataset:
       holds the right ones and set 1 those of the source.
     noisy: which labels are wrong, on purpose or known to be, bool [sets, n].
     validation_labels, test_labels: original labels, int32.
+    segments: the text fields of each training example, tuples of equal length.
     texts: the assembled text of each training example.
     ids: the source's identity of each training example.
     hashes: first 16 digits of the sha256 of each training text.
     kinds: 'rule' or 'exception' of each training example, where known.
-    fingerprint: sha256 over everything above.
+    positions: row of each training example in the source, from 0.
+    fingerprint: sha256 over everything above but the segments, which the
+      texts consist of, and the positions.
   """
 
   task: Task
@@ -88,10 +94,12 @@ class Dataset:
   noisy: np.ndarray
   validation_labels: np.ndarray
   test_labels: np.ndarray
+  segments: tuple[tuple[str, ...], ...]
   texts: tuple[str, ...]
   ids: tuple[str, ...]
   hashes: tuple[str, ...]
   kinds: tuple[str, ...] | None
+  positions: tuple[int, ...]
   fingerprint: str = ''
 
 
@@ -169,10 +177,12 @@ def build(
     noisy=noisy,
     validation_labels=validation.labels,
     test_labels=test.labels,
+    segments=train.segments,
     texts=texts,
     ids=train.ids,
     hashes=tuple(_text_hash(text) for text in texts),
     kinds=train.kinds,
+    positions=train.positions,
   )
   return dataclasses.replace(dataset, fingerprint=_fingerprint(dataset))
 
@@ -212,6 +222,11 @@ def _check(config: DataConfig) -> None:
       raise InputError(
         f'{name} {getattr(config, name)}: must be at least {least}'
       )
+  least = config.near_duplicates
+  if least and not 0.5 <= least <= 1:
+    raise InputError(
+      f'--config.task.near_duplicates={least}: must be 0, or from 0.5 to 1'
+    )
 
 
 def _text_hash(text: str) -> str:
@@ -227,7 +242,8 @@ def _fingerprint(dataset: Dataset) -> str:
       digest.update(np.ascontiguousarray(value).tobytes())
     elif dataclasses.is_dataclass(value):
       for field in dataclasses.fields(value):
-        add(f'{name}.{field.name}', getattr(value, field.name))
+        if field.name not in ('segments', 'positions'):
+          add(f'{name}.{field.name}', getattr(value, field.name))
     else:
       digest.update(f'{name} {value!r}\n'.encode('utf-8', 'backslashreplace'))
 

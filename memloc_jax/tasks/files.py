@@ -199,12 +199,7 @@ def _object(pairs: list[tuple[str, Any]], place: str) -> dict[str, Any]:
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  # Tab-separated corpora come unquoted: a text may well begin with a quote.
-  if path.suffix == '.tsv':
-    options = {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
-  else:
-    options = {'strict': True}
-  rows = filter(None, csv.reader(_lines(path), **options))
+  rows = filter(None, csv.reader(_lines(path), **csv_options(path)))
   header: list[str] = []
   for number in itertools.count():
     place = f'{path}: ' + (f'row {number}' if number else 'the header')
@@ -225,6 +220,14 @@ def _csv_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         f'({len(fields)}, not {len(header)})'
       )
     yield dict(zip(header, fields))
+
+
+def csv_options(path: pathlib.Path) -> dict[str, Any]:
+  """What `csv.reader` has to know to read a csv or tsv file."""
+  # Tab-separated corpora come unquoted: a text may well begin with a quote.
+  if path.suffix == '.tsv':
+    return {'delimiter': '\t', 'quoting': csv.QUOTE_NONE}
+  return {'strict': True}
 
 
 def _csv_cause(error: csv.Error) -> str:

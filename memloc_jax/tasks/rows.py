@@ -19,6 +19,8 @@ class Rows:
     kinds: 'rule' or 'exception' of each example where the source knows it.
     true_labels: the right label of each example, index into `label_names`,
       where the source knows which of `labels` are wrong.
+    positions: row of each example in the source's split, from 0; None for
+      that of the examples themselves.
   """
 
   segments: tuple[tuple[str, ...], ...]
@@ -27,6 +29,11 @@ class Rows:
   ids: tuple[str, ...]
   kinds: tuple[str, ...] | None = None
   true_labels: np.ndarray | None = None
+  positions: tuple[int, ...] | None = None
+
+  def __post_init__(self):
+    if self.positions is None:
+      object.__setattr__(self, 'positions', tuple(range(len(self.segments))))
 
   def __len__(self) -> int:
     return len(self.segments)
@@ -43,4 +50,5 @@ class Rows:
       ids=pick(self.ids),
       kinds=None if self.kinds is None else pick(self.kinds),
       true_labels=None if true is None else true[indices],
+      positions=pick(self.positions),
     )

@@ -166,6 +166,23 @@ def _name(label: Any, known: Sequence[str] | None) -> str | None:
   return known[int(label)] if 0 <= label < len(known) else None
 
 
+def cells(table: Table, task: Task) -> dict[str, Any]:
+  """How a source writes each class: the commonest of its cells for it.
+
+  Args:
+    table: the training split of a user's own data.
+    task: with the name of the label's column.
+
+  Returns:
+    A value of that column, by the name of the class.
+  """
+  column, values = table.column(task.label_field)
+  known, found = table.names_of(column), {}
+  for value, _ in collections.Counter(values).most_common():
+    found.setdefault(_name(value, known), value)
+  return found
+
+
 def _expected(known: Sequence[str] | None) -> str:
   return '' if known is None else f'; expected one of {files.listed(known)}'
 
@@ -232,6 +249,7 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
     labels=np.asarray(labels, np.int32),
     label_names=names,
     ids=tuple(table.ids[i] for i in kept),
+    positions=tuple(kept),
   )
 
 

@@ -59,7 +59,14 @@ def binarise(train: Rows, pool: Rows) -> tuple[Rows, Rows]:
   def keep(rows: Rows) -> Rows:
     rows = rows.take(np.flatnonzero(np.isin(rows.labels, classes)))
     labels = np.searchsorted(classes, rows.labels).astype(np.int32)
-    return Rows(rows.segments, labels, names, rows.ids, rows.kinds)
+    return Rows(
+      rows.segments,
+      labels,
+      names,
+      rows.ids,
+      rows.kinds,
+      positions=rows.positions,
+    )
 
   return keep(train), keep(pool)
 

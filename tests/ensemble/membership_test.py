@@ -1,5 +1,7 @@
 """Both margins, both sides, and how random the memberships are."""
 
+import hashlib
+
 import numpy as np
 from absl.testing import absltest, parameterized
 
@@ -57,6 +59,81 @@ class BalancedTest(parameterized.TestCase):
     np.testing.assert_allclose(together[off], 0.5 * 5 / 11, atol=0.04)
     off = ~np.eye(runs, dtype=bool)
     np.testing.assert_allclose(shared[off], 0.5 * 3 / 7, atol=0.03)
+
+  @parameterized.parameters(
+    (30, 333, 0.5, 1, 0, '1ab4b5a372d21e8d'),
+    (30, 333, 0.7, 2, 1, 'afb0754baf08b7e3'),
+    (17, 50, 0.3, 3, 0, 'b1e89deab30de83e'),
+    (2, 7, 0.5, 4, 2, '3ba1cf351fcde989'),
+    (100, 5452, 0.5, 1, 0, 'e6971a7f353fe879'),
+    (8, 60, 0.9, 0, 3, '19c63822213761df'),
+  )
+  def test_stored_runs_keep_their_subsets(self, *args):
+    """Another draw would make every record of a map a stranger."""
+    *args, digest = args
+    runs, examples, ratio, seed, block = args
+    for more in (
+      {},
+      {'groups': np.arange(examples)},
+      {'ratio': np.full(examples, ratio)},
+    ):
+      draw = {'ratio': ratio, 'seed': seed, 'block': block} | more
+      member = membership.balanced(runs, examples, **draw)
+      found = hashlib.sha256(member.tobytes()).hexdigest()
+      self.assertEqual(found[:16], digest)
+
+  def test_groups_stay_together_and_both_margins_are_balanced(self):
+    rng = np.random.default_rng(0)
+    for runs, examples, ratio in _SHAPES:
+      for largest in (2, 9):
+        with self.subTest(f'{runs=} {examples=} {ratio=} {largest=}'):
+          groups = np.repeat(
+            rng.permutation(examples), rng.integers(1, largest + 1, examples)
+          )
+          groups = rng.permutation(groups[:examples])
+          _, first, of, size = np.unique(
+            groups, return_index=True, return_inverse=True, return_counts=True
+          )
+          member = membership.balanced(runs, examples, ratio, 3, groups=groups)
+          np.testing.assert_array_equal(member, member[:, first[of]])
+          inside = member[:, first].sum(0)
+          self.assertTrue((np.abs(inside - ratio * runs) < 1).all())
+          self.assertAlmostEqual(
+            inside.sum(), ratio * runs * len(first), delta=0.5
+          )
+          sizes = member.sum(1)
+          self.assertLessEqual(np.ptp(sizes), size.max())
+
+  def test_every_group_and_run_has_its_turn(self):
+    groups = np.array([0, 0, 0, 1, 1, 2, 3, 4, 5])
+    draws = np.mean(
+      [
+        membership.balanced(5, 9, 0.5, seed, groups=groups)
+        for seed in range(800)
+      ],
+      0,
+    )
+    np.testing.assert_allclose(draws, 0.5, atol=0.06)
+
+  def test_every_example_has_its_own_ratio(self):
+    rng = np.random.default_rng(1)
+    for runs, examples, ratio in _SHAPES:
+      with self.subTest(f'{runs=} {examples=} {ratio=}'):
+        small = rng.random(examples) < 0.2
+        share = np.where(small, 0.8, ratio)
+        member = membership.balanced(runs, examples, share, seed=2)
+        inside, sizes = member.sum(0), member.sum(1)
+        self.assertTrue((np.abs(inside - share * runs) < 1).all())
+        self.assertLessEqual(np.ptp(sizes), 1)
+        for kind in (small, ~small):
+          self.assertAlmostEqual(
+            inside[kind].sum(), share[kind].sum() * runs, delta=0.5
+          )
+
+  def test_a_group_has_its_largest_ratio(self):
+    groups, share = np.array([0, 1, 0, 1]), np.array([0.2, 0.5, 0.8, 0.5])
+    member = membership.balanced(10, 4, share, seed=0, groups=groups)
+    self.assertEqual(member.sum(0).tolist(), [8, 5, 8, 5])
 
 
 class IndependentTest(absltest.TestCase):

@@ -28,6 +28,20 @@ class PredictionsTest(parameterized.TestCase):
     )
     np.testing.assert_allclose(total, 1.0)
 
+  def test_margin_is_to_the_largest_other_logit(self):
+    logits, labels = _logits(), np.arange(7) % 3
+    before = logits.copy()
+    found = predictions.margin(logits, labels)
+    for run, of_run in enumerate(logits):
+      for example, label in enumerate(labels):
+        others = np.delete(of_run[example], label)
+        wanted = of_run[example, label] - others.max()
+        np.testing.assert_allclose(found[run, example], wanted)
+    np.testing.assert_array_equal(
+      found > 0, predictions.correctness(logits, labels)
+    )
+    np.testing.assert_array_equal(logits, before)
+
 
 class FittingTest(parameterized.TestCase):
   def test_counts_pairs_not_runs(self):

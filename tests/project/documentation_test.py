@@ -7,7 +7,7 @@ import tomllib
 import yaml
 from absl.testing import absltest, parameterized
 
-from memloc_jax.study import config, tables
+from memloc_jax.study import config, tables, triage
 from memloc_jax.tasks import files, registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -79,6 +79,11 @@ class PagesTest(parameterized.TestCase):
     page = (ROOT / 'docs/tables.md').read_text('utf-8')
     named = code_names(section(page, f'`{table}.parquet`'))
     self.assertEmpty(set(tables.COLUMNS[table]) - named)
+
+  def test_every_column_of_the_list_to_check_is_documented(self):
+    page = (ROOT / 'docs/tables.md').read_text('utf-8')
+    named = code_names(section(page, '`triage.csv`'))
+    self.assertEmpty(set(triage.COLUMNS) - named)
 
   def test_every_documented_table_exists(self):
     page = (ROOT / 'docs/tables.md').read_text('utf-8')

@@ -102,6 +102,7 @@ class MemorisedTest(absltest.TestCase):
         'original': 'b',
         'noisy': True,
         'training_memorisation': 1.0,
+        'training_memorisation_accuracy': 1.0,
         'generalisation': 0.0,
         'counterfactual_memorisation': 1.0,
         'cm_low': low,

@@ -26,11 +26,22 @@ class ActionsTest(tiny.EncoderCase):
 
   def test_a_plan_writes_nothing(self):
     folder = self.folder / 'planned'
-    text = actions.plan(self.config, folder)
+    config = tiny.config(
+      self.encoder, self.folder, train__seeds=(), engine__devices=1
+    )
+    text = actions.plan(config, folder, price_per_hour=7.5)
     self.assertFalse(folder.exists())
     self.assertRegex(text, r'map +4 +4 +auto')
     self.assertIn('free in', text)
-    self.assertRegex(actions.plan(self.config, self.workdir), r'map +4 +0 ')
+    # Lanes, chunks and steps; 40 of 80 examples by 8, two epochs.
+    self.assertRegex(text, r'map +4 +1 +10 +0\.\d{4} ')
+    self.assertRegex(text, r'about [\d.]+ minutes and costs .* 7.5 per hour')
+    before = tiny.files(self.workdir)
+    text = actions.plan(self.config, self.workdir)
+    self.assertRegex(text, r'map +4 +0 ')
+    self.assertNotIn('minutes and costs', text)
+    self.assertIn('finished map of 4 runs', text)
+    self.assertEqual(tiny.files(self.workdir), before)
 
   def test_the_plan_is_what_is_written(self):
     study = Study(self.config, Workdir(self.folder / 'none'), Progress())

@@ -208,6 +208,8 @@ class BadInputTest(parameterized.TestCase):
   @parameterized.parameters(
     ('map', 'ratio', 1.5),
     ('map', 'design', 'unbalanced'),
+    ('map', 'small_class', -1),
+    ('map', 'small_class_ratio', 1.0),
     ('train', 'num_epochs', 0),
     ('train', 'seeds', (1, 1)),
     ('engine', 'unroll', 'sometimes'),
@@ -216,6 +218,24 @@ class BadInputTest(parameterized.TestCase):
     values = study_config.default()
     values[group][field] = value
     with self.assertRaisesRegex(InputError, f'--config.{group}.{field}='):
+      study_config.from_config_dict(values)
+
+  @parameterized.parameters(
+    ('clusters', True, 'map.design', 'independent'),
+    ('clusters', True, 'task.near_duplicates', 0.0),
+    ('small_class', 5, 'map.design', 'independent'),
+    # 0.9 of 8 runs may be all of them.
+    ('small_class_ratio', 0.9, 'map.num_runs', 8),
+  )
+  def test_settings_that_do_not_go_together(self, field, value, other, to):
+    values = study_config.default()
+    values.map[field] = value
+    if field == 'small_class_ratio':
+      values.map.small_class = 5
+    study_config.from_config_dict(values)  # Good by itself.
+    group, name = other.split('.')
+    values[group][name] = to
+    with self.assertRaisesRegex(InputError, f'--config.map.{field}='):
       study_config.from_config_dict(values)
 
   def test_setting_that_does_not_exist(self):

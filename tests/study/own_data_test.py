@@ -13,6 +13,9 @@ from absl.testing import absltest
 
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
+from memloc_jax.study.context import Study
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
@@ -74,6 +77,8 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(examples['original'].tolist(), examples['given'].tolist())
     self.assertFalse(examples['noisy'].any())
     self.assertTrue(examples['counterfactual_memorisation'].notna().all())
+    self.assertEqual(examples['cluster'].tolist(), list(range(16)))
+    self.assertEqual(set(examples['cluster_size']), {1})
     runs = self.read(workdir, 'runs')
     self.assertEqual(set(runs['table']), {'map'})
     self.assertEqual(set(runs['label_set']), {0})
@@ -147,6 +152,25 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertTrue(runs['validation_macro_f1'].notna().all())
     self.assertFalse((workdir / 'layers.parquet').exists())
     self.assertTrue((workdir / 'report.html').exists())
+
+  def test_runs_see_all_of_a_cluster_or_nothing(self):
+    rows = [(text.upper(), label) for text, label in _ROWS]
+    path = self.write('twice.csv', ('text', 'label'), [*_ROWS, *rows])
+
+    def membership(**changes):
+      config = self.config(task__files=path, map__num_runs=6, **changes)
+      folder = Workdir(self.folder / 'twice')
+      return Study(config, folder, Progress()).tables['map'].runs.membership
+
+    apart, together = membership(), membership(map__clusters=True)
+    self.assertFalse((apart[:, :16] == apart[:, 16:]).all())
+    np.testing.assert_array_equal(together[:, :16], together[:, 16:])
+    np.testing.assert_array_equal(together.sum(0), 3)
+    np.testing.assert_array_equal(together.sum(1), 16)
+    # Classes of 16, the given labels, are small below 17 only.
+    for least, inside in ((16, 3), (17, 4)):
+      small = membership(map__small_class=least, map__small_class_ratio=2 / 3)
+      np.testing.assert_array_equal(small.sum(0), inside)
 
   def test_a_study_of_nothing_is_refused(self):
     path = self.write('none.csv', ('text', 'label'), _ROWS)

@@ -16,6 +16,7 @@ from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 from memloc_jax.tasks import embedded
+from tests.ensemble import toy
 
 TABLES = (
   'examples',
@@ -34,11 +35,17 @@ TABLES = (
 
 
 class EncoderCase(parameterized.TestCase):
-  """Tests with a `folder` that lasts as long as the class, and an `encoder`."""
+  """Tests with a `folder` that lasts as long as the class, and an `encoder`.
+
+  What is compiled is neither optimised nor compiled twice, as in `toy`.
+  """
+
+  _cache = toy.temporary_folder()
 
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
+    cls.enterClassContext(toy.quick_compilation(str(cls._cache)))
     cls.folder = pathlib.Path(
       cls.enterClassContext(tempfile.TemporaryDirectory())
     )

@@ -50,6 +50,7 @@ class DatasetTest(parameterized.TestCase):
     self.assertEqual(built.validation_labels.shape, (100,))
     self.assertEqual(built.test_labels.dtype, np.int32)
     self.assertLen(built.ids, 480)
+    self.assertEqual([s for (s,) in built.segments], list(built.texts))
     self.assertEqual(set(built.kinds), {'rule', 'exception'})
     text = built.texts[7]
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -66,6 +67,11 @@ class DatasetTest(parameterized.TestCase):
     bare = dataset.build(_EMBEDDED, self.tokenizer, None)
     self.assertEqual(first.fingerprint, again.fingerprint)
     self.assertEqual(first.fingerprint, bare.fingerprint)
+
+  def test_looking_for_duplicates_makes_no_other_data(self):
+    self.assertEqual(
+      self.build().fingerprint, self.build(near_duplicates=0.0).fingerprint
+    )
 
   @parameterized.parameters(
     {'seed': 2},
@@ -138,6 +144,8 @@ class DatasetTest(parameterized.TestCase):
     ({'pool_limit': -3}, 'pool_limit -3'),
     ({'noise_draws': -1}, 'noise_draws -1'),
     ({'max_length': 0}, 'max_length 0'),
+    ({'near_duplicates': 0.4}, 'near_duplicates=0.4'),
+    ({'near_duplicates': 1.1}, 'near_duplicates=1.1'),
     ({'noise': 1.5}, 'noise 1.5'),
     ({'limit': 12}, 'too few examples'),
     ({'pool_limit': 1}, 'at least 2'),

@@ -1,0 +1,80 @@
+"""What keeps a reader from reading too much into the scores, in sentences.
+
+As in `content`, a function returns an empty list where it has nothing to say.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from memloc_jax.report import content
+
+
+def duplicates(
+  examples: pd.DataFrame, manifest: Mapping[str, Any]
+) -> list[str]:
+  """What near-duplicates do to the scores, where there are any."""
+  if 'cluster_size' not in examples:
+    return []  # No map, or written by an earlier version.
+  repeated = examples[examples['cluster_size'] > 1]
+  if repeated.empty:
+    return []
+  clusters = repeated['cluster'].nunique()
+  mixed = repeated.loc[repeated['cluster_labels_disagree'], 'cluster'].nunique()
+  found = (
+    f'Near-duplicates: {len(repeated):,} of {len(examples):,} examples have '
+    f'some among the others. They form {clusters:,} clusters, {mixed:,} of '
+    'them with different given labels. '
+  )
+  if manifest.get('config', {}).get('map', {}).get('clusters', False):
+    rest = (
+      'A run sees all of a cluster or nothing of it (map.clusters), so the '
+      'scores of its examples are about the cluster as a whole.'
+    )
+  else:
+    rest = (
+      'They hide memorisation: a run that does not see an example may still '
+      'see its like, so its score is too low. With map.clusters, a run sees '
+      'all of a cluster or nothing of it.'
+    )
+  return [found + rest]
+
+
+def unfitted(examples: pd.DataFrame) -> list[str]:
+  """Why low scores mean nothing, and what cannot be called memorised."""
+  if examples.empty:
+    return []
+  found = []
+  accuracy = content.in_accuracy(examples)['all']
+  if accuracy < content.FITTED_ACCURACY:
+    found.append(
+      'The map runs did not fit: those that saw an example predict its given '
+      f'label with an accuracy of {accuracy:.2f} (wanted: '
+      f'{content.FITTED_ACCURACY}). Low scores mean nothing here, since runs '
+      'that fit might memorise the example.'
+    )
+  seen = examples['training_memorisation_accuracy']
+  count = int((seen < content.FITTED_EXAMPLE).sum())
+  if count:
+    found.append(
+      f'Not fitted, and therefore not listed: {count:,} of {len(examples):,} '
+      'examples, whose given label fewer than half of the runs that saw them '
+      'predict.'
+    )
+  return found
+
+
+def corrections(table: pd.DataFrame) -> list[str]:
+  """That labels were corrected since, and what that does to the scores."""
+  if table.empty:
+    return []
+  stale = int(table['stale'].sum())
+  dropped = int((table['decision'] == 'drop').sum())
+  return [
+    f'Labels were reviewed after this study: {stale - dropped:,} changed, '
+    f'{dropped:,} examples dropped, {len(table) - stale:,} confirmed. All that '
+    f'is said here of these {stale:,} examples is about the old labels, which '
+    'other examples were trained beside. Run the study on the corrected data '
+    'for new scores.'
+  ]

@@ -1,0 +1,206 @@
+"""What a plan says of time and of runs, and adding runs until they do."""
+
+import dataclasses
+import functools
+import re
+import tempfile
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest, parameterized
+
+from memloc_jax.ensemble.prepared import Prepared
+from memloc_jax.ensemble.schedule import Epoch
+from memloc_jax.errors import InputError
+from memloc_jax.estimators import planning as estimator
+from memloc_jax.estimators.memorisation import memorisation
+from memloc_jax.study import actions, adaptive, pilot, probe_time
+from memloc_jax.study.context import Study
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.workdir import Workdir
+from tests.study import tiny
+
+
+class PlanTest(tiny.EncoderCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.config = tiny.config(
+      cls.encoder,
+      cls.folder,
+      train__seeds=(),
+      map__num_runs=20,
+      map__num_epochs=3,
+      map__evaluate_every=1,
+    )
+
+  def test_evaluations_are_those_of_training(self):
+    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
+    everything = len(study.data.train) + len(study.data.validation)
+    (table,) = study.tables.values()
+    prepared = Prepared(study.engine, table)
+    # Twice its own half, and everything at the end.
+    expected = 2 * 40 + everything
+    self.assertEqual(probe_time._evaluated(prepared, table), expected)
+    logging = dataclasses.replace(table, log=True)
+    self.assertEqual(probe_time._evaluated(prepared, logging), 3 * everything)
+
+  def test_seconds_add_up(self):
+    times = probe_time.Times('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
+    self.assertEqual(times.seconds, 7 + 3 * (10 * 0.5 + 8 * 0.25))
+
+  def test_text(self):
+    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
+    lines = pilot.worst_case(study)
+    self.assertIn('20 map runs', lines[0])
+    self.assertIn('at most about 0.44; 97 runs for 0.2; 385', lines[0])
+    self.assertRegex(lines[1], r'one in 20 of 80\).*at memorisation 0.5')
+    self.assertEmpty(pilot.finished_map(study))
+
+  def test_a_finished_map_is_the_pilot(self):
+    workdir = Workdir(self.folder / 'pilot')
+    study = Study(self.config, workdir, Progress())
+    rng = np.random.default_rng(0)
+    member = rng.permuted(np.arange(16)[:, None] % 2 * np.ones(80), axis=0) > 0
+    logits = rng.normal(0, 1, (16, 80, len(study.data.label_names)))
+    labels = study.data.labels[study.noisy_set]
+    memorised = rng.random(80) * 4
+    logits[:, np.arange(80), labels] += member * memorised
+    workdir.write_array('membership', member)
+    workdir.write_array('logits', logits.astype(np.float32))
+    shifted = np.exp(np.float64(logits.astype(np.float32)))
+    values = shifted[:, np.arange(80), labels] / shifted.sum(-1)
+    scores = memorisation(member, values)
+    text = '\n'.join(pilot.finished_map(study))
+    self.assertIn('finished map of 16 runs', text)
+    for share, printed in re.findall(r'at most.*?(\S+) for (\d+)%', text):
+      half = np.quantile((scores.high - scores.low) / 2, int(printed) / 100)
+      self.assertEqual(share, f'{half:.2f}')
+    found = estimator.reliability(scores)
+    self.assertIn(f'reliability of the ranking {found:.3f}', text)
+    runs = estimator.runs_for_reliability(found, 16, 0.95)
+    self.assertIn(f'{runs:,} runs for 0.95', text)
+
+  def test_a_sample_has_as_many_long_texts_as_its_epoch(self):
+    rng = np.random.default_rng(0)
+    bucket = np.repeat([0, 1, 2], (50, 30, 20)).astype(np.int32)
+    rng.shuffle(bucket)
+    indices = np.arange(100)[:, None, None]
+    epoch = Epoch(np.zeros(100, np.int32), bucket, indices)
+    sample = probe_time._sample(epoch, 20)
+    self.assertEqual(np.bincount(sample.bucket).tolist(), [10, 6, 4])
+    np.testing.assert_array_equal(sample.bucket, bucket[sample.indices.ravel()])
+    calls = sample.bucket.reshape(5, 4, 1) == np.arange(3)
+    self.assertLessEqual(np.ptp(calls.sum(axis=1), axis=0).max(), 1)
+    short = probe_time._sample(
+      Epoch(*(x[:3] for x in dataclasses.astuple(epoch))), 20
+    )
+    self.assertLen(short.source, 20)
+
+  def test_a_negative_price_is_refused(self):
+    with self.assertRaisesRegex(InputError, '--price_per_hour=-1: is below 0'):
+      actions.plan(self.config, self.folder / 'none', -1.0)
+
+
+class RuleTest(parameterized.TestCase):
+  def test_flags_become_a_rule(self):
+    self.assertIsNone(adaptive.rule(None, None))
+    found = adaptive.rule(0.1, None)
+    self.assertEqual((found.half_width, found.reliability), (0.1, None))
+    found = adaptive.rule(None, 0.9)
+    self.assertEqual((found.half_width, found.reliability), (None, 0.9))
+
+  @parameterized.parameters(
+    (0.0, None, '--until_half_width=0: must be between 0 and 1'),
+    (0.1, 1.5, '--until_reliability=1.5: must be between 0 and 1'),
+  )
+  def test_refuses(self, width, reliability, message):
+    with self.assertRaisesRegex(InputError, message):
+      adaptive.rule(width, reliability)
+
+
+class ExtendUntilTest(tiny.EncoderCase):
+  """Of a folder that looks finished; the maps are made up."""
+
+  def setUp(self):
+    super().setUp()
+    self.workdir = self.new_folder()
+    self.workdir.write_json('stages/score.json', {})
+    self.config = tiny.config(self.encoder, self.folder, map__num_runs=4)
+    self.trained, self.said = [], []
+
+  def new_folder(self):
+    return Workdir(self.enterContext(tempfile.TemporaryDirectory()))
+
+  def run_study(self, config, fails=False):
+    """Writes a map whose intervals are narrower the more runs it has."""
+    self.workdir.write_json('config.json', dataclasses.asdict(config))
+    if fails:
+      raise KeyboardInterrupt
+    runs = config.map.num_runs + sum(config.map.added)
+    self.trained.append(config.map.added)
+    rng = np.random.default_rng(0)
+    score = rng.random(50)
+    half = runs**-0.5
+    scores = {
+      'training_memorisation': score,
+      'generalisation': np.zeros(50),
+      'counterfactual_memorisation': score,
+      'cm_se': np.full(50, half / 2),
+      'cm_low': score - half,
+      'cm_high': score + half,
+      'in_runs': np.full(50, runs // 2),
+      'out_runs': np.full(50, runs - runs // 2),
+    }
+    path = self.workdir.path / 'examples.parquet'
+    pd.DataFrame(scores).to_parquet(path)
+    return self.workdir.path
+
+  def extend(self, most, rule, **options):
+    return adaptive.extend_until(
+      self.config,
+      self.workdir.path,
+      6,
+      most,
+      rule,
+      functools.partial(self.run_study, **options),
+      self.said.append,
+    )
+
+  def test_blocks_are_added_until_the_rule_holds(self):
+    self.extend(100, estimator.Rule(half_width=0.27))
+    self.assertEqual(self.trained, [(), (6,), (6, 6)])
+    self.assertIn('map of 16 runs: half-width 0.250 for 90%', self.said[-1])
+    self.assertEndsWith(self.said[-1], ': enough')
+    self.assertEndsWith(self.said[-2], ': not enough')
+    # Given again, the command does nothing more.
+    self.trained.clear()
+    self.extend(100, estimator.Rule(half_width=0.27))
+    self.assertEqual(self.trained, [(6, 6)])
+
+  def test_the_last_block_is_as_large_as_is_allowed(self):
+    self.extend(13, estimator.Rule(reliability=0.999))
+    self.assertEqual(self.trained, [(), (6,), (6, 3)])
+    self.trained.clear()
+    self.extend(14, estimator.Rule(reliability=0.999))
+    self.assertEqual(self.trained, [(6, 3)])
+
+  def test_a_block_that_was_begun_is_finished_first(self):
+    begun = actions.extend(self.config, self.workdir.path, 6)
+    with self.assertRaises(KeyboardInterrupt):
+      self.run_study(begun, fails=True)
+    self.extend(100, estimator.Rule(half_width=0.35))
+    self.assertEqual(self.trained, [(6,)])
+
+  def test_refuses(self):
+    rule = estimator.Rule(half_width=0.1)
+    with self.assertRaisesRegex(InputError, '--max_runs=3: the map has 4 runs'):
+      self.extend(3, rule)
+    self.workdir = self.new_folder()
+    with self.assertRaisesRegex(InputError, 'no finished study to extend'):
+      self.extend(10, rule)
+    self.assertEmpty(self.trained)
+
+
+if __name__ == '__main__':
+  absltest.main()
