@@ -65,6 +65,22 @@ def unfitted(examples: pd.DataFrame) -> list[str]:
   return found
 
 
+def variance(summary: pd.DataFrame) -> list[tuple[str, str]]:
+  """How far two runs on the same examples differ, where that was measured."""
+  if summary.empty:
+    return []
+  row = summary.set_index('component').loc['instability_share']
+  subsets, seeds = int(row['subsets']), int(row['seeds'])
+  between = content.interval(row['low'], row['high'], 2)
+  return [
+    (
+      'Share of the variance between runs that is there between seeds too, on '
+      f'the same examples ({subsets} subsets, {seeds} seeds)',
+      f'{content.number(row["value"], 2)} {between}',
+    )
+  ]
+
+
 def corrections(table: pd.DataFrame) -> list[str]:
   """That labels were corrected since, and what that does to the scores."""
   if table.empty:

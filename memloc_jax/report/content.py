@@ -193,6 +193,31 @@ def detection(table: pd.DataFrame) -> list[dict[str, str]]:
   ]
 
 
+def one_run(table: pd.DataFrame) -> list[str]:
+  """How much of memorisation a single run tells, as a sentence or two."""
+  if table.empty:
+    return []
+  mean = table[table['run'] == -1].iloc[0]
+  runs = len(table) - 1
+  text = (
+    f'One run predicts {number(mean["r2"], 2)} of the variance of '
+    'counterfactual memorisation (95 % interval '
+    f'{interval(mean["r2_low"], mean["r2_high"], 2)}) among examples that the '
+    f'predictor was not fitted on; mean of {runs} single runs, each judged '
+    'against all others.'
+  )
+  if pd.notna(mean['corrected']):
+    text += (
+      ' Against what endless runs would give it is '
+      f'{number(mean["corrected"], 2)}'
+    )
+    if pd.notna(mean['equivalent_runs']):
+      runs = number(mean['equivalent_runs'], 1)
+      text += f', as much as a map of {runs} runs reaches'
+    text += '.'
+  return [text]
+
+
 def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
   """The most memorised of the examples that were fitted, surest first."""
   if examples.empty:

@@ -8,12 +8,14 @@ from matplotlib.figure import Figure
 
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.report import (
+  dynamics_figures,
   figures,
   localisation_figures,
   representation_figures,
 )
 
 EXAMPLES = 'Which examples?'
+DYNAMICS = 'How memorisation comes about'
 LAYERS = 'Which layers?'
 WINDOWS = 'Windows of layers'
 INSIDE = 'Inside the network'
@@ -71,6 +73,16 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'whether or not it was trained on; the further above it, the more of '
       'its label is memorised.',
       lambda: figures.memorisation_map(tables['examples']),
+    )
+  if len(tables['dynamics_epochs']):
+    yield Entry(
+      DYNAMICS,
+      'dynamics',
+      'Counterfactual memorisation after every logged epoch, mean over '
+      'examples with its 95 % interval over runs, and the accuracy of runs '
+      'that were trained on an example and of those that were not. A run that '
+      'stopped early stays as it was.',
+      lambda: dynamics_figures.memorisation(tables['dynamics_epochs']),
     )
   yield from _layers(tables)
   yield from _control(tables)

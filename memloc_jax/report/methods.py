@@ -18,6 +18,15 @@ _DETECTION = (
   'label and averaged with the number of positives as weights, because '
   'uniform label noise makes rare labels suspicious by themselves.'
 )
+_DYNAMICS = (
+  'Predictions of all runs were logged after some epochs, in evaluation mode; '
+  'a run that stopped early keeps its last ones. A mean over examples has a '
+  'standard error over runs, since examples share them. Memorisation is '
+  'predicted from one run by ridge regression on splines of its learning '
+  'history, final margins and the rarity of words and label, for members and '
+  'non-members of the run apart, out of fold, against the estimate of all '
+  'other runs; near-duplicates are in one fold.'
+)
 _LAYERS = (
   'All techniques look at pairs of models of one seed (same head, order of '
   'batches and dropout), one trained on noisy and one on original labels, '
@@ -101,6 +110,8 @@ def methods(
   paragraphs = []
   if len(tables['examples']):
     paragraphs.append(_EXAMPLES + _DETECTION * bool(len(tables['detection'])))
+  if len(tables['dynamics_epochs']):
+    paragraphs.append(_DYNAMICS)
   present = {
     technique
     for name in ('windows', 'layers', 'centroids')

@@ -4,6 +4,7 @@ Importing this module registers every stage there is.
 """
 
 from memloc_jax.report.page import write_report
+from memloc_jax.study import dynamics as _dynamics  # noqa: F401
 from memloc_jax.study import estimation as _estimation  # noqa: F401
 from memloc_jax.study import example_gradients as _gradients  # noqa: F401
 from memloc_jax.study import localisation as _localisation  # noqa: F401
@@ -16,7 +17,9 @@ from memloc_jax.study.workdir import Workdir
 
 
 @stage(
-  'report', needs=('score', 'estimate', 'localise'), writes=('report.html',)
+  'report',
+  needs=('score', 'estimate', 'dynamics', 'localise'),
+  writes=('report.html',),
 )
 def report(study: Study) -> None:
   """Writes `report.html` and `figures/`."""

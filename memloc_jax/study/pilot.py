@@ -7,7 +7,7 @@ from memloc_jax.estimators.memorisation import from_sides
 from memloc_jax.estimators.sides import Side, sides
 from memloc_jax.study.context import Study
 
-# Half-widths, reliabilities and memorisation that runs are stated for.
+# Half-widths, reliabilities and effects that numbers of runs are stated for.
 _HALF_WIDTHS = (0.2, 0.1)
 _RELIABILITIES = (0.9, 0.95)
 _EFFECTS = (0.5, 0.75)
@@ -31,37 +31,27 @@ def worst_case(study: Study) -> list[str]:
   runs, ratio = config.num_runs + sum(config.added), config.ratio
   if not runs:
     return []
-  lines = [
-    f'{runs} map runs: half-width of a 95 % interval of memorisation at most '
-    f'about {planning.half_width(runs, ratio):.2f}; '
-    + '; '.join(
-      f'{planning.runs_for_half_width(width, ratio)} runs for {width:g}'
-      for width in _HALF_WIDTHS
-    )
-  ]
-  examples = len(study.data.train)
-  effect = planning.Effect(examples, _EFFECTS[0])
-  lines.append(
-    f'of examples that are memorised (one in {round(1 / effect.share)} of '
-    f'{examples:,}), {flagging.RATE:.0%} false discoveries allowed, it flags '
-    'about '
-    + ', '.join(
-      f'{found:.0%} at memorisation {size:g}'
-      for size, found in powers(examples, runs, ratio).items()
-    )
-    + '; '
-    + ', '.join(
-      f'{_number(_runs_for_power(examples, size, ratio))} runs for '
-      f'{_POWER:.0%} at {size:g}'
-      for size in _EFFECTS
-    )
+  needed = ', '.join(
+    f'{planning.runs_for_half_width(width, ratio):,} runs for {width:g}'
+    for width in _HALF_WIDTHS
   )
+  examples = len(study.data.train)
+  share = planning.Effect(examples).share
+  lines = [
+    f'{runs} map runs, whatever the data:',
+    '  half-width of 95 % intervals at most about '
+    f'{planning.half_width(runs, ratio):.2f}; {needed}',
+    f'  flagged, if one in {round(1 / share)} of {examples:,} examples is '
+    f'memorised and {flagging.RATE:.0%} may be flagged falsely:',
+  ]
+  for size, found in powers(examples, runs, ratio).items():
+    effect = planning.Effect(examples, size)
+    enough = planning.runs_for_power(effect, _POWER, ratio)
+    lines.append(
+      f'    {found:.0%} of those memorised by {size:g}; {_number(enough)} runs '
+      f'for {_POWER:.0%}'
+    )
   return lines
-
-
-def _runs_for_power(examples: int, size: float, ratio: float) -> int | None:
-  effect = planning.Effect(examples, size)
-  return planning.runs_for_power(effect, _POWER, ratio)
 
 
 def finished_map(study: Study) -> list[str]:
@@ -70,28 +60,35 @@ def finished_map(study: Study) -> list[str]:
   if both is None:
     return []
   pilot = planning.Pilot(*both)
-  scores = from_sides(*both)
-  found = planning.reliability(scores)
-  now = ', '.join(
-    f'{pilot.half_width(pilot.runs, quantile):.2f} for {quantile:.0%}'
-    for quantile in _QUANTILES
-  )
-  needed = '; '.join(
-    f'{_number(pilot.runs_for_half_width(width, quantile))} runs for {width:g} '
-    f'at {quantile:.0%}'
-    for width in _HALF_WIDTHS
-    for quantile in _QUANTILES
-  )
-  reliable = '; '.join(
-    f'{_number(planning.runs_for_reliability(found, pilot.runs, wanted))} runs '
-    f'for {wanted:g}'
+  lines = [f'finished map of {pilot.runs} runs:']
+  for quantile in _QUANTILES:
+    needed = ', '.join(
+      f'{_number(pilot.runs_for_half_width(width, quantile))} runs for '
+      f'{width:g}'
+      for width in _HALF_WIDTHS
+    )
+    now = pilot.half_width(pilot.runs, quantile)
+    lines.append(
+      f'  half-width at most {now:.2f} for {quantile:.0%} of the examples; '
+      f'{needed}'
+    )
+  found = planning.reliability(from_sides(*both))
+  needed = [
+    planning.runs_for_reliability(found, pilot.runs, wanted)
     for wanted in _RELIABILITIES
-  )
-  return [
-    f'finished map of {pilot.runs} runs:',
-    f'  half-width at most {now} of the examples; {needed}',
-    f'  reliability of the ranking {found:.3f}; {reliable}',
   ]
+  lines.append(
+    f'  reliability of the ranking {found:.3f}; '
+    + (
+      'too few runs to say how many are needed'
+      if None in needed
+      else ', '.join(
+        f'{_number(runs)} runs for {wanted:g}'
+        for runs, wanted in zip(needed, _RELIABILITIES)
+      )
+    )
+  )
+  return lines
 
 
 def _number(runs: int | None) -> str:

@@ -13,6 +13,17 @@ _SCORES = (
   'cm_low',
   'cm_high',
 )
+_DYNAMICS = (
+  'forgetting',
+  'never_learned',
+  'learning_epoch',
+  'censored',
+  'confidence',
+  'variability',
+  'correctness',
+  'aum',
+  'el2n',
+)
 
 COLUMNS: dict[str, tuple[str, ...]] = {
   # One row a training example. Scores are probabilities of the given label
@@ -86,6 +97,41 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'high',
     'subsets',
     'seeds',
+  ),
+  # Training dynamics: one row an example; means over IN and over OUT runs.
+  'dynamics': (
+    'index',
+    'memorised_epoch',
+    'predicted',
+    *(f'{name}_{side}' for side in ('in', 'out') for name in _DYNAMICS),
+  ),
+  # Memorisation on the way: one row a group (all, noisy, clean) and epoch.
+  'dynamics_epochs': (
+    'group',
+    'epoch',
+    'examples',
+    'memorisation',
+    'se',
+    'low',
+    'high',
+    'in_accuracy',
+    'out_accuracy',
+    'memorised',
+  ),
+  # How well one run alone predicts memorisation; run -1 is the mean of them.
+  'single_run': (
+    'run',
+    'examples',
+    'r2',
+    'r2_low',
+    'r2_high',
+    'r2_in',
+    'r2_out',
+    'reliability',
+    'corrected',
+    'corrected_low',
+    'corrected_high',
+    'equivalent_runs',
   ),
   # Membership inference: one row an attack, scope and false positive rate.
   'privacy': (

@@ -169,6 +169,12 @@ class PowerTest(parameterized.TestCase):
     self.assertAlmostEqual(predicted, np.mean(found), delta=0.05)
     self.assertBetween(predicted, 0.05, 0.99)
 
+  @parameterized.parameters((30, 0, 69), (60, 29, 100), (100, 76, 100))
+  def test_documented_powers(self, runs, half, three_quarters):
+    for size, percent in ((0.5, half), (0.75, three_quarters)):
+      found = estimator.power(estimator.Effect(5000, size), runs)
+      self.assertEqual(round(100 * found), percent)
+
   def test_one_example_is_a_single_test(self):
     effect = estimator.Effect(1, 0.6, 1.0, rate=0.05)
     p = flagging.p_values(10, 10, 0.25)[10]

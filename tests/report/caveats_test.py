@@ -100,5 +100,25 @@ class DuplicatesTest(absltest.TestCase):
     self.assertEqual(list(listed.values()), [1, 1, 0, 2, 2, 2])
 
 
+class VarianceTest(absltest.TestCase):
+  def test_says_the_share_and_its_interval(self):
+    summary = pd.DataFrame(
+      {
+        'component': ['seed', 'instability_share'],
+        'value': [0.01, 0.625],
+        'low': [0.0, 0.5],
+        'high': [0.02, 0.75],
+        'subsets': [4, 4],
+        'seeds': [3, 3],
+      }
+    )
+    [(name, value)] = caveats.variance(summary)
+    self.assertIn('4 subsets, 3 seeds', name)
+    self.assertEqual(value, '0.62 [0.50, 0.75]')
+
+  def test_nothing_without_crossed_runs(self):
+    self.assertEmpty(caveats.variance(pd.DataFrame()))
+
+
 if __name__ == '__main__':
   absltest.main()

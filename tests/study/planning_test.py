@@ -7,6 +7,7 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble.prepared import Prepared
@@ -53,8 +54,14 @@ class PlanTest(tiny.EncoderCase):
     study = Study(self.config, Workdir(self.folder / 'none'), Progress())
     lines = pilot.worst_case(study)
     self.assertIn('20 map runs', lines[0])
-    self.assertIn('at most about 0.44; 97 runs for 0.2; 385', lines[0])
-    self.assertRegex(lines[1], r'one in 20 of 80\).*at memorisation 0.5')
+    self.assertIn('at most about 0.44; 97 runs for 0.2, 385', lines[1])
+    self.assertIn('one in 20 of 80 examples', lines[2])
+    for line, size in zip(lines[3:], (0.5, 0.75), strict=True):
+      effect = estimator.Effect(80, size)
+      power = estimator.power(effect, 20)
+      runs = estimator.runs_for_power(effect, 0.8)
+      self.assertIn(f'{power:.0%} of those memorised by {size:g};', line)
+      self.assertIn(f' {runs} runs for 80%', line)
     self.assertEmpty(pilot.finished_map(study))
 
   def test_a_finished_map_is_the_pilot(self):
@@ -73,9 +80,11 @@ class PlanTest(tiny.EncoderCase):
     scores = memorisation(member, values)
     text = '\n'.join(pilot.finished_map(study))
     self.assertIn('finished map of 16 runs', text)
-    for share, printed in re.findall(r'at most.*?(\S+) for (\d+)%', text):
-      half = np.quantile((scores.high - scores.low) / 2, int(printed) / 100)
-      self.assertEqual(share, f'{half:.2f}')
+    printed = re.findall(r'at most (\S+) for (\d+)% of', text)
+    self.assertLen(printed, 2)
+    for width, share in printed:
+      half = np.quantile((scores.high - scores.low) / 2, int(share) / 100)
+      self.assertEqual(width, f'{half:.2f}')
     found = estimator.reliability(scores)
     self.assertIn(f'reliability of the ranking {found:.3f}', text)
     runs = estimator.runs_for_reliability(found, 16, 0.95)
@@ -191,6 +200,33 @@ class ExtendUntilTest(tiny.EncoderCase):
       self.run_study(begun, fails=True)
     self.extend(100, estimator.Rule(half_width=0.35))
     self.assertEqual(self.trained, [(6,)])
+
+  @pytest.mark.full
+  def test_a_study_trains_its_blocks_and_no_run_twice(self):
+    config = tiny.config(
+      self.encoder, self.folder, train__seeds=(), localise__techniques=()
+    )
+    workdir = tiny.run(config, self.folder / 'study')
+    rule = estimator.Rule(half_width=0.7)
+    before = tiny.files(workdir / 'rows')
+    done = adaptive.extend_until(
+      config,
+      workdir,
+      2,
+      8,
+      rule,
+      lambda c: tiny.run(c, workdir),
+      self.said.append,
+    )
+    self.assertEqual(done, workdir)
+    examples = pd.read_parquet(workdir / 'examples.parquet')
+    half = (examples['cm_high'] - examples['cm_low']) / 2
+    runs = examples['in_runs'] + examples['out_runs']
+    self.assertTrue(runs.iloc[0] == 8 or half.quantile(0.9) <= 0.7)
+    self.assertLen(self.said, (runs.iloc[0] - 4) // 2 + 1)
+    self.assertGreater(runs.iloc[0], 4)
+    after = tiny.files(workdir / 'rows')
+    self.assertEqual({name: after[name] for name in before}, before)
 
   def test_refuses(self):
     rule = estimator.Rule(half_width=0.1)
