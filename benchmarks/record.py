@@ -15,6 +15,7 @@ import numpy as np
 
 _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers',
+  'cleanlab',
 )  # fmt: skip
 
 

@@ -1,0 +1,157 @@
+"""Do intervals, flags and forecasts of few runs hold over 2 000 others?
+
+Command:  python -m benchmarks.coverage --ensemble=workdirs/coverage \
+            --out=coverage.json --page=docs/results/coverage.md
+Cost:     a few minutes on 2 CPU cores, after the study of
+          experiments/configs/coverage.py.
+Result:   coverage and width of 95 % intervals by method, number of runs and
+          true score; realised false discovery rates; reliability foretold and
+          realised. Nothing is simulated.
+
+Fixed before the first look: studies of 30, 100 and 400 runs are taken out of
+the ensemble, up to 200 of each size, and the truth is what the other runs say.
+Once as whole balanced blocks, which is what a study has, and once as random
+runs. Intervals of correctness shall cover 0.93 to 0.98 on average and at least
+0.90 in each stratum of the true score, at each of these sizes.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from benchmarks import coverage_page, discoveries, record, subsamples
+from benchmarks.intervals import METHODS
+from memloc_jax.estimators import predictions
+
+# Wanted of the project's interval of correctness, on balanced blocks.
+_AVERAGE, _LEAST = (0.93, 0.98), 0.90
+_SEED = 0
+
+
+def load(workdir: pathlib.Path) -> tuple[subsamples.Ensemble, dict[str, Any]]:
+  """The map of a finished study.
+
+  Args:
+    workdir: of the study.
+
+  Returns:
+    The runs that did not diverge, and what the study is.
+  """
+  arrays = workdir / 'arrays'
+  examples = pd.read_parquet(workdir / 'examples.parquet')
+  runs = pd.read_parquet(workdir / 'runs.parquet')
+  runs = runs[(runs['purpose'] == 'map') & (runs['status'] == 'done')]
+  manifest = json.loads((workdir / 'manifest.json').read_text('utf-8'))
+  names = {name: i for i, name in enumerate(manifest['data']['label_names'])}
+  labels = examples['given'].map(names).to_numpy()
+  logits = np.load(arrays / 'logits.npy')
+  ensemble = subsamples.Ensemble(
+    membership=np.load(arrays / 'membership.npy'),
+    values={
+      'correctness': predictions.correctness(logits, labels).astype(float),
+      'probability': predictions.probability(logits, labels),
+    },
+    block=pd.factorize(runs['table'])[0],
+  )
+  if len(ensemble.block) != len(ensemble.membership):
+    raise ValueError(f'{workdir}: runs.parquet and arrays/ differ in runs.')
+  study = {
+    'runs': len(runs),
+    'blocks': np.bincount(ensemble.block).tolist(),
+    'examples': len(examples),
+    'noisy': int(examples['noisy'].sum()),
+    'in_accuracy': manifest['in_accuracy'],
+    'config': manifest['config'],
+    'commit': manifest['commit'],
+  }
+  return ensemble, study
+
+
+def measure(
+  ensemble: subsamples.Ensemble, sizes: tuple[int, ...], draws: int
+) -> dict[str, Any]:
+  """Everything, by design and number of runs.
+
+  Args:
+    ensemble: all runs.
+    sizes: numbers of runs of the studies.
+    draws: most studies of each size and design.
+
+  Returns:
+    `coverage`, `discoveries` and `reliability`, rows of each, the latter two
+    on balanced blocks; and `missed`, the rows outside of what was wanted.
+  """
+  result = {'coverage': [], 'discoveries': [], 'reliability': []}
+  for design, draw in subsamples.DESIGNS.items():
+    for size in sizes:
+      rng = np.random.default_rng([_SEED, size])
+      taken = draw(ensemble.block, size, draws, rng)
+      print(f'{design}, {size} runs: {len(taken)} studies', flush=True)
+      if not len(taken):
+        continue
+      about = {'design': design, 'runs': size, 'studies': len(taken)}
+      found = {'coverage': subsamples.coverage(ensemble, taken)}
+      if draw is subsamples.balanced:
+        found['discoveries'] = discoveries.discoveries(ensemble, taken)
+        found['reliability'] = discoveries.reliability(ensemble, taken, sizes)
+      for name, rows in found.items():
+        result[name] += [about | row for row in rows]
+  result['missed'] = missed(result['coverage'])
+  return result
+
+
+def missed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The rows of coverage that are outside of what was wanted."""
+  used = next(iter(METHODS['correctness']))
+  result = []
+  for row in rows:
+    if row['method'] != used or row['design'] != 'balanced blocks':
+      continue
+    low, high = (_LEAST, 1)
+    if row['stratum'] == subsamples.ALL:
+      low, high = _AVERAGE
+    if 'coverage' in row and not low <= row['coverage'] <= high:
+      result.append(row)
+  return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Measures, writes and prints; returns the exit status."""
+  flags = _parser().parse_args(arguments)
+  ensemble, study = load(flags.ensemble)
+  content = {
+    'benchmark': 'coverage',
+    'environment': record.environment(jax.devices()[0]),
+    'study': study,
+    **measure(ensemble, tuple(flags.runs), flags.draws),
+  }
+  if flags.out is not None:
+    record.write(flags.out, content)
+  text = coverage_page.page(content)
+  if flags.page is not None:
+    flags.page.write_text(text, encoding='utf-8')
+  print(text)
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m benchmarks.coverage', description=__doc__.splitlines()[0]
+  )
+  add = parser.add_argument
+  add('--ensemble', type=pathlib.Path, required=True, help="a study's folder")
+  add('--runs', type=int, nargs='+', default=[30, 100, 400])
+  add('--draws', type=int, default=200, help='most studies of each size')
+  add('--out', type=pathlib.Path, help='JSON file to write')
+  add('--page', type=pathlib.Path, help='Markdown file to write')
+  return parser
+
+
+if __name__ == '__main__':
+  sys.exit(main())

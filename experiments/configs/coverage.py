@@ -1,0 +1,37 @@
+"""Over 2 000 runs of the embedded task: are the intervals what they claim?
+
+Command:  python experiments/run.py --config=experiments/configs/coverage.py \
+            --workdir=workdirs/coverage
+          python -m benchmarks.coverage --ensemble=workdirs/coverage \
+            --out=coverage.json --page=docs/results/coverage.md
+Cost:     about 25 minutes on 2 CPU cores; nothing is downloaded.
+Result:   docs/results/coverage.md
+
+Some of the runs at a time are taken for a study and compared with all others.
+Runs come in blocks that are balanced in themselves, 20 of 30 and 15 of 100, so
+that a block is what a study of that size has. Training ends before every run
+fits every label: counterfactual memorisation then takes all values from 0 to 1.
+"""
+
+from ml_collections import config_dict
+
+from memloc_jax.study import config as study_config
+
+
+def get_config() -> config_dict.ConfigDict:
+  """The study."""
+  config = study_config.default()
+  config.task.name = 'embedded'
+  config.task.source = 'embedded:train=400,pool=40'
+  config.model.source = 'embedded'
+  config.model.layers = 2
+  config.train.seeds = ()
+  config.train.batch_size = 16
+  config.train.dropout = 0.0
+  config.map.num_runs = 30
+  config.map.added = (30,) * 19 + (100,) * 15
+  config.map.num_epochs = 24
+  config.map.learning_rate = 2e-3
+  config.map.fit_accuracy = 2.0
+  config.map.evaluate_every = 0
+  return config
