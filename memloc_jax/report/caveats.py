@@ -65,6 +65,24 @@ def unfitted(examples: pd.DataFrame) -> list[str]:
   return found
 
 
+def flagged(manifest: Mapping[str, Any]) -> list[str]:
+  """How many examples are surely memorised, and how many could be missed."""
+  found = manifest.get('flagging')
+  if found is None:
+    return []
+  powers = ', '.join(
+    f'{power:.0%} of those with {size}'
+    for size, power in found['power'].items()
+  )
+  return [
+    f'{found["flagged"]:,} examples are flagged: their memorisation, by '
+    f'accuracy, is above {found["threshold"]}, with a false discovery rate of '
+    f'at most {found["rate"]:.0%}. So many runs can flag about {powers}, if '
+    'one example in twenty is memorised that far; not to be flagged says '
+    'little.'
+  ]
+
+
 def variance(summary: pd.DataFrame) -> list[tuple[str, str]]:
   """How far two runs on the same examples differ, where that was measured."""
   if summary.empty:

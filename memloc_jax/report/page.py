@@ -90,7 +90,7 @@ def write_report(
     mcog=content.mcog(gallery.headline(tables['mcog'])),
     control=content.control(tables['control_summary']),
     sanity=content.sanity(gallery.headline(tables['windows'])),
-    unfitted=caveats.unfitted(examples),
+    unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
     memorised=content.memorised(examples),
     doubtful=content.doubtful(examples),
     methods=methods.methods(tables, config),

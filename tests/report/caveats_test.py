@@ -100,6 +100,22 @@ class DuplicatesTest(absltest.TestCase):
     self.assertEqual(list(listed.values()), [1, 1, 0, 2, 2, 2])
 
 
+class FlaggedTest(absltest.TestCase):
+  def test_says_how_many_and_with_what_power(self):
+    flagging = {
+      'threshold': 0.25,
+      'rate': 0.05,
+      'flagged': 1234,
+      'power': {'0.5': 0.0, '0.75': 0.688},
+    }
+    [text] = caveats.flagged({'flagging': flagging})
+    self.assertStartsWith(text, '1,234 examples are flagged')
+    self.assertIn('0% of those with 0.5, 69% of those with 0.75', text)
+
+  def test_nothing_of_an_earlier_study(self):
+    self.assertEmpty(caveats.flagged({}))
+
+
 class VarianceTest(absltest.TestCase):
   def test_says_the_share_and_its_interval(self):
     summary = pd.DataFrame(
