@@ -90,6 +90,40 @@ def attribute(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """What training examples do to held-out ones.
+
+  Attributes:
+    columns: of the `examples` table, each [n].
+    table: `influence_held_out`.
+  """
+
+  columns: dict[str, np.ndarray]
+  table: pd.DataFrame
+
+
+def held_out(
+  membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
+) -> HeldOut:
+  """Influence on examples that no run was trained on.
+
+  Args:
+    membership: of the n training examples, bool [runs, n].
+    logits: of the m held-out examples, [runs, m, classes].
+    labels: their labels, int [m].
+  """
+  values = special.expit(privacy.scaled_logits(logits, labels))
+  found = influence(membership, values, k=_NEIGHBOURS)
+  return HeldOut(
+    columns={
+      'held_out_value': found.value,
+      'held_out_value_se': found.value_se,
+    },
+    table=_pairs(found.helpers),
+  )
+
+
 def _pairs(helpers: Neighbours) -> pd.DataFrame:
   """One row an example and one that helps it, most helpful first."""
   count, k = helpers.index.shape

@@ -28,6 +28,7 @@ def estimate(study: Study) -> None:
   attributed = attribution.attribute(
     membership, logits, labels, data.label_names
   )
+  held_out = _held_out(study, membership)
   examples = pd.DataFrame(
     {
       'index': np.arange(len(labels)),
@@ -40,6 +41,7 @@ def estimate(study: Study) -> None:
     }
     | scores
     | attributed.columns
+    | held_out
     | {
       'cluster': study.duplicates.cluster,
       'cluster_size': study.duplicates.size,
@@ -78,6 +80,17 @@ def estimate(study: Study) -> None:
       ),
     },
   )
+
+
+def _held_out(study: Study, membership: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns on held-out examples, missing without them; writes their table."""
+  logits = study.workdir.read_array('validation_logits')
+  if logits is None:
+    nothing = np.full(membership.shape[1], np.nan)
+    return {'held_out_value': nothing, 'held_out_value_se': nothing}
+  found = attribution.held_out(membership, logits, study.data.validation_labels)
+  study.workdir.write_table('influence_held_out', found.table)
+  return found.columns
 
 
 def _flagging(

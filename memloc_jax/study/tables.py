@@ -50,6 +50,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'agreement',
     'data_value',
     'data_value_se',
+    'held_out_value',
+    'held_out_value_se',
     'attack_auc',
     'cluster',
     'cluster_size',
@@ -70,6 +72,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
   # One row an example (by index) and a training example that helps it, the
   # most helpful first.
   'influence': ('index', 'rank', 'helper', 'influence', 'influence_se'),
+  # The same of validation examples, by their position in the validation set.
+  'influence_held_out': (
+    'index',
+    'rank',
+    'helper',
+    'influence',
+    'influence_se',
+  ),
   # GraNd: one row an example and layer (1-based; the one behind the last is
   # head and final norm), means over IN and over OUT runs.
   'gradient_norms': (

@@ -184,6 +184,12 @@ def _write_arrays(study: Study) -> None:
     ) as logits:
       for at, ((table, row), hash) in enumerate(zip(kept, hashes)):
         logits[at] = study.store.read(table.name, row, hash).logits
+    if len(study.data.validation):
+      held_out = [
+        study.store.read(table.name, row, hash).validation_logits
+        for (table, row), hash in zip(kept, hashes)
+      ]
+      study.workdir.write_array('validation_logits', np.stack(held_out))
     _write_logged(study, kept, (*member.shape, classes))
   study.workdir.write_json(
     'arrays/hashes.json',

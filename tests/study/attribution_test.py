@@ -92,6 +92,19 @@ class AttributionTest(absltest.TestCase):
     self.assertTrue(np.isnan(found.columns['data_value'][5]))
     self.assertNotIn(5, found.tables['influence']['helper'].tolist())
 
+  def test_held_out_examples_are_those_of_the_estimator(self):
+    membership, _, _ = _arrays()
+    _, logits, labels = _arrays(n=7, seed=1)
+    found = attribution.held_out(membership, logits, labels)
+    pairs = influence.pairwise(membership, probability(logits, labels))
+    np.testing.assert_allclose(
+      found.columns['held_out_value'], pairs.mean(axis=1), atol=1e-12
+    )
+    tables.check('influence_held_out', found.table)
+    self.assertEqual(found.table['index'].nunique(), 7)
+    first = found.table[found.table['rank'] == 1]
+    np.testing.assert_array_equal(first['helper'], pairs.argmax(axis=0))
+
 
 if __name__ == '__main__':
   absltest.main()
