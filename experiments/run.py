@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
 from memloc_jax.report import stage as report  # Registers all stages, too.
-from memloc_jax.study import actions, adaptive, apply, exports
+from memloc_jax.study import actions, adaptive, apply, c_score, exports
 from memloc_jax.study.config import StudyConfig, from_config_dict
 from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
@@ -36,11 +36,12 @@ _WORKDIR = flags.DEFINE_string(
 _ACTION = flags.DEFINE_enum(
   'action',
   'run',
-  ['run', 'plan', 'extend', 'verify', 'apply', 'export'],
+  ['run', 'plan', 'extend', 'verify', 'apply', 'export', 'c_score'],
   'run: the study. plan: print what it will need. extend: add map runs to a '
   'finished study, once or until they are enough. verify: train one stored run '
   'again and compare. apply: write the data as --reviewed corrects them. '
-  'export: write what other tools read.',
+  'export: write what other tools read. c_score: write the C-score of several '
+  'studies.',
 )
 _ADD_RUNS = flags.DEFINE_integer(
   'add_runs', 0, 'Number of map runs that --action=extend adds.'
@@ -66,8 +67,13 @@ _REVIEWED = flags.DEFINE_string(
   'reviewed', None, 'triage.csv with decisions, for --action=apply.'
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'What apply and export write; otherwise in the workdir.'
-)
+  'output', None, 'What apply, export and c_score write; otherwise in the '
+  'workdir.',
+)  # fmt: skip
+_OTHER_WORKDIRS = flags.DEFINE_list(
+  'other_workdirs', [], 'For --action=c_score: finished studies of the same '
+  'data with another config.map.ratio than that in --workdir.',
+)  # fmt: skip
 _PROFILE = flags.DEFINE_bool(
   'profile', False, 'Trace some early training steps into WORKDIR/profile.'
 )
@@ -140,6 +146,10 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     return
   if _ACTION.value == 'export':
     print(f'exports: {exports.export(workdir, _OUTPUT.value)}')
+    return
+  if _ACTION.value == 'c_score':
+    done = c_score.c_score([workdir, *_OTHER_WORKDIRS.value], _OUTPUT.value)
+    print(f'{done.name}: {done.output}')
     return
   until = adaptive.rule(_UNTIL_HALF_WIDTH.value, _UNTIL_RELIABILITY.value)
   if _ACTION.value == 'extend' and until is None:

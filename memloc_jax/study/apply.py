@@ -17,7 +17,7 @@ from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir, whole, write_csv
-from memloc_jax.tasks import corrected, files, sources
+from memloc_jax.tasks import corrected, files, saved, sources
 from memloc_jax.tasks.dataset import DataConfig, Dataset
 from memloc_jax.tasks.registry import OWN
 
@@ -214,7 +214,7 @@ def _copy(
   path: pathlib.Path,
 ) -> None:
   """Writes a user's file or folder with the training rows corrected."""
-  table = files.read(str(source))['train']
+  table = sources.local(str(source))['train']
   cells = sources.cells(table, data.task)
   old = _labels(task, data)
   labels = {
@@ -224,8 +224,9 @@ def _copy(
   }
   gone = corrections.loc[corrections['label'].isna(), 'index']
   dropped = {data.positions[index] for index in gone}
-  train = pathlib.Path(table.where)
-  if source.is_dir():
+  train = source
+  if source.is_dir() and not saved.is_saved(source):
+    train = pathlib.Path(table.where)
     path.mkdir()
     names = [
       f'{split}{end}' for split in files.SPLITS for end in files.SUFFIXES

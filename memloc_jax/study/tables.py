@@ -57,6 +57,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'cluster_size',
     'cluster_labels_disagree',
   ),
+  # One row an example: shares of the OUT runs that predict the given label, as
+  # a mean over several studies' ratios; two more columns for each ratio.
+  'c_score': (
+    'index',
+    'id',
+    'hash',
+    'c_score',
+    'c_score_se',
+    'c_score_low',
+    'c_score_high',
+  ),
   # One row an example that a curator has decided on. `label` is the right one,
   # missing where the example was dropped; `stale` says that it is not the one
   # that was given, so that the example's scores are of an old label.

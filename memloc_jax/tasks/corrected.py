@@ -1,7 +1,7 @@
-"""A copy of a user's own file with some labels changed and some rows left out.
+"""A copy of a user's own data with some labels changed and some rows left out.
 
 Whatever stays the same is copied as it is: rows of text files byte for byte,
-columns of Parquet with their types.
+columns of Parquet and of saved data sets with their types.
 """
 
 import csv
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from memloc_jax.tasks import files
+from memloc_jax.tasks import files, saved
 
 _MARK = '\ufeff'  # the byte order mark of UTF-8
 
@@ -30,13 +30,17 @@ def write(
   """Writes the copy.
 
   Args:
-    source: csv, tsv, jsonl, jsonl.gz or parquet, which `files.read` has read
-      without complaint.
-    target: the file to write, in the source's format whatever its name.
+    source: csv, tsv, jsonl, jsonl.gz, parquet, or a folder that `datasets` has
+      saved, which `sources.local` has read without complaint.
+    target: the file or folder to write, in the source's format whatever its
+      name.
     column: the column of the label.
     labels: new cells of that column, by row from 0.
     dropped: rows to leave out.
   """
+  if saved.is_saved(source):
+    _saved(source, target, column, labels, dropped)
+    return
   if source.suffix == '.parquet':
     _parquet(source, target, column, labels, dropped)
     return
@@ -62,14 +66,51 @@ def _parquet(
 ) -> None:
   with pyarrow.parquet.ParquetFile(source) as file:
     table = file.read()
+  table = _changed(table, column, labels, dropped)
+  pyarrow.parquet.write_table(table, target)
+
+
+def _saved(
+  source: pathlib.Path,
+  target: pathlib.Path,
+  column: str,
+  labels: Mapping[int, Any],
+  dropped: Collection[int],
+) -> None:
+  """Writes the other splits of a `DatasetDict`, too."""
+  # Imported here: it takes a second, and most sources do without.
+  import datasets
+
+  copy = datasets.load_from_disk(str(source))
+  several = isinstance(copy, datasets.DatasetDict)
+  train = copy['train'] if several else copy
+  changed = datasets.Dataset(
+    datasets.table.InMemoryTable(
+      _changed(train.data.table, column, labels, dropped)
+    ),
+    info=train.info,
+    split=train.split,
+  ).with_format(**train.format)
+  if several:
+    copy['train'] = changed
+  else:
+    copy = changed
+  copy.save_to_disk(target)
+
+
+def _changed(
+  table: pyarrow.Table,
+  column: str,
+  labels: Mapping[int, Any],
+  dropped: Collection[int],
+) -> pyarrow.Table:
   at = table.schema.get_field_index(column)
   field = table.schema.field(at)
   cells = table.column(at).to_pylist()
   for row, label in labels.items():
     cells[row] = label
   table = table.set_column(at, field, pyarrow.array(cells, field.type))
-  kept = [row not in dropped for row in range(len(cells))]
-  pyarrow.parquet.write_table(table.filter(kept), target)
+  return table.filter([row not in dropped for row in range(len(cells))])
 
 
 def _json_lines(

@@ -1,6 +1,7 @@
 """Reads splits from the Hugging Face hub."""
 
 from memloc_jax.errors import InputError
+from memloc_jax.tasks import saved
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import Task
 
@@ -17,7 +18,7 @@ def read(location: str, task: Task) -> dict[str, Table]:
 
   Raises:
     InputError: if the data set cannot be loaded, from the hub or, offline,
-      from the local cache.
+      from the local cache, or has no training split.
   """
   # Imported here: it takes a second, and most sources do without.
   import datasets
@@ -45,20 +46,4 @@ def read(location: str, task: Task) -> dict[str, Table]:
       f'hub data set {repo!r} cannot be loaded ({cause.rstrip(".")}): check '
       'the id and the network, or read a local copy with files:<folder>'
     ) from error
-  if 'train' not in loaded:
-    raise InputError(
-      f'hub data set {repo!r}: no split train; the splits are '
-      f'{", ".join(loaded)}'
-    )
-  return {
-    split: Table(
-      f'{repo} ({split})',
-      {name: data[name][:] for name in data.column_names},
-      {
-        name: tuple(feature.names)
-        for name, feature in data.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-      },
-    )
-    for split, data in loaded.items()
-  }
+  return saved.tables(repo, loaded)

@@ -56,7 +56,7 @@ def _check_texts(where: str, name: str, texts: Sequence[Any]) -> None:
       )
     if ('\0' if isinstance(text, str) else b'\0') in text:
       raise InputError(f'{where}: row {row} has a NUL in column {name!r}')
-  if all(_number(text) is not None for text in texts):
+  if len(texts) and all(_number(text) is not None for text in texts):
     raise InputError(
       f'{where}: column {name!r} holds nothing but numbers, such as '
       f'{shown(texts[0])}; which column holds the text?'

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import math
 import numbers
+import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from memloc_jax.errors import InputError, shown
-from memloc_jax.tasks import catalogue, embedded, files, hub, own
+from memloc_jax.tasks import catalogue, embedded, files, hub, own, saved
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import ALIASES, Task
 from memloc_jax.tasks.rows import Rows
@@ -22,7 +23,7 @@ _SURROGATES = re.compile('[\ud800-\udfff]')
 _READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
   'hub': hub.read,
   'tfds': catalogue.read,
-  'files': lambda location, task: files.read(location),
+  'files': lambda location, task: local(location),
 }
 
 
@@ -78,6 +79,23 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
     true = _true_labels(tables['train'], task, splits['train'])
     splits['train'] = dataclasses.replace(splits['train'], true_labels=true)
   return splits
+
+
+def local(location: str) -> dict[str, Table]:
+  """Reads the splits of a user's own data.
+
+  Args:
+    location: path of a file, of a folder of files as `files.read` takes it, or
+      of one that Hugging Face `datasets` has saved.
+
+  Returns:
+    The splits by name; `train` always is there.
+
+  Raises:
+    InputError: if something is missing, twice there or unreadable.
+  """
+  path = pathlib.Path(location).expanduser()
+  return saved.read(path) if saved.is_saved(path) else files.read(location)
 
 
 @dataclasses.dataclass(frozen=True)
