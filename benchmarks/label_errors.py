@@ -9,10 +9,11 @@ Cost:     about an hour on 2 CPU cores; the same command goes on where it was
 Result:   average precision and AUROC of both rankings, and their differences.
 
 TREC with injected noise at several levels, several draws of it each. Both
-sides train the same model with the same settings on as many examples in total:
-five folds train 5 x 0.8 n examples an epoch, eight runs on balanced halves 8 x
-0.5 n. cleanlab ranks by the out-of-fold probabilities, this project by the mean
-of the probabilities of the runs that were not trained on the example.
+sides train the same model on as many examples in total: cleanlab's five folds
+hold 0.8 n each; this project trains ten runs on balanced subsets of that size
+for half as many epochs, so that every example is held out twice. cleanlab ranks
+by the out-of-fold probability of the given label, this project by the label
+margin of the runs that were not trained on the example.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import dataset
 
 # The project's ranking and cleanlab's by their defaults: these are compared.
-OURS, CLEANLAB = 'ours: self-confidence', 'cleanlab: self_confidence'
+OURS, CLEANLAB = 'ours: label_margin', 'cleanlab: self_confidence'
 _SCORES = (
   'self_confidence',
   'normalized_margin',
@@ -55,6 +56,9 @@ _SEED = 1
 def main(arguments: list[str] | None = None) -> int:
   """Trains and compares; returns the exit status."""
   flags = _parser().parse_args(arguments)
+  if flags.epochs % 2:
+    print('--epochs must be even: runs train half of them.', file=sys.stderr)
+    return 2
   if importlib.util.find_spec('cleanlab') is None:
     print('cleanlab is missing; pip install cleanlab.', file=sys.stderr)
     return 2
@@ -104,24 +108,26 @@ def compare(flags: argparse.Namespace) -> dict[str, Any]:
     on_epoch=_say(Progress()),
   )
   sets = range(1, len(given))
-  halves = np.concatenate(
-    [
-      membership.balanced(2 * (flags.folds - 1), given.shape[1], 0.5, seed)
-      for seed in sets
-    ]
+  subsets = np.concatenate(
+    [subset_members(given.shape[1], flags.folds, seed) for seed in sets]
   )
   folds = np.concatenate(
     [fold_members(given[seed], flags.folds, seed) for seed in sets]
   )
   result, logits = {'passes': {}, 'fit': {}}, {}
-  for name, member in (('ours', halves), ('cleanlab', folds)):
-    table = _table(name, member, examples, upper.num_layers, classes, flags)
+  for name, member, epochs in (
+    ('ours', subsets, flags.epochs // 2),
+    ('cleanlab', folds, flags.epochs),
+  ):
+    table = _table(
+      name, member, examples, upper.num_layers, classes, epochs, flags
+    )
     logits[name], result['fit'][name] = _train(engine, table)
-    result['passes'][name] = int(member.sum()) * flags.epochs
+    result['passes'][name] = int(member.sum()) * epochs
 
   of_set = lambda array, at: np.split(array, len(given) - 1)[at - 1]
   suspicion = [
-    _ours(of_set(halves, at), of_set(logits['ours'], at), given[at])
+    _ours(of_set(subsets, at), of_set(logits['ours'], at), given[at])
     | _cleanlab(of_set(folds, at), of_set(logits['cleanlab'], at), given[at])
     for at in sets
   ]
@@ -196,12 +202,18 @@ def fold_members(given: np.ndarray, folds: int, seed: int) -> np.ndarray:
   return member
 
 
+def subset_members(count: int, folds: int, seed: int) -> np.ndarray:
+  """Twice as many balanced subsets of a fold's size, bool [2 folds, n]."""
+  return membership.balanced(2 * folds, count, 1 - 1 / folds, seed)
+
+
 def _table(
   name: str,
   member: np.ndarray,
   examples: Examples,
   layers: int,
   classes: int,
+  epochs: int,
   flags: argparse.Namespace,
 ) -> Table:
   """Equally many runs on each label set, in their order."""
@@ -211,7 +223,7 @@ def _table(
     name=name,
     program=Program(
       objectives=(Objective('main', classes),),
-      num_epochs=flags.epochs,
+      num_epochs=epochs,
       batch_size=flags.batch_size,
       evaluate_every=0,
     ),
@@ -255,8 +267,8 @@ def _ours(
   """Suspicion of every label by the runs that did not see it, [n] each."""
   found = label_errors(member, logits, given)
   return {
-    OURS: 1 - found.self_confidence,
-    'ours: normalised margin': 1 - found.normalised_margin,
+    OURS: found.margin,
+    'ours: self-confidence': 1 - found.self_confidence,
   }
 
 
@@ -319,9 +331,9 @@ def _parser() -> argparse.ArgumentParser:
   add('--limit', type=int, default=1000, help='training examples')
   add('--noise', type=float, nargs='+', default=[0.01, 0.05, 0.15])
   add('--draws', type=int, default=5, help='of noise, at each level')
-  add('--folds', type=int, default=5, help='2 (folds - 1) runs match them')
+  add('--folds', type=int, default=5, help='2 folds runs match them')
   add('--layers', type=int, default=2, help='that train, from the top')
-  add('--epochs', type=int, default=8)
+  add('--epochs', type=int, default=6, help='of a fold; runs train half')
   add('--learning_rate', type=float, default=2e-4)
   add('--batch_size', type=int, default=16)
   add('--resamples', type=int, default=2000, help='of the bootstrap')

@@ -11,17 +11,17 @@ Written by `python -m benchmarks.label_errors` on {date}, commit `{commit}`;
 
 {limit} TREC questions, all-MiniLM-L6-v2 of which the upper {layers} layers
 train, wrong labels injected at {levels}, {draws} draws each. Both sides train
-{epochs} epochs with AdamW at {learning_rate:g} and batches of {batch_size}:
-cleanlab's on {folds} folds, stratified by given label, this project's on
-{halves} runs with balanced halves ({cleanlab_passes:,} and {ours_passes:,}
-examples with their epochs, over all levels and draws). At the end runs fit
+with AdamW at {learning_rate:g} and batches of {batch_size}: cleanlab's {epochs}
+epochs on {folds} folds, stratified by given label, this project's {half} epochs
+on {runs} balanced subsets of the size of a fold's rest ({cleanlab_passes:,} and
+{ours_passes:,} examples with their epochs, over all levels and draws). At the end runs fit
 {cleanlab_fit:.1%} and {ours_fit:.1%} of their own labels, wrong ones included.
 
 **Average precision and AUROC**, mean over draws:
 
 {rankings}
 
-**This project's self-confidence minus each of cleanlab's rankings**, with 95 %
+**This project's label margin minus each of cleanlab's rankings**, with 95 %
 intervals (paired bootstrap over draws and examples). `self_confidence` is
 cleanlab's default, and is what was to be compared: nowhere worse by more than
 {margin} in average precision, and better at one level: {verdict}.
@@ -49,7 +49,8 @@ def page(content: dict[str, Any]) -> str:
     jax=versions['jax'],
     cleanlab=versions['cleanlab'],
     levels=', '.join(f'{noise:.0%}' for noise in config['noise']),
-    halves=2 * (config['folds'] - 1),
+    half=config['epochs'] // 2,
+    runs=2 * config['folds'],
     ours_passes=content['passes']['ours'],
     cleanlab_passes=content['passes']['cleanlab'],
     ours_fit=content['fit']['ours'],

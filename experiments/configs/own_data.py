@@ -39,4 +39,5 @@ def get_config() -> config_dict.ConfigDict:
   config.map.num_epochs = 12
   config.map.learning_rate = 2e-4
   config.map.evaluate_every = 3
+  config.map.log_epochs = True
   return config

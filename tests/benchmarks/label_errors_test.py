@@ -16,7 +16,6 @@ from absl.testing import absltest, parameterized
 from sklearn import metrics
 
 from benchmarks import label_errors, ranking, upper_layers, workload
-from memloc_jax.ensemble import membership
 from memloc_jax.models import interface
 from memloc_jax.tasks.registry import get_task
 
@@ -102,9 +101,11 @@ class BudgetTest(parameterized.TestCase):
   @parameterized.parameters(5, 10)
   def test_both_sides_train_on_equally_many_examples(self, folds):
     given = np.arange(100) % 4
-    halves = membership.balanced(2 * (folds - 1), 100, 0.5, 1)
+    subsets = label_errors.subset_members(100, folds, 1)
     member = label_errors.fold_members(given, folds, 1)
-    self.assertEqual(member.sum(), halves.sum())
+    # They train half as many epochs, and hold every example out twice.
+    self.assertEqual(2 * member.sum(), subsets.sum())
+    np.testing.assert_array_equal((~subsets).sum(axis=0), 2)
 
 
 class UpperLayersTest(absltest.TestCase):
@@ -148,7 +149,7 @@ class LabelErrorsTest(absltest.TestCase):
     command = [sys.executable, '-m', 'benchmarks.label_errors']
     command += [f'--source=files:{folder / "trec"}', f'--workdir={folder}/runs']
     command += ['--limit=60', '--noise', '0.1', '0.2', '--draws=2']
-    command += ['--folds=3', '--epochs=1', '--layers=1', '--resamples=50']
+    command += ['--folds=3', '--epochs=2', '--layers=1', '--resamples=50']
     command += [f'--out={folder}/out.json', f'--page={folder}/page.md']
     for _ in range(2):  # The second trains nothing.
       done = subprocess.run(
