@@ -29,8 +29,7 @@ def get_config() -> config_dict.ConfigDict:
   config.map.num_runs = 12
   config.map.num_epochs = 24
   config.map.learning_rate = 1e-3
-  config.map.evaluate_every = 4
-  config.map.log_epochs = True
+  config.map.evaluate_every = 6
   config.control.seeds = (1,)
   config.control.num_epochs = 40
   config.control.learning_rate = 1e-3
