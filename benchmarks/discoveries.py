@@ -13,7 +13,7 @@ from memloc_jax.estimators.memorisation import from_sides
 RATES = (0.05, 0.1)
 # Memorisation that a search should not miss.
 _STRONG = 0.5
-_INTERVALS = {'correctness': 'newcombe', 'probability': 'welch'}
+_INTERVALS = {'correctness': 'agresti_caffo', 'probability': 'welch'}
 
 
 def flags(study: Sample, kind: str) -> flagging.Flags:

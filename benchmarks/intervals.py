@@ -58,12 +58,18 @@ def _around(centre: np.ndarray, half: np.ndarray) -> Ends:
 
 
 def newcombe(sample: Sample) -> Ends:
-  """The project's for correctness: Newcombe's (1998) hybrid score interval.
+  """Newcombe's (1998, method 10) hybrid score interval.
 
   On probabilities it takes their means for shares of successes, which
   overstates their variance.
   """
-  return sides.ends(sample.seen, sample.unseen, 'newcombe')
+  seen, unseen = sample.seen, sample.unseen
+  seen_low, seen_high = intervals.wilson(seen.mean, seen.runs)
+  unseen_low, unseen_high = intervals.wilson(unseen.mean, unseen.runs)
+  return (
+    sample.score - np.hypot(seen.mean - seen_low, unseen_high - unseen.mean),
+    sample.score + np.hypot(seen_high - seen.mean, unseen.mean - unseen_low),
+  )
 
 
 def pseudo_welch(sample: Sample) -> Ends:
@@ -73,22 +79,16 @@ def pseudo_welch(sample: Sample) -> Ends:
 
 def wald(sample: Sample) -> Ends:
   """Normal interval with the plain binomial variances."""
-  return _binomial(sample.seen, sample.unseen)
+  variance = sum(
+    side.mean * (1 - side.mean) / side.runs
+    for side in (sample.seen, sample.unseen)
+  )
+  return _around(sample.score, stats.norm.ppf(_TAIL) * np.sqrt(variance))
 
 
 def agresti_caffo(sample: Sample) -> Ends:
-  """Wald's after a success and a failure a side (Agresti & Caffo, 2000)."""
-  return _binomial(
-    sample.seen.with_pseudo_runs(), sample.unseen.with_pseudo_runs()
-  )
-
-
-def _binomial(seen: Side, unseen: Side) -> Ends:
-  variance = sum(
-    side.mean * (1 - side.mean) / side.runs for side in (seen, unseen)
-  )
-  half = stats.norm.ppf(_TAIL) * np.sqrt(variance)
-  return _around(seen.mean - unseen.mean, half)
+  """The project's for correctness, see `memorisation`."""
+  return sides.ends(sample.seen, sample.unseen, 'agresti_caffo')
 
 
 def normal(sample: Sample) -> Ends:
@@ -161,8 +161,8 @@ def bootstrap(sample: Sample) -> Ends:
 # By what is measured; the first is the one in `examples.parquet`.
 METHODS: dict[str, dict[str, Method]] = {
   'correctness': {
-    'Newcombe': newcombe,
     'Agresti-Caffo': agresti_caffo,
+    'Newcombe': newcombe,
     'Wald': wald,
   },
   'probability': {

@@ -12,7 +12,7 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals
 
-Interval = Literal['welch', 'newcombe']
+Interval = Literal['welch', 'agresti_caffo']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def ends(
   Args:
     seen: the IN side.
     unseen: the OUT side.
-    interval: 'welch' or 'newcombe', see `memorisation.memorisation`.
+    interval: 'welch' or 'agresti_caffo', see `memorisation.memorisation`.
 
   Returns:
     Two arrays [n] in [-1, 1]; NaN where a side has no run.
@@ -113,12 +113,17 @@ def ends(
   Raises:
     ValueError: there is no such interval.
   """
-  if interval == 'newcombe':
-    return _newcombe(seen, unseen)
-  if interval != 'welch':
-    raise ValueError(f'Unknown interval {interval!r}: welch or newcombe.')
-  difference, se, freedom = corrected(seen, unseen)
-  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, freedom) * se
+  tail = (1 + intervals.CONFIDENCE) / 2
+  if interval == 'welch':
+    difference, se, freedom = corrected(seen, unseen)
+    half = stats.t.ppf(tail, freedom) * se
+  elif interval == 'agresti_caffo':
+    arms = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
+    difference = arms[0].mean - arms[1].mean
+    variance = sum(arm.mean * (1 - arm.mean) / arm.runs for arm in arms)
+    half = stats.norm.ppf(tail) * np.sqrt(variance)
+  else:
+    raise ValueError(f'Unknown interval {interval!r}: welch or agresti_caffo.')
   return np.clip(difference - half, -1, 1), np.clip(difference + half, -1, 1)
 
 
@@ -137,12 +142,3 @@ def corrected(
     np.square(a) / (seen.runs - 1) + np.square(b) / (unseen.runs - 1)
   )
   return seen.mean - unseen.mean, np.sqrt(a + b), freedom
-
-
-def _newcombe(seen: Side, unseen: Side) -> tuple[np.ndarray, np.ndarray]:
-  seen_low, seen_high = intervals.wilson(seen.mean, seen.runs)
-  unseen_low, unseen_high = intervals.wilson(unseen.mean, unseen.runs)
-  difference = seen.mean - unseen.mean
-  low = difference - np.hypot(seen.mean - seen_low, unseen_high - unseen.mean)
-  high = difference + np.hypot(seen_high - seen.mean, unseen.mean - unseen_low)
-  return low, high

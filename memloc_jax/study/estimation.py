@@ -164,7 +164,7 @@ def _example_scores(
     membership, predictions.probability(logits, labels), 'welch'
   )
   by_correctness = memorisation(
-    membership, predictions.correctness(logits, labels), 'newcombe'
+    membership, predictions.correctness(logits, labels), 'agresti_caffo'
   )
   return {
     **_columns(by_probability, ''),

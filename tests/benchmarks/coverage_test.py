@@ -91,7 +91,7 @@ class CoverageTest(parameterized.TestCase):
     ensemble = _ensemble(6, _bernoulli(np.linspace(0.3, 1, _EXAMPLES), 0.3))
     taken = subsamples.balanced(ensemble.block, _BLOCK, 100, None)
     rows = subsamples.coverage(ensemble, taken)
-    rows = [r for r in rows if r['method'] == 'Newcombe']
+    rows = [r for r in rows if r['method'] == 'Agresti-Caffo']
     self.assertEqual([r['stratum'] for r in rows], list(subsamples.STRATA))
     whole, *parts = rows
     self.assertEqual(parts[-1], parts[-1] | {'stratum': '0.75 to 1'})
@@ -296,7 +296,7 @@ class PageTest(absltest.TestCase):
     row = next(
       r
       for r in found['coverage']
-      if (r['method'], r['stratum']) == ('Newcombe', '0.25 to 0.5')
+      if (r['method'], r['stratum']) == ('Agresti-Caffo', '0.25 to 0.5')
     )
     row['coverage'] = 0.899
     content = {

@@ -51,10 +51,10 @@ class WidthTest(parameterized.TestCase):
 
 
 class PilotTest(parameterized.TestCase):
-  @parameterized.parameters('welch', 'newcombe')
+  @parameterized.parameters('welch', 'agresti_caffo')
   def test_at_its_own_runs_it_is_the_interval(self, interval):
     membership, values, _ = _ensemble(12, 50)
-    if interval == 'newcombe':
+    if interval == 'agresti_caffo':
       values = (values > 0.5).astype(float)
     both = sides(membership, values)
     pilot = estimator.Pilot(*both, interval)

@@ -39,7 +39,7 @@ class FitTest(absltest.TestCase):
     labels = rng.integers(0, 2, 30)
     noisy = rng.random(30) < 0.3
     correct = predictions.correctness(logits, labels)
-    scores = memorisation.memorisation(membership, correct, 'newcombe')
+    scores = memorisation.memorisation(membership, correct, 'agresti_caffo')
     examples = pd.DataFrame(
       {
         'noisy': noisy,
