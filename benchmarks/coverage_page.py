@@ -16,10 +16,9 @@ their labels and {fit_noisy:.0%} of the wrong ones.
 A study of few runs is taken out of the ensemble, and the truth is what the
 other runs say. Nothing is simulated, and protocol and bars were fixed before
 the first look; that correctness has the interval of Agresti and Caffo, and not
-Newcombe's, was decided after it. Whole blocks are what a study has; these were compared:
-{studies}. The truth's own
-error is corrected for (see `benchmarks/subsamples.py`); without that, coverage
-would read {raw}.
+Newcombe's, was decided after it. Whole blocks are what a study has; these were
+compared: {studies}. The truth's own error is corrected
+for (see `benchmarks/subsamples.py`); without that, coverage would read {raw}.
 
 **Wanted** of the interval of correctness, on whole blocks: 0.93 to 0.98 on
 average and at least 0.90 in every stratum. {verdict}
