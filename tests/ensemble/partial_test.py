@@ -67,8 +67,8 @@ class PartialTest(toy.TestCase):
   def test_stopped_goes_on_bit_for_bit(self, after):
     self._goes_on_bit_for_bit(after)
 
-  @pytest.mark.full
   @parameterized.parameters(*range(1, 2 * _EPOCHS * _SEGMENTS + 1))
+  @pytest.mark.full
   def test_stopped_anywhere_goes_on_bit_for_bit(self, after):
     self._goes_on_bit_for_bit(after)
 
