@@ -85,6 +85,7 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertTrue(runs['validation_macro_f1'].isna().all())
     tables = {file.stem for file in workdir.glob('*.parquet')}
     attributed = {'influence', 'privacy', 'privacy_curve'}
+    attributed |= {'dynamics', 'dynamics_epochs'}
     self.assertEqual(tables, {'examples', 'runs', 'history'} | attributed)
     manifest = self.manifest(workdir)
     self.assertIsNone(manifest['in_accuracy']['noisy'])
