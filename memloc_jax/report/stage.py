@@ -18,7 +18,7 @@ from memloc_jax.study.workdir import Workdir
 
 @stage(
   'report',
-  needs=('score', 'estimate', 'dynamics', 'localise'),
+  needs=('score', 'estimate', 'dynamics', 'variance', 'localise'),
   writes=('report.html',),
 )
 def report(study: Study) -> None:

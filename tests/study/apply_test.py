@@ -24,32 +24,17 @@ from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
+from tests.study.reviewed import CLASSES, LABELS, TEXTS
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_TEXTS = (
-  'the old sailor',
-  '=1+1',
-  '- a dash',
-  '@name',
-  'with, comma and "quotes"',
-  'two\nlines',
-  'zażółć 漢字',
-  "'tis",
-  '007 is no text',
-  'the ship',
-  'the barn',
-  'the harbour',
-)
-_LABELS = ('good', 'bad', 'so, so') * 4
-_CLASSES = ('bad', 'good', 'so, so')
 
 
 def _rows(numbers=False):
   """Rows as dictionaries: more columns than are used, the label amidst."""
-  labels = [_CLASSES.index(label) for label in _LABELS] if numbers else _LABELS
+  labels = [CLASSES.index(label) for label in LABELS] if numbers else LABELS
   return [
     {'key': f'k{i}', 'verdict': label, 'text': text, 'note': f'n {i}'}
-    for i, (text, label) in enumerate(zip(_TEXTS, labels))
+    for i, (text, label) in enumerate(zip(TEXTS, labels))
   ]
 
 
@@ -214,11 +199,11 @@ class ApplyTest(tiny.EncoderCase):
   def test_a_folder_keeps_its_other_files_and_integers(self):
     folder = self.place / 'data'
     folder.mkdir()
-    number = lambda row: row | {'verdict': _CLASSES.index(row['verdict'])}
+    number = lambda row: row | {'verdict': CLASSES.index(row['verdict'])}
     dump = lambda rows: ''.join(json.dumps(row) + '\n' for row in rows)
     (folder / 'train.jsonl').write_text(dump(map(number, _rows())))
     (folder / 'test.jsonl').write_text(dump(map(number, _rows()[:3])))
-    (folder / 'meta.json').write_text(json.dumps({'labels': _CLASSES}))
+    (folder / 'meta.json').write_text(json.dumps({'labels': CLASSES}))
     (folder / 'thesis.tex').write_text('Chapter 1')
     config, workdir = self.study(folder)
     done = apply.apply(config, workdir, self.review(workdir, self.decisions))

@@ -11,23 +11,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.errors import InputError
 from memloc_jax.study import triage
 from memloc_jax.study.workdir import Workdir
-
-_TEXTS = (
-  'the old sailor',
-  '=1+1',
-  '- a dash',
-  '@name',
-  'with, comma and "quotes"',
-  'two\nlines',
-  'zażółć 漢字',
-  "'tis",
-  '007 is no text',
-  'the ship',
-  'the barn',
-  'the harbour',
-)
-_LABELS = ('good', 'bad', 'so, so') * 4
-_CLASSES = ('bad', 'good', 'so, so')
+from tests.study.reviewed import CLASSES, LABELS, TEXTS
 
 
 def _examples(n=12, **columns):
@@ -37,8 +21,8 @@ def _examples(n=12, **columns):
       'index': np.arange(n),
       'id': [f'k{i}' for i in range(n)],
       'hash': [f'{i:x}' * 16 for i in range(n)],
-      'text': _TEXTS[:n],
-      'given': _LABELS[:n],
+      'text': TEXTS[:n],
+      'given': LABELS[:n],
       'suggested': ['bad'] * n,
       'label_margin': np.linspace(0.9, -0.9, n),
       'label_margin_low': np.linspace(0.5, -1, n),
@@ -100,7 +84,7 @@ class TriageTest(parameterized.TestCase):
     )
 
   @parameterized.parameters(
-    *_TEXTS, '', "'", "''", "'=x", "''=x", '+1', '\tx', '007', '12e4', '1.50',
+    *TEXTS, '', "'", "''", "'=x", "''=x", '+1', '\tx', '007', '12e4', '1.50',
     '1234567890123456', "'007", '12', 'a=b', '-5',
   )  # fmt: skip
   def test_what_is_guarded_comes_back(self, text):
@@ -118,7 +102,7 @@ class TriageTest(parameterized.TestCase):
     return table.assign(**changes)
 
   def read(self, table):
-    return triage.read(self.write(table), _examples(), _CLASSES)
+    return triage.read(self.write(table), _examples(), CLASSES)
 
   def test_decisions_are_read(self):
     decisions = {
@@ -185,7 +169,7 @@ class TriageTest(parameterized.TestCase):
 
   def test_missing_file(self):
     with self.assertRaisesRegex(InputError, '--reviewed=.*gone.csv: no such'):
-      triage.read(self.folder / 'gone.csv', _examples(), _CLASSES)
+      triage.read(self.folder / 'gone.csv', _examples(), CLASSES)
 
   def test_unknown_id(self):
     table = self.reviewed({'k0': ('drop', '')})
