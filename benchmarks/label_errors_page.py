@@ -9,8 +9,8 @@ _TEXT = """# Finding wrong labels, against cleanlab
 Written by `python -m benchmarks.label_errors` on {date}, commit `{commit}`;
 {cores} CPU cores ({processor}), jax {jax}, cleanlab {cleanlab}.
 
-{limit} TREC questions, all-MiniLM-L6-v2 of which the upper {layers} layers
-train, wrong labels injected at {levels}, {draws} draws each. Both sides train
+{limit} TREC questions (drawn with seed {seed}), all-MiniLM-L6-v2 of which the
+upper {layers} layers train, wrong labels injected at {levels}, {draws} draws each. Both sides train
 with AdamW at {learning_rate:g} and batches of {batch_size}: cleanlab's {epochs}
 epochs on {folds} folds, stratified by given label, this project's {half} epochs
 on {runs} balanced subsets of the size of a fold's rest ({cleanlab_passes:,} and
@@ -22,7 +22,7 @@ ones included.
 
 {rankings}
 
-**This project's label margin minus each of cleanlab's rankings**, with 95 %
+**This project's self-confidence minus each of cleanlab's rankings**, with 95 %
 intervals (paired bootstrap over draws and examples). `self_confidence` is
 cleanlab's default, and is what was to be compared: nowhere worse by more than
 {margin} in average precision, and better at one level: {verdict}.
@@ -63,7 +63,7 @@ def page(content: dict[str, Any]) -> str:
     **{
       name: config[name]
       for name in ('limit', 'layers', 'draws', 'epochs', 'folds')
-      + ('learning_rate', 'batch_size')
+      + ('learning_rate', 'batch_size', 'seed')
     },
   )
 
