@@ -203,12 +203,13 @@ def swapping_against_cpu(
   workload = _few(workload, num_examples)
   examples = workload.examples
   noisy, clean = model_pair(workload)
+  noisy['embeddings'] = workload.params['embeddings']
   tokens = interface.Tokens(examples.ids, examples.length)
 
   def run(device, precision):
     with jax.default_device(device), precision:
       logits = jax.jit(swapping.swap_logits, static_argnums=0)(
-        workload.model, workload.params['embeddings'], noisy, clean, tokens
+        workload.model, noisy, clean, tokens
       )
       return jax.device_get(logits)
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import comparison, correctness, record
 from benchmarks import workload as workload_lib
-from memloc_jax.ensemble import schedule, vectorise
+from memloc_jax.ensemble import placement, schedule, vectorise
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import swapping, windows
 from memloc_jax.tasks import encode
@@ -202,7 +202,7 @@ def scoring(
     program=table.program,
     buckets=(examples.buckets,),
     totals=(1,),
-    mesh=vectorise.make_mesh(jax.devices()[:1]),
+    placement=placement.over_devices('runs', jax.devices()[:1]),
     random_start=False,
     unroll=False,
   )
@@ -211,7 +211,7 @@ def scoring(
     lambda tree: jax.tree.map(
       lambda x: jnp.broadcast_to(x, (num_runs, *x.shape)), tree
     ),
-    out_shardings=scorer.sharding(),
+    out_shardings=scorer.placement.shardings(one, 0),
   )(one)
   shared = {'embeddings': workload.params['embeddings']}
   shared, corpus = scorer.place((shared, examples.corpus()), run_axis=None)
@@ -244,11 +244,12 @@ def swapping_windows(
   """
   examples = workload.examples
   encoded = encode.Encoded(examples.ids, examples.length, examples.buckets)
-  embeddings = jax.device_put(workload.params['embeddings'])
-  noisy, clean = jax.device_put(correctness.model_pair(workload))
+  noisy, clean = correctness.model_pair(workload)
+  noisy['embeddings'] = workload.params['embeddings']
+  noisy, clean = jax.device_put((noisy, clean))
   hypotheses = 1 + len(windows.all_windows(workload.model.num_layers))
   swap = lambda: swapping.swap_predictions(
-    workload.model, embeddings, noisy, clean, encoded, _SWAPPING_BATCH
+    workload.model, noisy, clean, encoded, _SWAPPING_BATCH
   )
   return _times(swap, repetitions, hypotheses * len(examples.length)) | {
     'hypotheses': hypotheses

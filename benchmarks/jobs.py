@@ -89,6 +89,7 @@ class _Setting:
       'bias': np.zeros(self.classes),
     }
     return {
+      'embeddings': self.embeddings,
       'blocks': jax.tree.map(change, self.pretrained['blocks']),
       'final': self.pretrained['final'],
       'heads': {'main': {k: v.astype(np.float32) for k, v in head.items()}},
@@ -99,7 +100,6 @@ class _Setting:
     return scores.Source(
       name=name,
       model=self.model,
-      embeddings=self.embeddings,
       pretrained=self.pretrained,
       examples=self.examples,
       label_names=tuple(map(str, range(self.classes))),
@@ -159,7 +159,6 @@ def _swapping(setting: _Setting) -> Job:
   def ours():
     return swapping.swap_predictions(
       setting.model,
-      setting.embeddings,
       setting.noisy,
       setting.clean['blocks'],
       setting.examples,
@@ -242,7 +241,6 @@ def _centroids(setting: _Setting) -> Job:
     return position(
       representations.extract(
         setting.model,
-        setting.embeddings,
         setting.noisy,
         setting.examples,
         _BATCH,
@@ -272,7 +270,6 @@ def _centroids(setting: _Setting) -> Job:
 def _probes(setting: _Setting) -> Job:
   states = representations.extract(
     setting.model,
-    setting.embeddings,
     setting.noisy,
     setting.examples,
     _BATCH,

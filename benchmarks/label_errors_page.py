@@ -10,13 +10,13 @@ Written by `python -m benchmarks.label_errors` on {date}, commit `{commit}`;
 {cores} CPU cores ({processor}), jax {jax}, cleanlab {cleanlab}.
 
 {limit} TREC questions (drawn with seed {seed}), all-MiniLM-L6-v2 of which the
-upper {layers} layers train, wrong labels injected at {levels}, {draws} draws each. Both sides train
-with AdamW at {learning_rate:g} and batches of {batch_size}: cleanlab's {epochs}
-epochs on {folds} folds, stratified by given label, this project's {half} epochs
-on {runs} balanced subsets of the size of a fold's rest ({cleanlab_passes:,} and
-{ours_passes:,} examples with their epochs, over all levels and draws). At the
-end runs fit {cleanlab_fit:.1%} and {ours_fit:.1%} of their own labels, wrong
-ones included.
+upper {layers} layers train, wrong labels injected at {levels}, {draws} draws
+each. Both sides train with AdamW at {learning_rate:g} and batches of
+{batch_size}: cleanlab's {epochs} epochs on {folds} folds, stratified by given
+label, this project's {half} epochs on {runs} balanced subsets of the size of a
+fold's rest ({cleanlab_passes:,} and {ours_passes:,} examples with their epochs,
+over all levels and draws). At the end runs fit {cleanlab_fit:.1%} and
+{ours_fit:.1%} of their own labels, wrong ones included.
 
 **Average precision and AUROC**, mean over draws:
 

@@ -173,7 +173,7 @@ def _write_encoder(folder: pathlib.Path, width: int) -> pathlib.Path:
     num_heads=2,
     hidden=2 * width,
     vocab_size=len(vocabulary),
-    max_length=32,
+    max_positions=32,
   )
   params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
   checkpoint.export(folder / 'encoder', model, params, tokenizer, ())

@@ -94,7 +94,8 @@ def load(
     attn_implementation=attention,
   )  # fmt: skip
   network = Classifier(config, num_classes, dropout)
-  weights = safetensors.torch.load(tensors.serialise(family, params))
+  _, content = tensors.serialise(family, params)
+  weights = safetensors.torch.load(content)
   part = lambda prefix: {
     name.removeprefix(prefix): x
     for name, x in weights.items()

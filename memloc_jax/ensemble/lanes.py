@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import psutil
 
+from memloc_jax.ensemble import memory
 from memloc_jax.errors import InputError
 
 # More runs at once stop helping: once the device is busy on accelerators, and
@@ -16,13 +17,19 @@ _CPU_STATE = 768 * 2**20
 _USABLE = 0.85
 
 
-def memory_limit(devices: list[jax.Device]) -> int:
-  """Bytes that a program may use on each device."""
+def memory_limit(devices: list[jax.Device], reserved: int = 0) -> int:
+  """Bytes that a program may use on each device.
+
+  Args:
+    devices: of the mesh.
+    reserved: bytes of the host that are about to be used for something else.
+  """
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
     return int(free * _USABLE)
-  return int(psutil.virtual_memory().available * _USABLE / len(devices))
+  available = psutil.virtual_memory().available - reserved
+  return int(available * _USABLE / len(devices))
 
 
 class Sized(NamedTuple):
@@ -38,7 +45,11 @@ class Sized(NamedTuple):
 
 
 def sized(compiled: jax.stages.Compiled) -> Sized:
-  """Asks XLA what a program needs; memory used twice is counted once."""
+  """Asks XLA what a program needs; memory used twice is counted once.
+
+  What compiling it took is given back to the system.
+  """
+  memory.release()
   stats = compiled.memory_analysis()
   return Sized(
     compiled,
@@ -116,7 +127,7 @@ def choose(
   """
   limit = memory_limit(devices) if limit is None else limit
   per_device = -(-num_runs // len(devices))
-  most = widest(devices, at_least(1))
+  most = widest(devices, at_least(2) - at_least(1))
   # Chunks of equal width, so that the last one has few spare lanes.
   lanes = requested or -(-per_device // -(-per_device // most))
   while True:

@@ -63,6 +63,9 @@ class Program:
       once. Such runs are one model edited in many ways: they also share
       seed, examples, labels and dropout, so that what comes before their own
       layers is computed once a step for all of them.
+    moments: type in which AdamW keeps its first moments, 'float32' or
+      'bfloat16'. The second ones are float32 in any case: a bfloat16 has 8
+      bits, and a moment that changes by a thousandth a step would stand still.
     evaluate_every: epochs between evaluations; 0 evaluates after the last.
     fit_accuracy: a run stops at its first evaluation with at least this
       accuracy on its own training examples; None trains all epochs.
@@ -78,6 +81,7 @@ class Program:
   train_embeddings: bool = False
   train_head: bool = True
   layers: tuple[int, int] | None = None
+  moments: Literal['float32', 'bfloat16'] = 'float32'
   evaluate_every: int = 1
   fit_accuracy: float | None = None
 

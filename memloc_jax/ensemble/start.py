@@ -58,8 +58,8 @@ def start_params(
     if objective.kind == 'classify':
       key = jax.random.fold_in(run_key(seed, HEAD_STREAM), number)
       head = model.init_head(key, objective.num_outputs)
-    params['heads'][objective.name] = _choose(
-      head_start, head, head, done['heads'].get(objective.name)
+    params['heads'][objective.name] = _head(
+      head_start, head, done['heads'].get(objective.name)
     )
   if program.train_embeddings:
     params['embeddings'] = _choose(
@@ -69,6 +69,20 @@ def start_params(
       done.get('embeddings'),
     )
   return params
+
+
+def _head(source: jax.Array, fresh: Tree, finished: Tree | None) -> Tree:
+  """A fresh head or that of a finished run, leaves [source, ...].
+
+  Published heads may have more parameters than a fresh one, or fewer. Runs of
+  such a table are to start from finished ones; one that does not is NaN, which
+  its record will say.
+  """
+  structure = jax.tree.structure(fresh)
+  if finished is None or jax.tree.structure(finished) == structure:
+    return _choose(source, fresh, fresh, finished)
+  missing = jax.tree.map(lambda x: jnp.full_like(x[0], jnp.nan), finished)
+  return _choose(source, missing, missing, finished)
 
 
 def _choose(

@@ -101,9 +101,11 @@ def learning_rate_factor(
 _B1, _B2, _EPSILON = 0.9, 0.999, 1e-8
 
 
-def init_optimiser(params: Tree) -> optax.ScaleByAdamState:
-  """The optimiser's state before the first step."""
-  return optax.scale_by_adam().init(params)
+def init_optimiser(
+  params: Tree, moments: str = 'float32'
+) -> optax.ScaleByAdamState:
+  """The optimiser's state before the first step, see `Program.moments`."""
+  return optax.scale_by_adam(mu_dtype=moments).init(params)
 
 
 def adamw(
@@ -142,7 +144,9 @@ def adamw(
   # Of the first step at least, so that nothing is divided by 0.
   steps = jnp.maximum(count, 1).astype(jnp.float32)
   unbias1, unbias2 = 1 - _B1**steps, 1 - _B2**steps
-  mu = jax.tree.map(lambda m, g: keep1 * m + take1 * g, state.mu, gradient)
+  mu = jax.tree.map(
+    lambda m, g: keep1 * m.astype(g.dtype) + take1 * g, state.mu, gradient
+  )
   nu = jax.tree.map(lambda v, g: keep2 * v + take2 * g * g, state.nu, gradient)
 
   def one(factor, p, m, v):
@@ -150,6 +154,7 @@ def adamw(
     return p - (rate * factor) * (step + weight_decay * p)
 
   params = jax.tree.map(one, rates, params, mu, nu)
+  mu = jax.tree.map(lambda m, old: m.astype(old.dtype), mu, state.mu)
   return params, optax.ScaleByAdamState(count, mu, nu)
 
 

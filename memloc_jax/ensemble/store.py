@@ -149,14 +149,15 @@ class RowStore:
       file.write(safetensors.numpy.save(leaves))
 
   def read_weights(
-    self, table: str, row: int, like: Tree, moment: str = FINAL
+    self, table: str, row: int, like: Tree | None, moment: str = FINAL
   ) -> Tree:
     """A run's parameters.
 
     Args:
       table: the table's name.
       row: the run.
-      like: tree of arrays or shapes of the same structure, no run axis.
+      like: tree of arrays or shapes of the same structure, no run axis; None
+        takes what there is.
       moment: at which they were kept.
 
     Returns:
@@ -167,6 +168,8 @@ class RowStore:
     """
     path = self._weights_path(table, row, moment)
     leaves = safetensors.numpy.load(path.read_bytes())
+    if like is None:
+      return _nested(leaves)
     shapes = {_name(at): x.shape for at, x in jax.tree.leaves_with_path(like)}
     if {name: leaf.shape for name, leaf in leaves.items()} != shapes:
       raise ValueError(f'{path} holds other parameters.')
@@ -207,6 +210,18 @@ class RowStore:
 def _name(path: tuple[Any, ...]) -> str:
   """'blocks/qkv/kernel' for a leaf's place in a tree of dicts."""
   return '/'.join(str(key.key) for key in path)
+
+
+def _nested(leaves: dict[str, np.ndarray]) -> Tree:
+  """The tree of dicts that has these leaves, by `_name`."""
+  tree = {}
+  for name, leaf in leaves.items():
+    *path, last = name.split('/')
+    within = tree
+    for key in path:
+      within = within.setdefault(key, {})
+    within[last] = leaf
+  return tree
 
 
 @contextlib.contextmanager

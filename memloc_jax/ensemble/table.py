@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -62,6 +63,9 @@ class Table:
       evaluation after the last epoch. None for all.
     log: whether the records also hold the logits of all training examples
       after every evaluated epoch. It changes no result, and no hash.
+    given: rows that are not trained, their weights being given, and what
+      identifies these weights. They get their records from elsewhere, before
+      the other rows are trained.
     seed: the study's, for what all runs share.
     finished: finished runs that `runs.start` refers to: their hashes and
       their parameters with a leading axis, leaves [source, ...]; or None.
@@ -79,6 +83,7 @@ class Table:
   snapshots: tuple[int, ...] = ()
   predict: np.ndarray | None = None
   log: bool = False
+  given: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if self.program.layers is None:

@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import exchange, hosts, store
+from memloc_jax.ensemble import exchange, hosts, placement, store
 from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble.chunks import Event, Training
-from memloc_jax.ensemble.program import Program, row_hashes
+from memloc_jax.ensemble.layout import Layout
+from memloc_jax.ensemble.placement import Placement
+from memloc_jax.ensemble.program import row_hashes
 from memloc_jax.ensemble.table import Table
+from memloc_jax.errors import InputError
 from memloc_jax.models.interface import Model, Tree
 
 
@@ -29,6 +32,7 @@ class Engine:
     fingerprint: hash of the checkpoint.
     store: where the records go.
     devices: to use; None takes all of every process.
+    shard: what is divided over the devices, 'runs' or each run's 'weights'.
     unroll: whether to unroll the layers; None decides by backend.
     lanes: runs per device; 0 decides by memory.
     segment_steps: most steps of one call of the compiled program. Signals
@@ -46,6 +50,7 @@ class Engine:
   fingerprint: str
   store: store.RowStore
   devices: tuple[jax.Device, ...] | None = None
+  shard: str = 'runs'
   unroll: bool | None = None
   lanes: int = 0
   segment_steps: int = 200
@@ -71,6 +76,11 @@ class Engine:
   def local_devices(self) -> list[jax.Device]:
     """The devices of this process to train on."""
     return sorted(self.devices or jax.local_devices(), key=lambda d: d.id)
+
+  @property
+  def placement(self) -> Placement:
+    """Where runs lie on the devices of this process."""
+    return placement.over_devices(self.shard, self.local_devices())
 
   @property
   def together(self) -> bool:
@@ -156,28 +166,16 @@ class Engine:
     """Refuses a table that cannot fit into memory, before any work.
 
     Raises:
-      InputError: the requested lanes, or a single run, do not fit.
+      InputError: the requested lanes, or a single run, do not fit, or weights
+        would have to be divided among processes.
     """
-    devices = self.local_devices()
-    least = lambda lanes: self.least_memory(table.program, lanes)
-    lanes_lib.check(devices, least, self.lanes)
-
-  def widest(self, program: Program) -> int:
-    """Most runs per device that would be trained at once."""
-    return lanes_lib.widest(self.local_devices(), self.least_memory(program, 1))
-
-  def least_memory(self, program: Program, lanes: int) -> int:
-    """Bytes per device that training needs in any case.
-
-    Weights, gradients and two moments an objective, all float32.
-    """
-    own = dict(self.pretrained)
-    if not program.train_embeddings:
-      del own['embeddings']
-    layers = program.own_layers(self.model.num_layers)
-    own['blocks'] = jax.tree.map(lambda x: x[layers], own['blocks'])
-    size = sum(x.nbytes for x in jax.tree.leaves(own))
-    return lanes * size * (2 + 2 * len(program.objectives))
+    if self.shard == 'weights' and self.together:
+      raise InputError(
+        '--config.engine.shard=weights: divides each run over the devices of '
+        f'one process, and there are {jax.process_count()}; start one alone.'
+      )
+    least = Layout(self, table).least.least
+    lanes_lib.check(self.local_devices(), least, self.lanes)
 
   def hashes(self, table: Table) -> list[str]:
     """Hash of everything that decides each run's result, but rounding."""
@@ -193,4 +191,8 @@ class Engine:
     everyone = hashlib.sha256(table.runs.membership.tobytes())
     everyone.update(table.runs.seed.tobytes())
     parts.append(everyone.hexdigest())
-    return row_hashes(table.program, table.runs, '\n'.join(parts), finished)
+    found = row_hashes(table.program, table.runs, '\n'.join(parts), finished)
+    for row, weights in table.given.items():
+      both = hashlib.sha256(f'{found[row]} {weights}'.encode())
+      found[row] = both.hexdigest()[:20]
+    return found

@@ -1,8 +1,7 @@
-"""Many runs at once: the one place with `vmap` and the one with `shard_map`.
+"""Many runs at once: the one place with `vmap`.
 
-`vmap` turns one run's pure functions into a chunk of runs; `shard_map` places
-the chunk's runs over the devices. Runs never exchange anything, so the
-compiled programs hold no collectives.
+It turns one run's pure functions into those of a chunk of runs, which
+`placement` makes into programs on the devices.
 """
 
 import dataclasses
@@ -13,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from memloc_jax.ensemble import step as step_lib
+from memloc_jax.ensemble.placement import Placement
 from memloc_jax.ensemble.program import Program, RunTable
 from memloc_jax.ensemble.start import start_params
 from memloc_jax.ensemble.step import Corpus, Run, State
@@ -25,12 +23,6 @@ from memloc_jax.models.interface import Model, Tree
 
 # In these the runs of one edited model agree.
 _AGREED = ('seed', 'label_set', 'dropout')
-
-
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """A mesh with the single axis 'run' over this process's devices."""
-  devices = jax.local_devices() if devices is None else devices
-  return Mesh(np.array(devices), ('run',))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Vectorised:
     program: the table's program.
     buckets: padded lengths of each objective's data.
     totals: updates of each objective in the whole schedule.
-    mesh: from `make_mesh`.
+    placement: where the runs lie.
     random_start: whether any run starts a layer from random weights; if none
       does, none are drawn.
     unroll: whether blocks are kept as a tuple and unrolled, which on CPU
@@ -53,17 +45,13 @@ class Vectorised:
   program: Program
   buckets: tuple[tuple[int, ...], ...]
   totals: tuple[int, ...]
-  mesh: Mesh
+  placement: Placement
   random_start: bool
   unroll: bool
 
   def place(self, tree: Tree, *, run_axis: int | None = 0) -> Tree:
-    """Puts host arrays on the mesh, split over runs along `run_axis`."""
-    return jax.device_put(tree, self.sharding(run_axis))
-
-  def sharding(self, run_axis: int | None = 0) -> NamedSharding:
-    """Sharding over runs along `run_axis`; replicated if None."""
-    return NamedSharding(self.mesh, _spec(run_axis))
+    """Puts host arrays on the devices, see `Placement.place`."""
+    return self.placement.place(tree, run_axis)
 
   @functools.cached_property
   def init(self):
@@ -73,7 +61,7 @@ class Vectorised:
     None.
     """
     body = jax.vmap(self._init_one, in_axes=(0, 0, 0, None, None))
-    return self._compile(body, (0, 0, 0, None, None), 0)
+    return self.placement.compile(body, (0, 0, 0, None, None), 0)
 
   @functools.cached_property
   def segment(self):
@@ -84,7 +72,7 @@ class Vectorised:
     batch]. The state is donated.
     """
     axes = (0, 0, None, None, None, None, 1, None)
-    return self._compile(self._segment, axes, 0, donate_argnums=0)
+    return self.placement.compile(self._segment, axes, 0, donate_argnums=0)
 
   @functools.cached_property
   def predict(self):
@@ -93,17 +81,7 @@ class Vectorised:
     Evaluation mode, first objective. `indices` is [batches, runs, batch],
     the logits are [batches, runs, batch, classes].
     """
-    return self._compile(self._predict, (0, None, None, None, 1), 1)
-
-  def _compile(self, body, in_axes, out_axis, donate_argnums=()):
-    mapped = jax.shard_map(
-      body,
-      mesh=self.mesh,
-      in_specs=tuple(_spec(axis) for axis in in_axes),
-      out_specs=_spec(out_axis),
-      check_vma=False,
-    )
-    return jax.jit(mapped, donate_argnums=donate_argnums)
+    return self.placement.compile(self._predict, (0, None, None, None, 1), 1)
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
     params = start_params(
@@ -119,7 +97,8 @@ class Vectorised:
     if self.unroll:
       params['blocks'] = interface.unstack(params['blocks'])
     optimisers = tuple(
-      step_lib.init_optimiser(params) for _ in self.program.objectives
+      step_lib.init_optimiser(params, self.program.moments)
+      for _ in self.program.objectives
     )
     no, zero = jnp.zeros((), bool), jnp.zeros(())
     return State(params, optimisers, no, no, zero, zero)
@@ -248,10 +227,6 @@ def device_runs(table: RunTable, rows: np.ndarray, own: slice) -> Run:
     weight_decay=table.weight_decay[rows].astype(np.float32),
     dropout=table.dropout[rows].astype(np.float32),
   )
-
-
-def _spec(axis: int | None) -> P:
-  return P() if axis is None else P(*(None,) * axis, 'run')
 
 
 def _switch(index, branches, *operands):

@@ -22,7 +22,7 @@ from memloc_jax.localisation import (
 )
 from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models import interface
-from memloc_jax.models.interface import Edit, Tree
+from memloc_jax.models.interface import Edit
 
 VARIANTS = (
   'skip',
@@ -65,13 +65,7 @@ def match(margin: np.ndarray, mislabelled: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def _logits(model, embeddings, params, tokens):
-  tree = params | {'embeddings': embeddings}
-  return interface.forward(model, tree, tokens).logits
-
-
-@functools.partial(jax.jit, static_argnames='model')
-def _site_sums(model, embeddings, params, tokens, real):
+def _site_sums(model, params, tokens, real):
   """Sums of attention and MLP outputs over real tokens, two [L, width]."""
   mask = interface.real_tokens(tokens)
   counts = (mask & real[:, None])[:, :, None]
@@ -90,12 +84,12 @@ def _site_sums(model, embeddings, params, tokens, real):
     }
     return model.block(block, of_layer, h, mask, None, edits), sums
 
-  h = model.embed(embeddings, tokens, None)
+  h = model.embed(params['embeddings'], tokens, None)
   return lax.scan(run, h, (params['blocks'], constants))[1]
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'variant', 'pairs'))
-def _predict(model, variant, pairs, embeddings, params, means, tokens):
+def _predict(model, variant, pairs, params, means, tokens):
   mask = interface.real_tokens(tokens)
   constants = jax.tree.map(jnp.asarray, model.constants())
   site, _, how = variant.partition('-')
@@ -113,7 +107,7 @@ def _predict(model, variant, pairs, embeddings, params, means, tokens):
     after = model.block(block, at(constants), h, mask, None, edits)
     return jnp.where(treated == 1, h, after) if site == 'skip' else after
 
-  embedded = model.embed(embeddings, tokens, None)
+  embedded = model.embed(params['embeddings'], tokens, None)
   logits = hypotheses.logits(
     model, params, apply, embedded, tokens, np.array(pairs)
   )
@@ -121,12 +115,11 @@ def _predict(model, variant, pairs, embeddings, params, means, tokens):
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def _predict_heads(model, embeddings, params, tokens):
+def _predict_heads(model, params, tokens):
   """Predictions without each head, [1 + L * heads, batch]; none cut first."""
   mask = interface.real_tokens(tokens)
   constants = jax.tree.map(jnp.asarray, model.constants())
-  tree = params | {'embeddings': embeddings}
-  plain = interface.forward(model, tree, tokens, hidden='all')
+  plain = interface.forward(model, params, tokens, hidden='all')
   streams = plain.hidden
   layers = jnp.arange(model.num_layers)
 
@@ -146,7 +139,7 @@ def _predict_heads(model, embeddings, params, tokens):
 
     h, _ = lax.scan(run, streams[layer], (params['blocks'], constants, layers))
     x = model.read_out(model.finish(params['final'], h), tokens)
-    return carry, model.head(params['heads']['main'], x, None)
+    return carry, model.head(params['final'], params['heads']['main'], x, None)
 
   every = jnp.stack(
     [
@@ -160,31 +153,16 @@ def _predict_heads(model, embeddings, params, tokens):
   return jnp.argmax(everything, -1).astype(jnp.int32)
 
 
-def _site_means(model, embeddings, params, examples, chosen, batch_size):
+def _site_means(model, params, examples, chosen, batch_size):
   """Mean output over the real tokens of the chosen examples, by site."""
   total, count = None, int(examples.length[chosen].sum())
   for rows, real, tokens in representations.batches(
     examples, chosen, batch_size
   ):
-    sums = _site_sums(
-      model, embeddings, params, tokens, np.arange(len(rows)) < real
-    )
+    sums = _site_sums(model, params, tokens, np.arange(len(rows)) < real)
     sums = jax.tree.map(np.asarray, sums)
     total = sums if total is None else jax.tree.map(np.add, total, sums)
   return jax.tree.map(lambda x: x / np.float32(count), total)
-
-
-def _all_logits(model, embeddings, params, examples, batch_size) -> np.ndarray:
-  everything = np.arange(len(examples))
-  result = None
-  for rows, real, tokens in representations.batches(
-    examples, everything, batch_size
-  ):
-    logits = np.asarray(_logits(model, embeddings, params, tokens))
-    if result is None:
-      result = np.empty((len(examples), logits.shape[1]), np.float32)
-    result[rows[:real]] = logits[:real]
-  return result
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
@@ -216,14 +194,11 @@ def ablation(
   done = 0
   for subject in source.subjects:
     noisy, drawn = gradients.groups(subject.mislabelled, subject.seed)
-    params = jax.device_put(_own(subject.noisy.load()))
-    embeddings = jax.device_put(source.embeddings)
-    logits = _all_logits(model, embeddings, params, source.examples, batch_size)
+    params = jax.device_put(subject.noisy.load())
+    logits = representations.logits(model, params, source.examples, batch_size)
     matched = match(margins(logits, subject.given), subject.mislabelled)
     chosen = np.unique(np.concatenate([noisy, matched, drawn]))
-    means = _site_means(
-      model, embeddings, params, source.examples, chosen, batch_size
-    )
+    means = _site_means(model, params, source.examples, chosen, batch_size)
     measure = lambda program, subject=subject, chosen=chosen, matched=matched: (
       hypotheses.accuracies(
         hypotheses.predict(program, source.examples, chosen, batch_size),
@@ -234,9 +209,7 @@ def ablation(
     )
     for variant, (weights, grids) in found.items():
       accuracies = measure(
-        functools.partial(
-          _predict, model, variant, static, embeddings, params, means
-        )
+        functools.partial(_predict, model, variant, static, params, means)
       )
       lost, grid = hypotheses.error(accuracies.noisy)
       expected, _ = hypotheses.error(accuracies.matched)
@@ -246,9 +219,7 @@ def ablation(
       done += 1
       report(done / jobs)
     if config.ablation.heads:
-      accuracies = measure(
-        functools.partial(_predict_heads, model, embeddings, params)
-      )
+      accuracies = measure(functools.partial(_predict_heads, model, params))
       head_rows += _head_rows(model.num_heads, subject.seed, accuracies)
       done += 1
       report(done / jobs)
@@ -259,10 +230,6 @@ def ablation(
     },
     {'windows': window_rows} | ({'heads': head_rows} if head_rows else {}),
   )
-
-
-def _own(params: Tree) -> Tree:
-  return {key: params[key] for key in ('blocks', 'final', 'heads')}
 
 
 def _head_rows(num_heads: int, seed: int, found: hypotheses.Accuracies):

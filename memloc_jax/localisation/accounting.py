@@ -42,7 +42,8 @@ def accounting(
       {},
       notes=(
         f'Gradient accounting, {source.name}: left out, for no weights were '
-        'kept while the models trained (train.snapshots).',
+        'kept while the models trained (train.snapshots keeps them, of models '
+        'that are trained here).',
       ),
     )
   rows, weights = [], []

@@ -151,7 +151,6 @@ def centroids(
       blocks = mixed_blocks(setup, noisy['blocks'], clean['blocks'])
       states = representations.extract(
         source.model,
-        source.embeddings,
         noisy | {'blocks': blocks},
         source.examples,
         config.batch_size,

@@ -19,17 +19,18 @@ from memloc_jax.tasks.encode import Encoded
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def _norms(model, embeddings, params, tokens, labels):
+def _norms(model, params, tokens, labels):
   """[batch, L + 1], the last one being head and final norm."""
 
-  def loss(params, ids, length, label):
-    tree = params | {'embeddings': embeddings}
+  trained = {k: params[k] for k in ('blocks', 'final', 'heads')}
+
+  def loss(trained, ids, length, label):
     one = interface.Tokens(ids[None], length[None])
-    logits = interface.forward(model, tree, one).logits[0]
+    logits = interface.forward(model, params | trained, one).logits[0]
     return optax.softmax_cross_entropy_with_integer_labels(logits, label)
 
   def one(ids, length, label):
-    gradient = jax.grad(loss)(params, ids, length, label)
+    gradient = jax.grad(loss)(trained, ids, length, label)
     blocks = gradient.pop('blocks')
     if isinstance(blocks, tuple):
       layers = jnp.stack([optax.tree.norm(block) for block in blocks])
@@ -42,7 +43,6 @@ def _norms(model, embeddings, params, tokens, labels):
 
 def example_norms(
   model: interface.Model,
-  embeddings: Tree,
   params: Tree,
   examples: Encoded,
   labels: np.ndarray,
@@ -55,8 +55,7 @@ def example_norms(
 
   Args:
     model: the model.
-    embeddings: of the model, which do not train.
-    params: blocks, final and heads.
+    params: all of its parameters; embeddings do not train.
     examples: n of them.
     labels: whose loss it is, int [n].
     batch_size: examples at once; each has a gradient of its own in memory.
@@ -64,13 +63,12 @@ def example_norms(
   Returns:
     float32 [n, L + 1]; the last column is that of head and final norm.
   """
-  own = {key: params[key] for key in ('blocks', 'final', 'heads')}
-  embeddings, own = jax.device_put(embeddings), representations.on_device(own)
+  params = representations.on_device(params)
   result = np.empty((len(examples), model.num_layers + 1), np.float32)
   everything = np.arange(len(examples))
   for rows, real, tokens in representations.batches(
     examples, everything, batch_size
   ):
-    found = np.asarray(_norms(model, embeddings, own, tokens, labels[rows]))
+    found = np.asarray(_norms(model, params, tokens, labels[rows]))
     result[rows[:real]] = found[:real]
   return result

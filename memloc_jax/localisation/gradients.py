@@ -39,11 +39,9 @@ def variant_name(norm: str, subtract: bool, divide: bool) -> str:
 @functools.partial(
   jax.jit, static_argnames=('model', 'objective'), donate_argnames='total'
 )
-def _add_gradient(
-  model, objective, embeddings, params, tokens, labels, real, total
-):
+def _add_gradient(model, objective, params, tokens, labels, real, total):
   def summed(blocks):
-    tree = params | {'embeddings': embeddings, 'blocks': blocks}
+    tree = params | {'blocks': blocks}
     logits = interface.forward(model, tree, tokens).logits
     if objective == 'logit':
       values = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
@@ -56,7 +54,6 @@ def _add_gradient(
 
 def mean_gradient(
   model: interface.Model,
-  embeddings: Tree,
   params: Tree,
   examples: Encoded,
   labels: np.ndarray,
@@ -71,8 +68,7 @@ def mean_gradient(
 
   Args:
     model: the model.
-    embeddings: of the model.
-    params: blocks, final and heads.
+    params: all of its parameters.
     examples: n of them.
     labels: to differentiate for, int [n].
     chosen: the group, int [m].
@@ -82,17 +78,16 @@ def mean_gradient(
   Returns:
     A tree like `params['blocks']`, leaves [layer, ...], on the device.
   """
-  own = {key: params[key] for key in ('blocks', 'final', 'heads')}
-  embeddings, own = jax.device_put(embeddings), representations.on_device(own)
-  total = jax.tree.map(jnp.zeros_like, own['blocks'])
+  model = model.one_by_one()
+  params = representations.on_device(params)
+  total = jax.tree.map(jnp.zeros_like, params['blocks'])
   for rows, real, tokens in representations.batches(
     examples, chosen, batch_size
   ):
     total = _add_gradient(
       model,
       objective,
-      embeddings,
-      own,
+      params,
       tokens,
       labels[rows],
       np.arange(len(rows)) < real,
@@ -159,7 +154,6 @@ def group_gradients(
   return tuple(
     mean_gradient(
       source.model,
-      source.embeddings,
       params,
       source.examples,
       subject.given,

@@ -123,8 +123,8 @@ def logits(
   streams, _ = lax.scan(run, streams.at[0].set(embedded), steps)
   finished = model.finish(params['final'], streams[: 1 + len(pairs)])
   x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
-  parameters = params['heads'][head]
-  return jax.vmap(lambda x: model.head(parameters, x, None))(x)
+  final, parameters = params['final'], params['heads'][head]
+  return jax.vmap(lambda x: model.head(final, parameters, x, None))(x)
 
 
 def predict(

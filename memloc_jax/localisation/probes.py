@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from memloc_jax.localisation.settings import ProbeConfig
-from memloc_jax.models import interface
+from memloc_jax.models import transformer
 from memloc_jax.models.interface import Dropout
 
 
@@ -153,7 +153,7 @@ def train_one(
     indices, key = inputs
     safe = jnp.maximum(indices, 0)
     x = vectors[layer, safe]
-    x = interface.apply_dropout(Dropout(key, rate), x)
+    x = transformer.apply_dropout(Dropout(key, rate), x)
     gradient = jax.grad(loss)(params, x, targets.labels[safe], indices >= 0)
     updates, state = rule.update(gradient, state, params)
     return (optax.apply_updates(params, updates), state), None

@@ -110,7 +110,6 @@ def _measure(
   """Rows of `probes` for one checkpoint, without its name and seed."""
   states = representations.extract(
     source.model,
-    source.embeddings,
     checkpoint.load(),
     source.examples,
     config.batch_size,

@@ -54,13 +54,44 @@ def on_device(params: interface.Tree) -> interface.Tree:
 
 
 @functools.partial(jax.jit, static_argnames='model')
+def _logits(model, params, tokens):
+  return interface.forward(model, params, tokens).logits
+
+
+def logits(
+  model: interface.Model,
+  params: interface.Tree,
+  examples: Encoded,
+  batch_size: int,
+) -> np.ndarray:
+  """Logits of all examples, batch by batch, evaluation mode.
+
+  Args:
+    model: the model.
+    params: all of its parameters, on the device.
+    examples: n of them.
+    batch_size: most examples in a batch.
+
+  Returns:
+    float32 [n, classes].
+  """
+  result = None
+  everything = np.arange(len(examples))
+  for rows, real, tokens in batches(examples, everything, batch_size):
+    found = np.asarray(_logits(model, params, tokens))
+    if result is None:
+      result = np.empty((len(examples), found.shape[1]), np.float32)
+    result[rows[:real]] = found[:real]
+  return result
+
+
+@functools.partial(jax.jit, static_argnames='model')
 def _states(model, params, tokens):
   return interface.forward(model, params, tokens, hidden='read_out').hidden
 
 
 def extract(
   model: interface.Model,
-  embeddings: interface.Tree,
   params: interface.Tree,
   examples: Encoded,
   batch_size: int,
@@ -72,8 +103,7 @@ def extract(
 
   Args:
     model: the model.
-    embeddings: of the model.
-    params: `blocks`, `final` and `heads`, host or device arrays.
+    params: all of its parameters, host or device arrays.
     examples: n of them.
     batch_size: most examples in a batch.
     progress: called after each batch with the share that is done.
@@ -82,7 +112,8 @@ def extract(
     float32 [L + 1, n, width]: index 0 is the embedding output, index l the
     output of block l, the last one after the final norm where there is one.
   """
-  params = on_device(params | {'embeddings': embeddings})
+  params = on_device(params)
+  model = model.one_by_one()
   shape = (model.num_layers + 1, len(examples), model.width)
   result = np.empty(shape, np.float32)
   everything = np.arange(len(examples))

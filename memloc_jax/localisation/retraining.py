@@ -8,6 +8,8 @@ windows that begin at one layer form one table: the blocks below it are run
 forward only, once a step for all of them.
 """
 
+import dataclasses
+
 import numpy as np
 
 from memloc_jax.ensemble.program import (
@@ -18,6 +20,7 @@ from memloc_jax.ensemble.program import (
   make_table,
 )
 from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores, windows
 from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
@@ -91,10 +94,7 @@ def tables(
     'final': noisy['final'],
     'heads': {'main': noisy['heads']['main']},
   }
-  finished = (
-    (subject.noisy.name,),
-    _with_leading_axis(finished),
-  )
+  finished = ((subject.noisy.name,), _with_leading_axis(finished))
   result = []
   for first in range(layers) if first_layers is None else first_layers:
     runs = _runs(member, first, layers, source.dropout, config)
@@ -157,6 +157,17 @@ def _runs(
   return RunTable(**(vars(base) | fields))
 
 
+def _engine(source: scores.Source, noisy: Tree) -> Engine:
+  """The source's engine, with the noisy model's own embeddings.
+
+  Only blocks start over. What the embeddings are, the hash of a row says by
+  the name of the model.
+  """
+  engine = source.engine
+  pretrained = engine.pretrained | {'embeddings': noisy['embeddings']}
+  return dataclasses.replace(engine, pretrained=pretrained)
+
+
 def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
   """A(w) = (a(w) - a(all)) / (1 - a(all)).
 
@@ -196,11 +207,12 @@ def retraining(
     _, held_out = split(subject.mislabelled, config.retrain.seed)
     noisy = subject.noisy.load()
     hits = {'given': [], 'original': []}
+    engine = _engine(source, noisy)
     jobs = tables(source, subject, noisy, config.retrain)
     for done, table in enumerate(jobs):
-      hashes = source.engine.train(table)
+      hashes = engine.train(table)
       for row, hash in enumerate(hashes):
-        record = source.engine.store.read(table.name, row, hash)
+        record = engine.store.read(table.name, row, hash)
         predicted = record.logits.argmax(-1)
         failed = record.status != 'done'
         for name, labels in (

@@ -5,6 +5,8 @@ Maini et al. (2023), "Can neural network memorization be localized?", section
 window is set back to its state after some epoch, it learnt them there later.
 """
 
+import dataclasses
+
 from memloc_jax.localisation import scores, swapping
 from memloc_jax.localisation.settings import LocaliseConfig
 
@@ -24,4 +26,12 @@ def rewinding(
     others[f'epoch-{epoch}'] = lambda subject, epoch=epoch: subject.snapshots[
       epoch
     ].load()['blocks']
-  return swapping.findings(source, config, others, report)
+  found = swapping.findings(source, config, others, report)
+  lost = [str(epoch) for epoch in source.snapshots if epoch not in epochs]
+  if not lost:
+    return found
+  note = (
+    f'Layer rewinding, {source.name}: not to epochs {", ".join(lost)}, of '
+    'which there are no weights, for not all models were trained here.'
+  )
+  return dataclasses.replace(found, notes=(note,))

@@ -14,12 +14,14 @@ from memloc_jax.tasks.encode import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """One model's own parameters, loaded when they are needed.
+  """One model's parameters, loaded when they are needed.
 
   Attributes:
-    name: unlike that of any other checkpoint of the study.
-    load: returns `blocks` (leaves [layer, ...]), `final` and `heads` as host
-      arrays.
+    name: unlike that of any other checkpoint, also of the same run under
+      other settings.
+    load: returns all of them: `embeddings`, `blocks` (leaves [layer, ...]),
+      `final` and `heads`. What several models have in common may be on the
+      device, once for all of them; the rest are host arrays.
   """
 
   name: str
@@ -36,8 +38,10 @@ class Subject:
     clean: its twin: the same seed, trained on the original labels.
     frozen: the reference: trained on noisy labels with every block frozen for
       the main objective.
-    memorised: `noisy` after the first epoch that fitted its labels.
-    snapshots: `noisy` after some epochs, by epoch from 1.
+    memorised: `noisy` after the first epoch that fitted its labels; itself if
+      that is not known.
+    snapshots: `noisy` after some epochs, by epoch from 1; none of a model that
+      was trained elsewhere.
     given: labels that `noisy` was trained on, int32 [n].
     original: labels of the source, int32 [n].
   """
@@ -64,7 +68,6 @@ class Source:
   Attributes:
     name: 'main', or the layers that could learn in a control, as '1+2'.
     model: the architecture.
-    embeddings: of all models, on the device; they are frozen.
     pretrained: `blocks` and `final` before fine-tuning, host arrays.
     examples: the training examples, n of them.
     label_names: name of each class of the main task, whose head is called
@@ -72,17 +75,18 @@ class Source:
     subjects: one a seed, at least one.
     dropout: rate at which its models were trained.
     engine: trains rows, for techniques that train.
+    snapshots: epochs of which subjects were to keep their weights.
   """
 
   name: str
   model: Model
-  embeddings: Tree
   pretrained: Tree
   examples: Encoded
   label_names: tuple[str, ...]
   subjects: tuple[Subject, ...]
   dropout: float
   engine: Engine | None
+  snapshots: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,6 @@ from memloc_jax.tasks.encode import Encoded
 
 def swap_logits(
   model: interface.Model,
-  embeddings: interface.Tree,
   noisy: interface.Tree,
   other_blocks: interface.Tree,
   tokens: interface.Tokens,
@@ -32,9 +31,7 @@ def swap_logits(
 
   Args:
     model: the model of both parameter sets.
-    embeddings: shared by both, as they are frozen.
-    noisy: 'blocks', 'final' and 'heads' of the noisy model; blocks' leaves
-      [layer, ...].
+    noisy: all parameters of the noisy model; blocks' leaves [layer, ...].
     other_blocks: what the windows get, leaves [layer, ...].
     tokens: the batch.
     pairs: windows, [W, 2], see `hypotheses.schedule`; None for all
@@ -55,21 +52,20 @@ def swap_logits(
 
   if pairs is None:
     pairs = windows.all_windows(model.num_layers)
-  embedded = model.embed(embeddings, tokens, None)
+  embedded = model.embed(noisy['embeddings'], tokens, None)
   return hypotheses.logits(model, noisy, apply, embedded, tokens, pairs, head)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'pairs', 'head'))
-def _predict(model, embeddings, noisy, other_blocks, tokens, pairs, head):
+def _predict(model, noisy, other_blocks, tokens, pairs, head):
   logits = swap_logits(
-    model, embeddings, noisy, other_blocks, tokens, np.array(pairs), head
+    model, noisy, other_blocks, tokens, np.array(pairs), head
   )
   return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 def swap_predictions(
   model: interface.Model,
-  embeddings: interface.Tree,
   noisy: interface.Tree,
   other_blocks: interface.Tree,
   examples: Encoded,
@@ -85,8 +81,7 @@ def swap_predictions(
 
   Args:
     model: the model of both parameter sets.
-    embeddings: see `swap_logits`, as for `noisy` and `other_blocks`.
-    noisy: of the noisy model.
+    noisy: see `swap_logits`, as for `other_blocks`.
     other_blocks: what the windows get.
     examples: all to predict, n of them.
     batch_size: most examples in a batch. Memory grows with 1 + windows times
@@ -102,7 +97,7 @@ def swap_predictions(
   if pairs is None:
     pairs = windows.all_windows(model.num_layers)
   static = tuple(map(tuple, np.asarray(pairs).tolist()))
-  parameters = jax.device_put((embeddings, noisy, other_blocks))
+  parameters = jax.device_put((noisy, other_blocks))
   return hypotheses.predict(
     lambda tokens: _predict(model, *parameters, tokens, static, head),
     examples,
@@ -138,7 +133,6 @@ def findings(
       done = number * len(source.subjects) + at
       predicted = swap_predictions(
         source.model,
-        source.embeddings,
         subject.noisy.load(),
         blocks_of(subject),
         source.examples,

@@ -8,12 +8,19 @@ import pathlib
 import re
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import interface, registry, tensors
+from memloc_jax.models import interface, registry, shards, tensors
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
+INDEX = f'{WEIGHTS}{shards.INDEX}'
+_SHARDS = 'model-*-of-*.safetensors'
+# Fields of CONFIG that a tokenizer's tokens are known by.
+_TOKEN_IDS = tuple(
+  f'{name}_token_id' for name in ('bos', 'cls', 'eos', 'mask', 'pad', 'sep')
+)
 TOKENIZER = (
   'added_tokens.json',
   'merges.txt',
@@ -65,20 +72,11 @@ def load_model(folder: pathlib.Path) -> interface.Model:
     InputError: The file is missing, malformed or asks for something that is
       not implemented.
   """
-  file = folder / CONFIG
-  try:
-    config = json.loads(file.read_text(encoding='utf-8'))
-  except OSError as error:
-    raise InputError(f'{folder} has no readable {CONFIG}.') from error
-  except ValueError as error:
-    raise InputError(f'{file} is not valid JSON: {error}.') from error
-  if not isinstance(config, dict):
-    raise InputError(f'{file} does not hold a JSON object.')
-  return registry.parse(config, file)
+  return registry.parse(_read_config(folder), folder / CONFIG)
 
 
 def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
-  """Reads `model.safetensors`.
+  """Reads `model.safetensors`, or the files of its index where it is split.
 
   Args:
     folder: of the model, see `resolve`.
@@ -88,9 +86,9 @@ def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
     What `tensors.read` returns.
 
   Raises:
-    InputError: The file is missing, damaged or does not fit `model`.
+    InputError: A file is missing, damaged or does not fit `model`.
   """
-  row = registry.FAMILIES[registry.model_type(model)]
+  row = registry.family_of(model)
   return tensors.read(_weights_file(folder), row, model)
 
 
@@ -103,15 +101,18 @@ def export(
 ) -> None:
   """Writes a model in the format it is read from.
 
-  The weights read back bit for bit. Other tools read the encoder; their
-  classifiers may not fit, as ours sits where the family's `read_out` says and
-  not behind a pooler.
+  The weights read back bit for bit. `architectures` in the written
+  `config.json` names the class of `transformers` that computes the same
+  logits: one that classifies every token, to be read where the family's
+  `read_out` says, or one that classifies sequences. Only OPT has none for a
+  head with bias, which is therefore moved into its last layer norm.
 
   Args:
     folder: to create; appears complete or not at all.
     model: the model.
     params: stacked parameters; of the heads, 'main' is written.
-    source: folder from which the tokenizer's files are copied.
+    source: folder from which the tokenizer's files are copied, and the ids of
+      its special tokens in `config.json`, if it has one.
     label_names: names of the classes of the head 'main', in order; () without
       that head.
 
@@ -123,15 +124,23 @@ def export(
     raise InputError(f'{folder} exists and is not empty; choose another name.')
   family = registry.model_type(model)
   row = registry.FAMILIES[family]
-  config = {'model_type': family, 'dtype': 'float32', **row.config(model)}
+  config = {
+    'model_type': family,
+    'dtype': 'float32',
+    **_token_ids(source, row.pad),
+    **row.config(model),
+  }
   tree = {k: params[k] for k in ('embeddings', 'blocks', 'final')}
   if 'main' in params.get('heads', {}):
     tree['heads'] = {'main': params['heads']['main']}
-    num_classes = tree['heads']['main']['bias'].shape[0]
+    num_classes = tree['heads']['main']['kernel'].shape[-1]
     if len(label_names) != num_classes:
       raise ValueError(f'{len(label_names)} names of {num_classes} classes.')
     config['id2label'] = dict(enumerate(label_names))
     config['label2id'] = {label: i for i, label in enumerate(label_names)}
+  architecture, content = tensors.serialise(row, tree)
+  if architecture is not None:
+    config['architectures'] = [architecture]
 
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
@@ -139,7 +148,7 @@ def export(
   try:
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (partial / CONFIG).write_text(text + '\n', encoding='utf-8')
-    (partial / WEIGHTS).write_bytes(tensors.serialise(row, tree))
+    (partial / WEIGHTS).write_bytes(content)
     for file in TOKENIZER:
       if (source / file).is_file():
         shutil.copyfile(source / file, partial / file)
@@ -155,15 +164,16 @@ def fingerprint(folder: pathlib.Path) -> str:
     folder: of the model, see `resolve`.
 
   Returns:
-    SHA-256 over the digests of `config.json` and `model.safetensors`, hex.
+    SHA-256 over the digests of `config.json` and `model.safetensors`, or of
+    the index and the files that it names, hex.
 
   Raises:
-    InputError: One of the files is missing.
+    InputError: One of the files is missing, or the index malformed.
   """
   total = hashlib.sha256()
   if not (folder / CONFIG).is_file():
     raise InputError(f'{folder} has no readable {CONFIG}.')
-  for path in (folder / CONFIG, _weights_file(folder)):
+  for path in (folder / CONFIG, *shards.all_files(_weights_file(folder))):
     with path.open('rb') as file:
       total.update(hashlib.file_digest(file, 'sha256').digest())
   return total.hexdigest()
@@ -195,7 +205,7 @@ def _hub_folder(source: str) -> pathlib.Path:
 
   try:
     folder = huggingface_hub.snapshot_download(
-      source, allow_patterns=[CONFIG, WEIGHTS, *TOKENIZER]
+      source, allow_patterns=[CONFIG, WEIGHTS, INDEX, _SHARDS, *TOKENIZER]
     )
   except Exception as error:  # The client's errors share no base class.
     if huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -214,22 +224,49 @@ def _hub_folder(source: str) -> pathlib.Path:
   return pathlib.Path(folder)
 
 
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+  file = folder / CONFIG
+  try:
+    config = json.loads(file.read_text(encoding='utf-8'))
+  except OSError as error:
+    raise InputError(f'{folder} has no readable {CONFIG}.') from error
+  except ValueError as error:
+    raise InputError(f'{file} is not valid JSON: {error}.') from error
+  if not isinstance(config, dict):
+    raise InputError(f'{file} does not hold a JSON object.')
+  return config
+
+
+def _token_ids(source: pathlib.Path, pad: str) -> dict[str, Any]:
+  """Ids of special tokens in a `config.json`; {} without one.
+
+  Classes of `transformers` look for the padding's, where GPT models are
+  published without: then it is that of `pad`, the token which we pad with.
+  """
+  if not (source / CONFIG).exists():
+    return {}
+  config = _read_config(source)
+  ids = {name: config.get(name) for name in _TOKEN_IDS}
+  if ids['pad_token_id'] is None:
+    ids['pad_token_id'] = ids.get(f'{pad}_id')
+  return {name: value for name, value in ids.items() if value is not None}
+
+
 def _weights_file(folder: pathlib.Path) -> pathlib.Path:
-  file = folder / WEIGHTS
-  if file.is_file():
-    return file
+  """The file with the weights, or else the index of several."""
+  for file in (folder / WEIGHTS, folder / INDEX):
+    if file.is_file():
+      return file
   pickled = folder / 'pytorch_model.bin'
   if pickled.is_file():
     code = (
       'import torch, safetensors.torch as s; '
       f"d = torch.load('{pickled}', weights_only=True); "
       's.save_file({k: v.clone().contiguous() for k, v in d.items()}, '
-      f"'{file}', metadata={{'format': 'pt'}})"
+      f"'{folder / WEIGHTS}', metadata={{'format': 'pt'}})"
     )
     raise InputError(
       f'{pickled} is a pickle, which is not read; convert it once, where '
       f'PyTorch is installed, with: python -c "{code}"'
     )
-  if (folder / f'{WEIGHTS}.index.json').is_file():
-    raise InputError(f'{folder} splits its weights; join them into {WEIGHTS}.')
-  raise InputError(f'{folder} has no {WEIGHTS}.')
+  raise InputError(f'{folder} has no {WEIGHTS} and no {INDEX}.')

@@ -6,7 +6,7 @@ of our parameters. Reading and writing (`checkpoint.py`) is the same for all.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from memloc_jax.errors import InputError
@@ -29,12 +29,27 @@ class Row(NamedTuple):
   transpose: bool = False
 
 
+class Head(NamedTuple):
+  """A classification head as it is published.
+
+  Attributes:
+    architecture: the class of `transformers` that has it.
+    rows: its parameters; names as they are in the file.
+  """
+
+  architecture: str
+  rows: tuple[Row, ...]
+
+
+def kernel(path: str, *names: str) -> tuple[Row]:
+  """The row of a linear layer without bias, or of several fused into one."""
+  return (Row(f'{path}/kernel', tuple(f'{n}.weight' for n in names), True),)
+
+
 def dense(path: str, *names: str) -> tuple[Row, Row]:
   """Rows of a linear layer with bias, or of several fused into one."""
-  return (
-    Row(f'{path}/kernel', tuple(f'{n}.weight' for n in names), True),
-    Row(f'{path}/bias', tuple(f'{n}.bias' for n in names)),
-  )
+  bias = Row(f'{path}/bias', tuple(f'{n}.bias' for n in names))
+  return (*kernel(path, *names), bias)
 
 
 def norm(path: str, name: str) -> tuple[Row, Row]:
@@ -57,6 +72,10 @@ _BOOKKEEPING = frozenset({
 })  # fmt: skip
 
 
+def _same(value: Any) -> Any:
+  return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
   """One row of the registry.
@@ -68,12 +87,25 @@ class Family:
     fixed: field -> the values under which the family's file computes what
       the checkpoint means; the first one is written on export.
     ignored: further fields that do not change the encoder.
-    rows: every parameter of the encoder.
-    head: the parameters of the classification head.
+    rows: every parameter of the encoder; of those that only some sizes have,
+      the ones that a model lacks are left out.
+    heads: of the models with a classification head. The first one is what
+      `Model.init_head` makes, if the family has a class for it.
+    separator: what joins the text fields of an example, as in Dankers & Titov
+      (2024): the name of one of the tokenizer's special tokens, or a text.
+    pad: the tokenizer's special token to pad with.
     prefix: of the encoder's tensor names in models with a head; optional
       when reading, written on export.
     aliases: older spelling -> current one, as part of tensor names.
+    defaults: of fields that share an attribute, what the checkpoint means
+      where its file leaves one of them out.
     unused: patterns of tensors that are knowingly not read, without prefix.
+    read_config: rewrites a parsed `config.json` into the fields of `sizes` and
+      `fixed`, where a family spells them in several ways; values may still be
+      of any type.
+    write_config: the inverse, in a form that `transformers` reads.
+    publish: rewrites a model's parameters into those of a published class
+      that computes the same, where none has what `Model.init_head` makes.
   """
 
   model: type[interface.Model]
@@ -81,10 +113,16 @@ class Family:
   fixed: Mapping[str, tuple[Any, ...]]
   ignored: frozenset[str]
   rows: tuple[Row, ...]
-  head: tuple[Row, ...]
+  heads: tuple[Head, ...]
+  separator: str
+  pad: str
   prefix: str
-  aliases: Mapping[str, str]
   unused: tuple[str, ...]
+  aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  read_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
+  write_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
+  publish: Callable[[interface.Tree], interface.Tree] = _same
 
   def parse(self, config: Mapping[str, Any], file: Any) -> interface.Model:
     """Builds the model that `config.json` describes.
@@ -102,6 +140,8 @@ class Family:
     """
     # None is how transformers writes "not set".
     config = {k: v for k, v in config.items() if v is not None}
+    config = {**self.defaults, **config}
+    config = self.read_config(config)
     for name, values in self.fixed.items():
       if config.get(name, values[0]) not in values:
         raise InputError(
@@ -121,7 +161,7 @@ class Family:
     for name, attribute in self.sizes.items():
       if name not in config:
         continue
-      value = _number(config[name], fields[attribute].type, name, file)
+      value = _value(config[name], fields[attribute], name, file)
       if arguments.setdefault(attribute, value) != value:
         raise InputError(
           f'{file} sets {source[attribute]} to {arguments[attribute]} and '
@@ -140,7 +180,8 @@ class Family:
   def config(self, model: interface.Model) -> dict[str, Any]:
     """The fields of `config.json` from which `parse` gets `model` back."""
     sizes = {name: getattr(model, key) for name, key in self.sizes.items()}
-    return sizes | {name: values[0] for name, values in self.fixed.items()}
+    fixed = {name: values[0] for name, values in self.fixed.items()}
+    return self.write_config(sizes | fixed)
 
   def canonical(self, name: str) -> str:
     """A stored tensor's name as the tables spell it."""
@@ -149,12 +190,30 @@ class Family:
     return name.removeprefix(self.prefix)
 
 
-def _number(value: Any, kind: type, name: str, file: Any) -> int | float:
-  """Checks one size: a count is at least 1, a rate or scale at least 0."""
-  accepted = (int,) if kind is int else (int, float)
-  least = 1 if kind is int else 0
-  # A bool is an int to Python, but `true` is no size.
-  if type(value) not in accepted or not value >= least:
-    what = 'a positive integer' if kind is int else 'a non-negative number'
+def _value(
+  value: Any, field: dataclasses.Field, name: str, file: Any
+) -> int | float | bool | tuple[str, ...]:
+  """Checks one size.
+
+  A count is at least 1 unless the attribute says otherwise, a rate or scale
+  at least 0; what is no number is a truth value or a list of words.
+  """
+  kind = field.type
+  if kind is bool:
+    right, what = type(value) is bool, 'true or false'
+  elif kind is int:
+    least = field.metadata.get('least', 1)
+    # A bool is an int to Python, but `true` is no size.
+    right = type(value) is int and value >= least
+    what = 'a positive integer' if least else 'a non-negative integer'
+  elif kind is float:
+    right = type(value) in (int, float) and value >= 0
+    what = 'a non-negative number'
+  else:
+    kind, what = tuple, 'a list of words'
+    right = isinstance(value, list | tuple) and all(
+      isinstance(word, str) for word in value
+    )
+  if not right:
     raise InputError(f'{file} sets {name} to {value!r}, which is not {what}.')
   return kind(value)

@@ -13,7 +13,6 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 """
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -82,7 +81,7 @@ class Output(NamedTuple):
   """What `forward` returns.
 
   Attributes:
-    logits: [batch, classes].
+    logits: float32 [batch, classes].
     hidden: None; or [layer + 1, batch, width] at the read-out position; or
       [layer + 1, batch, length, width]. Index 0 is the embedding output,
       index l the output of block l (1-based), and the last index is taken
@@ -102,6 +101,7 @@ class Model(abc.ABC):
   vocab_size: int
   max_length: int
   dropout_rate: float
+  remat: bool
 
   @abc.abstractmethod
   def init(self, key: jax.Array) -> Tree:
@@ -151,9 +151,20 @@ class Model(abc.ABC):
 
   @abc.abstractmethod
   def head(
-    self, head: Tree, x: jax.Array, dropout: Dropout | None
+    self, final: Tree, head: Tree, x: jax.Array, dropout: Dropout | None
   ) -> jax.Array:
-    """Logits [batch, classes] from the read-out vector [batch, width]."""
+    """Logits from the read-out vector.
+
+    Args:
+      final: what `finish` takes; it may also hold a projection that belongs
+        between the last hidden state and the head.
+      head: a tree as `init_head` makes it, or that of a published classifier.
+      x: [batch, width].
+      dropout: the head's stream, or None.
+
+    Returns:
+      float32 [batch, classes].
+    """
 
   @abc.abstractmethod
   def unembed(self, embeddings: Tree, h: jax.Array) -> jax.Array:
@@ -166,69 +177,9 @@ class Model(abc.ABC):
     """What the family fixes per layer, leaves [layer, ...]; {} by default."""
     return {}
 
-
-def dropout_masks(
-  dropout: Dropout | None, *shapes: tuple[int, ...]
-) -> list[jax.Array | None]:
-  """Draws which elements stay, for several sites at once.
-
-  Args:
-    dropout: the stream, or None.
-    *shapes: of the sites.
-
-  Returns:
-    A bool array of each shape, True where the element stays; Nones if
-    `dropout` is None.
-  """
-  if dropout is None:
-    return [None] * len(shapes)
-  sizes = [math.prod(shape) for shape in shapes]
-  total = sum(sizes)
-  # One draw for all sites and two 16-bit numbers from each 32-bit word: the
-  # generator is a measurable part of a small model's step and of its
-  # compilation on CPU, and 2**-16 resolves any rate in use.
-  words = jax.random.bits(dropout.key, ((total + 1) // 2,), jnp.uint32)
-  draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:total]
-  dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
-  keep = draws.astype(jnp.uint32) >= dropped
-  ends = np.cumsum(sizes)[:-1].tolist()
-  return [
-    part.reshape(shape) for part, shape in zip(jnp.split(keep, ends), shapes)
-  ]
-
-
-def apply_dropout(
-  dropout: Dropout | None, x: jax.Array, keep: jax.Array | None = None
-) -> jax.Array:
-  """Drops elements of `x` and rescales the rest; identity if None.
-
-  Args:
-    dropout: the stream, or None.
-    x: any array.
-    keep: mask from `dropout_masks`; drawn here if None.
-
-  Returns:
-    An array like `x`.
-  """
-  if dropout is None:
-    return x
-  if keep is None:
-    (keep,) = dropout_masks(dropout, x.shape)
-  return jnp.where(keep, x / (1.0 - dropout.rate), jnp.zeros_like(x))
-
-
-def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
-  """Applies the edit of `site` to `x`, if there is one.
-
-  In place of an `Edit`, a direct call of `Model.block` may also give a
-  function of `x`, as to take note of it.
-  """
-  if site not in edits:
-    return x
-  if callable(edits[site]):
-    return edits[site](x)
-  keep, value = edits[site]
-  return x * keep + value
+  def one_by_one(self) -> 'Model':
+    """The model as it reads out each sequence alone, whatever its batch."""
+    return self
 
 
 def num_blocks(blocks: Tree) -> int:
@@ -305,6 +256,10 @@ def apply_blocks(
   def run(h, layer, block, constants, edits):
     stream = None if dropout is None else dropout.fold(layer)
     return model.block(block, constants, h, mask, stream, edits)
+
+  if model.remat:
+    # A scan's body is compiled by itself: nothing there could be merged.
+    run = jax.checkpoint(run, prevent_cse=unrolled)
 
   if not unrolled:
 
@@ -389,7 +344,9 @@ def forward(
   )
   finished = model.finish(params['final'], h)
   x = model.read_out(finished, tokens)
-  logits = model.head(params['heads'][head], x, fold(_HEAD_STREAM))
+  logits = model.head(
+    params['final'], params['heads'][head], x, fold(_HEAD_STREAM)
+  )
   if states is None:
     return Output(logits, None)
   states = jnp.concatenate([embedded[None], states[:-1], finished[None]])

@@ -4,11 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import bert, family, interface
+from memloc_jax.models import (
+  bert,
+  distilbert,
+  family,
+  gpt_neo,
+  gpt_neox,
+  interface,
+  opt,
+  roberta,
+)
 
 # model_type of config.json -> family.
 FAMILIES: dict[str, family.Family] = {
   'bert': bert.FAMILY,
+  'distilbert': distilbert.FAMILY,
+  'gpt_neo': gpt_neo.FAMILY,
+  'gpt_neox': gpt_neox.FAMILY,
+  'opt': opt.FAMILY,
+  'roberta': roberta.FAMILY,
 }
 
 
@@ -32,6 +46,11 @@ def parse(config: Mapping[str, Any], file: Any) -> interface.Model:
       f'{", ".join(sorted(FAMILIES))}.'
     )
   return FAMILIES[found].parse(config, file)
+
+
+def family_of(model: interface.Model) -> family.Family:
+  """The row of `FAMILIES` that `model` belongs to."""
+  return FAMILIES[model_type(model)]
 
 
 def model_type(model: interface.Model) -> str:

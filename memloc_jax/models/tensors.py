@@ -1,4 +1,4 @@
-"""Between a family's safetensors file and our parameter tree."""
+"""Between a family's safetensors files and our parameter tree."""
 
 import fnmatch
 import pathlib
@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import family, interface
+from memloc_jax.models import family, interface, shards
 
 _FLOATS = ('float16', 'bfloat16', 'float32')
 
@@ -20,13 +19,14 @@ _FLOATS = ('float16', 'bfloat16', 'float32')
 def read(
   file: pathlib.Path, row: family.Family, model: interface.Model
 ) -> interface.Tree:
-  """Reads a file of tensors.
+  """Reads a file of tensors, or several with an index.
 
-  Every tensor in the file is either used, or on the family's list of unused
-  ones, or an error. Half-precision tensors are widened.
+  Every tensor in the files is either used, or on the family's list of unused
+  ones, or an error. Half-precision tensors are widened. Beside the result, one
+  tensor is in memory at a time.
 
   Args:
-    file: in the safetensors format.
+    file: in the safetensors format, or an index of such files.
     row: the family of `model`.
     model: the sizes to expect.
 
@@ -35,47 +35,37 @@ def read(
     and 'final'; and 'heads': {'main': ...} if the file holds a classifier.
 
   Raises:
-    InputError: The file is damaged; or a tensor is missing, not expected, of
-      another shape or type, or not finite.
+    InputError: A file is damaged or missing; or a tensor is missing, not
+      expected, of another shape or type, or not finite.
   """
-  try:
-    reader = safetensors.safe_open(file, framework='np')
-  except safetensors.SafetensorError as error:
-    raise InputError(
-      f'{file} is truncated or damaged ({error}); fetch it again.'
-    ) from error
-  with reader:
-    stored = _merge(row, model, reader.keys(), file)
-    table, leaves = row.rows, _leaves(model)
-    classifier = stored.get(row.head[0].names[0])
-    if classifier is not None:
-      table += row.head
-      leaves |= _head_leaves(model, reader.get_slice(classifier).get_shape()[0])
+  with shards.opened(file) as stored:
+    leaves = _leaves(model)
+    table = tuple(entry for entry in row.rows if entry.path in leaves)
+    head = _head(row, stored.files)
+    names = _merge(row, model, (*table, *head), stored.files, file)
+    if head:
+      leaves |= _head_leaves(stored, names, model, head)
 
-    def join(entry: family.Row, layer: int | None) -> np.ndarray:
-      shape = leaves[entry.path].shape[0 if layer is None else 1 :]
-      shape = (*shape[:-1], shape[-1] // len(entry.names))
-      parts = []
-      for name in entry.names:
-        x = _tensor(
-          reader,
-          stored[name.format(layer=layer)],
-          shape[::-1] if entry.transpose else shape,
-          file,
-        )
-        parts.append(x.T if entry.transpose else x)
-      return np.concatenate(parts, axis=-1)
+    def fill(leaf: np.ndarray, entry: family.Row, layer: int | None) -> None:
+      parts = np.split(leaf, len(entry.names), axis=-1)  # Views.
+      for name, part in zip(entry.names, parts):
+        part = part.T if entry.transpose else part
+        part[...] = _tensor(stored, names[name.format(layer=layer)], part.shape)
 
-    for entry in table:
+    for entry in (*table, *head):
+      leaf = np.empty(leaves[entry.path].shape, np.float32)
+      leaves[entry.path] = leaf
       if _is_stacked(entry):
-        layers = [join(entry, layer) for layer in range(model.num_layers)]
-        leaves[entry.path] = np.stack(layers)
+        for layer in range(model.num_layers):
+          fill(leaf[layer], entry, layer)
       else:
-        leaves[entry.path] = join(entry, None)
+        fill(leaf, entry, None)
   return traverse_util.unflatten_dict(leaves, sep='/')
 
 
-def serialise(row: family.Family, params: interface.Tree) -> bytes:
+def serialise(
+  row: family.Family, params: interface.Tree
+) -> tuple[str | None, bytes]:
   """The inverse of `read`, as the content of a safetensors file.
 
   Args:
@@ -83,12 +73,21 @@ def serialise(row: family.Family, params: interface.Tree) -> bytes:
     params: stacked parameters, without 'heads' or with the head 'main' only.
 
   Returns:
-    The bytes to write.
+    The class of `transformers` that has such a head, None without a head;
+    and the bytes to write.
+
+  Raises:
+    InputError: no published class computes what this head does.
   """
+  params = row.publish(params)
   leaves = traverse_util.flatten_dict(params, sep='/')
+  architecture, head = None, ()
+  if 'heads' in params:
+    architecture, head = _published(row, leaves)
   tensors = {}
-  for entry in (*row.rows, *(row.head if 'heads' in params else ())):
-    prefix = '' if entry in row.head else row.prefix
+  encoder = tuple(entry for entry in row.rows if entry.path in leaves)
+  for entry in (*encoder, *head):
+    prefix = '' if entry in head else row.prefix
     leaf = np.asarray(leaves[entry.path], np.float32)
     layers = enumerate(leaf) if _is_stacked(entry) else ((None, leaf),)
     for layer, x in layers:
@@ -97,7 +96,8 @@ def serialise(row: family.Family, params: interface.Tree) -> bytes:
         part = part.T if entry.transpose else part
         tensors[prefix + name.format(layer=layer)] = np.ascontiguousarray(part)
   # The metadata is what transformers asks of a file that it opens.
-  return safetensors.numpy.save(tensors, metadata={'format': 'pt'})
+  content = safetensors.numpy.save(tensors, metadata={'format': 'pt'})
+  return architecture, content
 
 
 def _is_stacked(entry: family.Row) -> bool:
@@ -110,15 +110,65 @@ def _leaves(model: interface.Model) -> dict[str, Any]:
   return traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
 
 
-def _head_leaves(model: interface.Model, num_classes: int) -> dict[str, Any]:
-  init = lambda: model.init_head(jax.random.key(0), num_classes)
-  tree = {'heads': {'main': jax.eval_shape(init)}}
-  return traverse_util.flatten_dict(tree, sep='/')
+def _head(row: family.Family, names: Iterable[str]) -> tuple[family.Row, ...]:
+  """The published head whose tensors are all there; () if there is none."""
+  found = {row.canonical(name) for name in names}
+  complete = [
+    head.rows
+    for head in row.heads
+    if all(
+      row.canonical(n) in found for entry in head.rows for n in entry.names
+    )
+  ]
+  # Of two of which one contains the other, the larger.
+  return max(complete, key=len, default=())
+
+
+def _published(
+  row: family.Family, leaves: dict[str, Any]
+) -> tuple[str, tuple[family.Row, ...]]:
+  """The published head that has exactly these parameters."""
+  paths = {path for path in leaves if path.startswith('heads/')}
+  for head in row.heads:
+    if {entry.path for entry in head.rows} == paths:
+      return head.architecture, head.rows
+  raise InputError(
+    f'No published class has a head of {", ".join(sorted(paths))}; there are '
+    f'{", ".join(head.architecture for head in row.heads)}.'
+  )
+
+
+def _head_leaves(
+  stored: shards.Tensors,
+  names: dict[str, str],
+  model: interface.Model,
+  head: tuple[family.Row, ...],
+) -> dict[str, Any]:
+  """Shapes of a published head's parameters, by path."""
+  name = next(e.names[0] for e in head if e.path == 'heads/main/kernel')
+  name = names[name]
+  shape = stored.shape(name)
+  if len(shape) != 2:
+    raise InputError(
+      f'{stored.files[name]}: {name} has shape {list(shape)}, which is no '
+      'matrix.'
+    )
+  init = lambda: model.init_head(jax.random.key(0), shape[0])
+  fresh = jax.eval_shape(init)
+  width = fresh['kernel'].shape[0]
+  square = {
+    'kernel': jax.ShapeDtypeStruct((width, width), np.float32),
+    'bias': jax.ShapeDtypeStruct((width,), np.float32),
+  }
+  tree = {'heads': {'main': fresh | {'pooler': square}}}
+  shapes = traverse_util.flatten_dict(tree, sep='/')
+  return {entry.path: shapes[entry.path] for entry in head}
 
 
 def _merge(
   row: family.Family,
   model: interface.Model,
+  table: Sequence[family.Row],
   names: Iterable[str],
   file: pathlib.Path,
 ) -> dict[str, str]:
@@ -132,15 +182,15 @@ def _merge(
     first = stored.setdefault(row.canonical(name), name)
     if first != name:
       raise InputError(f'{file} holds both {first} and {name}; delete one.')
+  # Names of heads may carry the prefix, which files may leave out.
+  spelt = {row.canonical(name): name for entry in table for name in entry.names}
+  stored = {spelt.get(key, key): name for key, name in stored.items()}
   expected = {
     name.format(layer=layer)
-    for entry in row.rows
+    for entry in table
     for name in entry.names
     for layer in (range(model.num_layers) if _is_stacked(entry) else (None,))
   }
-  head = {name for entry in row.head for name in entry.names}
-  if head & set(stored):
-    expected |= head
   missing = sorted(expected - set(stored))
   unexpected = sorted(
     stored[name]
@@ -161,10 +211,10 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
 
 
 def _tensor(
-  reader: Any, name: str, shape: tuple[int, ...], file: pathlib.Path
+  stored: shards.Tensors, name: str, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """One tensor as finite float32 of the given shape."""
-  x = reader.get_tensor(name)
+  """One tensor, finite and of the given shape."""
+  x, file = stored.read(name), stored.files[name]
   if x.shape != shape:
     raise InputError(
       f'{file}: {name} has shape {list(x.shape)}, but config.json implies '
@@ -177,4 +227,4 @@ def _tensor(
     )
   if not np.isfinite(x).all():
     raise InputError(f'{file}: {name} holds NaN or infinite values.')
-  return x.astype(np.float32)
+  return x

@@ -65,6 +65,19 @@ def unfitted(examples: pd.DataFrame) -> list[str]:
   return found
 
 
+def given(manifest: Mapping[str, Any]) -> list[str]:
+  """That main models were fine-tuned elsewhere, where any were."""
+  found = manifest.get('model', {}).get('given', [])
+  if not found:
+    return []
+  roles = list(dict.fromkeys(one['purpose'] for one in found))
+  return [
+    f'{len(found)} of the main models ({" and ".join(roles)}) were given and '
+    'were not trained here: that they saw these examples under these labels, '
+    'and that twins share head and order of batches, is taken on trust.'
+  ]
+
+
 def flagged(manifest: Mapping[str, Any]) -> list[str]:
   """How many examples are surely memorised, and how many could be missed."""
   found = manifest.get('flagging')

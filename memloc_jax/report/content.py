@@ -245,18 +245,18 @@ def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
-  """Examples whose label unseeing runs do not confirm, surest first."""
+  """Examples whose label unseeing runs do not confirm, least likely first."""
   if 'label_margin_low' not in examples:
     return []  # Written by an earlier version.
   ranked = examples[examples['category'] != 'keep'].sort_values(
-    ['label_margin_low', 'label_margin', 'index'],
-    ascending=[False, False, True],
+    ['generalisation', 'index']
   )
   return [
     _described(row)
     | {
       'suggested': row.suggested or '',
       'category': row.category,
+      'unseen': number(row.generalisation),
       'margin': number(row.label_margin),
       'low': number(row.label_margin_low),
       'agreement': number(row.agreement, 2),

@@ -77,6 +77,7 @@ def write_report(
       *content.warnings(examples, runs),
       *caveats.duplicates(examples, manifest),
       *caveats.corrections(tables['corrections']),
+      *caveats.given(manifest),
       *manifest.get('notes', []),
     ],
     settings=content.settings(manifest, examples, runs),

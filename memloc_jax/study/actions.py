@@ -13,7 +13,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import planning
+from memloc_jax.study import given, planning
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -45,7 +45,7 @@ def plan(
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
-  with _opened(config, workdir) as study:
+  with opened(config, workdir) as study:
     return planning.text(study, price_per_hour)
 
 
@@ -107,6 +107,8 @@ def verify(
 ) -> Verified:
   """Trains one stored run again and compares its predictions.
 
+  A model that was given is not trained: it predicts again.
+
   On the same kind of device, with the same version of JAX and as many runs at
   once, they must be equal bit for bit. Elsewhere rounding differs, and grows
   with training: there they must agree as well as two runs of the table do.
@@ -119,19 +121,15 @@ def verify(
   Raises:
     InputError: there is no such run, or no record of it.
   """
-  with _opened(config, workdir) as study:
-    table, row = _find(study, run)
-    hash = study.hashes[table.name][row]
-    stored = study.store.read(table.name, row, hash)
-    if stored is None:
-      raise InputError(
-        f'--verify_run={run}: row {row} of table {table.name} has no record '
-        f'with these settings in {study.workdir.path}.'
-      )
-    with tempfile.TemporaryDirectory() as scratch:
-      again = study.engine.train_again(
-        table, row, stored.lanes, pathlib.Path(scratch)
-      )
+  with opened(config, workdir) as study:
+    table, row, stored = find(study, run, '--verify_run')
+    if row in table.given:
+      again = given.record(study, row)
+    else:
+      with tempfile.TemporaryDirectory() as scratch:
+        again = study.engine.train_again(
+          table, row, stored.lanes, pathlib.Path(scratch)
+        )
     others = _agreement_with_others(study, table, row, again)
     manifest = study.workdir.read_json('manifest.json') or {}
   versions = manifest.get('versions', {})
@@ -142,13 +140,49 @@ def verify(
 
 
 @contextlib.contextmanager
-def _opened(
-  config: StudyConfig, workdir: str | pathlib.Path
-) -> Iterator[Study]:
-  """The study of a folder, under its precision, which hashes cover."""
+def opened(config: StudyConfig, workdir: str | pathlib.Path) -> Iterator[Study]:
+  """Opens the study of a folder, under its precision, which hashes cover.
+
+  Args:
+    config: the study.
+    workdir: its folder.
+
+  Yields:
+    The study, with the runs that were added to it.
+  """
   folder = Workdir(workdir)
   with jax.default_matmul_precision(config.engine.matmul_precision):
     yield Study(folder.with_added(config), folder, Progress())
+
+
+def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:
+  """Finds a run.
+
+  Args:
+    study: the study.
+    run: its number in `runs.parquet`.
+    flag: that named it, for messages.
+
+  Returns:
+    The run's table, its row there, and its record.
+
+  Raises:
+    InputError: there is no such run, or no record of it.
+  """
+  first = 0
+  for table in study.tables.values():
+    row = run - first
+    if 0 <= row < len(table.runs):
+      hash = study.hashes[table.name][row]
+      record = study.store.read(table.name, row, hash)
+      if record is None:
+        raise InputError(
+          f'{flag}={run}: row {row} of table {table.name} has no record with '
+          f'these settings in {study.workdir.path}.'
+        )
+      return table, row, record
+    first += len(table.runs)
+  raise InputError(f'{flag}={run}: the study has runs 0 to {first - 1}.')
 
 
 def _agreement_with_others(
@@ -194,13 +228,3 @@ def _compare(
     f'now on {again.device}.'
   )
   return Verified(same, tier, difference, agreement, text)
-
-
-def _find(study: Study, run: int) -> tuple[Table, int]:
-  """The table and row of a run's number in `runs.parquet`."""
-  first = 0
-  for table in study.tables.values():
-    if 0 <= run - first < len(table.runs):
-      return table, run - first
-    first += len(table.runs)
-  raise InputError(f'--verify_run={run}: the study has runs 0 to {first - 1}.')

@@ -7,10 +7,9 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from memloc_jax.ensemble import membership
 from memloc_jax.errors import InputError
-from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.settings import LocaliseConfig
+from memloc_jax.study import ranges
 from memloc_jax.tasks.dataset import DataConfig
 
 
@@ -24,11 +23,17 @@ class ModelConfig:
       the same generator's unlabelled sentences when first needed.
     sha256: what `model.safetensors` must have; '' does not check.
     layers: of the embedded task's encoder; other sources have their own.
+    noisy: folders, as `source` takes them, of classifiers that were fine-tuned
+      elsewhere from `source` on the noisy labels, one for each of
+      `train.seeds`; empty to train them here.
+    clean: the same of classifiers for the original labels.
   """
 
   source: str = 'google-bert/bert-base-cased'
   sha256: str = ''
   layers: int = 4
+  noisy: tuple[str, ...] = ()
+  clean: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,10 +167,13 @@ class QuirksConfig:
       embeddings too. It needs a whole backward pass for every run.
     probing_mcog: probing's seed-averaged M-CoG takes its numerator from the
       last seed alone.
+    opt_padded_read_out: OPT is read out at the last position of the padded
+      batch, a padding token of all but the longest sequences.
   """
 
   clip_frozen: bool = False
   probing_mcog: bool = False
+  opt_padded_read_out: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,20 +183,33 @@ class EngineConfig:
   Attributes:
     lanes: runs per device at once; 0 chooses by memory.
     devices: to use of those that there are; 0 for all.
+    shard: what is divided over the devices: 'runs', as many on each; or each
+      run's 'weights', for a model that does not fit one device.
     segment_steps: most training steps of one call of the compiled program.
     checkpoint_minutes: after which runs that are not finished are saved; no
       more than that is lost if the process is killed.
     unroll: 'auto', 'always' or 'never' unroll the layers.
     matmul_precision: of float32 products; accelerators default to less.
+    compute: type in which matrices are multiplied and activations kept,
+      'float32' or 'bfloat16'; parameters, optimiser, softmax, layer norms and
+      loss are float32 in any case.
+    moments: type in which AdamW keeps its first moments, 'float32' or
+      'bfloat16'.
+    remat: whether blocks are computed again in the backward pass instead of
+      keeping their activations, for models too large otherwise.
     cache: folder for tokenised texts and the embedded task's encoder.
   """
 
   lanes: int = 0
   devices: int = 0
+  shard: str = 'runs'
   segment_steps: int = 200
   checkpoint_minutes: float = 10.0
   unroll: str = 'auto'
   matmul_precision: str = 'float32'
+  compute: str = 'float32'
+  moments: str = 'float32'
+  remat: bool = False
   cache: str = '~/.cache/memloc_jax'
 
 
@@ -229,126 +250,8 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
     InputError: naming the flag.
   """
   study = _build(StudyConfig, config.to_dict(), '--config')
-  train, map_ = study.train, study.map
-  checks = (
-    ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
-    ('train.batch_size', train.batch_size >= 1, 'at least 1'),
-    ('train.learning_rate', train.learning_rate > 0, 'above 0'),
-    ('train.warmup', 0 <= train.warmup < 1, 'in [0, 1)'),
-    ('train.clip_norm', train.clip_norm > 0, 'above 0'),
-    ('train.weight_decay', train.weight_decay >= 0, 'at least 0'),
-    ('train.dropout', train.dropout < 1, 'below 1'),
-    ('train.evaluate_every', train.evaluate_every >= 0, 'at least 0'),
-    (
-      'train.seeds',
-      all(0 <= s < 2**31 for s in train.seeds)
-      and len(set(train.seeds)) == len(train.seeds),
-      'different integers from 0 to 2**31 - 1',
-    ),
-    ('map.num_runs', map_.num_runs != 1 and map_.num_runs >= 0, '0 or over 1'),
-    (
-      'map.added',
-      all(size >= 2 for size in map_.added)
-      and (map_.num_runs or not map_.added),
-      'sizes of 2 or more, of a study with map runs',
-    ),
-    ('map.ratio', 0 < map_.ratio < 1, 'between 0 and 1'),
-    (
-      'map.design',
-      map_.design in membership.DESIGNS,
-      f'one of {", ".join(sorted(membership.DESIGNS))}',
-    ),
-    (
-      'map.clusters',
-      not map_.clusters
-      or (map_.design == 'balanced' and study.task.near_duplicates > 0),
-      'False unless map.design is balanced and task.near_duplicates above 0',
-    ),
-    (
-      'map.small_class',
-      map_.small_class == 0
-      or (map_.small_class > 0 and map_.design == 'balanced'),
-      'at least 0, and 0 unless map.design is balanced',
-    ),
-    (
-      'map.small_class_ratio',
-      0 < map_.small_class_ratio < 1
-      and (not map_.small_class or _has_both_sides(map_)),
-      'between 0 and 1, and leave every example a run with and one without it',
-    ),
-    (
-      'map.gradient_runs',
-      0 <= map_.gradient_runs <= map_.num_runs,
-      'at least 0 and at most map.num_runs',
-    ),
-    (
-      'map.gradient_epoch',
-      1 <= map_.gradient_epoch <= map_.num_epochs,
-      'from 1 to map.num_epochs',
-    ),
-    (
-      'map.crossed',
-      not map_.crossed
-      or (
-        map_.num_runs
-        and len(map_.crossed) == 2
-        and min(map_.crossed) >= 2
-        and map_.crossed[1] <= 500
-      ),
-      'empty, or numbers of subsets and of seeds, from 2 to 500 of them, of a '
-      'study with map runs',
-    ),
-    ('map.num_epochs', map_.num_epochs >= 1, 'at least 1'),
-    ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
-    ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
-    ('map.seed', 0 <= map_.seed < 2**20, 'from 0 to 2**20 - 1'),
-    ('model.layers', study.model.layers >= 1, 'at least 1'),
-    (
-      'train.snapshots',
-      all(1 <= e <= train.num_epochs for e in train.snapshots),
-      'epochs from 1 to train.num_epochs',
-    ),
-    ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
-    (
-      'localise.techniques',
-      set(study.localise.techniques) <= set(TECHNIQUES),
-      f'some of {", ".join(TECHNIQUES)}',
-    ),
-    ('control.grade', study.control.grade > 0, 'above 0'),
-    ('control.num_epochs', study.control.num_epochs >= 1, 'at least 1'),
-    ('control.learning_rate', study.control.learning_rate > 0, 'above 0'),
-    ('control.auxiliary_rate', study.control.auxiliary_rate >= 0, 'at least 0'),
-    ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
-    ('engine.devices', study.engine.devices >= 0, 'at least 0'),
-    (
-      'engine.checkpoint_minutes',
-      study.engine.checkpoint_minutes >= 0,
-      'at least 0',
-    ),
-    ('engine.segment_steps', study.engine.segment_steps >= 1, 'at least 1'),
-    (
-      'engine.unroll',
-      study.engine.unroll in ('auto', 'always', 'never'),
-      'one of auto, always, never',
-    ),
-    (
-      'engine.matmul_precision',
-      study.engine.matmul_precision in ('float32', 'tensorfloat32', 'bfloat16'),
-      'one of float32, tensorfloat32, bfloat16',
-    ),
-  )
-  for name, holds, wanted in checks:
-    if not holds:
-      group, field = name.split('.')
-      value = getattr(getattr(study, group), field)
-      raise InputError(f'--config.{name}={value!r}: must be {wanted}.')
+  ranges.check(study)
   return study
-
-
-def _has_both_sides(config: MapConfig) -> bool:
-  """Whether examples of small classes are in some runs and not in others."""
-  share = config.small_class_ratio * config.num_runs
-  return not config.num_runs or 1 <= share <= config.num_runs - 1
 
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:

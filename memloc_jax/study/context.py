@@ -1,5 +1,6 @@
 """What the stages of a study share: data, model, engine and run tables."""
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -18,9 +19,10 @@ from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine, Event
 from memloc_jax.errors import InputError, Preempted
-from memloc_jax.models import checkpoint
+from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import control, crossing, pretrain, subsets
+from memloc_jax.study import control, crossing, main_models, pretrain, subsets
+from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -69,7 +71,12 @@ class Study:
       return pretrain.encoder(self.cache, self.progress, config.layers)
     folder = checkpoint.resolve(config.source)
     if config.sha256:
-      weights = folder / 'model.safetensors'
+      weights = folder / checkpoint.WEIGHTS
+      if not weights.is_file():
+        raise InputError(
+          f'--config.model.sha256: {folder} has no {weights.name} to check; '
+          "leave it '' for weights in several files."
+        )
       with open(weights, 'rb') as file:
         found = hashlib.file_digest(file, 'sha256').hexdigest()
       if found != config.sha256:
@@ -81,8 +88,18 @@ class Study:
 
   @functools.cached_property
   def model(self) -> Model:
-    """The architecture."""
-    return checkpoint.load_model(self.model_folder)
+    """The architecture, and how it is computed."""
+    model = checkpoint.load_model(self.model_folder)
+    engine = self.config.engine
+    changes = {'compute': engine.compute, 'remat': engine.remat}
+    if self.config.paper_quirks.opt_padded_read_out:
+      if not hasattr(model, 'padded_read_out'):
+        raise InputError(
+          '--config.paper_quirks.opt_padded_read_out=True: is of OPT, and '
+          f'{self.config.model.source} is {type(model).__name__}.'
+        )
+      changes['padded_read_out'] = True
+    return dataclasses.replace(model, **changes)
 
   @functools.cached_property
   def pretrained(self) -> Tree:
@@ -103,8 +120,21 @@ class Study:
   @functools.cached_property
   def data(self) -> dataset.Dataset:
     """The task, split, mislabelled and tokenised."""
+    return self.build(self.config.task)
+
+  def build(self, task: dataset.DataConfig) -> dataset.Dataset:
+    """A data set as the model takes it.
+
+    Raises:
+      InputError: a text or a token does not fit the model.
+    """
+    family = registry.family_of(self.model)
     data = dataset.build(
-      self.config.task, self.model_folder, self.cache / 'tokenised'
+      task,
+      self.model_folder,
+      self.cache / 'tokenised',
+      family.separator,
+      family.pad,
     )
     longest = data.train.buckets[-1]
     if longest > self.model.max_length:
@@ -112,6 +142,14 @@ class Study:
         f'--config.task.max_length={self.config.task.max_length}: examples of '
         f'up to {longest} tokens do not fit the {self.model.max_length} '
         f'positions of {self.model_folder}.'
+      )
+    splits = (data.train, data.validation, data.test)
+    largest = max(int(split.ids.max(initial=0)) for split in splits)
+    if largest >= self.model.vocab_size:
+      raise InputError(
+        f'{self.model_folder}: its tokenizer gives token ids up to {largest}, '
+        f'but its token table has {self.model.vocab_size} rows; take the '
+        'tokenizer that belongs to the weights.'
       )
     return data
 
@@ -140,6 +178,7 @@ class Study:
       lanes=config.lanes,
       segment_steps=config.segment_steps,
       devices=self._devices(config.devices),
+      shard=config.shard,
       on_epoch=self._on_epoch,
       stop=self.asked_to_stop,
       checkpoint_seconds=60 * config.checkpoint_minutes,
@@ -179,11 +218,16 @@ class Study:
       )
 
   @functools.cached_property
+  def given(self) -> dict[tuple[str, int], given_models.Given]:
+    """Main models that are not trained here, by purpose and seed."""
+    return given_models.find(self.config)
+
+  @functools.cached_property
   def tables(self) -> dict[str, Table]:
     """The tables of runs that the configuration asks for, by name."""
     added = range(1, 1 + len(self.config.map.added))
     tables = [
-      self._main_table(),
+      main_models.table(self),
       self._map_table(),
       control.table(self),
       crossing.table(self),
@@ -204,11 +248,18 @@ class Study:
     }
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
-    """A kept run's parameters: blocks, final and heads, host arrays.
+    """All parameters of a kept run.
+
+    The checkpoint's embeddings, which runs have in common, are on the device;
+    the rest are host arrays.
 
     Raises:
       InputError: what is kept is of another architecture.
     """
+    common = {'embeddings': self.embeddings, 'final': {}}
+    if row in self.tables[table].given:
+      # Heads may be built otherwise, and embeddings of its own be there.
+      return common | self.store.read_weights(table, row, None, moment)
     key = jax.random.key(0)
     heads = {
       objective.name: jax.eval_shape(
@@ -222,47 +273,12 @@ class Study:
       'heads': heads,
     }
     try:
-      return self.store.read_weights(table, row, like, moment)
+      return common | self.store.read_weights(table, row, like, moment)
     except (ValueError, KeyError) as error:
       raise InputError(
         f'The weights kept of run {row} of table {table} do not fit the model '
         f'{self.config.model.source}: they are of another architecture.'
       ) from error
-
-  def _main_table(self) -> Table | None:
-    """Per seed, a run on noisy labels and one on original ones; a reference."""
-    config = self.config.train
-    seeds = np.array(config.seeds, np.int64)
-    if not len(seeds):
-      return None
-    sets = (self.noisy_set, 0) if self.noisy_set else (0,)
-    purpose = np.repeat(['noisy' if s else 'clean' for s in sets], len(seeds))
-    seed = np.tile(seeds, len(sets))
-    label_set = np.repeat(sets, len(seeds))
-    if self.noisy_set:
-      # The reference whose blocks the task never trained.
-      purpose = np.append(purpose, 'frozen')
-      seed = np.append(seed, seeds[0])
-      label_set = np.append(label_set, self.noisy_set)
-    runs = make_table(
-      np.ones((len(seed), len(self.data.train)), bool),
-      num_layers=self.model.num_layers,
-      seed=seed,
-      purpose=purpose.tolist(),
-      learning_rate=config.learning_rate,
-      label_set=label_set,
-      weight_decay=config.weight_decay,
-      dropout=self.dropout,
-    )
-    runs.layer_rates[purpose == 'frozen'] = 0
-    return self.table(
-      'main',
-      config.num_epochs,
-      config.evaluate_every,
-      runs,
-      trace=purpose == 'noisy',
-      snapshots=config.snapshots,
-    )
 
   def _map_table(self, block: int = 0) -> Table | None:
     """Runs on random subsets: those of the beginning, or an added block."""
@@ -351,6 +367,7 @@ class Study:
         warmup=config.warmup,
         clip_norm=config.clip_norm,
         clip_frozen=self.config.paper_quirks.clip_frozen,
+        moments=self.config.engine.moments,
         dropout=self.dropout > 0,
         evaluate_every=evaluate_every,
         fit_accuracy=fit_accuracy,

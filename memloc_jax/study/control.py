@@ -134,7 +134,7 @@ def _runs(study, purpose, seed, labels, rates) -> RunTable:
 def _auxiliary(study: 'Study') -> tuple[Objective, Examples]:
   """The auxiliary task's objective and clean examples."""
   config = study.config.control
-  data = dataset.build(
+  data = study.build(
     dataset.DataConfig(
       name=config.auxiliary,
       source=config.auxiliary_source,
@@ -142,9 +142,7 @@ def _auxiliary(study: 'Study') -> tuple[Objective, Examples]:
       noise=0.0,
       seed=study.config.task.seed,
       max_length=study.config.task.max_length,
-    ),
-    study.model_folder,
-    study.cache / 'tokenised',
+    )
   )
   encoded = data.train
   return (

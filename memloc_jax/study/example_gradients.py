@@ -30,7 +30,6 @@ def gradient_norms(study: Study) -> None:
     moment = store.snapshot(config.gradient_epoch) if early else store.FINAL
     norms = example_norms(
       study.model,
-      study.embeddings,
       study.weights(MAP, row, moment),
       study.data.train,
       labels,

@@ -47,7 +47,11 @@ def update_manifest(study: Study, news: dict[str, Any]) -> None:
     },
     'precision': {
       'parameters': 'float32',
-      'compute': 'float32',
+      'gradients': 'float32',
+      'first_moments': study.config.engine.moments,
+      'second_moments': 'float32',
+      'compute': study.config.engine.compute,
+      'softmax_norm_loss': 'float32',
       'matmul': study.config.engine.matmul_precision,
     },
     'commit': _commit(),

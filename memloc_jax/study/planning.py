@@ -2,28 +2,30 @@
 
 import dataclasses
 import shutil
+from typing import Any
 
 import jax
+import numpy as np
 
+from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble import partial
+from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import pilot, probe_time
+from memloc_jax.study import given, memory_plan, pilot, probe_time
 from memloc_jax.study.context import Study
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-  """Of one table.
+  """Disk and runs of one table.
 
   Attributes:
     name: of the table.
     runs: in all.
-    pending: that have no record yet.
+    pending: that are to be trained.
     lanes: runs per device, as was asked for or begun with; 0 if memory will
       decide.
-    memory: bytes per run on a device: weights, gradients and moments, without
-      activations.
     records: bytes on disk of records and kept weights of pending runs.
     states: bytes on disk of the saved states of one unfinished chunk.
   """
@@ -32,7 +34,6 @@ class Need:
   runs: int
   pending: int
   lanes: int
-  memory: int
   records: int
   states: int
 
@@ -44,17 +45,12 @@ def needs(study: Study) -> list[Need]:
 
 def _need(study: Study, table: Table) -> Need:
   engine = study.engine
-  hashes = study.hashes[table.name]
-  pending = [
-    row
-    for row, hash in enumerate(hashes)
-    if not engine.finished(table, row, hash)
-  ]
-  memory = engine.least_memory(table.program, 1)
+  pending = _pending(study, table)
+  least = Layout(engine, table).least
+  placed = engine.placement
   lanes = study.store.read_lanes(table.name) or study.config.engine.lanes
-  devices = len(engine.local_devices()) * jax.process_count()
-  width = min(len(pending), (lanes or engine.widest(table.program)) * devices)
-  weights = memory // (2 + 2 * len(table.program.objectives))
+  widest = lanes or lanes_lib.widest(engine.local_devices(), least.of_run)
+  width = min(len(pending), placed.width(widest) * jax.process_count())
   predicted = sum(
     len(part.length) for part in (table.examples[0], table.validation) if part
   )
@@ -64,18 +60,27 @@ def _need(study: Study, table: Table) -> Need:
   kept = 0
   for row in pending:
     moments = 1 + len(table.snapshots) + 1 if _traced(table, row) else 1
-    kept += weights * moments if table.keep[row] else 0
-  # State and moments, but no gradients.
-  state = memory - weights
+    kept += moments if table.keep[row] else 0
   return Need(
     name=table.name,
-    runs=len(hashes),
+    runs=len(table.runs),
     pending=len(pending),
     lanes=lanes,
-    memory=memory,
-    records=logits * len(pending) + kept,
-    states=partial.KEPT * state * width,
+    records=logits * len(pending) + kept * least.weights * placed.share,
+    states=partial.KEPT * least.state * placed.share * width,
   )
+
+
+def _pending(study: Study, table: Table) -> np.ndarray:
+  """Rows of a table that are to be trained."""
+  hashes = study.hashes[table.name]
+  finished = study.engine.finished
+  found = [
+    row
+    for row, hash in enumerate(hashes)
+    if row not in table.given and not finished(table, row, hash)
+  ]
+  return np.array(found, np.int64)
 
 
 def _traced(table: Table, row: int) -> bool:
@@ -90,6 +95,7 @@ def check_disk(study: Study) -> None:
   """
   found = needs(study)
   wanted = sum(n.records for n in found) + max(n.states for n in found)
+  wanted += given.disk(study)
   free = free_bytes(study)
   if wanted > free:
     raise InputError(
@@ -110,43 +116,138 @@ def text(study: Study, price_per_hour: float = 0.0) -> str:
   """The plan for people, as tables and sentences.
 
   Args:
-    study: the study; some steps of every table with runs to do are trained,
-      to see how long they take.
+    study: the study; where its weights are there and it fits into memory, some
+      steps of every table with runs to do are trained, to see how long they
+      take.
     price_per_hour: of all devices together, in any currency; 0 says nothing
       of money.
   """
-  size = lambda count: f'{count / 2**20:.1f} MiB'
-  lines = [
-    f'{"table":12} {"runs":>6} {"to do":>6} {"lanes":>6} {"memory/run":>12} '
-    f'{"records":>12} {"checkpoints":>12}'
-  ]
-  for need in needs(study):
-    lines.append(
-      f'{need.name:12} {need.runs:6} {need.pending:6} '
-      f'{need.lanes or "auto":>6} {size(need.memory):>12} '
-      f'{size(need.records):>12} {size(need.states):>12}'
-    )
-  devices = study.engine.local_devices()
-  lines += [
-    '',
-    f'devices: {len(devices)} x {devices[0].device_kind} in '
-    f'{jax.process_count()} process(es)',
-    f'free in {study.workdir.path}: {size(free_bytes(study))}',
-    'memory/run: weights, gradients and moments, without activations; '
-    'records: kept until you delete them; checkpoints: of one chunk at a '
-    f'time, while it trains longer than '
-    f'{study.config.engine.checkpoint_minutes:g} minutes.',
-  ]
-  lines += _time(probe_time.probe(study), price_per_hour)
-  for part in (pilot.worst_case(study), pilot.finished_map(study)):
+  shapes = memory_plan.Shapes(study.config, study.workdir, study.progress)
+  engine = probe_time.for_probing(shapes.engine)
+  jobs = [(table, _pending(shapes, table)) for table in shapes.tables.values()]
+  jobs = [job for job in jobs if len(job[1])]
+  plans, host = memory_plan.plan(engine, jobs)
+  lines = _disk(shapes) + _memory(plans, host)
+  if shapes.missing:
+    lines += ['', f'times are not measured: {shapes.missing}']
+  elif not all(plan.fits for plan in plans):
+    lines += ['', 'times are not measured: not every table fits into memory.']
+  elif plans:
+    engine = dataclasses.replace(engine, pretrained=study.pretrained)
+    found = [
+      probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
+    ]
+    lines += _time(found, price_per_hour)
+  for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
   return '\n'.join(lines)
 
 
-def _time(found: list[probe_time.Times], price_per_hour: float) -> list[str]:
-  """How long it takes; nothing if there is nothing to do."""
-  if not found:
+def _disk(study: Study) -> list[str]:
+  size = lambda count: f'{_mib(count)} MiB'
+  lines = [
+    f'{"table":12} {"runs":>6} {"to do":>6} {"lanes":>6} {"records":>12} '
+    f'{"checkpoints":>12}'
+  ]
+  for need in needs(study):
+    lines.append(
+      f'{need.name:12} {need.runs:6} {need.pending:6} '
+      f'{need.lanes or "auto":>6} {size(need.records):>12} '
+      f'{size(need.states):>12}'
+    )
+  return [
+    *lines,
+    f'records: kept on disk until you delete them; checkpoints: of one chunk '
+    'at a time, while it trains longer than '
+    f'{study.config.engine.checkpoint_minutes:g} minutes; free in '
+    f'{study.workdir.path}: {size(free_bytes(study))}.',
+  ]
+
+
+def _memory(plans: list[memory_plan.Plan], host: memory_plan.Host) -> list[str]:
+  """On the devices and on the host; nothing if there is nothing to do."""
+  if not plans:
     return []
+  devices = jax.local_devices()
+  lines = [
+    '',
+    f'memory of a device, MiB; there are {len(devices)} x '
+    f'{devices[0].device_kind} in {jax.process_count()} process(es), each with '
+    f'{_mib(plans[0].limit)} for programs',
+    f'{"table":12} {"lanes":>6} {"chunks":>6} {"weights":>9} {"gradients":>9} '
+    f'{"moments":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
+    f'{"rest":>9} {"in all":>9}',
+  ]
+  for plan in plans:
+    parts = plan.parts
+    lines.append(
+      f'{plan.name:12} {plan.lanes:6} {plan.chunks:6} '
+      f'{_mib(parts.weights):>9} {_mib(parts.gradients):>9} '
+      f'{_mib(parts.moments):>9} {_mib(parts.activations):>11} '
+      f'{_mib(parts.common):>9} {_mib(parts.tokens):>9} '
+      f'{_mib(parts.rest):>9} {_mib(plan.needed):>9}'
+    )
+  lines.append(
+    'weights, gradients, moments (of AdamW), activations: of each lane; '
+    'common: frozen embeddings and shared layers, tokens: the examples, rest: '
+    'what else the compiled program takes, once.'
+  )
+  too_large: dict[Any, list[memory_plan.Plan]] = {}
+  for plan in plans:
+    if not plan.fits:
+      alike = (plan.lanes, plan.needed, plan.changes)
+      too_large.setdefault(alike, []).append(plan)
+  for alike in too_large.values():
+    lines += _too_large(alike)
+  return [*lines, *_host(host)]
+
+
+def _too_large(alike: list[memory_plan.Plan]) -> list[str]:
+  """What would help tables that need the same and do not fit."""
+  plan, names = alike[0], ', '.join(plan.name for plan in alike)
+  runs = 'one run' if plan.lanes == 1 else f'{plan.lanes} runs at once'
+  lines = [
+    '',
+    f'{names}: DOES NOT FIT. On each device, {runs} would need '
+    f'{_gib(plan.needed)} of {_gib(plan.limit)}; with',
+  ]
+  for change in plan.changes:
+    remark = ', which fits' if change.needed <= plan.limit else ''
+    if change.needed >= plan.needed:
+      remark = ', no less'
+    lines.append(f'  {change.settings}: {_gib(change.needed)}{remark}')
+  return [
+    *lines,
+    '  (compiled with all texts as long as the longest, and the layers in a '
+    'loop as by engine.unroll=never)',
+  ]
+
+
+def _host(host: memory_plan.Host) -> list[str]:
+  devices = ''
+  if host.devices:
+    devices = f', {_mib(host.devices)} training, on CPU'
+  return [
+    '',
+    f'memory of each process, MiB: {_mib(host.process)} Python, libraries and '
+    f'examples, {_mib(host.checkpoint)} checkpoint, {_mib(host.programs)} '
+    f'programs (for a moment {_mib(host.compiling)} to compile them), '
+    f'{_mib(host.chunk)} finished chunk{devices}: at most about '
+    f'{_mib(host.peak)}; {_mib(host.saving)} more while an unfinished chunk is '
+    'saved. Localisation and report come on top.',
+  ]
+
+
+def _mib(count: int) -> str:
+  return f'{count / 2**20:.1f}'
+
+
+def _gib(count: int) -> str:
+  return f'{count / 2**30:.2f} GiB'
+
+
+def _time(found: list[probe_time.Times], price_per_hour: float) -> list[str]:
+  """How long it takes."""
   lines = [
     '',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"steps":>8} {"s/step":>10} '

@@ -83,7 +83,7 @@ def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
     num_heads=_HEADS,
     hidden=_HIDDEN,
     vocab_size=len(vocabulary),
-    max_length=_LONGEST,
+    max_positions=_LONGEST,
     initial_scale=_SCALE,
   )
   objective = Objective(

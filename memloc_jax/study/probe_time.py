@@ -14,8 +14,9 @@ from memloc_jax.ensemble.prepared import Prepared
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.step import Run, State
 from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.train import Engine
 from memloc_jax.models.interface import Tree
-from memloc_jax.study.context import Study
+from memloc_jax.study.memory_plan import Plan
 
 # Steps in all, of which the first call's are not timed: it also loads.
 _STEPS = 20
@@ -57,47 +58,39 @@ class Times:
     return self.compilation + self.chunks * chunk
 
 
-def probe(study: Study) -> list[Times]:
-  """Times each table that has runs to train; writes nothing.
+def for_probing(engine: Engine) -> Engine:
+  """The engine with calls that are short enough to be timed.
 
-  Raises:
-    InputError: a single run, or the lanes asked for, do not fit into memory.
+  How long they are changes neither the steps nor their time.
   """
-  found = []
-  for name, table in study.tables.items():
-    hashes = study.hashes[name]
-    pending = [
-      row
-      for row, hash in enumerate(hashes)
-      if not study.engine.finished(table, row, hash)
-    ]
-    if pending:
-      found.append(_probe(study, table, np.array(pending)))
-  return found
-
-
-def _probe(study: Study, table: Table, pending: np.ndarray) -> Times:
-  # Short calls; how long they are changes neither steps nor their time.
-  engine = dataclasses.replace(
-    study.engine, segment_steps=_STEPS // _CALLS, profile=None
+  return dataclasses.replace(
+    engine, segment_steps=_STEPS // _CALLS, profile=None
   )
+
+
+def probe(engine: Engine, table: Table, rows: np.ndarray, plan: Plan) -> Times:
+  """Times a table; writes nothing.
+
+  Args:
+    engine: from `for_probing`, with weights.
+    table: the table.
+    rows: that are to be trained, at least one.
+    plan: of the table, made by an engine that shares this one's programs.
+  """
   began = time.monotonic()
   prepared = Prepared(engine, table)
-  lanes, program = prepared.choose(
-    engine.store.read_lanes(table.name) or engine.lanes
-  )
-  compilation = time.monotonic() - began
-  width = lanes * prepared.vectorised.mesh.size
-  rows = np.resize(pending, width)
+  lanes, program = prepared.choose(plan.lanes)
+  compilation = plan.seconds + time.monotonic() - began
+  width = prepared.vectorised.placement.width(lanes)
+  rows = np.resize(rows, width)
   run, rest = prepared.arguments(rows)
   state = prepared.vectorised.init(run, *rest)
   step, state = _time_steps(prepared, program, state, run, rows)
   evaluation, more = _time_evaluation(prepared, table, state.params, width)
-  together = width * (jax.process_count() if engine.together else 1)
   return Times(
     name=table.name,
     lanes=lanes,
-    chunks=-(-len(pending) // together),
+    chunks=plan.chunks,
     compilation=compilation + more,
     step=step,
     steps=table.program.num_epochs * prepared.schedule.steps_per_epoch,

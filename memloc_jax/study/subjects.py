@@ -60,7 +60,7 @@ def _source(
         memorised=_memorised(study, table, noisy),
         snapshots={
           epoch: _checkpoint(study, table, noisy, _moment(table, epoch))
-          for epoch in table.snapshots
+          for epoch in (() if noisy in table.given else table.snapshots)
         },
         given=study.data.labels[label_set],
         original=study.data.labels[0],
@@ -69,13 +69,13 @@ def _source(
   return Source(
     name=name,
     model=study.model,
-    embeddings=study.embeddings,
     pretrained={key: study.pretrained[key] for key in ('blocks', 'final')},
     examples=study.data.train,
     label_names=study.data.label_names,
     subjects=tuple(subjects),
     dropout=study.dropout,
     engine=study.engine,
+    snapshots=study.tables[table_name].snapshots,
   )
 
 
@@ -100,8 +100,9 @@ def _row(
 def _checkpoint(
   study: Study, table: Table, row: int, moment: str
 ) -> Checkpoint:
+  hash = study.hashes[table.name][row]
   return Checkpoint(
-    f'{table.name}/{row}/{moment}',
+    f'{table.name}/{row}/{hash}/{moment}',
     lambda: study.weights(table.name, row, moment),
   )
 

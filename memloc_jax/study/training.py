@@ -8,6 +8,7 @@ from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
+from memloc_jax.study import given
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
@@ -49,9 +50,14 @@ def data(study: Study) -> None:
     )
 
 
-@stage('train', needs=('data',), runs=('',), every_process=True)
+@stage(
+  'train', needs=('data',), runs=('',), every_process=True, check=given.check
+)
 def train(study: Study) -> None:
   """Trains every run of every table that has no record yet."""
+  if study.given:
+    given.take_in(study)
+    update_manifest(study, {'model': {'given': given.summary(study)}})
   for table in study.tables.values():
     study.engine.train(table)
 
@@ -108,7 +114,7 @@ def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
   )
   held_out = np.ones(len(study.data.validation), bool)
   memorised = metrics.epoch_fitted(record.epoch, record.macro_f1)
-  return {
+  found = {
     'table': table.name,
     'purpose': runs.purpose[row],
     'seed': int(runs.seed[row]),
@@ -128,6 +134,11 @@ def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
       record.validation_logits, study.data.validation_labels, held_out
     ),
   }
+  if row in table.given:
+    found |= {'start': 'given', 'epoch_memorised': None}
+    found |= {'first_trainable': None, 'last_trainable': None}
+    found |= {'learning_rate': float('nan')}
+  return found
 
 
 def _start(source: np.ndarray) -> str:

@@ -22,6 +22,7 @@ COLUMNS = (
   'text',
   'given',
   'suggested',
+  'generalisation',
   'label_margin',
   'label_margin_low',
   'category',
@@ -41,8 +42,9 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
   """The examples that a curator should look at, the most doubtful first.
 
   Those whose label OUT runs contradict (`relabel`) come before those on which
-  they do not agree (`review`), either by the lower end of the margin's
-  interval. Examples to keep are not listed.
+  they do not agree (`review`), either by the probability that OUT runs give
+  the given label (self-confidence), the lowest first. Examples to keep are not
+  listed.
 
   Args:
     examples: the `examples` table.
@@ -56,16 +58,13 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
   table = table[table['category'].isin(_ORDER)]
   table = table.assign(
     order=table['category'].map(_ORDER.index), decision='', new_label=''
-  ).sort_values(
-    ['order', 'label_margin_low', 'label_margin', 'index'],
-    ascending=[True, False, False, True],
-  )
+  ).sort_values(['order', 'generalisation', 'index'])
   for name in ('id', 'hash', 'text', 'given', 'suggested'):
     table[name] = [
       value if pd.isna(value) else guarded(value) for value in table[name]
     ]
-  margins = ['label_margin', 'label_margin_low']
-  table[margins] = table[margins].round(4)
+  numbers = ['generalisation', 'label_margin', 'label_margin_low']
+  table[numbers] = table[numbers].round(4)
   return table[list(COLUMNS)].reset_index(drop=True)
 
 

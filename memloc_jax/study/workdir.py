@@ -6,6 +6,7 @@ manifest.json    configuration, versions, device, cost of each stage
 triage.csv       the labels to check
 corrected.*      the corrected data, once a review was applied
 exports/         what other tools read, once exported
+exports-run-*/   a run as a model, once exported
 arrays/          run x example arrays
 parts/           each technique's part of the tables
 rows/            the row store: one record a finished run

@@ -107,6 +107,8 @@ def build(
   config: DataConfig,
   tokenizer_folder: pathlib.Path,
   cache: pathlib.Path | None,
+  separator: str = 'sep_token',
+  pad: str = 'pad_token',
 ) -> Dataset:
   """Reads, splits, mislabels and tokenises a task.
 
@@ -117,6 +119,8 @@ def build(
     config: what to build.
     tokenizer_folder: a tokenizer in the Hugging Face format.
     cache: folder for tokenised texts; None to tokenise anew.
+    separator: joins an example's text fields, see `encode.tokenise`.
+    pad: token to pad with, see there.
 
   Returns:
     The data set.
@@ -160,6 +164,8 @@ def build(
     pathlib.Path(tokenizer_folder),
     config.max_length,
     cache,
+    separator,
+    pad,
   )
   if config.buckets:
     buckets = encode.check_buckets(config.buckets, tokens.length)

@@ -26,7 +26,7 @@ _TOKENIZER_FILES = (
   'vocab.txt',
 )
 # Raise when cached arrays would no longer be what this module computes.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,8 @@ def tokenise(
   folder: pathlib.Path,
   max_length: int,
   cache: pathlib.Path | None,
+  separator: str = 'sep_token',
+  pad: str = 'pad_token',
 ) -> Tokenised:
   """Assembles and tokenises examples, or takes both from the cache.
 
@@ -102,23 +104,30 @@ def tokenise(
     folder: a tokenizer in the Hugging Face format.
     max_length: most tokens an example may have, special ones included.
     cache: folder of cached arrays, made where it is missing; None for none.
+    separator: joins the segments of an example: the name of one of the
+      tokenizer's special tokens, as 'sep_token', or a text.
+    pad: name of the special token to pad with.
 
   Returns:
     The tokens.
 
   Raises:
-    InputError: if the folder holds no tokenizer that can be loaded.
+    InputError: if the folder holds no tokenizer that can be loaded, or one
+      without these tokens.
   """
   path = None
   if cache is not None:
-    path = cache / f'tokens-{_key(segments, folder, max_length)[:32]}.npz'
+    settings = (max_length, separator, pad)
+    path = cache / f'tokens-{_key(segments, folder, settings)[:32]}.npz'
     stored = _load(path, len(segments))
     if stored is not None:
       return stored
   tokenizer = _tokenizer(folder)
   if max_length <= tokenizer.num_special_tokens_to_add():
     raise InputError(f'max_length {max_length}: leaves no room for text')
-  separator = separator_of(tokenizer)
+  if separator.endswith('_token'):
+    separator = _special(tokenizer, separator, folder)
+  pad = tokenizer.convert_tokens_to_ids(_special(tokenizer, pad, folder))
   # A text that is cut is meant to be, and the library's warning about texts
   # that are longer than the model is raised before it cuts.
   ids = tokenizer(
@@ -127,27 +136,26 @@ def tokenise(
     padding=False,
     max_length=min(max_length, tokenizer.model_max_length),
   )['input_ids']
-  pad = tokenizer.pad_token_id
   result = Tokenised(
     flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
     length=np.asarray([len(i) for i in ids], np.int32),
     separator=separator,
-    pad=tokenizer.eos_token_id if pad is None else pad,
+    pad=pad,
   )
   if path is not None:
     _store(path, result)
   return result
 
 
-def separator_of(tokenizer: Any) -> str:
-  """What joins segments for a tokenizer, as in Dankers & Titov (2024).
-
-  BERT has a separator token; OPT's end token `</s>` serves as one; GPT-Neo
-  and Pythia take a bar, since their end token is also their padding.
-  """
-  if tokenizer.sep_token:
-    return tokenizer.sep_token
-  return '</s>' if tokenizer.eos_token == '</s>' else '|'
+def _special(tokenizer: Any, name: str, folder: pathlib.Path) -> str:
+  """One of the tokenizer's special tokens, by its role."""
+  token = getattr(tokenizer, name, None)
+  if token is None:
+    raise InputError(
+      f'{folder}: the tokenizer has no {name}, which texts of this model '
+      'family need; name one in its tokenizer_config.json'
+    )
+  return token
 
 
 def choose_buckets(
@@ -236,9 +244,11 @@ def _tokenizer(folder: pathlib.Path) -> Any:
 
 
 def _key(
-  segments: Sequence[Sequence[str]], folder: pathlib.Path, max_length: int
+  segments: Sequence[Sequence[str]],
+  folder: pathlib.Path,
+  settings: tuple[int | str, ...],
 ) -> str:
-  digest = hashlib.sha256(f'{_CACHE_VERSION} {max_length}'.encode())
+  digest = hashlib.sha256(repr((_CACHE_VERSION, settings)).encode())
   for name in _TOKENIZER_FILES:
     path = folder / name
     content = path.read_bytes() if path.is_file() else b''

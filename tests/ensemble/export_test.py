@@ -64,46 +64,43 @@ class ExportTest(toy.TestCase):
     head = jax.eval_shape(
       lambda: toy.MODEL.init_head(jax.random.key(0), toy.NUM_CLASSES)
     )
-    own = {'blocks': params['blocks'], 'final': params['final']}
-    own['heads'] = {'main': head}
+    params['heads'] = {'main': head}
     tokens = interface.Tokens(
       jax.ShapeDtypeStruct((5, 8), jnp.int32),
       jax.ShapeDtypeStruct((5,), jnp.int32),
     )
-    return _shapes(params['embeddings']), _shapes(own), tokens
+    return _shapes(params), tokens
 
   def test_swapping(self):
-    embeddings, own, tokens = self._models()
+    params, tokens = self._models()
     pairs = tuple(map(tuple, windows.all_windows(2).tolist()))
     self.lowers(
       swapping._predict,
       toy.MODEL,
-      embeddings,
-      own,
-      own['blocks'],
+      params,
+      params['blocks'],
       tokens,
       pairs=pairs,
       head='main',
     )
 
   def test_states_and_gradients(self):
-    embeddings, own, tokens = self._models()
+    params, tokens = self._models()
     self.lowers(
       representations._states,
       toy.MODEL,
-      own | {'embeddings': embeddings},
+      params,
       tokens,
     )
     self.lowers(
       gradients._add_gradient,
       toy.MODEL,
       'logit',
-      embeddings,
-      own,
+      params,
       tokens,
       jax.ShapeDtypeStruct((5,), jnp.int32),
       jax.ShapeDtypeStruct((5,), bool),
-      own['blocks'],
+      params['blocks'],
     )
 
   def test_probing(self):

@@ -76,6 +76,14 @@ class RowStoreTest(parameterized.TestCase):
       read = self.store.read_weights('map', 4, weights, moment)
       np.testing.assert_array_equal(read['w'], np.full(3, number))
 
+  def test_weights_of_any_structure_come_back(self):
+    head = {'pooler': {'bias': np.ones(2, np.float32)}}
+    weights = {'heads': {'main': head | {'kernel': np.eye(2, dtype='f4')}}}
+    self.store.write_weights('map', 4, weights)
+    chex.assert_trees_all_equal(
+      self.store.read_weights('map', 4, None), weights
+    )
+
   def test_nothing_is_made_before_the_first_write(self):
     folder = self.folder / 'new'
     empty = store.RowStore(folder)

@@ -24,7 +24,7 @@ MODEL = bert.Bert(
   num_heads=2,
   hidden=24,
   vocab_size=40,
-  max_length=16,
+  max_positions=16,
   initial_scale=0.3,
 )
 NUM_CLASSES = 3

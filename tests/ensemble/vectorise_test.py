@@ -5,7 +5,7 @@ import jax
 import numpy as np
 from absl.testing import absltest
 
-from memloc_jax.ensemble import vectorise
+from memloc_jax.ensemble import placement, vectorise
 from memloc_jax.ensemble.program import (
   PRETRAINED,
   RANDOM,
@@ -30,7 +30,7 @@ def _vectorised(devices=4, random_start=False, **changes):
     program=Program((Objective('main', 3),), num_epochs=1, **changes),
     buckets=(toy.BUCKETS,),
     totals=(5,),
-    mesh=vectorise.make_mesh(jax.local_devices()[:devices]),
+    placement=placement.over_devices('runs', jax.local_devices()[:devices]),
     random_start=random_start,
     unroll=False,
   )
@@ -45,19 +45,6 @@ def _arguments(vectorised, finished=None, head_start=0):
   start = vectorised.place((table.start, np.full(4, head_start, np.int32)))
   rest = vectorised.place((toy.pretrained(), finished), run_axis=None)
   return run, *start, *rest
-
-
-class MeshTest(absltest.TestCase):
-  def test_takes_all_devices_by_default(self):
-    self.assertEqual(vectorise.make_mesh().size, len(jax.local_devices()))
-
-  def test_runs_are_split_over_devices_and_the_rest_replicated(self):
-    vectorised = _vectorised()
-    values = np.arange(8.0).reshape(4, 2)
-    for axis, shape in ((0, (1, 2)), (None, (4, 2))):
-      placed = vectorised.place(values, run_axis=axis)
-      self.assertLen(placed.addressable_shards, 4)
-      self.assertEqual(placed.addressable_shards[0].data.shape, shape)
 
 
 class PredictTest(toy.TestCase):

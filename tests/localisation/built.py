@@ -13,7 +13,7 @@ MODEL = bert.Bert(
   num_heads=2,
   hidden=24,
   vocab_size=40,
-  max_length=16,
+  max_positions=16,
   initial_scale=0.6,
 )
 CLASSES = 3
@@ -60,7 +60,7 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
   original = given.copy()
   original[:8] = (given[:8] + 1) % CLASSES
   checkpoint = lambda name, params: scores.Checkpoint(
-    name, lambda: {k: params[k] for k in ('blocks', 'final', 'heads')}
+    name, lambda: dict(params)
   )
   subject = scores.Subject(
     seed=1,
@@ -77,7 +77,6 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
   return scores.Source(
     name='main',
     model=MODEL,
-    embeddings=noisy['embeddings'],
     pretrained={k: pretrained[k] for k in ('blocks', 'final')},
     examples=examples,
     label_names=('a', 'b', 'c'),

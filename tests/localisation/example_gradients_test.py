@@ -41,7 +41,7 @@ class ExampleNormsTest(absltest.TestCase):
     params, examples = built.params(0), built.random_examples(7)
     labels = np.arange(7, dtype=np.int32) % built.CLASSES
     norms = lambda size: example_norms(
-      built.MODEL, params['embeddings'], params, examples, labels, size
+      built.MODEL, params, examples, labels, size
     )
     found = norms(3)
     self.assertEqual(found.shape, (7, 4))
@@ -58,7 +58,7 @@ class ExampleNormsTest(absltest.TestCase):
       params | {'heads': jax.tree.map(lambda x: x * factor, params['heads'])}
     )
     norms = lambda params: example_norms(
-      built.MODEL, params['embeddings'], params, examples, labels, 4
+      built.MODEL, params, examples, labels, 4
     )
     self.assertLess(norms(grow(500.0)).max(), 1e-3 * norms(params).max())
 

@@ -23,11 +23,11 @@ class MemoryTest(toy.TestCase):
     shape = jax.eval_shape(lambda: toy.MODEL.init_head(jax.random.key(0), 3))
     params['heads'] = {'main': toy.random_like(shape)}
     extract = lambda: representations.extract(
-      toy.MODEL, params['embeddings'], params, examples, batch_size=512
+      toy.MODEL, params, examples, batch_size=512
     )
     small = Encoded(ids[:600], length[:600], toy.BUCKETS)
     representations.extract(  # Compiles outside of what is measured.
-      toy.MODEL, params['embeddings'], params, small, batch_size=512
+      toy.MODEL, params, small, batch_size=512
     )
     tracemalloc.start()
     try:

@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, probes, probing
 from memloc_jax.localisation.settings import LocaliseConfig, ProbeConfig
-from memloc_jax.models import interface
+from memloc_jax.models import interface, transformer
 
 
 class EventsTest(parameterized.TestCase):
@@ -151,7 +151,7 @@ def _plain_probe(config, vectors, seed, split, target):
     order = jax.random.permutation(order_key, len(train))
     keys = jax.random.split(drop_key, len(train))
     for number, batch in enumerate(train[np.asarray(order)]):
-      (keep,) = interface.dropout_masks(
+      (keep,) = transformer.dropout_masks(
         interface.Dropout(keys[number], jnp.float32(config.dropout)),
         (len(batch), vectors.shape[1]),
       )

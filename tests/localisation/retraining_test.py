@@ -22,9 +22,7 @@ def _source(engine, noisy, **changes):
   """One subject, which predicts the given labels of its noisy examples."""
   examples = toy.examples()
   given = examples.labels[0].copy()
-  logits = reference.evaluate(
-    noisy | {'embeddings': engine.pretrained['embeddings']}, examples
-  )
+  logits = reference.evaluate(noisy, examples)
   given[:_NOISY] = np.asarray(logits)[:_NOISY].argmax(-1)
   original = given.copy()
   original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
@@ -42,7 +40,6 @@ def _source(engine, noisy, **changes):
   source = scores.Source(
     name='main',
     model=engine.model,
-    embeddings=engine.pretrained['embeddings'],
     pretrained={k: engine.pretrained[k] for k in ('blocks', 'final')},
     examples=Encoded(examples.ids, examples.length, examples.buckets),
     label_names=('a', 'b', 'c'),
@@ -58,9 +55,10 @@ def _run(source, config=_CONFIG):
 
 
 def _noisy():
+  """A model with embeddings of its own."""
   params = toy.random_like(reference.own_shapes(), seed=6, scale=0.8)
   params['heads']['main']['bias'][:] = 0
-  return params
+  return params | {'embeddings': toy.pretrained(seed=7)['embeddings']}
 
 
 class ReferenceTest(toy.TestCase):
@@ -85,7 +83,6 @@ class ReferenceTest(toy.TestCase):
         inside.reshape(-1, *[1] * (own.ndim - 1)), old, own
       )
       start = noisy | {
-        'embeddings': pretrained['embeddings'],
         'blocks': jax.tree.map(reset, noisy['blocks'], pretrained['blocks']),
       }
       like = lambda tree, value: jax.tree.map(
@@ -138,6 +135,48 @@ class ReferenceTest(toy.TestCase):
     ]
     np.testing.assert_allclose(found.scores[''].weights[0], profile, atol=1e-6)
 
+  def test_heads_of_several_kinds_keep_their_own(self):
+    """Models of one study; a published head has a pooler, or no bias."""
+    engine = toy.engine(self.folder())
+    width = toy.MODEL.width
+    square = jax.eval_shape(
+      lambda: toy.MODEL.init_head(jax.random.key(0), width)
+    )
+    kernel = _noisy()['heads']['main']['kernel']
+    heads = {
+      'plain': _noisy()['heads']['main'],
+      'pooled': {'kernel': kernel, 'pooler': toy.random_like(square)},
+      'unbiased': {'kernel': kernel},
+    }
+    retrain = _CONFIG.retrain
+    for name, head in heads.items():
+      noisy = _noisy() | {'heads': {'main': head}}
+      source = _source(engine, noisy, name=name)
+      table = retraining.tables(
+        source, source.subjects[0], noisy, retrain, [1]
+      )[0]
+      found = toy.logits(retraining._engine(source, noisy), table)
+      start = noisy | {
+        'blocks': jax.tree.map(
+          lambda own, old: np.concatenate([own[:1], old[1:]]),
+          noisy['blocks'],
+          toy.pretrained()['blocks'],
+        )
+      }
+      like = lambda tree, value: jax.tree.map(
+        lambda x: np.full(x.shape, value, np.float64), tree
+      )
+      second = lambda x: np.concatenate([x[:1], x[1:] + 1])
+      trains = {
+        'blocks': jax.tree.map(second, like(noisy['blocks'], 0.0)),
+        'final': {},
+        'heads': like(noisy['heads'], 1.0),
+      }
+      alone = np.asarray(reference.train_alone(table, 0, start, trains))
+      np.testing.assert_allclose(
+        found[0, table.predict], alone[table.predict], rtol=0, atol=1e-4
+      )
+
   def test_labels_of_noisy_examples_are_never_trained_on(self):
     noisy = _noisy()
     records = []
@@ -159,8 +198,8 @@ class OneLayerTest(toy.TestCase):
   @parameterized.parameters(0, 1)
   def test_only_the_block_that_changed_loses_labels(self, layer):
     """At a rate of almost nothing, retraining is resetting."""
-    noisy = _noisy()
     pretrained = toy.pretrained()
+    noisy = _noisy() | {'embeddings': pretrained['embeddings']}
     blocks = jax.tree.map(
       lambda own, old: np.where(
         (np.arange(2) == layer).reshape(-1, *[1] * (own.ndim - 1)), own, old

@@ -21,7 +21,7 @@ def _model(num_layers=2, **changes):
     num_heads=2,
     hidden=24,
     vocab_size=40,
-    max_length=32,
+    max_positions=32,
     **changes,
   )
 
@@ -38,7 +38,7 @@ def _noisy_and_clean(model, seed=0):
   draw = lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32)
   shapes = jax.eval_shape(lambda: _init(model))
   noisy = jax.tree.map(draw, shapes)
-  return noisy.pop('embeddings'), noisy, jax.tree.map(draw, shapes['blocks'])
+  return noisy, jax.tree.map(draw, shapes['blocks'])
 
 
 _logits = jax.jit(swapping.swap_logits, static_argnames=('model', 'head'))
@@ -61,7 +61,7 @@ def _tokens(batch=5, length=9, seed=0):
   return interface.Tokens(jnp.asarray(ids), jnp.asarray(lengths))
 
 
-def _naive(model, embeddings, noisy, clean_blocks, tokens):
+def _naive(model, noisy, clean_blocks, tokens):
   """One full forward pass per window, [windows, batch, classes]."""
   logits = []
   for first, last in windows.all_windows(model.num_layers):
@@ -71,7 +71,7 @@ def _naive(model, embeddings, noisy, clean_blocks, tokens):
       swapped.reshape((-1,) + (1,) * (x.ndim - 1)), y, x
     )
     blocks = jax.tree.map(mix, noisy['blocks'], clean_blocks)
-    params = {**noisy, 'embeddings': embeddings, 'blocks': blocks}
+    params = {**noisy, 'blocks': blocks}
     logits.append(_forward(model, params, tokens).logits)
   return jnp.stack(logits)
 
@@ -106,12 +106,11 @@ class SwapLogitsTest(parameterized.TestCase):
   @parameterized.parameters(1, 4, 12)
   def test_equals_a_forward_pass_per_window(self, num_layers):
     model, tokens = _model(num_layers), _tokens()
-    embeddings, noisy, clean = _noisy_and_clean(model)
-    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
-    expected = _naive(model, embeddings, noisy, clean, tokens)
+    noisy, clean = _noisy_and_clean(model)
+    unswapped, swapped = _swap(model, noisy, clean, tokens)
+    expected = _naive(model, noisy, clean, tokens)
     chex.assert_trees_all_close(swapped, expected, atol=1e-5, rtol=0)
-    params = {**noisy, 'embeddings': embeddings}
-    plain = _forward(model, params, tokens).logits
+    plain = _forward(model, noisy, tokens).logits
     chex.assert_trees_all_close(unswapped, plain, atol=1e-5, rtol=0)
     # The comparison means something only if swapping changes the logits.
     self.assertGreater(
@@ -123,12 +122,12 @@ class SwapLogitsTest(parameterized.TestCase):
   def test_uses_constants_final_norm_and_the_named_head(self):
     model = _Shifting(**dataclasses.asdict(_model(4)))
     tokens = _tokens()
-    embeddings, noisy, clean = _noisy_and_clean(model)
+    noisy, clean = _noisy_and_clean(model)
     noisy['final'] = {'scale': jnp.linspace(-1, 2, 16)}
-    _, swapped = _swap(model, embeddings, noisy, clean, tokens)
-    expected = _naive(model, embeddings, noisy, clean, tokens)
+    _, swapped = _swap(model, noisy, clean, tokens)
+    expected = _naive(model, noisy, clean, tokens)
     chex.assert_trees_all_close(swapped, expected, atol=1e-5, rtol=0)
-    logits = _swap(model, embeddings, noisy, clean, tokens, head='other')
+    logits = _swap(model, noisy, clean, tokens, head='other')
     chex.assert_shape(logits[1], (10, 5, 2))
 
   @parameterized.parameters((1, 2), (6, 62), (12, 376), (24, 2624))
@@ -146,11 +145,10 @@ class SwapLogitsTest(parameterized.TestCase):
   def test_vmap_over_seeds_equals_each_seed(self):
     model, tokens = _model(4), _tokens()
     seeds = [_noisy_and_clean(model, seed) for seed in range(3)]
-    embeddings = seeds[0][0]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *[s[1:] for s in seeds])
-    run = lambda noisy, clean: _swap(model, embeddings, noisy, clean, tokens)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
+    run = lambda noisy, clean: _swap(model, noisy, clean, tokens)
     together = jax.jit(jax.vmap(run))(*stacked)
-    for i, (_, noisy, clean) in enumerate(seeds):
+    for i, (noisy, clean) in enumerate(seeds):
       alone = run(noisy, clean)
       chex.assert_trees_all_close(
         jax.tree.map(lambda x, i=i: x[i], together), alone, atol=1e-5
@@ -158,23 +156,21 @@ class SwapLogitsTest(parameterized.TestCase):
 
   def test_swapping_in_the_same_blocks_changes_nothing(self):
     model, tokens = _model(4), _tokens()
-    embeddings, noisy, _ = _noisy_and_clean(model)
-    unswapped, swapped = _swap(
-      model, embeddings, noisy, noisy['blocks'], tokens
-    )
+    noisy, _ = _noisy_and_clean(model)
+    unswapped, swapped = _swap(model, noisy, noisy['blocks'], tokens)
     chex.assert_trees_all_close(
       swapped, jnp.broadcast_to(unswapped[None], swapped.shape), atol=1e-5
     )
 
   def test_only_windows_with_the_differing_layer_change(self):
     model, tokens = _model(4), _tokens()
-    embeddings, noisy, clean = _noisy_and_clean(model)
+    noisy, clean = _noisy_and_clean(model)
     layers = np.arange(4)
     only = lambda x, y: jnp.where(
       (layers == 2).reshape((-1,) + (1,) * (x.ndim - 1)), y, x
     )
     clean = jax.tree.map(only, noisy['blocks'], clean)
-    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    unswapped, swapped = _swap(model, noisy, clean, tokens)
     change = np.abs(np.asarray(swapped - unswapped[None])).max(axis=(1, 2))
     pairs = windows.all_windows(4)
     holds = (pairs[:, 0] <= 2) & (pairs[:, 1] >= 2)
@@ -193,14 +189,14 @@ class SwapPredictionsTest(parameterized.TestCase):
   @parameterized.parameters(4, 100)
   def test_batches_and_buckets_change_nothing(self, batch_size):
     model, examples = _model(), self._examples()
-    embeddings, noisy, clean = _noisy_and_clean(model)
+    noisy, clean = _noisy_and_clean(model)
     predictions = swapping.swap_predictions(
-      model, embeddings, noisy, clean, examples, batch_size
+      model, noisy, clean, examples, batch_size
     )
     tokens = interface.Tokens(
       jnp.asarray(examples.ids), jnp.asarray(examples.length)
     )
-    unswapped, swapped = _swap(model, embeddings, noisy, clean, tokens)
+    unswapped, swapped = _swap(model, noisy, clean, tokens)
     np.testing.assert_array_equal(predictions[0], unswapped.argmax(-1))
     np.testing.assert_array_equal(predictions[1:], swapped.argmax(-1))
     self.assertGreater(len(np.unique(predictions)), 1)

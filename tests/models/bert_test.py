@@ -1,4 +1,4 @@
-"""BERT's own arithmetic, initialisation and gradients."""
+"""BERT's own arithmetic."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.models import bert, checkpoint, interface
+from memloc_jax.models import checkpoint, interface
 
 FOLDER = pathlib.Path(__file__).parent / 'golden' / 'bert_three_layers'
 LENGTH = np.array([7, 4], np.int32)
@@ -113,78 +113,6 @@ class BlockTest(parameterized.TestCase):
       np.testing.assert_allclose(
         hidden[layer + 1, 0, 2], expected, rtol=0, atol=2e-5
       )
-
-
-class InitTest(absltest.TestCase):
-  def test_statistics(self):
-    model = bert.Bert(
-      3, 64, 4, 128, 500, max_length=40, num_segments=2, initial_scale=0.05
-    )
-    init = jax.jit(model.init)
-    params = init(jax.random.key(0))
-    drawn = {'kernel', 'token', 'position', 'segment'}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-      names = [key.key for key in path]
-      if names[-1] in drawn:
-        spread = 5 / np.sqrt(2 * leaf.size)
-        self.assertAlmostEqual(
-          float(leaf.std()), 0.05, delta=0.05 * spread, msg=names
-        )
-        self.assertLess(abs(leaf.mean()), 5 * 0.05 / np.sqrt(leaf.size))
-      else:
-        expected = 1 if names[-1] == 'scale' else 0
-        np.testing.assert_array_equal(leaf, np.full(leaf.shape, expected))
-      if names[0] == 'blocks' and names[-1] == 'kernel':
-        across = np.corrcoef(np.asarray(leaf).reshape(3, -1)) - np.eye(3)
-        self.assertLess(np.abs(across).max(), 5 / np.sqrt(leaf[0].size))
-    again, other = init(jax.random.key(0)), init(jax.random.key(1))
-    same = lambda a, b: all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
-    self.assertTrue(same(params, again))
-    self.assertFalse(same(params['blocks'], other['blocks']))
-
-  def test_head(self):
-    model = bert.Bert(1, 400, 4, 8, 10)
-    head = jax.jit(model.init_head, static_argnums=1)(jax.random.key(0), 30)
-    self.assertEqual(head['kernel'].shape, (400, 30))
-    self.assertAlmostEqual(float(head['kernel'].std()), 0.02, delta=1e-3)
-    np.testing.assert_array_equal(head['bias'], np.zeros(30))
-
-
-class GradientTest(absltest.TestCase):
-  def test_every_parameter_that_can_matter_gets_one(self):
-    model, params, tokens = load()
-    params = jax.tree.map(jnp.asarray, params)
-
-    def loss(params):
-      logits = interface.forward(model, params, tokens).logits
-      return -jax.nn.log_softmax(logits)[:, 0].mean()
-
-    gradients = jax.device_get(jax.jit(jax.grad(loss))(params))
-    table = gradients['embeddings']
-    real = np.arange(8)[None] < LENGTH[:, None]
-    used = np.isin(np.arange(model.vocab_size), tokens.ids[real])
-    positions = np.arange(model.max_length) < LENGTH.max()
-    first = np.arange(model.num_segments) == 0
-    for name, rows in (
-      ('token', used), ('position', positions), ('segment', first)
-    ):  # fmt: skip
-      reached = np.abs(table[name]).max(axis=1)
-      np.testing.assert_array_less(1e-7, reached[rows], name)
-      np.testing.assert_array_equal(reached[~rows], 0, name)
-
-    # Softmax ignores what a key bias adds to all scores of a query alike.
-    width = model.width
-    bias = gradients['blocks']['qkv'].pop('bias')
-    key = bias[:, width : 2 * width]
-    others = np.delete(bias, np.s_[width : 2 * width], axis=1)
-    self.assertLess(np.abs(key).max(), 1e-5 * np.abs(others).max())
-    np.testing.assert_array_less(0, np.abs(others))
-
-    for part in ('blocks', 'heads'):
-      leaves = jax.tree_util.tree_leaves_with_path(gradients[part])
-      for path, leaf in leaves:
-        name = jax.tree_util.keystr(path)
-        np.testing.assert_array_less(0, np.abs(leaf), name)
 
 
 if __name__ == '__main__':

@@ -39,7 +39,8 @@ class CheckpointTest(parameterized.TestCase):
     (source / 'vocab.txt').write_text('a\nb\n')
     model = checkpoint.load_model(source)
     params = checkpoint.load_params(source, model)
-    labels = [f'é {i}' for i in range(params['heads']['main']['bias'].size)]
+    num_classes = params['heads']['main']['kernel'].shape[-1]
+    labels = [f'é {i}' for i in range(num_classes)]
     first, second = self.base / 'new' / 'first', self.base / 'second'
     checkpoint.export(first, model, params, source, labels)
     self.assertEqual(checkpoint.load_model(first), model)
@@ -56,6 +57,9 @@ class CheckpointTest(parameterized.TestCase):
     self.assertEqual((first / 'model.safetensors').stat().st_mode, mode)
     config = json.loads((first / 'config.json').read_text('utf-8'))
     self.assertEqual(list(config['id2label'].values()), labels)
+    before = json.loads((source / 'config.json').read_text('utf-8'))
+    self.assertEqual(config['architectures'], before['architectures'])
+    self.assertEqual(config['model_type'], before['model_type'])
 
   def test_export_without_head(self):
     source = self.copy()
@@ -83,14 +87,15 @@ class CheckpointTest(parameterized.TestCase):
       checkpoint.export(source, model, params, source, ['a', 'b'])
     self.assertEqual(checkpoint.fingerprint(source), before)
 
-  def test_failed_export_leaves_nothing(self):
+  @parameterized.parameters(
+    (tensors, 'serialise'), (pathlib.Path, 'write_bytes'), (os, 'replace')
+  )
+  def test_failed_export_leaves_nothing(self, where, what):
     source = self.copy()
     model = checkpoint.load_model(source)
     params = checkpoint.load_params(source, model)
     del params['heads']
-    failing = mock.patch.object(
-      tensors, 'serialise', side_effect=OSError('disk full')
-    )
+    failing = mock.patch.object(where, what, side_effect=OSError('disk full'))
     with failing, self.assertRaisesRegex(OSError, 'disk full'):
       checkpoint.export(self.base / 'x', model, params, source, ())
     self.assertEqual(os.listdir(self.base), [source.name])
@@ -128,14 +133,6 @@ class CheckpointTest(parameterized.TestCase):
     (folder / 'config.json').write_text('{"model_type": "t5"}')
     with self.assertRaisesRegex(InputError, f"{folder}/config.json .*'t5'"):
       checkpoint.load_model(folder)
-
-  def test_sharded_weights(self):
-    folder = self.copy()
-    model = checkpoint.load_model(folder)
-    weights = folder / 'model.safetensors'
-    weights.rename(folder / 'model.safetensors.index.json')
-    with self.assertRaisesRegex(InputError, f'{folder} splits its weights'):
-      checkpoint.load_params(folder, model)
 
   @unittest.skipUnless(util.find_spec('torch'), 'torch is not installed')
   def test_pickled_weights_and_the_advised_command(self):

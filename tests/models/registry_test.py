@@ -2,68 +2,148 @@
 
 import dataclasses
 import json
-import pathlib
 
+import transformers
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import bert, registry
+from memloc_jax.models import registry
+from tests.models import published
 
 FAMILIES = sorted(registry.FAMILIES)
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-
-# Google's bert-base-cased, as published.
-BERT_BASE_CASED = {
-  'architectures': ['BertForMaskedLM'],
-  'attention_probs_dropout_prob': 0.1,
-  'gradient_checkpointing': False,
-  'hidden_act': 'gelu',
-  'hidden_dropout_prob': 0.1,
-  'hidden_size': 768,
-  'initializer_range': 0.02,
-  'intermediate_size': 3072,
-  'layer_norm_eps': 1e-12,
-  'max_position_embeddings': 512,
-  'model_type': 'bert',
-  'num_attention_heads': 12,
-  'num_hidden_layers': 12,
-  'pad_token_id': 0,
-  'position_embedding_type': 'absolute',
-  'transformers_version': '4.6.0.dev0',
-  'type_vocab_size': 2,
-  'use_cache': True,
-  'vocab_size': 28996,
+SOURCES = sorted(published.CONFIGS)
+BERT = published.CONFIGS['google-bert/bert-base-cased']
+# One published config.json a family.
+BY_FAMILY = {
+  config['model_type']: config
+  for config in map(published.CONFIGS.get, reversed(SOURCES))
+}
+# A size that every model needs, as each family spells it.
+WIDTHS = {'distilbert': 'dim'}
+# What no file says: how a study computes a model, and constants of a family.
+SETTINGS = {'compute', 'remat'}
+CONSTANTS = {
+  'distilbert': {'norm_epsilon', 'num_segments'},
+  'opt': {'norm_epsilon', 'padded_read_out'},
 }
 
 
 def distinct(name):
   """A model of the family in which no two sizes are equal, by attribute."""
-  model = registry.FAMILIES[name].model
+  row = registry.FAMILIES[name]
   sizes, count, rate = {}, 2, 0.11
-  for field in dataclasses.fields(model):
-    if field.type is int:
+  for field in dataclasses.fields(row.model):
+    if field.name not in row.sizes.values():
+      continue
+    if field.type is bool:
+      sizes[field.name] = not field.default
+    elif field.type is int:
       sizes[field.name] = count
       count += 3
-    else:
+    elif field.type is float:
       sizes[field.name] = rate
       rate += 0.07
-  sizes['width'] = 6 * sizes['num_heads']
-  return model(**sizes)
+    else:
+      sizes[field.name] = ('local', 'local', 'global', 'local', 'global')
+      sizes['num_layers'] = 5
+  sizes['width'] = 24 * sizes['num_heads']
+  if 'rotary_share' in sizes:
+    sizes['rotary_share'] = 0.75
+  return row.model(**sizes)
 
 
 class RegistryTest(parameterized.TestCase):
-  @parameterized.parameters((name,) for name in FAMILIES)
+  def refuses(self, config, words):
+    """Says in one sentence which file and what in it; `words` is a pattern."""
+    with self.assertRaisesRegex(InputError, f'some/config.json.*{words}') as e:
+      registry.parse(config, 'some/config.json')
+    self.assertNotIn('\n', str(e.exception))
+
+  @parameterized.parameters(*FAMILIES)
   def test_config_round_trip(self, name):
     model = distinct(name)
     config = registry.FAMILIES[name].config(model) | {'model_type': name}
     config = json.loads(json.dumps(config))
     self.assertEqual(registry.parse(config, 'config.json'), model)
     self.assertEqual(registry.model_type(model), name)
+    self.assertIs(registry.family_of(model), registry.FAMILIES[name])
 
-  def test_bert_base_cased(self):
-    model = registry.parse(BERT_BASE_CASED, 'config.json')
-    expected = bert.Bert(12, 768, 12, 3072, 28996)
-    self.assertEqual(model, expected)
+  @parameterized.parameters(*FAMILIES)
+  def test_every_attribute_has_a_field(self, name):
+    row = registry.FAMILIES[name]
+    attributes = {field.name for field in dataclasses.fields(row.model)}
+    self.assertEqual(
+      attributes - set(row.sizes.values()),
+      SETTINGS | CONSTANTS.get(name, set()),
+    )
+
+  @parameterized.parameters(*FAMILIES)
+  def test_transformers_reads_what_is_written(self, name):
+    model = distinct(name)
+    config = registry.FAMILIES[name].config(model)
+    theirs = transformers.CONFIG_MAPPING[name].from_dict(dict(config))
+    again = json.loads(theirs.to_json_string())
+    self.assertEqual(registry.parse(again, 'config.json'), model)
+
+  def test_every_family_has_a_published_model(self):
+    self.assertEqual(sorted(BY_FAMILY), FAMILIES)
+
+  @parameterized.parameters(*SOURCES)
+  def test_published(self, source):
+    model = registry.parse(published.CONFIGS[source], 'config.json')
+    self.assertEqual(model, published.MODELS[source])
+
+  @parameterized.product(source=SOURCES, whole=(False, True))
+  def test_published_and_saved_again(self, source, whole):
+    config = published.CONFIGS[source]
+    kind = transformers.CONFIG_MAPPING[config['model_type']]
+    saved = kind.from_dict(dict(config)).to_json_string(use_diff=not whole)
+    model = registry.parse(json.loads(saved), 'config.json')
+    self.assertEqual(model, published.MODELS[source])
+
+  @parameterized.parameters(*FAMILIES)
+  def test_what_is_left_out_is_what_transformers_takes(self, name):
+    row = registry.FAMILIES[name]
+    fields = {f.name: f for f in dataclasses.fields(row.model)}
+    config = row.config(distinct(name)) | {'model_type': name}
+    kind = transformers.CONFIG_MAPPING[name]
+    some = 0
+    for size, attribute in row.sizes.items():
+      if fields[attribute].default is dataclasses.MISSING:
+        continue
+      names = [s for s, a in row.sizes.items() if a == attribute]
+      without = {k: v for k, v in config.items() if k not in names}
+      theirs = json.loads(kind.from_dict(dict(without)).to_json_string())
+      with self.subTest(size):
+        self.assertEqual(
+          registry.parse(without, 'config.json'),
+          registry.parse(theirs, 'config.json'),
+        )
+        some += 1
+    self.assertGreater(some, 2)
+
+  @parameterized.parameters(*FAMILIES)
+  def test_refuses_in_every_family(self, name):
+    config = BY_FAMILY[name]
+    width = WIDTHS.get(name, 'hidden_size')
+    for change in (
+      {width: '768'},
+      {width: 0},
+      {width: True},
+      {width: 768.5},
+      {width: [768]},
+      {'initializer_range': -1.0, 'init_std': -1.0},
+      {'vocab_size': -1},
+      {'quantization_config': {'bits': 8}},
+      {'is_encoder_decoder': True},
+    ):
+      with self.subTest(change):
+        key = '|'.join(change)
+        self.refuses(config | change, key)
+    heads = next(k for k in config if k.endswith('heads'))
+    self.refuses(config | {heads: 7}, '7 .* width')
+    without = {k: v for k, v in config.items() if k != width}
+    self.refuses(without, f'lacks .*{width}')
 
   @parameterized.parameters(
     {'hidden_act': 'relu'},
@@ -72,51 +152,128 @@ class RegistryTest(parameterized.TestCase):
     {'is_decoder': True},
     {'add_cross_attention': True},
     {'pruned_heads': {'0': [1]}},
-    {'quantization_config': {'bits': 8}},
-    {'embedding_size': 128},
-    {'num_hidden_layers': '12'},
-    {'num_hidden_layers': 0},
-    {'num_hidden_layers': True},
-    {'hidden_size': 768.5},
     {'layer_norm_eps': -1.0},
     {'layer_norm_eps': float('nan')},
     {'attention_probs_dropout_prob': 0.2},
     {'classifier_dropout': 0.3},
   )
-  def test_bert_refuses(self, **change):
-    (name,) = change
-    with self.assertRaisesRegex(InputError, f'some/config.json.*{name}'):
-      registry.parse(BERT_BASE_CASED | change, 'some/config.json')
-
-  def test_bert_width_and_heads(self):
-    change = {'num_attention_heads': 7}
-    with self.assertRaisesRegex(InputError, 'config.json: 7 .* width 768'):
-      registry.parse(BERT_BASE_CASED | change, 'config.json')
+  def test_bert_and_roberta_refuse(self, **change):
+    for name in ('bert', 'roberta'):
+      self.refuses(BY_FAMILY[name] | change, *change)
 
   @parameterized.parameters(
-    {'classifier_dropout': None},
-    {'classifier_dropout': 0.1},
-    {'id2label': {'0': 'a'}},
-    {'directionality': 'bidi'},
-    {'some_field_of_tomorrow': None},
-    {'hidden_act': 'gelu_python'},
+    ('bert', {'embedding_size': 128}),
+    ('roberta', {'pad_token_id': -1}),
+    ('roberta', {'pad_token_id': 0.5}),
+    ('distilbert', {'activation': 'relu'}),
+    ('distilbert', {'attention_dropout': 0.2}),
+    ('distilbert', {'is_decoder': True}),
+    ('opt', {'activation_function': 'gelu'}),
+    ('opt', {'enable_bias': False}),
+    ('opt', {'layer_norm_elementwise_affine': False}),
+    ('opt', {'_remove_final_layer_norm': True}),
+    ('opt', {'attention_dropout': 0.1}),
+    ('opt', {'activation_dropout': 0.1}),
+    ('opt', {'layerdrop': 0.1}),
+    ('opt', {'do_layer_norm_before': 1}),
+    ('opt', {'do_layer_norm_before': 'yes'}),
+    ('opt', {'word_embed_proj_dim': 0}),
+    ('gpt_neo', {'activation_function': 'relu'}),
+    ('gpt_neo', {'resid_dropout': 0.1}),
+    ('gpt_neo', {'embed_dropout': 0.1}),
+    ('gpt_neo', {'window_size': 0}),
+    ('gpt_neox', {'hidden_act': 'gelu_fast'}),
+    ('gpt_neox', {'attention_bias': False}),
+    ('gpt_neox', {'rope_scaling': {'type': 'linear', 'factor': 2.0}}),
+    ('gpt_neox', {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0}}),
+    ('gpt_neox', {'rope_parameters': 'default'}),
+    ('gpt_neox', {'use_parallel_residual': 0}),
+    ('gpt_neox', {'rotary_emb_base': -1}),
+    ('gpt_neox', {'rotary_pct': 1.5}),
+    ('gpt_neox', {'attention_dropout': 0.1}),
   )
-  def test_bert_accepts(self, **change):
-    expected = registry.parse(BERT_BASE_CASED, 'config.json')
-    found = registry.parse(BERT_BASE_CASED | change, 'config.json')
-    self.assertEqual(found, expected)
+  def test_refuses(self, name, change):
+    self.refuses(BY_FAMILY[name] | change, *change)
+
+  def test_rotary_settings(self):
+    config = BY_FAMILY['gpt_neox']
+    nested = {'rope_theta': 500.0, 'partial_rotary_factor': 0.5}
+    model = registry.parse(config | {'rope_parameters': nested}, 'config.json')
+    self.assertEqual((model.rotary_base, model.rotary_share), (500.0, 0.5))
+    # An odd number of coordinates cannot be turned in pairs.
+    odd = config | {'rotary_pct': 0.27}  # 17 of 64.
+    self.refuses(odd, 'rotary_pct 0.27 .* even')
+    for kind in ('linear', 'dynamic', None):
+      change = {'rope_parameters': nested | {'rope_type': kind}}
+      self.refuses(config | change, f'rope_type to {kind!r}')
+
+  @parameterized.named_parameters(
+    ('contradiction', {'attention_types': [[['global'], 12]]}, 'attention_'),
+    ('wrong_length', {'attention_types': [[['local'], 11]]}, 'attention_types'),
+    (
+      'unknown_kind',
+      {'attention_types': [[['global', 'sparse'], 6]]},
+      'attention_types .*sparse',
+    ),
+    ('no_groups', {'attention_types': [['global', 12]]}, 'attention_types'),
+    ('no_count', {'attention_types': [[['global']]]}, 'attention_types'),
+    (
+      'count_of_words',
+      {'attention_types': [[['global'], '12']]},
+      'attention_types',
+    ),
+    ('no_list', {'attention_types': 'global'}, 'attention_types'),
+    ('number', {'attention_types': 12}, 'attention_types'),
+    ('layers', {'attention_layers': ['global'] * 12}, 'attention_layers'),
+  )
+  def test_gpt_neo_attention(self, change, words):
+    config = BY_FAMILY['gpt_neo']
+    self.refuses(config | change, words)
+    if 'attention_types' in change:
+      alone = {k: v for k, v in config.items() if k != 'attention_layers'}
+      if change['attention_types'] == [[['global'], 12]]:
+        model = registry.parse(alone | change, 'config.json')
+        self.assertEqual(model.attention, ('global',) * 12)
+      else:
+        self.refuses(alone | change, words)
+
+  @parameterized.parameters(
+    ('bert', {'classifier_dropout': None}),
+    ('bert', {'classifier_dropout': 0.1}),
+    ('bert', {'id2label': {'0': 'a'}}),
+    ('bert', {'directionality': 'bidi'}),
+    ('bert', {'some_field_of_tomorrow': None}),
+    ('bert', {'hidden_act': 'gelu_python'}),
+    ('opt', {'word_embed_proj_dim': None}),
+    ('gpt_neo', {'intermediate_size': 3072}),
+    ('gpt_neo', {'activation_function': 'gelu_pytorch_tanh'}),
+    ('gpt_neo', {'attention_types': None}),
+    ('gpt_neo', {'attention_layers': None}),
+    ('gpt_neox', {'rope_scaling': None}),
+    ('gpt_neox', {'rope_parameters': {}}),
+    ('gpt_neox', {'classifier_dropout': 0.1}),
+  )
+  def test_accepts(self, name, change):
+    config = BY_FAMILY[name]
+    found = registry.parse(config | change, 'config.json')
+    self.assertEqual(found, registry.parse(config, 'config.json'))
 
   @parameterized.parameters(
     'num_hidden_layers', 'hidden_size', 'intermediate_size', 'vocab_size'
   )
   def test_bert_lacks(self, name):
-    config = {k: v for k, v in BERT_BASE_CASED.items() if k != name}
-    with self.assertRaisesRegex(InputError, f'config.json lacks .*{name}'):
-      registry.parse(config, 'config.json')
+    config = {k: v for k, v in BERT.items() if k != name}
+    self.refuses(config, f'lacks .*{name}')
 
-  @parameterized.parameters('roberta', None, [['bert']])
+  def test_gpt_neo_lacks(self):
+    config = {
+      k: v for k, v in BY_FAMILY['gpt_neo'].items() if 'attention_' not in k
+    }
+    self.refuses(config, 'lacks .*attention_layers')
+
+  @parameterized.parameters('t5', None, [['bert']])
   def test_wrong_model_type(self, found):
-    config = BERT_BASE_CASED | {'model_type': found}
+    config = BERT | {'model_type': found}
     with self.assertRaises(InputError) as caught:
       registry.parse(config, 'some/config.json')
     message = str(caught.exception)

@@ -100,6 +100,19 @@ class DuplicatesTest(absltest.TestCase):
     self.assertEqual(list(listed.values()), [1, 1, 0, 2, 2, 2])
 
 
+class GivenTest(absltest.TestCase):
+  def test_says_which_models_are_taken_on_trust(self):
+    given = [
+      {'purpose': p, 'seed': s} for p in ('noisy', 'clean') for s in (1, 2)
+    ]
+    [text] = caveats.given({'model': {'given': given}})
+    self.assertStartsWith(text, '4 of the main models (noisy and clean) were')
+
+  def test_nothing_where_all_were_trained(self):
+    self.assertEmpty(caveats.given({}))
+    self.assertEmpty(caveats.given({'model': {'layers': 2}}))
+
+
 class FlaggedTest(absltest.TestCase):
   def test_says_how_many_and_with_what_power(self):
     flagging = {

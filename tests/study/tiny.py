@@ -1,5 +1,6 @@
 """A study small enough for a test: random encoder, embedded task."""
 
+import functools
 import pathlib
 import tempfile
 
@@ -63,7 +64,7 @@ def write_encoder(folder: pathlib.Path) -> pathlib.Path:
     num_heads=2,
     hidden=32,
     vocab_size=len(vocabulary),
-    max_length=32,
+    max_positions=32,
   )
   params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
   checkpoint.export(folder / 'encoder', model, params, tokenizer, ())
@@ -102,8 +103,8 @@ def config(encoder: pathlib.Path, folder: pathlib.Path, **changes):
   values.control.auxiliary_source = 'embedded:train=24,pool=4'
   values.engine.unroll = 'never'
   for name, value in changes.items():
-    group, field = name.split('__')
-    setattr(values[group], field, value)
+    *groups, field = name.split('__')
+    setattr(functools.reduce(getattr, groups, values), field, value)
   return study_config.from_config_dict(values)
 
 

@@ -24,6 +24,7 @@ def _examples(n=12, **columns):
       'text': TEXTS[:n],
       'given': LABELS[:n],
       'suggested': ['bad'] * n,
+      'generalisation': np.linspace(0.05, 0.95, n),
       'label_margin': np.linspace(0.9, -0.9, n),
       'label_margin_low': np.linspace(0.5, -1, n),
       'category': ['review', 'relabel', 'keep'] * (n // 3),
@@ -43,15 +44,13 @@ class TriageTest(parameterized.TestCase):
     return path
 
   def test_the_most_doubtful_come_first(self):
-    low = [0.1, 0.3, 0.0, np.nan, 0.7, 0.0, 0.2, 0.3, 0.0, 0.9, 0.2, 0.0]
-    margin = [0.5, 0.4, 0.0, np.nan, 0.8, 0.0, 0.2, 0.6, 0.0, 0.9, 0.2, 0.0]
+    likely = [0.4, 0.3, 1.0, np.nan, 0.1, 1.0, 0.2, 0.3, 1.0, 0.1, 0.4, 1.0]
     table = triage.rows(
-      _examples(label_margin_low=low, label_margin=margin),
-      positions=range(100, 112),
+      _examples(generalisation=likely), positions=range(100, 112)
     )
     self.assertEqual(tuple(table.columns), triage.COLUMNS)
     # By hand: relabel are 1, 4, 7, 10 and review 0, 3, 6, 9.
-    self.assertEqual(table['index'].tolist(), [4, 7, 1, 10, 9, 6, 0, 3])
+    self.assertEqual(table['index'].tolist(), [4, 1, 7, 10, 9, 6, 0, 3])
     order = ['relabel'] * 4 + ['review'] * 4
     self.assertEqual(table['category'].tolist(), order)
     self.assertEqual(table['row'].tolist(), [i + 101 for i in table['index']])

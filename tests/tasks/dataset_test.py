@@ -68,6 +68,35 @@ class DatasetTest(parameterized.TestCase):
     self.assertEqual(first.fingerprint, again.fingerprint)
     self.assertEqual(first.fingerprint, bare.fingerprint)
 
+  def test_separator_and_pad(self):
+    folder = self.folder / 'rte'
+    folder.mkdir()
+    rows = [
+      {
+        'sentence1': ' '.join(['ship'] * (i % 5 + 1)),
+        'sentence2': 'barn',
+        'label': i % 2,
+      }
+      for i in range(60)
+    ]
+    lines = '\n'.join(map(json.dumps, rows))
+    for split in ('train', 'validation'):
+      (folder / f'{split}.jsonl').write_text(lines)
+    config = DataConfig(name='rte', source=f'files:{folder}')
+    build = lambda *names: dataset.build(config, self.tokenizer, None, *names)
+    plain, other = build(), build('|', 'mask_token')
+    self.assertEqual(plain.texts[0], 'ship [SEP] barn')
+    self.assertEqual(other.texts[0], 'ship | barn')
+    words = (self.tokenizer / 'vocab.txt').read_text('utf-8').split()
+    for built, pad in ((plain, '[PAD]'), (other, '[MASK]')):
+      encoded = built.train
+      after = np.arange(encoded.ids.shape[1]) >= encoded.length[:, None]
+      self.assertTrue(after.any())
+      self.assertEqual({words[i] for i in encoded.ids[after]}, {pad})
+    self.assertNotEqual(plain.fingerprint, other.fingerprint)
+    # Wrong labels do not depend on how texts are put together.
+    np.testing.assert_array_equal(plain.labels, other.labels)
+
   def test_looking_for_duplicates_makes_no_other_data(self):
     self.assertEqual(
       self.build().fingerprint, self.build(near_duplicates=0.0).fingerprint

@@ -1,9 +1,9 @@
 """Tokens, buckets and the cache of tokens."""
 
 import itertools
+import json
 import pathlib
 import tempfile
-import types
 from unittest import mock
 
 import numpy as np
@@ -182,13 +182,57 @@ class TokeniseTest(parameterized.TestCase):
       encode.tokenise(_SEGMENTS, broken, 512, None)
 
   @parameterized.parameters(
-    ('[SEP]', None, '[SEP]'),
-    (None, '</s>', '</s>'),
-    (None, '<|endoftext|>', '|'),
+    ('sep_token', '[SEP]'), ('cls_token', '[CLS]'), ('|', '|')
   )
-  def test_separator(self, sep, eos, expected):
-    tokenizer = types.SimpleNamespace(sep_token=sep, eos_token=eos)
-    self.assertEqual(encode.separator_of(tokenizer), expected)
+  def test_separator(self, separator, expected):
+    tokens = encode.tokenise(
+      _SEGMENTS, self.tokenizer, 512, self.cache, separator
+    )
+    self.assertEqual(tokens.assemble(('a', 'b')), f'a {expected} b')
+    # What joins the segments is part of what the cache is found by.
+    again = encode.tokenise(_SEGMENTS, self.tokenizer, 512, self.cache)
+    self.assertEqual(again.separator, '[SEP]')
+
+  def test_pad(self):
+    vocabulary = (self.tokenizer / 'vocab.txt').read_text('utf-8').split()
+    for name, token in (('pad_token', '[PAD]'), ('mask_token', '[MASK]')):
+      tokens = encode.tokenise(
+        _SEGMENTS, self.tokenizer, 512, self.cache, pad=name
+      )
+      self.assertEqual(tokens.pad, vocabulary.index(token))
+
+  @parameterized.parameters({'separator': 'eos_token'}, {'pad': 'eos_token'})
+  def test_a_special_token_that_is_not_there(self, **names):
+    with self.assertRaisesRegex(InputError, f'{self.tokenizer}.*no eos_token'):
+      encode.tokenise(_SEGMENTS, self.tokenizer, 512, None, **names)
+
+  @parameterized.named_parameters(
+    ('opt', '</s>', 'pad_token', True, '</s> a b Ġ </s> Ġ b </s>', '<pad>'),
+    ('gpt', '|', 'eos_token', False, 'a b Ġ | Ġ b </s>', '</s>'),
+  )
+  def test_byte_pairs(self, separator, pad, first, expected, padding):
+    words = ('<s>', '<pad>', '</s>', *'ab|Ġ<>/s')
+    config = {
+      'tokenizer_class': 'GPT2Tokenizer',
+      'add_bos_token': first,
+      **dict.fromkeys(('bos_token', 'eos_token', 'unk_token'), '</s>'),
+      'pad_token': '<pad>',
+    }
+    folder = self.folder / 'byte-pairs'
+    folder.mkdir()
+    vocabulary = {word: i for i, word in enumerate(words)}
+    (folder / 'vocab.json').write_text(json.dumps(vocabulary), 'utf-8')
+    (folder / 'merges.txt').write_text('#version: 0.2\n', 'utf-8')
+    (folder / 'tokenizer_config.json').write_text(json.dumps(config), 'utf-8')
+    tokens = encode.tokenise(
+      (('ab', 'b</s>'), ('a',)), folder, 20, None, separator, pad
+    )
+    encoded = tokens.pack(0, 2, (10,))
+    rows = [[words[i] for i in row] for row in encoded.ids]
+    length = encoded.length.tolist()
+    self.assertEqual(' '.join(rows[0][: length[0]]), expected)
+    self.assertEqual(length[1], 1 + first)
+    self.assertEqual(set(rows[1][length[1] :]), {padding})
 
 
 if __name__ == '__main__':

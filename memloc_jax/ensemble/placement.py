@@ -1,0 +1,156 @@
+"""Where arrays lie: whole runs on each device, or one run over all of them.
+
+This is the one place with `shard_map`, and the one where the compiler is left
+to partition a program. Both placements compile the same functions of a chunk
+of runs.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from memloc_jax.models.interface import Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement(abc.ABC):
+  """How a chunk of runs lies on this process's devices.
+
+  Attributes:
+    mesh: of the devices.
+  """
+
+  mesh: Mesh
+
+  @abc.abstractmethod
+  def width(self, lanes: int) -> int:
+    """Runs of a chunk, of so many lanes."""
+
+  @property
+  @abc.abstractmethod
+  def share(self) -> int:
+    """Devices among which a run's weights are divided."""
+
+  @abc.abstractmethod
+  def shardings(self, tree: Tree, run_axis: int | None) -> Tree:
+    """Shardings of arrays.
+
+    Args:
+      tree: anything with shapes and types.
+      run_axis: the axis of runs; None for what all have in common.
+    """
+
+  @abc.abstractmethod
+  def compile(
+    self,
+    body: Callable[..., Tree],
+    in_axes: tuple[int | None, ...],
+    out_axis: int,
+    donate_argnums: int | tuple[int, ...] = (),
+  ) -> Callable[..., Tree]:
+    """Makes a program of a function of a chunk of runs.
+
+    Args:
+      body: the function.
+      in_axes: axis of runs of every argument, None where it has none.
+      out_axis: that of the result.
+      donate_argnums: arguments whose memory the result may take.
+    """
+
+  def place(self, tree: Tree, run_axis: int | None) -> Tree:
+    """Puts host arrays on the devices."""
+    return jax.device_put(tree, self.shardings(tree, run_axis))
+
+
+class RunsOverDevices(Placement):
+  """Every device has whole runs; programs need no collectives."""
+
+  def width(self, lanes):
+    """As many on every device."""
+    return lanes * self.mesh.size
+
+  @property
+  def share(self):
+    """They are not divided."""
+    return 1
+
+  def shardings(self, tree, run_axis):
+    """Split along the axis of runs, or a copy on every device."""
+    sharding = NamedSharding(self.mesh, self._spec(run_axis))
+    return jax.tree.map(lambda x: sharding, tree)
+
+  def compile(self, body, in_axes, out_axis, donate_argnums=()):
+    """Every device runs the function on its part."""
+    mapped = jax.shard_map(
+      body,
+      mesh=self.mesh,
+      in_specs=tuple(self._spec(axis) for axis in in_axes),
+      out_specs=self._spec(out_axis),
+      check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=donate_argnums)
+
+  def _spec(self, axis: int | None) -> P:
+    return P() if axis is None else P(*(None,) * axis, *self.mesh.axis_names)
+
+
+class WeightsOverDevices(Placement):
+  """Every device has a part of each matrix, for runs too large for one.
+
+  A matrix is divided along the longer of its two axes, the first one if they
+  are equal: the columns of query, key, value and of the MLP's first layer and
+  the rows of what follows them, so that a block needs two sums over devices
+  (Shoeybi et al., 2019, section 3). What the devices cannot divide evenly
+  each of them has whole.
+  """
+
+  def width(self, lanes):
+    """The devices are one."""
+    return lanes
+
+  @property
+  def share(self):
+    """All of them."""
+    return self.mesh.size
+
+  def shardings(self, tree, run_axis):
+    """By each array's own shape."""
+    return jax.tree.map(
+      lambda x: NamedSharding(self.mesh, self._spec(x, run_axis)), tree
+    )
+
+  def compile(self, body, in_axes, out_axis, donate_argnums=()):
+    """The compiler partitions the program by where its arrays lie."""
+    del in_axes
+
+    def constrained(*arguments):
+      result = body(*arguments)
+      return lax.with_sharding_constraint(
+        result, self.shardings(result, out_axis)
+      )
+
+    return jax.jit(constrained, donate_argnums=donate_argnums)
+
+  def _spec(self, x: jax.Array, run_axis: int | None) -> P:
+    axes = [axis for axis in range(x.ndim)[-2:] if axis != run_axis]
+    longest = max(axes, key=lambda axis: (x.shape[axis], -axis), default=None)
+    if len(axes) < 2 or not np.issubdtype(x.dtype, np.floating):
+      return P()
+    if x.shape[longest] % self.mesh.size:
+      return P()
+    return P(*(None,) * longest, *self.mesh.axis_names)
+
+
+PLACEMENTS = {'runs': RunsOverDevices, 'weights': WeightsOverDevices}
+
+
+def over_devices(what: str, devices: list[jax.Device]) -> Placement:
+  """The placement of `what`, 'runs' or 'weights', over some devices."""
+  axis = what.removesuffix('s')
+  return PLACEMENTS[what](Mesh(np.array(devices), (axis,)))

@@ -1,0 +1,90 @@
+"""DistilBERT (Sanh et al., 2019): BERT without segments, read out at [CLS]."""
+
+import dataclasses
+
+import jax
+
+from memloc_jax.models import encoder, family
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistilBert(encoder.Encoder):
+  """Sizes of a DistilBERT encoder."""
+
+  @property
+  def drops_attention(self):
+    """It drops attention weights and the MLP's output only."""
+    return False
+
+  def pool(self, x):
+    """Not BERT's."""
+    return jax.nn.relu(x)
+
+
+_LAYER = 'transformer.layer.{layer}'
+
+FAMILY = family.Family(
+  model=DistilBert,
+  sizes={
+    'n_layers': 'num_layers',
+    'dim': 'width',
+    'n_heads': 'num_heads',
+    'hidden_dim': 'hidden',
+    'vocab_size': 'vocab_size',
+    'max_position_embeddings': 'max_positions',
+    'dropout': 'dropout_rate',
+    'attention_dropout': 'dropout_rate',
+    'initializer_range': 'initial_scale',
+  },
+  fixed={
+    'activation': ('gelu',),
+    'is_decoder': (False,),
+    'is_encoder_decoder': (False,),
+    'add_cross_attention': (False,),
+    'pruned_heads': ({},),
+  },
+  ignored=frozenset(
+    {
+      'sinusoidal_pos_embds',  # How the stored table was made.
+      'qa_dropout',
+      'seq_classif_dropout',  # Of heads that are not trained here.
+      'tie_weights_',
+    }
+  ),
+  rows=(
+    family.Row('embeddings/token', ('embeddings.word_embeddings.weight',)),
+    family.Row(
+      'embeddings/position', ('embeddings.position_embeddings.weight',)
+    ),
+    *family.norm('embeddings/norm', 'embeddings.LayerNorm'),
+    *family.dense(
+      'blocks/qkv',
+      f'{_LAYER}.attention.q_lin',
+      f'{_LAYER}.attention.k_lin',
+      f'{_LAYER}.attention.v_lin',
+    ),
+    *family.dense('blocks/output', f'{_LAYER}.attention.out_lin'),
+    *family.norm('blocks/attention_norm', f'{_LAYER}.sa_layer_norm'),
+    *family.dense('blocks/expand', f'{_LAYER}.ffn.lin1'),
+    *family.dense('blocks/contract', f'{_LAYER}.ffn.lin2'),
+    *family.norm('blocks/mlp_norm', f'{_LAYER}.output_layer_norm'),
+  ),
+  heads=(
+    family.Head(
+      'DistilBertForTokenClassification',
+      family.dense('heads/main', 'classifier'),
+    ),
+    family.Head(
+      'DistilBertForSequenceClassification',
+      (
+        *family.dense('heads/main/pooler', 'pre_classifier'),
+        *family.dense('heads/main', 'classifier'),
+      ),
+    ),
+  ),
+  separator='sep_token',
+  pad='pad_token',
+  prefix='distilbert.',
+  defaults={'dropout': 0.1, 'attention_dropout': 0.1},
+  unused=('vocab_transform.*', 'vocab_layer_norm.*', 'vocab_projector.*'),
+)

@@ -1,0 +1,212 @@
+"""GPT-NeoX (Black et al., 2022), Pythia: rotary positions, parallel blocks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from memloc_jax.models import family, transformer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GptNeoX(transformer.Transformer):
+  """Sizes of a GPT-NeoX model.
+
+  Attributes:
+    rotary_share: of each head's width that is turned by position.
+    rotary_base: of the wavelengths.
+    parallel: whether attention and MLP of a block both start from its input;
+      otherwise the MLP starts from what attention made of it.
+  """
+
+  dropout_rate: float = 0.0
+  rotary_share: float = 0.25
+  rotary_base: float = 10000.0
+  parallel: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.rotary_width % 2 or self.rotary_share > 1:
+      raise ValueError(
+        f'rotary_pct {self.rotary_share} of a head of '
+        f'{self.width // self.num_heads} is not an even number of at most that.'
+      )
+
+  @property
+  def rotary_width(self) -> int:
+    """How much of each head is turned."""
+    return int(self.width // self.num_heads * self.rotary_share)
+
+  @property
+  def parts(self):
+    """Pre-norm blocks and a final norm."""
+    return transformer.Parts(
+      _Embeddings(self), _Block(self), transformer.FinalNorm(self)
+    )
+
+  def read_out(self, h, tokens):
+    """The last real token."""
+    return transformer.last_token(h, tokens)
+
+
+class _Embeddings(nn.Module):
+  """The token table."""
+
+  config: GptNeoX
+
+  @nn.compact
+  def __call__(self, tokens, dropout):
+    config = self.config
+    h = transformer.table(self, 'token', config.vocab_size)[tokens.ids]
+    return transformer.apply_dropout(dropout, h.astype(config.compute))
+
+
+def _turn(config: GptNeoX, x: jax.Array) -> jax.Array:
+  """Turns the first part of each head by position (Su et al., 2021, eq. 34).
+
+  Args:
+    config: of the model.
+    x: queries or keys, [batch, length, head, head_width].
+  """
+  size = config.rotary_width
+  frequency = config.rotary_base ** (-np.arange(0, size, 2) / max(size, 1))
+  angle = np.arange(x.shape[1])[:, None] * frequency
+  cos, sin = (
+    np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
+  )
+  turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
+  # The checkpoints pair a coordinate with the one half the width further.
+  first, second = jnp.split(turned, 2, axis=-1)
+  turned = jnp.concatenate(
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+  return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
+
+
+class _Block(nn.Module):
+  """One block with a fused query-key-value matrix."""
+
+  config: GptNeoX
+
+  @nn.compact
+  def __call__(self, h, mask, constants, dropout, edits):
+    del constants  # All layers are alike.
+    config = self.config
+    batch, length, width = h.shape
+    keep_weights, keep_attention, keep_mlp = transformer.dropout_masks(
+      dropout, (batch, config.num_heads, length, length), h.shape, h.shape
+    )
+
+    x = transformer.norm(config, 'attention_norm')(h)
+    qkv = transformer.dense(config, x, 3 * width, 'qkv')
+    # The checkpoints fuse head by head.
+    qkv = qkv.reshape(batch, length, config.num_heads, 3, -1)
+    context = transformer.attend(
+      _turn(config, qkv[:, :, :, 0]),
+      _turn(config, qkv[:, :, :, 1]),
+      qkv[:, :, :, 2],
+      transformer.causal(length) & mask[:, None, None, :],
+      (width // config.num_heads) ** 0.5,
+      edits,
+      dropout,
+      keep_weights,
+    )
+    attention = transformer.dense(config, context, width, 'output')
+    attention = transformer.apply_edit(edits, 'attention', attention)
+    attention = transformer.apply_dropout(dropout, attention, keep_attention)
+
+    x = h if config.parallel else h + attention
+    x = transformer.norm(config, 'mlp_norm')(x)
+    neurons = transformer.dense(config, x, config.hidden, 'expand')
+    neurons = nn.gelu(neurons, approximate=False)
+    neurons = transformer.apply_edit(edits, 'neurons', neurons)
+    mlp = transformer.dense(config, neurons, width, 'contract')
+    mlp = transformer.apply_edit(edits, 'mlp', mlp)
+    mlp = transformer.apply_dropout(dropout, mlp, keep_mlp)
+    return h + attention + mlp
+
+
+# Newer spelling, inside `rope_parameters` -> older one.
+_ROTARY = {
+  'rope_theta': 'rotary_emb_base',
+  'partial_rotary_factor': 'rotary_pct',
+  'rope_type': 'rope_type',
+}
+
+
+def _read_config(config):
+  """Rotary settings one by one; an unknown one is left to be refused."""
+  config = dict(config)
+  nested = config.pop('rope_parameters', None)
+  if nested is not None:
+    if not isinstance(nested, dict) or not nested.keys() <= _ROTARY.keys():
+      return config | {'rope_parameters': nested}
+    config |= {_ROTARY[name]: value for name, value in nested.items()}
+  return config
+
+
+def _write_config(config):
+  """Without what only the nested spelling has."""
+  return {name: value for name, value in config.items() if name != 'rope_type'}
+
+
+_LAYER = 'layers.{layer}'
+
+FAMILY = family.Family(
+  model=GptNeoX,
+  sizes={
+    'num_hidden_layers': 'num_layers',
+    'hidden_size': 'width',
+    'num_attention_heads': 'num_heads',
+    'intermediate_size': 'hidden',
+    'vocab_size': 'vocab_size',
+    'max_position_embeddings': 'max_positions',
+    'rotary_pct': 'rotary_share',
+    'rotary_emb_base': 'rotary_base',
+    'use_parallel_residual': 'parallel',
+    'layer_norm_eps': 'norm_epsilon',
+    'hidden_dropout': 'dropout_rate',
+    'attention_dropout': 'dropout_rate',
+    'initializer_range': 'initial_scale',
+  },
+  fixed={
+    'hidden_act': ('gelu',),
+    'attention_bias': (True,),
+    'rope_type': ('default',),
+    'is_decoder': (False, True),  # Causal in any case.
+    'is_encoder_decoder': (False,),
+  },
+  ignored=frozenset({'classifier_dropout'}),
+  rows=(
+    family.Row('embeddings/token', ('embed_in.weight',)),
+    *family.norm('blocks/attention_norm', f'{_LAYER}.input_layernorm'),
+    *family.dense('blocks/qkv', f'{_LAYER}.attention.query_key_value'),
+    *family.dense('blocks/output', f'{_LAYER}.attention.dense'),
+    *family.norm('blocks/mlp_norm', f'{_LAYER}.post_attention_layernorm'),
+    *family.dense('blocks/expand', f'{_LAYER}.mlp.dense_h_to_4h'),
+    *family.dense('blocks/contract', f'{_LAYER}.mlp.dense_4h_to_h'),
+    *family.norm('final/norm', 'final_layer_norm'),
+  ),
+  heads=(
+    family.Head(
+      'GPTNeoXForTokenClassification', family.dense('heads/main', 'classifier')
+    ),
+    family.Head(
+      'GPTNeoXForSequenceClassification', family.kernel('heads/main', 'score')
+    ),
+  ),
+  separator='|',
+  pad='eos_token',
+  prefix='gpt_neox.',
+  unused=(
+    'layers.*.attention.bias',  # The causal mask.
+    'layers.*.attention.masked_bias',
+    'layers.*.attention.rotary_emb.inv_freq',
+    'embed_out.weight',
+  ),
+  defaults={'hidden_dropout': 0.0, 'attention_dropout': 0.0},
+  read_config=_read_config,
+  write_config=_write_config,
+)

@@ -1,0 +1,356 @@
+"""What the families are built from: dropout, attention, and one base class."""
+
+import abc
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Dropout, Edits, Tokens, Tree
+
+
+class Parts(NamedTuple):
+  """The Flax modules of a family.
+
+  Attributes:
+    embeddings: (tokens, dropout) -> [batch, length, width].
+    block: (h, mask, constants, dropout, edits) -> the stream after it.
+    final: (h) -> the stream after the final norm; None for post-norm models.
+    projection: (x) -> the head's input; None where it is the stream itself.
+  """
+
+  embeddings: nn.Module
+  block: nn.Module
+  final: nn.Module | None = None
+  projection: nn.Module | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transformer(interface.Model):
+  """Sizes that all families have; a family's file adds its own.
+
+  Attributes:
+    num_layers: blocks.
+    width: of the residual stream.
+    num_heads: attention heads; divides `width`.
+    hidden: width inside the MLP.
+    vocab_size: rows of the token table.
+    max_positions: `max_position_embeddings` of the checkpoint.
+    dropout_rate: the checkpoint's own rate.
+    norm_epsilon: of every layer norm.
+    initial_scale: standard deviation of random weights.
+    compute: type in which matrices are multiplied and streams are kept,
+      'float32' or 'bfloat16'. Parameters, softmax, layer norms and logits are
+      float32 in any case.
+    remat: whether a block's activations are computed again in the backward
+      pass instead of being kept: less memory for about a third more time, and
+      the same result but for rounding.
+  """
+
+  num_layers: int
+  width: int
+  num_heads: int
+  hidden: int
+  vocab_size: int
+  max_positions: int
+  dropout_rate: float = 0.1
+  norm_epsilon: float = 1e-5
+  initial_scale: float = 0.02
+  compute: str = 'float32'
+  remat: bool = dataclasses.field(default=False, repr=False)
+
+  def __post_init__(self):
+    if self.width % self.num_heads:
+      raise ValueError(
+        f'{self.num_heads} attention heads do not divide width {self.width}.'
+      )
+
+  @property
+  def max_length(self) -> int:
+    """Most tokens of a sequence."""
+    return self.max_positions
+
+  @property
+  @abc.abstractmethod
+  def parts(self) -> Parts:
+    """The family's modules."""
+
+  @property
+  def head_width(self) -> int:
+    """Of what the classification head sees."""
+    return self.width
+
+  @property
+  def drops_read_out(self) -> bool:
+    """Whether there is dropout before the classification head."""
+    return False
+
+  def pool(self, x: jax.Array) -> jax.Array:
+    """The activation behind the dense layer of a published head."""
+    raise ValueError(f'{type(self).__name__} has no pooled heads.')
+
+  def init(self, key: jax.Array) -> Tree:
+    """Random `embeddings`, `blocks` and `final`; see the base class."""
+    embed_key, block_key = jax.random.split(key)
+    tokens = Tokens(jnp.zeros((1, 1), jnp.int32), jnp.ones((1,), jnp.int32))
+    h = jnp.zeros((1, 1, self.width))
+    mask = interface.real_tokens(tokens)
+    constants = jax.tree.map(lambda x: x[0], self.constants())
+    parts = self.parts
+    of = lambda module, key, *inputs: module.init(key, *inputs)['params']
+    keys = jax.random.split(block_key, self.num_layers)
+    init_block = lambda key: of(parts.block, key, h, mask, constants, None, {})
+    final = {}
+    if parts.final is not None:
+      final |= of(parts.final, embed_key, h)
+    if parts.projection is not None:
+      final |= of(parts.projection, jax.random.fold_in(embed_key, 1), h)
+    return {
+      'embeddings': of(parts.embeddings, embed_key, tokens, None),
+      'blocks': jax.vmap(init_block)(keys),
+      'final': final,
+    }
+
+  def init_head(self, key: jax.Array, num_classes: int) -> Tree:
+    """Normal weights, zero bias."""
+    head = _linear(self, num_classes)
+    return head.init(key, jnp.zeros((1, self.head_width)))['params']
+
+  def embed(self, embeddings, tokens, dropout):
+    """What stands before the blocks."""
+    return self.parts.embeddings.apply({'params': embeddings}, tokens, dropout)
+
+  def block(self, block, constants, h, mask, dropout, edits):
+    """Attention and MLP with their residual connections."""
+    return self.parts.block.apply(
+      {'params': block}, h, mask, constants, dropout, edits
+    )
+
+  def finish(self, final, h):
+    """The final norm, where there is one."""
+    module = self.parts.final
+    return h if module is None else module.apply({'params': final}, h)
+
+  def head(self, final, head, x, dropout):
+    """One linear layer; before it dropout and what the tree has more."""
+    projection = self.parts.projection
+    if projection is not None:
+      x = projection.apply({'params': final}, x)
+    last = dict(head)
+    if 'pooler' in last:
+      x = self.pool(self._apply_linear(last.pop('pooler'), x))
+    if self.drops_read_out:
+      x = apply_dropout(dropout, x)
+    return self._apply_linear(last, x)
+
+  def _apply_linear(self, params: Tree, x: jax.Array) -> jax.Array:
+    exact = dataclasses.replace(self, compute='float32')
+    layer = _linear(exact, params['kernel'].shape[-1], 'bias' in params)
+    return layer.apply({'params': params}, x)
+
+  def unembed(self, embeddings, h):
+    """Inner products with the token table."""
+    return h.astype(jnp.float32) @ embeddings['token'].T
+
+
+def last_token(h: jax.Array, tokens: Tokens) -> jax.Array:
+  """The last real position, [batch, width]: the read-out of causal models."""
+  last = (tokens.length - 1)[:, None, None]
+  return jnp.take_along_axis(h, last, axis=1)[:, 0]
+
+
+def _linear(
+  config: Transformer,
+  features: int,
+  use_bias: bool = True,
+  name: str | None = None,
+) -> nn.Dense:
+  return nn.Dense(
+    features,
+    use_bias=use_bias,
+    dtype=config.compute,
+    kernel_init=nn.initializers.normal(config.initial_scale),
+    name=name,
+  )
+
+
+def dense(
+  config: Transformer,
+  x: jax.Array,
+  features: int,
+  name: str | None,
+  use_bias: bool = True,
+) -> jax.Array:
+  """A linear layer inside a module, [..., in] to [..., features]."""
+  # One matrix product over all positions: under `vmap`, XLA's CPU backend is
+  # faster at that than at a product over two batch axes.
+  flat = _linear(config, features, use_bias, name)(x.reshape(-1, x.shape[-1]))
+  return flat.reshape(*x.shape[:-1], features)
+
+
+def norm(config: Transformer, name: str) -> nn.LayerNorm:
+  """A layer norm; Flax takes mean and variance in float32."""
+  return nn.LayerNorm(
+    epsilon=config.norm_epsilon,
+    use_fast_variance=False,
+    dtype=config.compute,
+    name=name,
+  )
+
+
+def table(
+  module: nn.Module, name: str, rows: int, width: int | None = None
+) -> jax.Array:
+  """An embedding table of a module with a `config`, [rows, width]."""
+  config = module.config
+  return module.param(
+    name,
+    nn.initializers.normal(config.initial_scale),
+    (rows, config.width if width is None else width),
+  )
+
+
+class FinalNorm(nn.Module):
+  """The layer norm after the blocks of a pre-norm model."""
+
+  config: Transformer
+
+  @nn.compact
+  def __call__(self, h):
+    """[..., width] to the same shape."""
+    return norm(self.config, 'norm')(h)
+
+
+class Projection(nn.Module):
+  """From the stream to what the head sees."""
+
+  config: Transformer
+
+  @nn.compact
+  def __call__(self, x):
+    """[..., width] to [..., head_width]."""
+    return dense(self.config, x, self.config.head_width, 'project', False)
+
+
+def dropout_masks(
+  dropout: Dropout | None, *shapes: tuple[int, ...]
+) -> list[jax.Array | None]:
+  """Draws which elements stay, for several sites at once.
+
+  Args:
+    dropout: the stream, or None.
+    *shapes: of the sites.
+
+  Returns:
+    A bool array of each shape, True where the element stays; Nones if
+    `dropout` is None.
+  """
+  if dropout is None:
+    return [None] * len(shapes)
+  sizes = [math.prod(shape) for shape in shapes]
+  total = sum(sizes)
+  # One draw for all sites and two 16-bit numbers from each 32-bit word: the
+  # generator is a measurable part of a small model's step and of its
+  # compilation on CPU, and 2**-16 resolves any rate in use.
+  words = jax.random.bits(dropout.key, ((total + 1) // 2,), jnp.uint32)
+  draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:total]
+  dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
+  keep = draws.astype(jnp.uint32) >= dropped
+  ends = np.cumsum(sizes)[:-1].tolist()
+  return [
+    part.reshape(shape) for part, shape in zip(jnp.split(keep, ends), shapes)
+  ]
+
+
+def apply_dropout(
+  dropout: Dropout | None, x: jax.Array, keep: jax.Array | None = None
+) -> jax.Array:
+  """Drops elements of `x` and rescales the rest; identity if None.
+
+  Args:
+    dropout: the stream, or None.
+    x: any array.
+    keep: mask from `dropout_masks`; drawn here if None.
+
+  Returns:
+    An array like `x`.
+  """
+  if dropout is None:
+    return x
+  if keep is None:
+    (keep,) = dropout_masks(dropout, x.shape)
+  scaled = (x / (1.0 - dropout.rate)).astype(x.dtype)
+  return jnp.where(keep, scaled, jnp.zeros_like(x))
+
+
+def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
+  """Applies the edit of `site` to `x`, if there is one.
+
+  In place of an `Edit`, a direct call of `Model.block` may also give a
+  function of `x`, as to take note of it.
+  """
+  if site not in edits:
+    return x
+  if callable(edits[site]):
+    return edits[site](x)
+  keep, value = edits[site]
+  return (x * keep + value).astype(x.dtype)
+
+
+def causal(length: int, window: int | None = None) -> np.ndarray:
+  """Which keys a query may look at, bool [1, 1, query, key].
+
+  Args:
+    length: of the sequence.
+    window: the query itself and so many minus one before it; None for all.
+  """
+  query, key = np.arange(length)[:, None], np.arange(length)[None]
+  allowed = key <= query
+  if window is not None:
+    allowed &= key > query - window
+  return allowed[None, None]
+
+
+def attend(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  allowed: jax.Array,
+  divisor: float,
+  edits: Edits,
+  dropout: Dropout | None = None,
+  keep: jax.Array | None = None,
+) -> jax.Array:
+  """Attention of all heads; the softmax is float32.
+
+  Args:
+    query: [batch, length, head, head_width].
+    key: alike.
+    value: alike.
+    allowed: which keys a query may look at, bool and broadcastable to
+      [batch, head, query, key]; at least one for each query.
+    divisor: of the inner products.
+    edits: interventions by site.
+    dropout: the stream, or None.
+    keep: weights that stay, from `dropout_masks`; None drops none.
+
+  Returns:
+    [batch, length, head * head_width], edited at the site 'heads'.
+  """
+  scores = jnp.einsum(
+    'bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32
+  )
+  scores = scores / divisor
+  scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
+  weights = jax.nn.softmax(scores).astype(value.dtype)
+  if keep is not None:
+    weights = apply_dropout(dropout, weights, keep)
+  context = jnp.einsum('bhqk,bkhd->bqhd', weights, value)
+  context = apply_edit(edits, 'heads', context)
+  return context.reshape(*context.shape[:2], -1)

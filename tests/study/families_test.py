@@ -1,0 +1,115 @@
+"""A whole study of a small model of every family."""
+
+import json
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.models import checkpoint, registry
+from memloc_jax.tasks import embedded
+from tests.models import small
+from tests.study import tiny
+
+# Techniques that give no layer a score, and those that look at epochs which
+# only main models keep.
+_UNSCORED = {'centroids'}
+_MAIN_ONLY = {'accounting'}
+
+
+def write_model(folder: pathlib.Path, family: str) -> pathlib.Path:
+  """A random model of the family with the embedded task's tokenizer."""
+  tokenizer = folder / 'tokenizer'
+  embedded.write_tokenizer(tokenizer)
+  file = tokenizer / 'tokenizer_config.json'
+  # Some families pad with the token that ends a text.
+  config = json.loads(file.read_text('utf-8')) | {'eos_token': '[SEP]'}
+  file.write_text(json.dumps(config), 'utf-8')
+  vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
+  changes = {'vocab_size': len(vocabulary), 'initial_scale': 0.3}
+  if family == 'roberta':
+    changes['pad_id'] = vocabulary.index('[PAD]')
+  model = small.model(family, **changes)
+  params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+  checkpoint.export(folder / 'model', model, params, tokenizer, ())
+  return folder / 'model'
+
+
+class FamiliesTest(tiny.EncoderCase):
+  def study(self, family, techniques, **changes):
+    """Runs a study; all of its tables must be complete and finite."""
+    folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
+    config = tiny.config(
+      write_model(folder, family),
+      self.folder,
+      task__source='embedded:train=160,pool=20',
+      train__num_epochs=8,
+      train__learning_rate=1e-2,
+      localise__techniques=techniques,
+      localise__probe__seeds=1,
+      localise__probe__num_epochs=3,
+      localise__probe__first_epoch=1,
+      **changes,
+    )
+    workdir = tiny.run(config, folder / 'study')
+    read = lambda name: pd.read_parquet(workdir / f'{name}.parquet')
+
+    expected = {('main', name) for name in set(techniques) - _UNSCORED}
+    for first, last in config.control.pairs:
+      scored = set(techniques) - _UNSCORED - _MAIN_ONLY
+      expected |= {(f'{first}+{last}', name) for name in scored}
+    layers = read('layers')
+    by_profile = layers.groupby(['source', 'technique', 'variant', 'seed'])
+    self.assertEqual({key[:2] for key in by_profile.groups}, expected)
+    for key, profile in by_profile:
+      raw, weight = profile['raw'].to_numpy(), profile['weight'].to_numpy()
+      self.assertEqual(profile['layer'].tolist(), [1, 2], key)
+      self.assertTrue(np.isfinite(raw).all(), key)
+      if raw.any():
+        np.testing.assert_allclose(weight, raw / raw.sum(), err_msg=str(key))
+    self.assertGreater((layers['raw'] > 0).mean(), 0.8)
+
+    centres = read('mcog')
+    self.assertEqual(
+      set(zip(centres['source'], centres['technique'])), expected
+    )
+    found = centres[np.isfinite(centres['mcog'])]
+    self.assertGreater(len(found), 0.8 * len(centres))
+    self.assertBetween(found['mcog'].min(), 1, 2)
+    self.assertBetween(found['mcog'].max(), 1, 2)
+    self.assertTrue(np.isfinite(found['mcog_calibrated']).all())
+
+    examples = read('examples')
+    self.assertLen(examples, 160)
+    columns = [
+      'training_memorisation',
+      'generalisation',
+      'counterfactual_memorisation',
+      'cm_se',
+    ]
+    self.assertTrue(np.isfinite(examples[columns]).all(axis=None))
+    reached = read('runs').set_index('purpose')['train_macro_f1']
+    self.assertGreater(reached['noisy'], 0.05 + reached['frozen'])
+
+  def test_causal(self):
+    cheap = {'swapping', 'rewinding', 'difference_norm', 'constant'}
+    self.study('opt', tuple(t for t in TECHNIQUES if t in cheap))
+
+  @parameterized.parameters(*((name,) for name in sorted(registry.FAMILIES)))
+  @pytest.mark.full
+  def test_every_technique(self, family):
+    self.study(
+      family,
+      tuple(TECHNIQUES),
+      control__seeds=(1,),
+      control__pairs=((1, 2),),
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
