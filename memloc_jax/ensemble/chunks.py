@@ -16,26 +16,13 @@ from memloc_jax.ensemble import (
   store,
   vectorise,
 )
+from memloc_jax.ensemble.event import Event
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import Preempted
 from memloc_jax.models.interface import Tree
 
 if TYPE_CHECKING:
   from memloc_jax.ensemble.train import Engine
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-  """Progress of a table, for whoever watches."""
-
-  table: str
-  chunk: int
-  num_chunks: int
-  epoch: int
-  num_epochs: int
-  running: int
-  loss: float
-  examples: int
 
 
 @dataclasses.dataclass

@@ -13,7 +13,8 @@ import numpy as np
 
 from memloc_jax.ensemble import exchange, hosts, placement, store
 from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble.chunks import Event, Training
+from memloc_jax.ensemble.chunks import Training
+from memloc_jax.ensemble.event import Event
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.placement import Placement
 from memloc_jax.ensemble.program import row_hashes

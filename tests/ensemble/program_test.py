@@ -57,6 +57,7 @@ class RowHashesTest(parameterized.TestCase):
     {'dropout': False},
     {'train_embeddings': True},
     {'evaluate_every': 0},
+    {'moments': 'bfloat16'},
     {'fit_accuracy': 0.9},
     {'objectives': (Objective('main', 4),)},
     {'objectives': (Objective('main', 3, kind='mask'),)},
@@ -67,7 +68,7 @@ class RowHashesTest(parameterized.TestCase):
 
   def test_every_setting_of_the_program_is_tried_above(self):
     names = {field.name for field in dataclasses.fields(Program)}
-    self.assertLen(names, 12)
+    self.assertLen(names, 13)
 
   def test_the_context_matters(self):
     changed = _hashes(_table(), context='other data')
