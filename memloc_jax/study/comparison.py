@@ -34,13 +34,14 @@ def correlations(layers: pd.DataFrame, source: str) -> pd.DataFrame:
     these were independent, so they are too narrow; missing for fewer than
     four points.
   """
-  chosen = pd.concat(
-    [
-      layers[(layers['technique'] == name) & (layers['variant'] == variant)]
-      for name, variant in default_variants(layers).items()
-      if not TECHNIQUES[name].baseline
-    ]
-  )
+  defaults = [
+    layers[(layers['technique'] == name) & (layers['variant'] == variant)]
+    for name, variant in default_variants(layers).items()
+    if not TECHNIQUES[name].baseline
+  ]
+  if not defaults:
+    return pd.DataFrame()
+  chosen = pd.concat(defaults)
   weights = chosen.pivot_table(
     index=['seed', 'layer'], columns='technique', values='weight', sort=False
   )

@@ -102,6 +102,8 @@ class CorrelationsTest(absltest.TestCase):
     expected = np.corrcoef([0.1, 0.2, 0.7], [0.2, 0.3, 0.5])[0, 1]
     self.assertAlmostEqual(of_layers['pearson'].iloc[0], expected)
     self.assertEqual(of_layers['num_points'].iloc[0], 3)
+    baselines = layers[layers['technique'] == 'constant']
+    self.assertEmpty(comparison.correlations(baselines, 'main'))
 
 
 if __name__ == '__main__':
