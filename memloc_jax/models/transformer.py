@@ -50,7 +50,8 @@ class Transformer(interface.Model):
       float32 in any case.
     remat: whether a block's activations are computed again in the backward
       pass instead of being kept: less memory for about a third more time, and
-      the same result but for rounding.
+      the same result but for rounding. On CPU it has no effect on unrolled
+      blocks, where XLA merges what is computed twice.
   """
 
   num_layers: int

@@ -29,8 +29,8 @@ from memloc_jax.study.context import Study
 # what it makes of them for its files.
 _SAVED_COPIES = 2
 # What XLA takes for itself on CPU at the first calls of programs: stacks of
-# threads, room for its matrix products. No analysis tells; measured are 110 to
-# 130 MiB with 2 threads, whatever the model (docs/planning.md).
+# threads, room for its matrix products. No analysis tells; what planned peaks
+# lacked was 50 to 130 MiB with 2 threads, and this was set by it.
 _RUNTIME = 110 * 2**20
 # No more devices are recommended for one run.
 _MOST_DEVICES = 64
