@@ -49,7 +49,7 @@ class Transformer(interface.Model):
       'float32' or 'bfloat16'. Parameters, softmax, layer norms and logits are
       float32 in any case.
     remat: whether a block's activations are computed again in the backward
-      pass instead of being kept: less memory for about a third more time, and
+      pass instead of being kept: less memory for one more forward pass, and
       the same result but for rounding. On CPU it has no effect on unrolled
       blocks, where XLA merges what is computed twice.
   """

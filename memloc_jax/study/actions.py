@@ -33,7 +33,8 @@ def plan(
 ) -> str:
   """What the study will need, as text; nothing is written.
 
-  A few steps of every table are trained, to see how long they take.
+  What does not fit into memory is said there too. If all does, and the weights
+  are there, a few steps of every table are trained, to see how long they take.
 
   Args:
     config: the study.
@@ -41,7 +42,7 @@ def plan(
     price_per_hour: of all devices together; 0 leaves money out.
 
   Raises:
-    InputError: the price is below 0, or not even one run fits into memory.
+    InputError: the price is below 0.
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
