@@ -60,6 +60,7 @@ class HalfTest(parameterized.TestCase):
     self.assertGreater(difference, 1e-5 * scale)
 
   @parameterized.parameters(*FAMILIES)
+  @pytest.mark.full
   def test_parameters_and_gradients_stay_whole(self, name):
     model, params, tokens = load(name)
     fresh = jax.eval_shape(in_half(model).init, jax.random.key(0))
@@ -86,6 +87,7 @@ class HalfTest(parameterized.TestCase):
     self.assertGreater(cosine, 0.98)
 
   @parameterized.parameters(('gpt_neox_three_layers',))
+  @pytest.mark.full
   def test_gradients_are_close(self, name):
     self.compare(name)
 
@@ -128,6 +130,7 @@ class HalfTest(parameterized.TestCase):
     )
 
 
+@pytest.mark.full
 class RematTest(parameterized.TestCase):
   def compare(self, name, unroll):
     model, params, tokens = load(name)

@@ -30,6 +30,7 @@ _TECHNIQUES = (
 )
 
 
+@pytest.mark.full
 class StudyTest(GivenCase):
   """A study of a noisy model with a pooled head, and of a plain clean one."""
 
@@ -153,6 +154,7 @@ class StudyTest(GivenCase):
     self.assertEqual(given.disk(self.done), 0)
 
 
+@pytest.mark.full
 class ChangeTest(GivenCase):
   def test_another_model_in_the_folder_is_taken_in_anew(self):
     noisy = self.write('changing', self.params(1))
