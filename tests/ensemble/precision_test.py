@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import prepared, step
@@ -50,6 +51,7 @@ class ComputeTest(toy.TestCase):
       self.assertNotEqual(ours.hash, theirs.hash)
 
 
+@pytest.mark.full
 class RematTest(toy.TestCase):
   @parameterized.parameters(False, True)
   def test_changes_no_result(self, unroll):

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation import retraining, scores
@@ -135,6 +136,7 @@ class ReferenceTest(toy.TestCase):
     ]
     np.testing.assert_allclose(found.scores[''].weights[0], profile, atol=1e-6)
 
+  @pytest.mark.full
   def test_heads_of_several_kinds_keep_their_own(self):
     """Models of one study; a published head has a pooler, or no bias."""
     engine = toy.engine(self.folder())

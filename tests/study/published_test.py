@@ -13,6 +13,7 @@ import chex
 import jax
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
@@ -26,6 +27,7 @@ from tests.study import tiny
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.full
 class PublishedTest(tiny.EncoderCase):
   @classmethod
   def setUpClass(cls):
