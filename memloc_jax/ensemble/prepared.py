@@ -94,10 +94,8 @@ class Prepared:
     if self._table.finished is not None:
       finished = _slice(self._table.finished[1], (slice(None), own))
     pretrained = _slice(self._engine.pretrained, own)
-    # These are there already, unless they train.
-    pretrained |= {
-      k: self.shared[k] for k in ('embeddings',) if k in self.shared
-    }
+    if 'embeddings' in self.shared:  # They are there already.
+      pretrained['embeddings'] = self.shared['embeddings']
     return run, (*start, *place((pretrained, finished), run_axis=None))
 
   def abstract_arguments(self, width: int) -> tuple[Tree, ...]:

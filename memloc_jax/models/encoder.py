@@ -1,6 +1,7 @@
 """The post-norm encoder that BERT, RoBERTa and DistilBERT have in common."""
 
 import dataclasses
+import functools
 
 import jax
 from flax import linen as nn
@@ -104,10 +105,12 @@ class _Block(nn.Module):
       attention = transformer.apply_dropout(dropout, attention, *keep_attention)
     h = transformer.norm(config, 'attention_norm')(h + attention)
 
-    neurons = transformer.dense(config, h, config.hidden, 'expand')
-    neurons = nn.gelu(neurons, approximate=False)
-    neurons = transformer.apply_edit(edits, 'neurons', neurons)
-    mlp = transformer.dense(config, neurons, width, 'contract')
-    mlp = transformer.apply_edit(edits, 'mlp', mlp)
-    mlp = transformer.apply_dropout(dropout, mlp, keep_mlp)
+    mlp = transformer.mlp(
+      config,
+      h,
+      functools.partial(nn.gelu, approximate=False),
+      edits,
+      dropout,
+      keep_mlp,
+    )
     return transformer.norm(config, 'mlp_norm')(h + mlp)

@@ -99,12 +99,8 @@ class _Block(nn.Module):
     h = h + transformer.apply_dropout(dropout, attention, keep_attention)
 
     x = transformer.norm(config, 'mlp_norm')(h)
-    neurons = transformer.dense(config, x, config.hidden, 'expand')
-    neurons = nn.gelu(neurons, approximate=True)
-    neurons = transformer.apply_edit(edits, 'neurons', neurons)
-    mlp = transformer.dense(config, neurons, width, 'contract')
-    mlp = transformer.apply_edit(edits, 'mlp', mlp)
-    return h + transformer.apply_dropout(dropout, mlp, keep_mlp)
+    mlp = transformer.mlp(config, x, nn.gelu, edits, dropout, keep_mlp)
+    return h + mlp
 
 
 def _read_config(config):

@@ -1,6 +1,7 @@
 """GPT-NeoX (Black et al., 2022), Pythia: rotary positions, parallel blocks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -119,12 +120,14 @@ class _Block(nn.Module):
 
     x = h if config.parallel else h + attention
     x = transformer.norm(config, 'mlp_norm')(x)
-    neurons = transformer.dense(config, x, config.hidden, 'expand')
-    neurons = nn.gelu(neurons, approximate=False)
-    neurons = transformer.apply_edit(edits, 'neurons', neurons)
-    mlp = transformer.dense(config, neurons, width, 'contract')
-    mlp = transformer.apply_edit(edits, 'mlp', mlp)
-    mlp = transformer.apply_dropout(dropout, mlp, keep_mlp)
+    mlp = transformer.mlp(
+      config,
+      x,
+      functools.partial(nn.gelu, approximate=False),
+      edits,
+      dropout,
+      keep_mlp,
+    )
     return h + attention + mlp
 
 

@@ -115,11 +115,8 @@ class _Block(nn.Module):
       h = norm('attention_norm')(h)
 
     x = norm('mlp_norm')(h) if config.pre_norm else h
-    neurons = nn.relu(transformer.dense(config, x, config.hidden, 'expand'))
-    neurons = transformer.apply_edit(edits, 'neurons', neurons)
-    mlp = transformer.dense(config, neurons, width, 'contract')
-    mlp = transformer.apply_edit(edits, 'mlp', mlp)
-    h = h + transformer.apply_dropout(dropout, mlp, keep_mlp)
+    mlp = transformer.mlp(config, x, nn.relu, edits, dropout, keep_mlp)
+    h = h + mlp
     return h if config.pre_norm else norm('mlp_norm')(h)
 
 

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -355,3 +356,31 @@ def attend(
   context = jnp.einsum('bhqk,bkhd->bqhd', weights, value)
   context = apply_edit(edits, 'heads', context)
   return context.reshape(*context.shape[:2], -1)
+
+
+def mlp(
+  config: Transformer,
+  x: jax.Array,
+  activation: Callable[[jax.Array], jax.Array],
+  edits: Edits,
+  dropout: Dropout | None,
+  keep: jax.Array | None,
+) -> jax.Array:
+  """The MLP of a block, inside its module; edited at 'neurons' and 'mlp'.
+
+  Args:
+    config: of the model.
+    x: [batch, length, width].
+    activation: between its two layers.
+    edits: interventions by site.
+    dropout: the stream, or None.
+    keep: elements of the result that stay, from `dropout_masks`.
+
+  Returns:
+    What the residual connection adds, [batch, length, width].
+  """
+  neurons = activation(dense(config, x, config.hidden, 'expand'))
+  neurons = apply_edit(edits, 'neurons', neurons)
+  out = dense(config, neurons, config.width, 'contract')
+  out = apply_edit(edits, 'mlp', out)
+  return apply_dropout(dropout, out, keep)
