@@ -16,7 +16,7 @@ from memloc_jax.ensemble import (
   store,
   vectorise,
 )
-from memloc_jax.ensemble.event import Event
+from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import Preempted
 from memloc_jax.models.interface import Tree
@@ -86,7 +86,7 @@ class Training:
       # The same width everywhere, so that all do the same steps.
       lanes, _ = self._prepared.choose(int(hosts.of_first(requested)))
       requested = int(hosts.gather(lanes).min())
-    lanes, self._program = self._prepared.choose(requested)
+    lanes, (self._program, needed) = self._prepared.choose(requested)
     if engine.store.read_lanes(name) is None and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = self._vectorised.placement.width(lanes)
@@ -95,6 +95,10 @@ class Training:
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
     size = width * self._processes
     parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
+    devices = self._vectorised.placement.mesh.size
+    engine.on_start(
+      Start(name, len(pending), lanes, devices, len(parts), needed)
+    )
     for number, (rows, saved) in enumerate(parts):
       # Made one at a time: the devices have room for one chunk.
       chunk = self._begin(rows, width)

@@ -107,7 +107,7 @@ def choose(
   at_least: Callable[[int], int],
   requested: int = 0,
   limit: int | None = None,
-) -> tuple[int, jax.stages.Compiled]:
+) -> tuple[int, Sized]:
   """Chooses the runs per device from the compiled program's memory analysis.
 
   Args:
@@ -133,7 +133,8 @@ def choose(
   while True:
     needed = at_least(lanes)
     if needed <= limit:
-      compiled, needed = compile(lanes)
+      compiled = compile(lanes)
+      needed = compiled.needed
       if needed <= limit:
         return lanes, compiled
     fitting = lanes * limit // needed

@@ -200,7 +200,7 @@ class Layout:
 
   def choose(
     self, requested: int, limit: int | None = None
-  ) -> tuple[int, jax.stages.Compiled]:
+  ) -> tuple[int, lanes_lib.Sized]:
     """Runs per device, and the training segment compiled for them.
 
     Args:

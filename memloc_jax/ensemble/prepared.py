@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import evaluation, vectorise
+from memloc_jax.ensemble.lanes import Sized
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.program import RANDOM
 from memloc_jax.ensemble.table import Table
@@ -102,6 +103,6 @@ class Prepared:
     """Shapes of what `Vectorised.segment` takes for a chunk so wide."""
     return self._layout.arguments(width)
 
-  def choose(self, requested: int) -> tuple[int, jax.stages.Compiled]:
+  def choose(self, requested: int) -> tuple[int, Sized]:
     """Runs per device, and their training segment; see `Layout.choose`."""
     return self._layout.choose(requested)

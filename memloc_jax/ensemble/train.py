@@ -14,7 +14,7 @@ import numpy as np
 from memloc_jax.ensemble import exchange, hosts, placement, store
 from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble.chunks import Training
-from memloc_jax.ensemble.event import Event
+from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.placement import Placement
 from memloc_jax.ensemble.program import row_hashes
@@ -38,6 +38,7 @@ class Engine:
     lanes: runs per device; 0 decides by memory.
     segment_steps: most steps of one call of the compiled program. Signals
       are answered between calls; it changes no result.
+    on_start: called before the first chunk of every table that has any.
     on_epoch: called after every epoch of every chunk.
     stop: asked between calls whether to save and stop.
     checkpoint_seconds: after which an unfinished chunk is saved.
@@ -55,6 +56,7 @@ class Engine:
   unroll: bool | None = None
   lanes: int = 0
   segment_steps: int = 200
+  on_start: Callable[[Start], None] = lambda start: None
   on_epoch: Callable[[Event], None] = lambda event: None
   stop: Callable[[], bool] = lambda: False
   checkpoint_seconds: float = 600.0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.program import (
   Objective,
   Program,
@@ -17,7 +18,7 @@ from memloc_jax.ensemble.program import (
 )
 from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine, Event
+from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
@@ -179,6 +180,7 @@ class Study:
       segment_steps=config.segment_steps,
       devices=self._devices(config.devices),
       shard=config.shard,
+      on_start=self._on_start,
       on_epoch=self._on_epoch,
       stop=self.asked_to_stop,
       checkpoint_seconds=60 * config.checkpoint_minutes,
@@ -201,6 +203,9 @@ class Study:
         f'({devices[0].device_kind}).'
       )
     return tuple(devices[:wanted])
+
+  def _on_start(self, start: Start) -> None:
+    self.workdir.log(self.progress.start(start))
 
   def _on_epoch(self, event: Event) -> None:
     self.progress.epoch(event)

@@ -79,7 +79,7 @@ def probe(engine: Engine, table: Table, rows: np.ndarray, plan: Plan) -> Times:
   """
   began = time.monotonic()
   prepared = Prepared(engine, table)
-  lanes, program = prepared.choose(plan.lanes)
+  lanes, (program, _) = prepared.choose(plan.lanes)
   compilation = plan.seconds + time.monotonic() - began
   width = prepared.vectorised.placement.width(lanes)
   rows = np.resize(rows, width)

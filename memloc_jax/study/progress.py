@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from rich import progress as bars
 from rich.console import Console
 
-from memloc_jax.ensemble.train import Event
+from memloc_jax.ensemble.event import Event, Start
 
 # Seconds between lines where the output is no terminal.
 _QUIET = 20.0
+
+
+def _now() -> str:
+  """Date and time as they stand in the log."""
+  return time.strftime('%Y-%m-%d %H:%M:%S')
 
 
 class Progress:
@@ -82,6 +87,16 @@ class Progress:
     """Prints one line."""
     self._console.print(text)
 
+  def start(self, start: Start) -> str:
+    """Prints how a table is about to be trained; returns the log's line."""
+    text = (
+      f'{start.table}: {start.pending} runs to train, {start.lanes} at once on '
+      f'each of {start.devices} device(s), in {start.chunks} chunk(s); '
+      f'{start.needed / 2**30:.2f} GiB of each device'
+    )
+    self.message(text)
+    return f'{_now()} {text}'
+
   def line(self, event: Event) -> str:
     """One epoch as a line of the log."""
     now = time.monotonic()
@@ -96,7 +111,7 @@ class Progress:
       rate = f', {event.examples / max(seconds, 1e-9):.0f} examples/s'
       left = f', about {seconds * rest:.0f} s left'
     return (
-      f'{time.strftime("%Y-%m-%d %H:%M:%S")} {event.table} chunk '
+      f'{_now()} {event.table} chunk '
       f'{event.chunk + 1}/{event.num_chunks} epoch {event.epoch}/'
       f'{event.num_epochs}: {event.running} runs, loss {event.loss:.4f}'
       f'{rate}{left}'

@@ -57,14 +57,14 @@ class ChooseTest(parameterized.TestCase):
   )
   def test_takes_all_runs_or_equal_chunks(self, runs, devices, expected):
     width, compiled = self._choose(runs, devices)
-    self.assertEqual((width, compiled.width), (expected, expected))
+    self.assertEqual((width, compiled.program.width), (expected, expected))
     self.assertEqual(self.compiled, [expected])
 
   @parameterized.parameters(range(_FIXED + _RUN, _FIXED + 31 * _RUN, 170))
   def test_shrinks_until_it_fits(self, limit):
     width, compiled = self._choose(limit=limit)
-    self.assertEqual(compiled.width, width)
-    self.assertLessEqual(lanes.sized(compiled).needed, limit)
+    self.assertEqual(compiled.program.width, width)
+    self.assertLessEqual(compiled.needed, limit)
 
   def test_compiles_nothing_that_cannot_fit(self):
     self._choose(limit=_FIXED + _RUN, at_least=lambda width: 500 * width)

@@ -6,6 +6,7 @@ from unittest import mock
 from absl.testing import absltest
 from rich.console import Console
 
+from memloc_jax.ensemble.event import Start
 from memloc_jax.study import progress
 
 
@@ -39,6 +40,17 @@ class ProgressTest(absltest.TestCase):
 
   def test_without_progress_nothing_is_foretold(self):
     self.assertEqual(_printed((10, 0.5), (40, 0.5))[0], 'train: 50%')
+
+  def test_says_how_a_table_will_be_trained_before_it_is(self):
+    out = io.StringIO()
+    shown = progress.Progress(Console(file=out, width=200))
+    line = shown.start(Start('map', 30, 4, 2, 4, 3 * 2**29))
+    expected = (
+      'map: 30 runs to train, 4 at once on each of 2 device(s), in 4 chunk(s); '
+      '1.50 GiB of each device'
+    )
+    self.assertEqual(out.getvalue().strip(), expected)
+    self.assertEndsWith(line, expected)
 
 
 if __name__ == '__main__':
