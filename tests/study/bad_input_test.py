@@ -134,6 +134,9 @@ class BadInputTest(parameterized.TestCase):
 
   def test_wrong_checksum(self):
     self.refused('sha256', model__sha256='0' * 64)
+    single = self.encoder / 'model.safetensors'
+    single.rename(self.encoder / 'model-00001-of-00001.safetensors')
+    self.refused('sha256', 'several files', model__sha256='0' * 64)
 
   def test_checkpoint_of_another_architecture(self):
     path = self.encoder / 'config.json'

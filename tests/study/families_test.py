@@ -1,19 +1,15 @@
 """A whole study of a small model of every family."""
 
-import json
 import pathlib
 import tempfile
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.models import checkpoint, registry
-from memloc_jax.tasks import embedded
-from tests.models import small
+from memloc_jax.models import registry
 from tests.study import tiny
 
 # Techniques that give no layer a score, and those that look at epochs which
@@ -22,30 +18,12 @@ _UNSCORED = {'centroids'}
 _MAIN_ONLY = {'accounting'}
 
 
-def write_model(folder: pathlib.Path, family: str) -> pathlib.Path:
-  """A random model of the family with the embedded task's tokenizer."""
-  tokenizer = folder / 'tokenizer'
-  embedded.write_tokenizer(tokenizer)
-  file = tokenizer / 'tokenizer_config.json'
-  # Some families pad with the token that ends a text.
-  config = json.loads(file.read_text('utf-8')) | {'eos_token': '[SEP]'}
-  file.write_text(json.dumps(config), 'utf-8')
-  vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
-  changes = {'vocab_size': len(vocabulary), 'initial_scale': 0.3}
-  if family == 'roberta':
-    changes['pad_id'] = vocabulary.index('[PAD]')
-  model = small.model(family, **changes)
-  params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
-  checkpoint.export(folder / 'model', model, params, tokenizer, ())
-  return folder / 'model'
-
-
 class FamiliesTest(tiny.EncoderCase):
   def study(self, family, techniques, **changes):
     """Runs a study; all of its tables must be complete and finite."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))
     config = tiny.config(
-      write_model(folder, family),
+      tiny.write_model(folder, family),
       self.folder,
       task__source='embedded:train=160,pool=20',
       train__num_epochs=8,

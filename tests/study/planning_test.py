@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import re
+import shutil
 import tempfile
+from unittest import mock
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +18,14 @@ from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import planning as estimator
 from memloc_jax.estimators.memorisation import memorisation
-from memloc_jax.study import actions, adaptive, pilot, probe_time
+from memloc_jax.study import (
+  actions,
+  adaptive,
+  memory_plan,
+  pilot,
+  planning,
+  probe_time,
+)
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -105,6 +115,68 @@ class PlanTest(tiny.EncoderCase):
       Epoch(*(x[:3] for x in dataclasses.astuple(epoch))), 20
     )
     self.assertLen(short.source, 20)
+
+  def text(self, **changes):
+    """The plan of one table of a few runs, with all that it says."""
+    config = tiny.config(
+      self.encoder,
+      self.folder,
+      map__num_runs=0,
+      train__snapshots=(),
+      localise__techniques=(),
+      **changes,
+    )
+    study = Study(config, Workdir(self.folder / 'none'), Progress())
+    return planning.text(study, price_per_hour=2.0)
+
+  @pytest.mark.full
+  def test_a_study_that_fits_is_measured(self):
+    found = self.text()
+    [row] = re.findall(r'^main +(\d+) +(\d+) +auto +\S+ MiB', found, re.M)
+    self.assertEqual(row, ('3', '3'))
+    # Weights, gradients, moments; the last column holds all lanes together.
+    parts = re.findall(r'^main +(\d+) +1((?: +-?[\d.]+)+)$', found, re.M)
+    lanes, numbers = int(parts[0][0]), [float(x) for x in parts[0][1].split()]
+    weights, gradients, moments, activations, common, tokens, rest, whole = (
+      numbers
+    )
+    self.assertEqual(gradients, weights)
+    self.assertAlmostEqual(moments, 2 * weights, delta=0.1)
+    each = weights + gradients + moments + activations
+    self.assertAlmostEqual(
+      whole, lanes * each + common + tokens + rest, delta=0.1 * lanes
+    )
+    self.assertIn('training takes at most about', found)
+    self.assertIn('at 2 per hour', found)
+    self.assertNotIn('DOES NOT FIT', found)
+    self.assertFalse((self.folder / 'none').exists())
+
+  @pytest.mark.full
+  def test_what_does_not_fit_says_what_would_help(self):
+    with mock.patch.object(memory_plan.lanes_lib, 'memory_limit') as limit:
+      limit.return_value = 2**14
+      found = self.text(engine__lanes=2)
+    self.assertIn('main: DOES NOT FIT. On each device, 2 runs at once', found)
+    for setting in (
+      'engine.lanes=1',
+      'engine.remat=True',
+      'engine.compute=bfloat16',
+      'engine.moments=bfloat16',
+      'train.batch_size=4',
+      'task.max_length=',
+    ):
+      self.assertIn(f'  {setting}', found)
+    self.assertIn('times are not measured: not every table fits', found)
+
+  def test_without_weights_everything_but_time_is_planned(self):
+    bare = self.folder / 'bare'
+    shutil.copytree(self.encoder, bare)
+    (bare / 'model.safetensors').unlink()
+    before = len(jax.live_arrays())
+    found = self.text(model__source=str(bare))
+    self.assertLen(jax.live_arrays(), before)
+    self.assertIn('memory of each process, MiB', found)
+    self.assertRegex(found, r'times are not measured: .*model\.safetensors')
 
   def test_a_negative_price_is_refused(self):
     with self.assertRaisesRegex(InputError, '--price_per_hour=-1: is below 0'):

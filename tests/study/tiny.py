@@ -1,6 +1,7 @@
 """A study small enough for a test: random encoder, embedded task."""
 
 import functools
+import json
 import pathlib
 import tempfile
 
@@ -18,6 +19,7 @@ from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 from memloc_jax.tasks import embedded
 from tests.ensemble import toy
+from tests.models import small
 
 TABLES = (
   'examples',
@@ -69,6 +71,24 @@ def write_encoder(folder: pathlib.Path) -> pathlib.Path:
   params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
   checkpoint.export(folder / 'encoder', model, params, tokenizer, ())
   return folder / 'encoder'
+
+
+def write_model(folder: pathlib.Path, family: str) -> pathlib.Path:
+  """A random model of the family with the embedded task's tokenizer."""
+  tokenizer = folder / 'tokenizer'
+  embedded.write_tokenizer(tokenizer)
+  file = tokenizer / 'tokenizer_config.json'
+  # Some families pad with the token that ends a text.
+  config = json.loads(file.read_text('utf-8')) | {'eos_token': '[SEP]'}
+  file.write_text(json.dumps(config), 'utf-8')
+  vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
+  changes = {'vocab_size': len(vocabulary), 'initial_scale': 0.3}
+  if family == 'roberta':
+    changes['pad_id'] = vocabulary.index('[PAD]')
+  model = small.model(family, **changes)
+  params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+  checkpoint.export(folder / 'model', model, params, tokenizer, ())
+  return folder / 'model'
 
 
 def config(encoder: pathlib.Path, folder: pathlib.Path, **changes):
