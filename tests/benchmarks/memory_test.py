@@ -15,8 +15,8 @@ class MemoryTest(absltest.TestCase):
   def test_the_plan_is_within_15_percent_of_what_training_takes(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     file = folder / 'memory.json'
-    status = memory.main(['--cases', 'bert-0.2', f'--out={file}'])
-    found = json.loads(file.read_text())['cases']['bert-0.2']
+    status = memory.main(['--cases', 'bert-3x256', f'--out={file}'])
+    found = json.loads(file.read_text())['cases']['bert-3x256']
     self.assertBetween(found['ratio'], 0.85, 1.15)
     self.assertEqual(status, 0)
     # Planning does not hold what is planned.
