@@ -1,5 +1,6 @@
 """Settings that every test runs under: four CPU devices, strict shapes."""
 
+import gc
 import os
 
 # Before anything imports JAX: the backend reads these once, at its start.
@@ -9,5 +10,24 @@ os.environ['HF_HUB_OFFLINE'] = '1'
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _gives_programs_back(request):
+  """Frees what the long tests of a file have compiled.
+
+  Each program takes some tens of the memory maps that Linux allows a process,
+  65 530 by default; without any left, LLVM crashes.
+  """
+  yield
+  of_file = (
+    item
+    for item in request.session.items
+    if item.getparent(pytest.Module) is request.node
+  )
+  if any(item.get_closest_marker('full') for item in of_file):
+    jax.clear_caches()
+    gc.collect()

@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,11 @@ _MAIN_ONLY = {'accounting'}
 
 
 class FamiliesTest(tiny.EncoderCase):
+  def setUp(self):
+    super().setUp()
+    # Each family compiles programs of its own, see `conftest`.
+    self.addCleanup(jax.clear_caches)
+
   def study(self, family, techniques, **changes):
     """Runs a study; all of its tables must be complete and finite."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=self.folder))

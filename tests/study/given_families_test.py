@@ -18,6 +18,11 @@ from tests.study import tiny
 
 
 class GivenFamiliesTest(tiny.EncoderCase):
+  def setUp(self):
+    super().setUp()
+    # Each family compiles programs of its own, see `conftest`.
+    self.addCleanup(jax.clear_caches)
+
   @parameterized.parameters(*((name,) for name in sorted(registry.FAMILIES)))
   @pytest.mark.full
   def test_a_study_of_two_classifiers(self, family):
