@@ -9,6 +9,7 @@ import sys
 import tempfile
 import unittest
 
+import pytest
 from absl.testing import absltest, parameterized
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ needs_torch = unittest.skipIf(
 
 
 class LocalisationTest(parameterized.TestCase):
+  @pytest.mark.full
   @needs_torch
   def test_runs_writes_and_agrees_with_pytorch(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())

@@ -10,6 +10,7 @@ import tempfile
 import unittest
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ needs_torch = unittest.skipIf(
 
 
 class TrainingTest(parameterized.TestCase):
+  @pytest.mark.full
   @needs_torch
   def test_runs_and_writes(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())

@@ -3,6 +3,7 @@
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 from jax.sharding import PartitionSpec as P
 
@@ -78,8 +79,14 @@ class WeightsTest(toy.TestCase):
     weights = [engine.store.read_weights('map', i, like) for i in range(2)]
     return [record.logits for record in records], weights
 
-  @parameterized.parameters(False, True)
-  def test_same_as_on_one_device(self, unroll):
+  def test_same_as_on_one_device(self):
+    self._same_as_on_one_device(unroll=False)
+
+  @pytest.mark.full
+  def test_same_as_on_one_device_unrolled(self):
+    self._same_as_on_one_device(unroll=True)
+
+  def _same_as_on_one_device(self, unroll):
     one = tuple(jax.local_devices()[:1])
     expected = self._train(devices=one, shard='runs', unroll=unroll)
     found = self._train(unroll=unroll)

@@ -63,8 +63,14 @@ def _noisy():
 
 
 class ReferenceTest(toy.TestCase):
-  @parameterized.parameters(True, False)
-  def test_equals_one_window_after_the_other(self, train_head):
+  def test_equals_one_window_after_the_other(self):
+    self._equals_one_window_after_the_other(train_head=True)
+
+  @pytest.mark.full
+  def test_equals_one_window_after_the_other_with_one_head(self):
+    self._equals_one_window_after_the_other(train_head=False)
+
+  def _equals_one_window_after_the_other(self, train_head):
     noisy = _noisy()
     engine = toy.engine(self.folder())
     source = _source(engine, noisy)

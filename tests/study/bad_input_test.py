@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import pandas as pd
+import pytest
 from absl.testing import absltest, parameterized
 from safetensors import numpy as safetensors
 
@@ -162,6 +163,7 @@ class BadInputTest(parameterized.TestCase):
   def test_too_few_noisy_examples_for_the_splits_of_probing(self):
     self.refused('Probing', 'noisy examples', localise__techniques=('probing',))
 
+  @pytest.mark.full
   def test_diverged_models_are_named_and_nothing_is_half_written(self):
     values = tiny.config(
       self.encoder,

@@ -10,6 +10,7 @@ import tempfile
 import numpy as np
 import pandas as pd
 import pandas.testing
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
@@ -174,6 +175,7 @@ class CScoreTest(parameterized.TestCase):
     self.refused('config.json is there already', [a], a / 'config.json')
     self.refused('must end in .csv or .parquet', [a], a / 'scores.txt')
 
+  @pytest.mark.full
   def test_the_entrypoint(self):
     a, b, c = (
       self.study(name, ratio, 6, seed)

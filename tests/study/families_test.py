@@ -80,6 +80,7 @@ class FamiliesTest(tiny.EncoderCase):
     reached = read('runs').set_index('purpose')['train_macro_f1']
     self.assertGreater(reached['noisy'], 0.05 + reached['frozen'])
 
+  @pytest.mark.full
   def test_causal(self):
     cheap = {'swapping', 'rewinding', 'difference_norm', 'constant'}
     self.study('opt', tuple(t for t in TECHNIQUES if t in cheap))

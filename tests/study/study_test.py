@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pandas.testing
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation import windows
@@ -107,6 +108,7 @@ class StudyTest(tiny.EncoderCase):
     tiny.run(self.config, self.workdir)
     self.assertEqual(before, tiny.files(self.workdir))
 
+  @pytest.mark.full
   def test_the_same_study_elsewhere_writes_the_same_tables(self):
     other = tiny.run(self.config, self.folder / 'again')
     for name in tiny.TABLES:
