@@ -11,6 +11,7 @@ import gc
 import pathlib
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,6 +29,12 @@ _SETTLE = 0.2
 ENGINE = 'engine'
 TORCH_RANDOM = 'torch, random batches'
 TORCH_OURS = 'torch, our batches'
+TORCH_COMPILED = 'torch.compile, our batches'
+TORCH_STACKED = 'torch.func, our batches'
+JAX_LOOP = 'jax loop, our batches'
+# What the engine is measured against unless more is asked for.
+LOOPS = (TORCH_RANDOM, TORCH_OURS)
+ALL = (*LOOPS, TORCH_COMPILED, TORCH_STACKED, JAX_LOOP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +97,8 @@ class Comparison:
 
     Returns:
       'padding' (the loop on its own batches against the loop on ours),
-      'engine' (the loop on our batches against the engine) and 'total';
-      {} without PyTorch.
+      'engine' (the loop on our batches against the engine) and 'total', and
+      the engine's over each other contender; {} without PyTorch.
     """
     step = {
       name: np.array([t.seconds / t.model_steps for t in timings])
@@ -104,6 +111,8 @@ class Comparison:
       'engine': step[TORCH_OURS] / step[ENGINE],
       'total': step[TORCH_RANDOM] / step[ENGINE],
     }
+    for name in step.keys() - {ENGINE, *LOOPS}:
+      gains[f'over {name}'] = step[name] / step[ENGINE]
     return {name: record.summary(values) for name, values in gains.items()}
 
 
@@ -131,7 +140,9 @@ class _Turns:
     if epoch == 0:
       self.warm_up = seconds
     else:
-      timing = self._engine_timing(seconds, plan)
+      timing = _timing(
+        seconds, self._table.examples[0], plan, list(range(self.lanes))
+      )
       if event.examples != int((plan.indices >= 0).sum()):
         raise RuntimeError('The engine trained on other batches than counted.')
       self.timings[ENGINE].append(timing)
@@ -147,18 +158,6 @@ class _Turns:
     time.sleep(_SETTLE)
     self._start = time.perf_counter()
 
-  def _engine_timing(self, seconds: float, plan) -> Timing:
-    examples = self._table.examples[0]
-    steps, runs, batch = plan.indices.shape
-    length = np.array(examples.buckets)[plan.bucket]
-    real = plan.indices[plan.indices >= 0]
-    return Timing(
-      seconds=seconds,
-      model_steps=steps * runs,
-      real_tokens=int(examples.length[real].sum()),
-      padded_tokens=int(length.sum()) * batch * runs,
-    )
-
 
 def compare(
   workload: workload_lib.Workload,
@@ -167,6 +166,7 @@ def compare(
   lanes: int,
   repetitions: int,
   torch_device: str | None,
+  contenders: Sequence[str] = LOOPS,
   deadline: float = float('inf'),
 ) -> Comparison:
   """Times an epoch of the engine and of the loop, several times in turns.
@@ -180,7 +180,8 @@ def compare(
     num_runs: models; the engine's first chunk of them is measured.
     lanes: how many at once; 0 lets the engine choose.
     repetitions: at most.
-    torch_device: where the loop runs; None for the engine alone.
+    torch_device: where the loops run; None for the engine alone.
+    contenders: of `ALL`, whom it is measured against; `LOOPS` among them.
     deadline: value of `time.perf_counter` after which no repetition begins;
       there is always one.
 
@@ -195,7 +196,7 @@ def compare(
   table = workload_lib.map_table(workload, num_runs, num_epochs=repetitions + 2)
   variant, variants, loops = None, {}, {}
   if torch_device is not None:
-    variant, variants, loops = _loops(workload, table, torch_device)
+    variant, variants, loops = _loops(workload, table, torch_device, contenders)
   turns = _Turns(table, repetitions, deadline, loops)
   with tempfile.TemporaryDirectory() as folder:
     engine = Engine(
@@ -216,43 +217,82 @@ def compare(
   )
 
 
-def _loops(workload, table: Table, device: str):
-  """The loop's variant and its two contenders, as functions of an epoch."""
+def _loops(workload, table: Table, device: str, contenders: Sequence[str]):
+  """The loop's variant and the contenders, as functions of an epoch."""
   # Imported here: the engine is also measured where PyTorch is missing.
   from benchmarks import torch_loop
 
   examples = table.examples[0]
-  variant, seconds = torch_loop.fastest_variant(
-    workload.model, workload.params, table, device, num_steps=5
-  )
-  build = lambda: torch_loop.TorchLoop(
-    workload.model, workload.params, table, variant, device
-  )
-  on_random, on_ours = build(), build()
+  start = workload.model, workload.params, table
+  variant, seconds = torch_loop.fastest_variant(*start, device, num_steps=5)
 
-  def train(loop, batches, chosen, padded_tokens) -> Timing:
-    taken = loop.train(batches)
-    real = np.concatenate(chosen)
-    tokens = int(examples.length[real[real >= 0]].sum())
-    return Timing(taken, len(chosen), tokens, padded_tokens)
+  def one_by_one(loop, batches):
+    """Our batches of one model, as `batches(plan, row)` makes them."""
+    return lambda plan, epoch, row: _timing(
+      loop.train(batches(plan, row)), examples, plan, [row]
+    )
 
   def random(plan, epoch, row):
     del plan
     chosen = torch_loop.random_batches(table, row, epoch)
-    padded = sum(len(c) * int(examples.length[c].max()) for c in chosen)
-    batches = torch_loop.to_longest(examples, chosen)
-    return train(on_random, batches, chosen, padded)
+    taken = on_random.train(torch_loop.to_longest(examples, chosen))
+    return Timing(
+      seconds=taken,
+      model_steps=len(chosen),
+      real_tokens=sum(int(examples.length[c].sum()) for c in chosen),
+      padded_tokens=sum(len(c) * int(examples.length[c].max()) for c in chosen),
+    )
 
-  def ours(plan, epoch, row):
-    del epoch
-    chosen = plan.indices[:, row]
-    length = np.array(examples.buckets)[plan.bucket]
-    batches = torch_loop.to_bucket(examples, plan, row)
-    padded = int(length.sum()) * chosen.shape[1]
-    return train(on_ours, batches, chosen, padded)
+  to_torch = lambda plan, row: torch_loop.to_bucket(examples, plan, row)
+  made = {}
+  on_random = torch_loop.TorchLoop(*start, variant, device)
+  made[TORCH_RANDOM] = random
+  loop = torch_loop.TorchLoop(*start, variant, device)
+  made[TORCH_OURS] = one_by_one(loop, to_torch)
+  if TORCH_COMPILED in contenders:
+    compiled = dataclasses.replace(variant, compiled=True)
+    loop = torch_loop.TorchLoop(*start, compiled, device)
+    made[TORCH_COMPILED] = one_by_one(loop, to_torch)
+  if TORCH_STACKED in contenders:
+    made[TORCH_STACKED] = _stacked(start, variant, device)
+  if JAX_LOOP in contenders:
+    from benchmarks import jax_loop
 
+    to_jax = lambda plan, row: jax_loop.to_bucket(examples, plan, row)
+    made[JAX_LOOP] = one_by_one(jax_loop.JaxLoop(*start), to_jax)
   name = f'attention {variant.attention}, AdamW {variant.optimiser}'
-  return name, seconds, {TORCH_RANDOM: random, TORCH_OURS: ours}
+  return name, seconds, made
+
+
+def _stacked(start, variant, device: str):
+  """As many models at once as the engine has, known at the first call."""
+  from benchmarks import torch_loop, torch_stacked
+
+  examples = start[-1].examples[0]
+  made = []
+
+  def train(plan, epoch, row):
+    del epoch, row
+    rows = range(plan.indices.shape[1])
+    if not made:
+      made.append(torch_stacked.TorchStacked(*start, rows, variant, device))
+    batches = torch_loop.to_bucket(examples, plan, slice(None))
+    return _timing(made[0].train(batches), examples, plan, list(rows))
+
+  return train
+
+
+def _timing(seconds: float, examples, plan, rows: list[int]) -> Timing:
+  """Of an epoch of these models on our batches."""
+  chosen = plan.indices[:, rows]
+  length = np.array(examples.buckets)[plan.bucket]
+  real = chosen[chosen >= 0]
+  return Timing(
+    seconds=seconds,
+    model_steps=chosen.shape[0] * len(rows),
+    real_tokens=int(examples.length[real].sum()),
+    padded_tokens=int(length.sum()) * chosen.shape[2] * len(rows),
+  )
 
 
 def table_of(result: dict[str, Any]) -> str:

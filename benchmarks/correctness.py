@@ -39,7 +39,7 @@ def _few(workload: workload_lib.Workload, count: int) -> workload_lib.Workload:
   return dataclasses.replace(workload, examples=few)
 
 
-def _head(workload: workload_lib.Workload, num_classes: int) -> Tree:
+def head(workload: workload_lib.Workload, num_classes: int) -> Tree:
   rng = np.random.default_rng(1)
   shape = (workload.model.width, num_classes)
   return {
@@ -112,8 +112,8 @@ def against_torch(
   table = workload_lib.map_table(
     workload, 1, num_epochs=1, learning_rate=1e-4, dropout=0.0
   )
-  head = _head(workload, table.program.objectives[0].num_outputs)
-  params = workload.params | {'heads': {'main': head}}
+  own = head(workload, table.program.objectives[0].num_outputs)
+  params = workload.params | {'heads': {'main': own}}
   given = {k: params[k] for k in ('blocks', 'final', 'heads')}
   runs = table.runs
   # Source 2 is the first of the finished runs: these weights and this head.
@@ -241,7 +241,7 @@ def model_pair(workload: workload_lib.Workload) -> tuple[Tree, Tree]:
   noisy = {
     'blocks': params['blocks'],
     'final': params['final'],
-    'heads': {'main': _head(workload, workload_lib.TREC_CLASSES)},
+    'heads': {'main': head(workload, workload_lib.TREC_CLASSES)},
   }
   perturb = lambda x: x + rng.normal(0, 0.02, x.shape).astype(np.float32)
   return noisy, jax.tree.map(perturb, params['blocks'])

@@ -22,7 +22,7 @@ from memloc_jax.models import registry, tensors
 from memloc_jax.models.interface import Model, Tree
 
 # Position of a batch in PyTorch's cross-entropy that counts for nothing.
-_IGNORED = -100
+IGNORED = -100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,12 @@ class Variant:
   Attributes:
     attention: implementation in `transformers`, 'sdpa' or 'eager'.
     optimiser: implementation of AdamW, 'fused' or 'foreach'.
+    compiled: whether `torch.compile` compiles the network, once a length.
   """
 
   attention: str
   optimiser: str
+  compiled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,8 @@ class TorchLoop:
     )
     self._device = device
     self._network.to(device).train()
+    if variant.compiled:
+      self._network.compile(dynamic=False)
     self._trained = [p for p in self._network.parameters() if p.requires_grad]
     self._optimiser = torch.optim.AdamW(
       self._trained,
@@ -163,7 +167,7 @@ class TorchLoop:
       labels = batch.labels.to(self._device)
       logits = self._logits(batch)
       loss = torch.nn.functional.cross_entropy(
-        logits, labels, ignore_index=_IGNORED
+        logits, labels, ignore_index=IGNORED
       )
       loss.backward()
       torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
@@ -193,15 +197,15 @@ def collate(examples: Examples, chosen: np.ndarray, length: int) -> Batch:
 
   Args:
     examples: all of them, with one label set.
-    chosen: which, [batch]; -1 is a row of padding.
+    chosen: which, [batch] or [models, batch]; -1 is a row of padding.
     length: padded length.
 
   Returns:
     The batch.
   """
   safe = np.maximum(chosen, 0)
-  mask = np.arange(length)[None] < examples.length[safe][:, None]
-  labels = np.where(chosen >= 0, examples.labels[0, safe], _IGNORED)
+  mask = np.arange(length) < examples.length[safe][..., None]
+  labels = np.where(chosen >= 0, examples.labels[0, safe], IGNORED)
   return Batch(
     torch.from_numpy(examples.ids[safe, :length]).long(),
     torch.from_numpy(mask).long(),
@@ -235,13 +239,16 @@ def to_longest(
     yield collate(examples, chosen, int(examples.length[chosen].max()))
 
 
-def to_bucket(examples: Examples, epoch: Epoch, run: int) -> Iterator[Batch]:
+def to_bucket(
+  examples: Examples, epoch: Epoch, run: int | slice
+) -> Iterator[Batch]:
   """The engine's own batches of one run, padded as the engine pads them.
 
   Args:
     examples: all of them.
     epoch: from the table's schedule.
-    run: position on the epoch's axis of runs.
+    run: position on the epoch's axis of runs; a slice gives batches with a
+      leading axis of runs.
   """
   for bucket, chosen in zip(epoch.bucket, epoch.indices[:, run]):
     yield collate(examples, chosen, examples.buckets[bucket])
