@@ -10,6 +10,7 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.models import checkpoint, interface, registry
+from memloc_jax.study import actions
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -52,7 +53,7 @@ class GivenFamiliesTest(tiny.EncoderCase):
 
     config = tiny.config(pretrained, self.folder, **values)
     workdir = tiny.run(config, folder / 'study')
-    study = Study(config, Workdir(workdir), Progress())
+    study = self.enterContext(actions.opened(config, workdir))
     train = study.data.train
     for row, params in enumerate(given.values()):
       record = study.store.read('main', row, study.hashes['main'][row])
