@@ -60,7 +60,8 @@ class GivenFamiliesTest(tiny.EncoderCase):
       tokens = interface.Tokens(train.ids, train.length)
       expected = interface.forward(model, params, tokens).logits
       np.testing.assert_allclose(record.logits, expected, atol=1e-4)
-      self.assertGreater(np.ptp(record.logits, axis=0).max(), 0.05)
+      # Examples differ by far more than the tolerance.
+      self.assertGreater(np.ptp(record.logits, axis=0).max(), 1e-2)
     layers = pd.read_parquet(workdir / 'layers.parquet')
     self.assertEqual(set(layers['technique']), {'swapping', 'difference_norm'})
     self.assertTrue(np.isfinite(layers['raw']).all())
