@@ -6,6 +6,7 @@ from unittest import mock
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import lanes, memory, placement
@@ -241,6 +242,7 @@ class EngineTest(toy.TestCase):
       [again], _ = memory_plan.plan(engine, jobs)
     self.assertEqual(again.needed, plan.needed)
 
+  @pytest.mark.full
   def test_more_runs_or_longer_texts_never_need_less(self):
     layout = _layout()
     needed = [layout.compile(width).needed for width in (1, 2, 4)]

@@ -272,7 +272,7 @@ class CompiledTest(toy.TestCase):
     with mock.patch.object(lanes, 'choose', spy):
       engine = toy.engine(self.folder(), lanes=1, devices=None)
       toy.records(engine, toy.table(_runs(count=4)))
-    ((compile, width, compiled),) = chosen
+    ((compile, width, (compiled, _)),) = chosen
     self.assertEqual(width, 1)
     text = compiled.as_text()
     self.assertIn('num_partitions=4', text)
