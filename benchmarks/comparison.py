@@ -111,8 +111,9 @@ class Comparison:
       'engine': step[TORCH_OURS] / step[ENGINE],
       'total': step[TORCH_RANDOM] / step[ENGINE],
     }
-    for name in step.keys() - {ENGINE, *LOOPS}:
-      gains[f'over {name}'] = step[name] / step[ENGINE]
+    for name in step:
+      if name not in (ENGINE, *LOOPS):
+        gains[f'over {name}'] = step[name] / step[ENGINE]
     return {name: record.summary(values) for name, values in gains.items()}
 
 
@@ -298,7 +299,7 @@ def _timing(seconds: float, examples, plan, rows: list[int]) -> Timing:
 def table_of(result: dict[str, Any]) -> str:
   """`Comparison.as_json` as text: rates, then gains."""
   lines = [
-    f'{"":24}{"model-steps/s":>15}{"q1":>9}{"q3":>9}{"max":>9}'
+    f'{"":38}{"model-steps/s":>15}{"q1":>9}{"q3":>9}{"max":>9}'
     f'{"real tokens/s":>15}{"padded/step":>13}{"real/step":>11}'
   ]
   for name, rate in result['rates'].items():
@@ -306,12 +307,12 @@ def table_of(result: dict[str, Any]) -> str:
     tokens = rate['real_tokens_per_second']['median']
     spread = ''.join(f'{steps[k]:9.2f}' for k in ('q1', 'q3', 'max'))
     lines.append(
-      f'{name:24}{steps["median"]:15.2f}{spread}{tokens:15.0f}'
+      f'{name:38}{steps["median"]:15.2f}{spread}{tokens:15.0f}'
       f'{rate["padded_tokens_per_step"]:13.1f}{rate["real_tokens_per_step"]:11.1f}'
     )
   for name, gain in result['gains'].items():
     lines.append(
-      f'{name + " gain":24}{gain["median"]:14.2f}x'
+      f'{name + " gain":38}{gain["median"]:14.2f}x'
       f'   (quartiles {gain["q1"]:.2f} to {gain["q3"]:.2f}, '
       f'all {gain["min"]:.2f} to {gain["max"]:.2f})'
     )
