@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.models import interface
@@ -34,8 +35,7 @@ class JaxLoop:
       table: its program's settings and its first run's rates are used.
     """
     program, runs = table.program, table.runs
-    size = int(runs.membership[0].sum())
-    steps = program.num_epochs * -(-size // program.batch_size)
+    steps = workload.num_steps(table)
     warmup = int(program.warmup * steps)
     peak = float(runs.learning_rate[0, 0])
     rate = optax.join_schedules(

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import transformers
 
+from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.models import registry, tensors
@@ -109,6 +110,29 @@ def load(
   return network
 
 
+def adamw(parameters: Iterable[torch.Tensor], table: Table, variant: Variant):
+  """AdamW and its schedule.
+
+  Args:
+    parameters: to train.
+    table: its program's settings and its first run's rates are used.
+    variant: of AdamW.
+
+  Returns:
+    The optimiser, and the scheduler to be stepped after each update.
+  """
+  runs, steps = table.runs, workload.num_steps(table)
+  optimiser = torch.optim.AdamW(
+    parameters,
+    lr=float(runs.learning_rate[0, 0]),
+    weight_decay=float(runs.weight_decay[0]),
+    **{variant.optimiser: True},
+  )
+  return optimiser, transformers.get_linear_schedule_with_warmup(
+    optimiser, int(table.program.warmup * steps), steps
+  )
+
+
 class TorchLoop:
   """One model of the loop, in the middle of its training."""
 
@@ -143,17 +167,7 @@ class TorchLoop:
     if variant.compiled:
       self._network.compile(dynamic=False)
     self._trained = [p for p in self._network.parameters() if p.requires_grad]
-    self._optimiser = torch.optim.AdamW(
-      self._trained,
-      lr=float(runs.learning_rate[0, 0]),
-      weight_decay=float(runs.weight_decay[0]),
-      **{variant.optimiser: True},
-    )
-    size = int(runs.membership[0].sum())
-    steps = program.num_epochs * -(-size // program.batch_size)
-    self._rate = transformers.get_linear_schedule_with_warmup(
-      self._optimiser, int(program.warmup * steps), steps
-    )
+    self._optimiser, self._rate = adamw(self._trained, table, variant)
     self._clip_norm = program.clip_norm
 
   def train(self, epoch: Iterable[Batch]) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-import transformers
 
 from benchmarks import torch_loop
 from memloc_jax.ensemble.table import Table
@@ -68,16 +67,8 @@ class TorchStacked:
     }
     self._network = copy.deepcopy(networks[0]).to('meta')
     self._device, self._clip_norm = device, program.clip_norm
-    self._optimiser = torch.optim.AdamW(
-      self._trained.values(),
-      lr=float(runs.learning_rate[0, 0]),
-      weight_decay=float(runs.weight_decay[0]),
-      **{variant.optimiser: True},
-    )
-    size = int(runs.membership[0].sum())
-    steps = program.num_epochs * -(-size // program.batch_size)
-    self._rate = transformers.get_linear_schedule_with_warmup(
-      self._optimiser, int(program.warmup * steps), steps
+    self._optimiser, self._rate = torch_loop.adamw(
+      self._trained.values(), table, variant
     )
     self._gradient = torch.func.vmap(
       torch.func.grad(self._loss),

@@ -211,6 +211,12 @@ def map_table(
   )
 
 
+def num_steps(table: Table) -> int:
+  """Updates of the table's first run, in all epochs."""
+  program, size = table.program, int(table.runs.membership[0].sum())
+  return program.num_epochs * -(-size // program.batch_size)
+
+
 def batches(table: Table) -> schedule.Schedule:
   """The schedule by which the engine trains this table.
 
