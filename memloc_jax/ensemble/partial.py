@@ -52,7 +52,8 @@ class PartialStore:
   def __init__(self, folder: pathlib.Path):
     """Names the folder; nothing is written yet."""
     self._folder = folder
-    self._managers: dict[str, ocp.CheckpointManager] = {}
+    self._manager: ocp.CheckpointManager | None = None
+    self._name = ''
 
   def save(
     self, number: int, position: Position, tree: Tree, wait: bool
@@ -71,9 +72,12 @@ class PartialStore:
     # States of other settings lie elsewhere: Orbax takes no earlier step.
     layout = 'unrolled' if position.unroll else 'stacked'
     name = f'{position.rows[0]:06d}-{position.hashes[0]}-{layout}'
-    if name not in self._managers:
-      self._managers[name] = self._open(self._folder / name)
-    manager = self._managers[name]
+    if self._name != name:
+      # Managers of several processes wait for each other under one name, in
+      # the background too: two of them at once would meet the wrong one.
+      self.close()
+      self._manager, self._name = self._open(self._folder / name), name
+    manager = self._manager
     if number not in manager.all_steps():
       state = ocp.args.PyTreeSave(tree)
       about = ocp.args.JsonSave(dataclasses.asdict(position))
@@ -111,9 +115,9 @@ class PartialStore:
 
   def close(self) -> None:
     """Waits for what is being written."""
-    for manager in self._managers.values():
-      manager.close()
-    self._managers.clear()
+    if self._manager is not None:
+      self._manager.close()
+    self._manager, self._name = None, ''
 
   def clear(self) -> None:
     """Removes all states, once the runs have records."""

@@ -199,6 +199,20 @@ class PartialTest(toy.TestCase):
     engine = toy.engine(folder, segment_steps=3)
     self.assert_undisturbed(toy.records(engine, self.table()))
 
+  def test_a_chunk_is_saved_once_the_one_before_it_is(self):
+    folder = self.folder()
+    folder.mkdir(exist_ok=True)
+    saved = partial.PartialStore(folder)
+    # Large, so that its writing outlasts the call.
+    tree = {'weight': jax.numpy.zeros((1, 2**25))}
+    position = partial.Position((0,), ('first',), 1, 0, True)
+    saved.save(1, position, tree, wait=False)
+    second = dataclasses.replace(position, rows=(1,), hashes=('second',))
+    saved.save(2, second, tree, wait=False)
+    self.assertTrue((folder / '000000-first-unrolled' / '1').is_dir())
+    saved.close()
+    self.assertTrue((folder / '000001-second-unrolled' / '2').is_dir())
+
   def test_no_room_for_a_state_is_said_before_it_is_written(self):
     folder = self.folder()
     full = mock.Mock(return_value=mock.Mock(free=1000))
