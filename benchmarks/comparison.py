@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import record
+from benchmarks import compilations, record
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.table import Table
@@ -29,12 +29,15 @@ _SETTLE = 0.2
 ENGINE = 'engine'
 TORCH_RANDOM = 'torch, random batches'
 TORCH_OURS = 'torch, our batches'
+TORCH_BFLOAT16 = 'torch bfloat16, our batches'
 TORCH_COMPILED = 'torch.compile, our batches'
 TORCH_STACKED = 'torch.func, our batches'
 JAX_LOOP = 'jax loop, our batches'
 # What the engine is measured against unless more is asked for.
 LOOPS = (TORCH_RANDOM, TORCH_OURS)
 ALL = (*LOOPS, TORCH_COMPILED, TORCH_STACKED, JAX_LOOP)
+# What else there is if the engine rounds to bfloat16.
+BFLOAT16 = (TORCH_BFLOAT16,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Comparison:
 
   Attributes:
     lanes: models that the engine trained at once.
-    warm_up: seconds until the engine's first epoch was over; most of it is
-      compilation.
+    warm_up: seconds until the engine's first epoch was over.
+    compiled: seconds of each compilation in this time.
     timings: contender -> its repetitions.
     variant: what PyTorch used; None without PyTorch.
     variants: seconds a step of each of PyTorch's variants.
@@ -69,6 +72,7 @@ class Comparison:
 
   lanes: int
   warm_up: float
+  compiled: list[float]
   timings: dict[str, list[Timing]]
   variant: str | None
   variants: dict[str, float]
@@ -124,7 +128,8 @@ class _EnoughError(Exception):
 class _Turns:
   """Gets control after each of the engine's epochs and times all sides."""
 
-  def __init__(self, table, repetitions, deadline, loops):
+  def __init__(self, table, repetitions, deadline, loops, compiled):
+    self._compiling, self.compiled = compiled, []
     self._table, self._repetitions = table, repetitions
     self._deadline, self._loops = deadline, loops
     self._schedule = workload_lib.batches(table)
@@ -139,7 +144,7 @@ class _Turns:
     self.lanes = event.running
     plan = self._schedule.epoch(epoch, np.arange(self.lanes))
     if epoch == 0:
-      self.warm_up = seconds
+      self.warm_up, self.compiled = seconds, list(self._compiling)
     else:
       timing = _timing(
         seconds, self._table.examples[0], plan, list(range(self.lanes))
@@ -198,8 +203,11 @@ def compare(
   variant, variants, loops = None, {}, {}
   if torch_device is not None:
     variant, variants, loops = _loops(workload, table, torch_device, contenders)
-  turns = _Turns(table, repetitions, deadline, loops)
-  with tempfile.TemporaryDirectory() as folder:
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    compilations.compilations() as compiled,
+  ):
+    turns = _Turns(table, repetitions, deadline, loops, compiled)
     engine = Engine(
       model=workload.model,
       pretrained=workload.params,
@@ -214,7 +222,12 @@ def compare(
   # The engine's arrays are in cycles of references; the next one needs room.
   gc.collect()
   return Comparison(
-    turns.lanes, turns.warm_up, turns.timings, variant, variants
+    lanes=turns.lanes,
+    warm_up=turns.warm_up,
+    compiled=turns.compiled,
+    timings=turns.timings,
+    variant=variant,
+    variants=variants,
   )
 
 
@@ -250,10 +263,15 @@ def _loops(workload, table: Table, device: str, contenders: Sequence[str]):
   made[TORCH_RANDOM] = random
   loop = torch_loop.TorchLoop(*start, variant, device)
   made[TORCH_OURS] = one_by_one(loop, to_torch)
-  if TORCH_COMPILED in contenders:
-    compiled = dataclasses.replace(variant, compiled=True)
-    loop = torch_loop.TorchLoop(*start, compiled, device)
-    made[TORCH_COMPILED] = one_by_one(loop, to_torch)
+  changes = {
+    TORCH_BFLOAT16: {'autocast': True},
+    TORCH_COMPILED: {'compiled': True},
+  }
+  for name, change in changes.items():
+    if name in contenders:
+      changed = dataclasses.replace(variant, **change)
+      loop = torch_loop.TorchLoop(*start, changed, device)
+      made[name] = one_by_one(loop, to_torch)
   if TORCH_STACKED in contenders:
     made[TORCH_STACKED] = _stacked(start, variant, device)
   if JAX_LOOP in contenders:

@@ -31,8 +31,7 @@ class Machine:
   """What it can do.
 
   Attributes:
-    flops: operations a second in large matrix products of float32 arrays, at
-      JAX's precision as it is set.
+    flops: operations a second in large matrix products with float32 sums.
     bandwidth: bytes a second, read and written, of a large sum.
   """
 
@@ -57,22 +56,29 @@ class Step:
     return max(self.flops / machine.flops, self.bytes / machine.bandwidth)
 
 
-def machine(device: jax.Device, *, size: int, elements: int) -> Machine:
+def machine(
+  device: jax.Device, *, size: int, elements: int, operands: str = 'float32'
+) -> Machine:
   """Measures the device's ceilings: the best of several repetitions.
 
   Args:
     device: which.
     size: of the square matrices.
     elements: of the float32 arrays of the sum, more than its caches hold.
+    operands: type of the matrices; float32 ones are multiplied at JAX's
+      precision as it is set.
 
   Returns:
     The rates.
   """
   draw = np.random.default_rng(0).standard_normal
   put = functools.partial(jax.device_put, device=device)
-  a, b = (put(draw((size, size), np.float32)) for _ in range(2))
+  square = lambda: draw((size, size), np.float32)
+  a, b = (put(jnp.asarray(square(), operands)) for _ in range(2))
   x, y = (put(draw(elements, np.float32)) for _ in range(2))
-  product = jax.jit(jnp.matmul)
+  product = jax.jit(
+    functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+  )
   add = jax.jit(lambda x, y: x + y, donate_argnums=0)
   taken = _fastest(lambda: product(a, b))
 

@@ -20,12 +20,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from benchmarks import comparison, correctness, record
+from benchmarks import comparison, correctness, record, scoring
 from benchmarks import workload as workload_lib
-from memloc_jax.ensemble import placement, schedule, vectorise
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import swapping, windows
 from memloc_jax.tasks import encode
@@ -172,7 +169,7 @@ def _time_inference(
   parts.run(
     f'scoring, {workload.name}, {width} at once',
     f'scoring {workload.name}',
-    lambda: scoring(workload, width, repetitions),
+    lambda: _time_scoring(workload, width, repetitions),
   )
   parts.run(
     f'swapping, {workload.name}',
@@ -181,49 +178,12 @@ def _time_inference(
   )
 
 
-def scoring(
+def _time_scoring(
   workload: workload_lib.Workload, num_runs: int, repetitions: int
 ) -> dict[str, Any]:
-  """Times the predictions of several models on all examples.
-
-  Args:
-    workload: start weights, of which all models are copies, and examples.
-    num_runs: models at once.
-    repetitions: timed ones; one more is a warm-up.
-
-  Returns:
-    Seconds of each, 'rate' as predictions (of one model on one example) a
-    second.
-  """
+  """Times the predictions of several models on all examples."""
+  score = scoring.scorer(workload, num_runs, _SCORING_BATCH)
   examples = workload.examples
-  table = workload_lib.map_table(workload, num_runs, num_epochs=1)
-  scorer = vectorise.Vectorised(
-    model=workload.model,
-    program=table.program,
-    buckets=(examples.buckets,),
-    totals=(1,),
-    placement=placement.over_devices('runs', jax.devices()[:1]),
-    random_start=False,
-    unroll=False,
-  )
-  one = correctness.model_pair(workload)[0]
-  copies = jax.jit(
-    lambda tree: jax.tree.map(
-      lambda x: jnp.broadcast_to(x, (num_runs, *x.shape)), tree
-    ),
-    out_shardings=scorer.placement.shardings(one, 0),
-  )(one)
-  shared = {'embeddings': workload.params['embeddings']}
-  shared, corpus = scorer.place((shared, examples.corpus()), run_axis=None)
-  everything = np.ones((num_runs, len(examples.length)), bool)
-  source = schedule.Source(examples.length, examples.buckets, everything)
-  plan = schedule.in_order(source, _SCORING_BATCH)
-  bucket = scorer.place(plan.bucket, run_axis=None)
-  indices = scorer.place(np.maximum(plan.indices, 0), run_axis=1)
-
-  def score():
-    jax.device_get(scorer.predict(copies, shared, corpus, bucket, indices))
-
   return _times(score, repetitions, num_runs * len(examples.length)) | {
     'real_tokens': num_runs * int(examples.length.sum())
   }

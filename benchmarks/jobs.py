@@ -13,11 +13,11 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import torch_localisation, torch_loop
+from benchmarks import correctness, scoring, torch_localisation
 from benchmarks import workload as workload_lib
+from benchmarks.setting import Setting
 from benchmarks.turns import OURS, RELEASED, SENSIBLE, Contender, Job
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Examples
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
   centroids,
@@ -26,7 +26,6 @@ from memloc_jax.localisation import (
   probing,
   representations,
   retraining,
-  scores,
   swapping,
   windows,
 )
@@ -35,112 +34,27 @@ from memloc_jax.localisation.settings import (
   ProbeConfig,
   RetrainConfig,
 )
-from memloc_jax.models.interface import Tree
-from memloc_jax.tasks.encode import Encoded
 
 _BATCH = LocaliseConfig().batch_size
+# Whose predictions are made at once.
+MODELS = 4
 # Examples that the slow loops see: enough to time, few enough to wait for.
 _FEW = 24
 # A fifth of the published length, with the same share of epochs to select.
-_PROBE = ProbeConfig(num_epochs=20, first_epoch=6)
+PROBE = ProbeConfig(num_epochs=20, first_epoch=6)
 _PROBES_TIMED = 4
 _RETRAIN = RetrainConfig()
-
-
-class _Setting:
-  """Models, examples and their copies in PyTorch."""
-
-  def __init__(self, workload: workload_lib.Workload, limit: int):
-    rng = np.random.default_rng(0)
-    self.model = workload.model
-    every = workload.examples
-    size = min(limit, len(every.length))
-    self.examples = Encoded(
-      every.ids[:size], every.length[:size], every.buckets
-    )
-    self.original = every.labels[0, :size]
-    self.classes = int(every.labels.max()) + 1
-    moved = rng.random(size) < 0.15
-    shift = rng.integers(1, self.classes, size)
-    self.given = np.where(
-      moved, (self.original + shift) % self.classes, self.original
-    ).astype(np.int32)
-    self.embeddings = jax.device_put(workload.params['embeddings'])
-    self.pretrained = {k: workload.params[k] for k in ('blocks', 'final')}
-    self.noisy, self.clean = self._changed(rng), self._changed(rng)
-    self.subject = scores.Subject(
-      seed=0,
-      noisy=scores.Checkpoint('noisy', lambda: self.noisy),
-      clean=scores.Checkpoint('clean', lambda: self.clean),
-      frozen=scores.Checkpoint('clean', lambda: self.clean),
-      memorised=scores.Checkpoint('noisy', lambda: self.noisy),
-      snapshots={},
-      given=self.given,
-      original=self.original,
-    )
-
-  def _changed(self, rng: np.random.Generator) -> Tree:
-    def change(x):
-      noise = rng.standard_normal(x.shape, np.float32)
-      return x + np.float32(0.3) * np.asarray(x).std() * noise
-
-    head = {
-      'kernel': rng.standard_normal((self.model.width, self.classes)),
-      'bias': np.zeros(self.classes),
-    }
-    return {
-      'embeddings': self.embeddings,
-      'blocks': jax.tree.map(change, self.pretrained['blocks']),
-      'final': self.pretrained['final'],
-      'heads': {'main': {k: v.astype(np.float32) for k, v in head.items()}},
-    }
-
-  def source(self, name: str, engine: Engine | None = None) -> scores.Source:
-    """What techniques take."""
-    return scores.Source(
-      name=name,
-      model=self.model,
-      pretrained=self.pretrained,
-      examples=self.examples,
-      label_names=tuple(map(str, range(self.classes))),
-      subjects=(self.subject,),
-      dropout=self.model.dropout_rate,
-      engine=engine,
-    )
-
-  def network(self, params: Tree, dropout: float = 0.0):
-    """The same model in PyTorch, in evaluation mode."""
-    tree = {'embeddings': self.embeddings} | params
-    heads = {} if 'heads' in params else {'heads': self.noisy['heads']}
-    return torch_loop.load(
-      self.model, tree | heads, self.classes, dropout
-    ).eval()
-
-  def batches(
-    self, chosen: np.ndarray, size: int, by_length: bool
-  ) -> tuple[np.ndarray, list[torch_loop.Batch]]:
-    """Examples in batches padded to their longest, and their order."""
-    lengths = self.examples.length
-    if by_length:
-      chosen = chosen[np.argsort(lengths[chosen], kind='stable')]
-    table = Examples(
-      self.examples.ids, lengths, self.given[None], self.examples.buckets
-    )
-    parts = np.split(chosen, range(size, len(chosen), size))
-    return chosen, [
-      torch_loop.collate(table, part, int(lengths[part].max()))
-      for part in parts
-    ]
 
 
 def all_jobs(
   workload: workload_lib.Workload, retrain_limit: int
 ) -> Iterator[tuple[str, Callable[[], Job]]]:
   """Name of each job and what makes it."""
-  setting = _Setting(workload, len(workload.examples.length))
+  yield 'scoring', functools.partial(_scoring, workload)
+  setting = Setting(workload, len(workload.examples.length))
   for make in (_swapping, _gradients, _centroids, _probes):
     yield make.__name__[1:], functools.partial(make, setting)
-  smaller = _Setting(workload, retrain_limit)
+  smaller = Setting(workload, retrain_limit)
   yield 'retraining', functools.partial(_retraining, smaller)
 
 
@@ -148,7 +62,29 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
   return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def _swapping(setting: _Setting) -> Job:
+def _scoring(workload: workload_lib.Workload) -> Job:
+  setting = Setting(workload, len(workload.examples.length))
+  everyone = np.arange(len(setting.examples))
+  order, sorted_ = setting.batches(everyone, _BATCH, by_length=True)
+  _, of_eight = setting.batches(everyone, 8, by_length=False)
+  network = setting.network(correctness.model_pair(workload)[0])
+  ours = scoring.scorer(workload, MODELS, _BATCH)
+
+  def theirs(batches):
+    return [torch_localisation.logits(network, batches) for _ in range(MODELS)]
+
+  return Job(
+    f'logits of {MODELS} models on {len(everyone)} examples',
+    {
+      OURS: Contender(ours),
+      SENSIBLE: Contender(lambda: theirs(sorted_)),
+      RELEASED: Contender(lambda: theirs(of_eight)),
+    },
+    lambda mine, found: _relative(mine[:, order], np.stack(found)),
+  )
+
+
+def _swapping(setting: Setting) -> Job:
   pairs = windows.all_windows(setting.model.num_layers)
   everyone = np.arange(len(setting.examples))
   order, sorted_ = setting.batches(everyone, _BATCH, by_length=True)
@@ -187,7 +123,7 @@ def _swapping(setting: _Setting) -> Job:
   )
 
 
-def _gradients(setting: _Setting) -> Job:
+def _gradients(setting: Setting) -> Job:
   groups = gradients.groups(setting.subject.mislabelled, 0)
   sorted_ = [setting.batches(g, _BATCH, by_length=True)[1] for g in groups]
   single = [setting.batches(g[:_FEW], 1, False)[1] for g in groups]
@@ -222,7 +158,7 @@ def _gradients(setting: _Setting) -> Job:
   )
 
 
-def _centroids(setting: _Setting) -> Job:
+def _centroids(setting: Setting) -> Job:
   everyone = np.arange(len(setting.examples))
   order, sorted_ = setting.batches(everyone, _BATCH, by_length=True)
   _, single = setting.batches(everyone[:_FEW], 1, by_length=False)
@@ -267,18 +203,18 @@ def _centroids(setting: _Setting) -> Job:
   )
 
 
-def _probes(setting: _Setting) -> Job:
+def _probes(setting: Setting) -> Job:
   states = representations.extract(
     setting.model,
     setting.noisy,
     setting.examples,
     _BATCH,
   )
-  split = probes.split(len(setting.given), _PROBE.seeds, _PROBE.batch_size)
+  split = probes.split(len(setting.given), PROBE.seeds, PROBE.batch_size)
   names, targets = probing.targets(
     setting.given, setting.original, setting.classes, labels=True
   )
-  count = len(states) * _PROBE.seeds * len(names)
+  count = len(states) * PROBE.seeds * len(names)
 
   def torch_probes(one_by_one):
     found = []
@@ -293,7 +229,7 @@ def _probes(setting: _Setting) -> Job:
       )
       found.append(
         torch_localisation.train_probe(
-          _PROBE,
+          PROBE,
           torch.from_numpy(states[1 + number % (len(states) - 1)]),
           torch.from_numpy(targets.labels[target]).long(),
           torch.from_numpy(weights[:2] if binary else weights),
@@ -304,10 +240,10 @@ def _probes(setting: _Setting) -> Job:
     return found
 
   return Job(
-    f'{count} probes, {_PROBE.num_epochs} epochs of {split.train.shape[1]} '
+    f'{count} probes, {PROBE.num_epochs} epochs of {split.train.shape[1]} '
     'steps',
     {
-      OURS: Contender(lambda: probes.train(_PROBE, states, split, targets)),
+      OURS: Contender(lambda: probes.train(PROBE, states, split, targets)),
       SENSIBLE: Contender(lambda: torch_probes(False), count / _PROBES_TIMED),
       RELEASED: Contender(lambda: torch_probes(True), count / _PROBES_TIMED),
     },
@@ -317,7 +253,7 @@ def _probes(setting: _Setting) -> Job:
 class _Retraining:
   """Our retraining of all windows; each call begins anew."""
 
-  def __init__(self, setting: _Setting, folder: pathlib.Path):
+  def __init__(self, setting: Setting, folder: pathlib.Path):
     self._setting, self._calls = setting, 0
     self._engine = Engine(
       model=setting.model,
@@ -335,7 +271,7 @@ class _Retraining:
     retraining.retraining(source, config, lambda share: None)
 
 
-def _retraining(setting: _Setting) -> Job:
+def _retraining(setting: Setting) -> Job:
   train, held_out = retraining.split(setting.subject.mislabelled, _RETRAIN.seed)
   noisy_examples = np.flatnonzero(setting.subject.mislabelled)
   rng = np.random.default_rng(0)

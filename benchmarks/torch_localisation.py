@@ -24,6 +24,13 @@ def blocks(network: Classifier) -> list[torch.nn.Module]:
   return list(network.encoder.encoder.layer)
 
 
+def logits(network: Classifier, batches: Sequence[Batch]) -> np.ndarray:
+  """Of all examples, [examples, classes], in the order of `batches`."""
+  with torch.inference_mode():
+    found = [network(batch.ids, batch.mask) for batch in batches]
+  return torch.cat(found).numpy()
+
+
 def swap(
   noisy: Classifier,
   clean: Classifier,

@@ -6,6 +6,7 @@ encoder: what one writes without this project. Where PyTorch offers a choice
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 import time
@@ -28,17 +29,20 @@ IGNORED = -100
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """Choices that change PyTorch's speed and nothing else.
+  """Choices that change PyTorch's speed and, but for one, nothing else.
 
   Attributes:
     attention: implementation in `transformers`, 'sdpa' or 'eager'.
     optimiser: implementation of AdamW, 'fused' or 'foreach'.
     compiled: whether `torch.compile` compiles the network, once a length.
+    autocast: whether the network computes under `torch.autocast` to bfloat16,
+      which changes results, too.
   """
 
   attention: str
   optimiser: str
   compiled: bool = False
+  autocast: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +173,9 @@ class TorchLoop:
     self._trained = [p for p in self._network.parameters() if p.requires_grad]
     self._optimiser, self._rate = adamw(self._trained, table, variant)
     self._clip_norm = program.clip_norm
+    self._autocast = functools.partial(
+      torch.autocast, device, torch.bfloat16, enabled=variant.autocast
+    )
 
   def train(self, epoch: Iterable[Batch]) -> float:
     """Trains on these batches.
@@ -179,10 +186,11 @@ class TorchLoop:
     start = time.perf_counter()
     for batch in epoch:
       labels = batch.labels.to(self._device)
-      logits = self._logits(batch)
-      loss = torch.nn.functional.cross_entropy(
-        logits, labels, ignore_index=IGNORED
-      )
+      with self._autocast():
+        logits = self._logits(batch)
+        loss = torch.nn.functional.cross_entropy(
+          logits, labels, ignore_index=IGNORED
+        )
       loss.backward()
       torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
       self._optimiser.step()
@@ -195,10 +203,10 @@ class TorchLoop:
   def predict(self, batch: Batch) -> np.ndarray:
     """Logits in evaluation mode, [batch, classes]."""
     self._network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), self._autocast():
       logits = self._logits(batch)
     self._network.train()
-    return logits.cpu().numpy()
+    return logits.float().cpu().numpy()
 
   def _logits(self, batch: Batch) -> torch.Tensor:
     return self._network(

@@ -36,10 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   torch_loop.configure(torch_device, tf32=False)
   workload = None
-  if flags.shape == 'minilm' and not flags.synthetic:
+  if (flags.shape, flags.task) == ('minilm', 'trec') and not flags.synthetic:
     workload = workload_lib.trec(flags.limit)
   if workload is None:
-    workload = workload_lib.synthetic(flags.shape, flags.limit)
+    workload = workload_lib.synthetic(flags.shape, flags.limit, task=flags.task)
   content = {
     'benchmark': 'training',
     'environment': record.environment(device),
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
       'buckets': list(workload.examples.buckets),
       'batch_size': 8,
       'runs': max(flags.runs, flags.lanes),
-      'precision': 'float32',
+      'precision': flags.precision,
     },
   }
   print(f'{workload.name}, {workload.source}; {device.device_kind}')
@@ -59,6 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
   with jax.default_matmul_precision('float32'):
     checked = correctness.against_torch(workload, torch_device)
     content['correctness'] = checked
+  with jax.default_matmul_precision(flags.precision):
+    if flags.precision != 'float32':
+      rounded = correctness.against_torch(workload, torch_device)
+      checked['rounded_difference'] = rounded['max_difference']
     print(
       f'correctness: logits after 3 steps differ by at most '
       f'{checked["max_difference"]:.1e} (tolerance {checked["tolerance"]:.0e})'
@@ -72,17 +76,19 @@ def main(arguments: list[str] | None = None) -> int:
         lanes=flags.lanes,
         repetitions=flags.repetitions,
         torch_device=torch_device,
-        contenders=comparison.ALL if flags.all else comparison.LOOPS,
+        contenders=_contenders(flags),
         deadline=start + flags.budget,
       ).as_json()
       content['result'] = result
-      content['floor'] = _floor(workload, result, device)
+      content['floor'] = _floor(workload, result, device, flags.precision)
       print(
-        f'{result["lanes"]} models at once, batch 8, float32; PyTorch with '
-        f'{result["variant"]} (the fastest here); '
+        f'{result["lanes"]} models at once, batch 8, {flags.precision}; '
+        f'PyTorch with {result["variant"]} (the fastest here); '
         f'{len(result["timings"][comparison.ENGINE])} repetitions; engine '
-        f'warm-up {result["warm_up"]:.0f} s\n{comparison.table_of(result)}'
+        f'warm-up {result["warm_up"]:.0f} s, '
+        f'{sum(result["compiled"]):.0f} s of it compilation'
       )
+      print(comparison.table_of(result))
       print(floor_line(content['floor']))
   content['seconds'] = time.perf_counter() - start
   if flags.out is not None:
@@ -90,13 +96,24 @@ def main(arguments: list[str] | None = None) -> int:
   return 0 if checked['passed'] else 1
 
 
+def _contenders(flags: argparse.Namespace) -> tuple[str, ...]:
+  names = comparison.ALL if flags.all else comparison.LOOPS
+  return names + comparison.BFLOAT16 * (flags.precision == 'bfloat16')
+
+
 def _floor(
-  workload: workload_lib.Workload, result: dict[str, Any], device: jax.Device
+  workload: workload_lib.Workload,
+  result: dict[str, Any],
+  device: jax.Device,
+  precision: str,
 ) -> dict[str, Any]:
   """The least time a model-step can take here, and how near the engine is."""
   large = device.platform != 'cpu'
   machine = floor.machine(
-    device, size=8192 if large else 2048, elements=2**28 if large else 2**26
+    device,
+    size=8192 if large else 2048,
+    elements=2**28 if large else 2**26,
+    operands=precision,
   )
   table = workload_lib.map_table(workload, result['lanes'], num_epochs=1)
   plan = workload_lib.batches(table).epoch(0, np.arange(result['lanes']))
@@ -139,6 +156,19 @@ def _parser() -> argparse.ArgumentParser:
   )
   add = parser.add_argument
   add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
+  add(
+    '--task',
+    choices=list(workload_lib.TASKS),
+    default='trec',
+    help='whose token lengths',
+  )
+  add(
+    '--precision',
+    choices=['float32', 'bfloat16'],
+    default='float32',
+    help="of the engine's matrix products; PyTorch's loops stay float32, and "
+    'one under autocast is added',
+  )
   add('--synthetic', action='store_true', help='do not look for real TREC')
   add('--limit', type=int, default=600, help='training examples')
   add('--runs', type=int, default=4, help='models')

@@ -44,7 +44,21 @@ TREC_LENGTHS = {
   22: 79, 23: 55, 24: 43, 25: 27, 26: 22, 27: 21, 28: 14, 29: 9, 30: 11,
   31: 4, 32: 5, 33: 4, 34: 5, 35: 1, 36: 2, 37: 2, 38: 1, 39: 1, 40: 1, 41: 1,
 }  # fmt: skip
+# The same of BoolQ's 9427 training examples, question and passage joined,
+# by the least multiple of 16 that holds them.
+BOOLQ_LENGTHS = {
+  32: 98, 48: 356, 64: 672, 80: 898, 96: 1034, 112: 1074, 128: 1022,
+  144: 977, 160: 711, 176: 599, 192: 459, 208: 383, 224: 278, 240: 216,
+  256: 146, 272: 149, 288: 75, 304: 66, 320: 43, 336: 35, 352: 26, 368: 25,
+  384: 24, 400: 12, 416: 5, 432: 8, 448: 10, 464: 2, 480: 5, 496: 3, 512: 16,
+}  # fmt: skip
 TREC_CLASSES = 6
+# Task -> how often each length occurs, classes, and by how much a length may
+# be less than it says.
+TASKS = {
+  'trec': (TREC_LENGTHS, TREC_CLASSES, 0),
+  'boolq': (BOOLQ_LENGTHS, 2, 15),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +80,36 @@ class Workload:
   examples: Examples
 
 
-def synthetic(shape: str, num_examples: int, seed: int = 0) -> Workload:
-  """Random weights and tokens, with token lengths drawn from TREC's.
+def synthetic(
+  shape: str,
+  num_examples: int,
+  seed: int = 0,
+  task: str = 'trec',
+  num_layers: int | None = None,
+) -> Workload:
+  """Random weights and tokens, with token lengths drawn from a task's.
 
   Args:
     shape: one of `SHAPES`.
     num_examples: how many.
     seed: of all draws.
+    task: one of `TASKS`.
+    num_layers: other than the shape's.
 
   Returns:
     The workload.
   """
   model = SHAPES[shape]
+  if num_layers is not None:
+    model = dataclasses.replace(model, num_layers=num_layers)
   rng = np.random.default_rng(seed)
-  counts = np.array(list(TREC_LENGTHS.values()))
+  lengths, classes, below = TASKS[task]
+  counts = np.array(list(lengths.values()))
   length = rng.choice(
-    np.array(list(TREC_LENGTHS), np.int32),
-    num_examples,
-    p=counts / counts.sum(),
+    np.array(list(lengths), np.int32), num_examples, p=counts / counts.sum()
   )
+  if below:
+    length -= rng.integers(below + 1, size=num_examples, dtype=np.int32)
   # Each bucket adds to the compilation, which is all that 'tiny' costs.
   most = 1 if shape == 'tiny' else 4
   buckets = encode.choose_buckets(length, model.max_length, most)
@@ -92,10 +117,10 @@ def synthetic(shape: str, num_examples: int, seed: int = 0) -> Workload:
     1, model.vocab_size, (num_examples, buckets[-1]), dtype=np.int32
   )
   ids[np.arange(buckets[-1])[None] >= length[:, None]] = 0
-  labels = rng.integers(TREC_CLASSES, size=(1, num_examples), dtype=np.int32)
+  labels = rng.integers(classes, size=(1, num_examples), dtype=np.int32)
   return Workload(
     name=shape,
-    source='random tokens, token lengths drawn from those of TREC',
+    source=f'random tokens, token lengths drawn from those of {task}',
     model=model,
     params=_random_params(model, rng),
     examples=Examples(ids, length, labels, buckets),

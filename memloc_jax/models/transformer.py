@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from memloc_jax.models import interface
+from memloc_jax.models import interface, products
 from memloc_jax.models.interface import Dropout, Edits, Tokens, Tree
 
 
@@ -178,6 +178,7 @@ def _linear(
     use_bias=use_bias,
     dtype=config.compute,
     kernel_init=nn.initializers.normal(config.initial_scale),
+    dot_general=products.dot_general,
     name=name,
   )
 

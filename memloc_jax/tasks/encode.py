@@ -166,7 +166,8 @@ def choose_buckets(
   Each bucket is one more compiled program, so of the numbers of buckets up to
   `most` the smallest is taken whose padded tokens are within `slack` of what
   `most` would need. For a number of buckets the choice is exact, by dynamic
-  programming over multiples of 8 up to 64 and half-octave steps above.
+  programming over multiples of 4 up to 32 and of 8 up to 64, and half-octave
+  steps above.
 
   Args:
     lengths: number of tokens of each example, int [n], none above max_length.
@@ -177,7 +178,8 @@ def choose_buckets(
   Returns:
     Increasing bucket lengths; the last one holds every example.
   """
-  steps = [*range(8, 65, 8), *(s << k for k in range(1, 12) for s in (48, 64))]
+  steps = [*range(4, 33, 4), *range(40, 65, 8)]
+  steps += [s << k for k in range(1, 12) for s in (48, 64)]
   candidates = sorted({min(step, max_length) for step in steps})
   longest = int(lengths.max())
   candidates = [

@@ -83,7 +83,7 @@ class TrainingTest(parameterized.TestCase):
       comparison.TORCH_RANDOM: [timing(3.0, 1), timing(6.0, 1)],
       comparison.TORCH_OURS: [timing(2.0, 1), timing(4.0, 1)],
     }
-    result = comparison.Comparison(4, 1.0, timings, 'variant', {}).as_json()
+    result = comparison.Comparison(4, 1.0, [], timings, 'variant', {}).as_json()
     for name, expected in (('padding', 1.5), ('engine', 4.0), ('total', 6.0)):
       np.testing.assert_allclose(list(result['gains'][name].values()), expected)
     rate = result['rates'][comparison.ENGINE]
@@ -93,7 +93,7 @@ class TrainingTest(parameterized.TestCase):
 
   def test_engine_alone_has_no_gains(self):
     timings = {comparison.ENGINE: [comparison.Timing(1.0, 1, 5, 8)]}
-    alone = comparison.Comparison(1, 1.0, timings, None, {})
+    alone = comparison.Comparison(1, 1.0, [], timings, None, {})
     self.assertEqual(alone.gains(), {})
 
   @parameterized.parameters(

@@ -1,0 +1,62 @@
+"""Predictions of several models on all examples, as the engine makes them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import correctness
+from benchmarks import workload as workload_lib
+from memloc_jax.ensemble import placement, schedule, vectorise
+
+
+def scorer(
+  workload: workload_lib.Workload, num_runs: int, batch_size: int
+) -> Callable[[], np.ndarray]:
+  """Puts models and examples on the first device.
+
+  Args:
+    workload: examples; all models have the weights of its
+      `correctness.model_pair`.
+    num_runs: models at once.
+    batch_size: examples at once, of each model.
+
+  Returns:
+    A function that predicts: logits [runs, n, classes] on the host.
+  """
+  examples = workload.examples
+  table = workload_lib.map_table(workload, num_runs, num_epochs=1)
+  programs = vectorise.Vectorised(
+    model=workload.model,
+    program=table.program,
+    buckets=(examples.buckets,),
+    totals=(1,),
+    placement=placement.over_devices('runs', jax.devices()[:1]),
+    random_start=False,
+    unroll=False,
+  )
+  one = correctness.model_pair(workload)[0]
+  copies = jax.jit(
+    lambda tree: jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (num_runs, *x.shape)), tree
+    ),
+    out_shardings=programs.placement.shardings(one, 0),
+  )(one)
+  shared = {'embeddings': workload.params['embeddings']}
+  shared, corpus = programs.place((shared, examples.corpus()), run_axis=None)
+  everything = np.ones((num_runs, len(examples.length)), bool)
+  source = schedule.Source(examples.length, examples.buckets, everything)
+  plan = schedule.in_order(source, batch_size)
+  bucket = programs.place(plan.bucket, run_axis=None)
+  indices = programs.place(np.maximum(plan.indices, 0), run_axis=1)
+  steps, rows, places = np.nonzero(plan.indices >= 0)
+
+  def score() -> np.ndarray:
+    found = programs.predict(copies, shared, corpus, bucket, indices)
+    found = jax.device_get(found)
+    logits = np.empty((*everything.shape, found.shape[-1]), found.dtype)
+    logits[rows, plan.indices[steps, rows, places]] = found[steps, rows, places]
+    return logits
+
+  return score
