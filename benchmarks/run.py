@@ -21,27 +21,22 @@ from benchmarks import comparison
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _BFLOAT16 = '--precision=bfloat16'
-# Name -> module and flags. A few models at once, or as many as fit.
+# Name -> module and flags.
 _PARTS = {
-  'training-minilm': ('training', '--all'),
-  'training-minilm-bfloat16': ('training', _BFLOAT16),
-  'training-small': ('training', '--shape=small', '--all', '--runs=32'),
-  'training-small-one': ('training', '--shape=small', '--lanes=1', '--runs=1'),
+  'training-minilm': ('training', '--all', '--limit=240', '--budget=280'),
+  'training-minilm-bfloat16': ('training', _BFLOAT16, '--limit=240'),
+  'training-small': (
+    ('training', '--shape=small', '--all', '--runs=32', '--limit=240')
+  ),
   'training-bert-base': (
-    ('training', '--shape=bert-base', '--all', '--limit=160')
-    + ('--repetitions=3', '--budget=360')
+    ('training', '--shape=bert-base', '--all', '--limit=80', '--budget=330')
   ),
   'training-bert-base-bfloat16': (
-    ('training', '--shape=bert-base', _BFLOAT16, '--limit=160')
-    + ('--repetitions=3', '--budget=240')
+    ('training', '--shape=bert-base', _BFLOAT16, '--limit=80')
   ),
-  'training-minilm-boolq': (
-    ('training', '--task=boolq', '--limit=96', '--repetitions=3')
-    + ('--budget=240',)
-  ),
-  'training-minilm-boolq-bfloat16': (
-    ('training', '--task=boolq', '--limit=96', '--repetitions=3', _BFLOAT16)
-    + ('--budget=240',)
+  'training-boolq': ('training', '--task=boolq', '--limit=64'),
+  'training-boolq-bfloat16': (
+    ('training', '--task=boolq', _BFLOAT16, '--limit=64')
   ),
   'localisation': ('localisation', '--repetitions=3'),
   'localisation-bfloat16': ('localisation', '--repetitions=3', _BFLOAT16),
