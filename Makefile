@@ -23,7 +23,7 @@ help:
 	@echo 'make test         lint and every test but the long ones'
 	@echo 'make test-full    lint and every test'
 	@echo 'make lint         ruff check and ruff format --check'
-	@echo 'make bench        speed, beside a plain PyTorch loop'
+	@echo 'make bench        speed, beside PyTorch and plain JAX, about an hour'
 	@echo 'make clean        removes environment, caches and the first study'
 
 quickstart: install
@@ -46,8 +46,7 @@ test-full: install-test lint
 	$(TEST_ENV) $(PYTEST)
 
 bench: $(VENV)/.installed-parity
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.localisation
+	$(BIN)/python -m benchmarks.run --out=workdirs/bench
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

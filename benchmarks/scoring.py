@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks import correctness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import placement, schedule, vectorise
+from memloc_jax.models import interface
 
 
 def scorer(
@@ -27,6 +28,8 @@ def scorer(
   """
   examples = workload.examples
   table = workload_lib.map_table(workload, num_runs, num_epochs=1)
+  # As the engine does.
+  unroll = jax.devices()[0].platform == 'cpu'
   programs = vectorise.Vectorised(
     model=workload.model,
     program=table.program,
@@ -34,9 +37,11 @@ def scorer(
     totals=(1,),
     placement=placement.over_devices('runs', jax.devices()[:1]),
     random_start=False,
-    unroll=False,
+    unroll=unroll,
   )
   one = correctness.model_pair(workload)[0]
+  if unroll:
+    one['blocks'] = interface.unstack(one['blocks'])
   copies = jax.jit(
     lambda tree: jax.tree.map(
       lambda x: jnp.broadcast_to(x, (num_runs, *x.shape)), tree

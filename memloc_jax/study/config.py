@@ -189,7 +189,9 @@ class EngineConfig:
     checkpoint_minutes: after which runs that are not finished are saved; no
       more than that is lost if the process is killed.
     unroll: 'auto', 'always' or 'never' unroll the layers.
-    matmul_precision: of float32 products; accelerators default to less.
+    matmul_precision: of float32 products, 'float32', 'tensorfloat32' or
+      'bfloat16'; accelerators default to less. On CPU the last one rounds the
+      operands of dense layers.
     compute: type in which matrices are multiplied and activations kept,
       'float32' or 'bfloat16'; parameters, optimiser, softmax, layer norms and
       loss are float32 in any case.

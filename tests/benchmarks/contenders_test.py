@@ -1,5 +1,6 @@
 """Whom the engine is measured against: all compute what the plain loop does."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -80,6 +81,12 @@ class ContendersTest(absltest.TestCase):
       loop = jax_loop.JaxLoop(*self.start)
       loop.train(jax_loop.to_bucket(self.examples, self.plan, row))
       np.testing.assert_allclose(loop.predict(batch), expected, atol=1e-4)
+
+  def test_autocast_rounds(self):
+    rounded = dataclasses.replace(self.variant, autocast=True)
+    for row, expected in enumerate(self.expected):
+      difference = np.abs(self.of_loop(rounded, row) - expected).max()
+      self.assertBetween(difference, 1e-4, 0.1 * np.abs(expected).max())
 
   # PyTorch warns of its own code as its compiler is imported.
   @pytest.mark.filterwarnings('ignore::DeprecationWarning')
