@@ -39,9 +39,15 @@ class ComputeTest(toy.TestCase):
     for moments in (state.optimisers[0].mu, state.optimisers[0].nu):
       self.assertEqual(_types(moments), {'float32'})
 
-  def test_trains_as_float32_does_but_for_its_rounding(self):
+  @parameterized.parameters('compute', 'matmul_precision')
+  def test_trains_as_float32_does_but_for_its_rounding(self, setting):
     exact = toy.records(toy.engine(self.folder()), _table())
-    coarse = toy.records(toy.engine(self.folder(), model=BFLOAT16), _table())
+    if setting == 'compute':
+      engine = toy.engine(self.folder(), model=BFLOAT16)
+      coarse = toy.records(engine, _table())
+    else:
+      with jax.default_matmul_precision('bfloat16'):
+        coarse = toy.records(toy.engine(self.folder()), _table())
     for ours, theirs in zip(coarse, exact):
       self.assertEqual(ours.logits.dtype, np.float32)
       spread = theirs.logits.std()
