@@ -36,8 +36,6 @@ JAX_LOOP = 'jax loop, our batches'
 # What the engine is measured against unless more is asked for.
 LOOPS = (TORCH_RANDOM, TORCH_OURS)
 ALL = (*LOOPS, TORCH_COMPILED, TORCH_STACKED, JAX_LOOP)
-# What else there is if the engine rounds to bfloat16.
-BFLOAT16 = (TORCH_BFLOAT16,)
 
 
 @dataclasses.dataclass(frozen=True)

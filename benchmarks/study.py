@@ -18,6 +18,9 @@ from typing import Any
 from benchmarks import comparison, record, turns
 
 _NAMES = (turns.OURS, turns.SENSIBLE, turns.RELEASED)
+_JOBS = {
+  'scoring', 'swapping', 'gradients', 'centroids', 'probes', 'retraining',
+}  # fmt: skip
 # Who trains for whom: sensible PyTorch groups batches by length, too.
 _TRAINS = {
   turns.OURS: comparison.ENGINE,
@@ -28,7 +31,7 @@ _TRAINS = {
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """Sizes of a study of one task, see METHODS in the documentation.
+  """Sizes of a study of one task.
 
   Attributes:
     examples: training examples.
@@ -61,8 +64,9 @@ def compose(
   Args:
     study: its sizes.
     training: what `benchmarks.training` wrote.
-    localisation: what `benchmarks.localisation` wrote, of as many examples;
-      of retraining and probing a share is measured and multiplied.
+    localisation: what `benchmarks.localisation` wrote, of as many examples
+      as the study has; of retraining and probing a share is measured and
+      multiplied.
 
   Returns:
     Name, times that a measured unit occurs, and medians of seconds by
@@ -141,16 +145,22 @@ def table_of(parts: list[dict[str, Any]], whole: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
   """Composes; returns the exit status."""
   flags = _parser().parse_args(arguments)
-  read = lambda path: json.loads(path.read_text(encoding='utf-8'))
-  training, localisation = read(flags.training), read(flags.localisation)
-  parts = compose(Study(), training, localisation)
+  try:
+    training = _read(flags.training, 'training')
+    localisation = _read(flags.localisation, 'localisation')
+    _check_alike(training, localisation)
+  except ValueError as error:
+    print(error, file=sys.stderr)
+    return 2
+  study = Study(examples=localisation['config']['limit'])
+  parts = compose(study, training, localisation)
   whole = totals(parts)
   print(table_of(parts, whole))
   if flags.out is not None:
     content = {
       'benchmark': 'study',
       'composed': True,
-      'study': dataclasses.asdict(Study()),
+      'study': dataclasses.asdict(study),
       'measured': [
         {key: found[key] for key in ('environment', 'config')}
         for found in (training, localisation)
@@ -160,6 +170,37 @@ def main(arguments: list[str] | None = None) -> int:
     }
     record.write(flags.out, content)
   return 0
+
+
+def _read(path: pathlib.Path, benchmark: str) -> dict[str, Any]:
+  """The JSON file of a benchmark that ended.
+
+  Raises:
+    ValueError: it is none.
+  """
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise ValueError(f'{path}: cannot be read: {error}') from error
+  if not isinstance(content, dict) or content.get('benchmark') != benchmark:
+    raise ValueError(f'{path}: not written by benchmarks.{benchmark}.')
+  needed = {'result'} if benchmark == 'training' else _JOBS
+  found = content if benchmark == 'training' else content['results']
+  if missing := sorted(needed - found.keys()):
+    raise ValueError(f'{path}: has no {", ".join(missing)}.')
+  return content
+
+
+def _check_alike(
+  training: dict[str, Any], localisation: dict[str, Any]
+) -> None:
+  """Refuses parts of different models or precisions with a ValueError."""
+  for name in ('shape', 'precision'):
+    values = [part['config'][name] for part in (training, localisation)]
+    if values[0] != values[1]:
+      raise ValueError(
+        f'--training has {name} {values[0]}, --localisation {values[1]}.'
+      )
 
 
 def _parser() -> argparse.ArgumentParser:

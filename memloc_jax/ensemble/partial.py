@@ -53,7 +53,6 @@ class PartialStore:
     """Names the folder; nothing is written yet."""
     self._folder = folder
     self._manager: ocp.CheckpointManager | None = None
-    self._name = ''
 
   def save(
     self, number: int, position: Position, tree: Tree, wait: bool
@@ -72,12 +71,12 @@ class PartialStore:
     # States of other settings lie elsewhere: Orbax takes no earlier step.
     layout = 'unrolled' if position.unroll else 'stacked'
     name = f'{position.rows[0]:06d}-{position.hashes[0]}-{layout}'
-    if self._name != name:
+    manager = self._manager
+    if manager is None or manager.directory.name != name:
       # Managers of several processes wait for each other under one name, in
       # the background too: two of them at once would meet the wrong one.
       self.close()
-      self._manager, self._name = self._open(self._folder / name), name
-    manager = self._manager
+      manager = self._manager = self._open(self._folder / name)
     if number not in manager.all_steps():
       state = ocp.args.PyTreeSave(tree)
       about = ocp.args.JsonSave(dataclasses.asdict(position))
@@ -117,7 +116,7 @@ class PartialStore:
     """Waits for what is being written."""
     if self._manager is not None:
       self._manager.close()
-    self._manager, self._name = None, ''
+    self._manager = None
 
   def clear(self) -> None:
     """Removes all states, once the runs have records."""

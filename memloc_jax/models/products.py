@@ -24,7 +24,11 @@ def dot_general(
   precision: lax.PrecisionLike = None,
   preferred_element_type: jax.typing.DTypeLike | None = None,
 ) -> jax.Array:
-  """`lax.dot_general`, in JAX's precision as it is set.
+  """`lax.dot_general`, for `flax.linen.Dense`.
+
+  Products of float32 matrices, [n, in] times [in, out], are in JAX's
+  precision as it is set, and have no derivative in forward mode. All others
+  are left to `lax.dot_general`.
 
   Args:
     x: see `lax.dot_general`, as for all arguments.
@@ -36,8 +40,11 @@ def dot_general(
   Returns:
     The product.
   """
-  plain = {x.dtype.name, kernel.dtype.name} == {'float32'}
-  if not plain or dimension_numbers != _MATRICES:
+  if (
+    (x.dtype, kernel.dtype) != (jnp.float32, jnp.float32)
+    or dimension_numbers != _MATRICES
+    or (precision, preferred_element_type) != (None, None)
+  ):
     return lax.dot_general(
       x, kernel, dimension_numbers, precision, preferred_element_type
     )

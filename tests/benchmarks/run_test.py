@@ -1,6 +1,8 @@
 """The command that runs every benchmark, and what it is made of."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import pathlib
 import sys
@@ -61,7 +63,8 @@ class SlopesTest(absltest.TestCase):
     self.assertEqual(found['examples']['sizes'], [16, 32, 64])
     self.assertEqual(found['layers']['sizes'], [1, 2, 4])
     for part in found.values():
-      self.assertGreater(min(part['summary'], key=str)['min'], 0)
+      for size in part['summary']:
+        self.assertGreater(size['min'], 0)
 
 
 class CompilationsTest(absltest.TestCase):
@@ -126,6 +129,52 @@ class StudyTest(absltest.TestCase):
     released = (steps / 4 + 3 * rest) / ours
     self.assertAlmostEqual(whole['ratios'][turns.RELEASED], released)
     self.assertIn(f'{sensible:.2f}x', study.table_of(parts, whole))
+
+
+class StudyFilesTest(parameterized.TestCase):
+  def compose(self, training, localisation):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    flags = []
+    for name, content in (
+      ('training', training), ('localisation', localisation),
+    ):  # fmt: skip
+      if content is not None:
+        (folder / name).write_text(content)
+      flags.append(f'--{name}={folder / name}')
+    said = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+    self.assertEqual(study.main(flags), 2)
+    self.assertLen(said.getvalue().splitlines(), 1)
+    return said.getvalue()
+
+  @parameterized.parameters(
+    (None, 'training: cannot be read'),
+    ('{', 'training: cannot be read'),
+    ('[]', 'not written by benchmarks.training'),
+    ('{"benchmark": "slopes"}', 'not written by benchmarks.training'),
+    # Its results were wrong, so that nothing was timed.
+    ('{"benchmark": "training"}', 'training: has no result'),
+  )
+  def test_a_file_that_is_none(self, content, message):
+    self.assertIn(message, self.compose(content, None))
+
+  def test_a_job_that_was_not_run(self):
+    training = {'benchmark': 'training', 'result': {}}
+    localisation = {'benchmark': 'localisation', 'results': {'scoring': {}}}
+    said = self.compose(json.dumps(training), json.dumps(localisation))
+    self.assertIn('localisation: has no centroids, gradients, probes', said)
+
+  @parameterized.parameters('shape', 'precision')
+  def test_parts_of_different_studies(self, name):
+    config = {'shape': 'minilm', 'precision': 'float32'}
+    training = {'benchmark': 'training', 'result': {}, 'config': config}
+    localisation = {
+      'benchmark': 'localisation',
+      'results': dict.fromkeys(study._JOBS),
+      'config': config | {name: 'other'},
+    }
+    said = self.compose(json.dumps(training), json.dumps(localisation))
+    self.assertIn(f'--training has {name} {config[name]}, --loc', said)
+    self.assertIn('other', said)
 
 
 class RunTest(parameterized.TestCase):
