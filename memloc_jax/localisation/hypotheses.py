@@ -85,6 +85,62 @@ def schedule(num_layers: int, pairs: np.ndarray) -> Pass:
   return Pass(*np.asarray(passes, np.int32).T)
 
 
+def tree(masks: np.ndarray) -> tuple[Pass, np.ndarray]:
+  """The order of block passes for any choice of treated layers.
+
+  Hypotheses that agree in their first layers share what these compute.
+
+  Args:
+    masks: whether a layer is treated, bool [hypotheses, layer].
+
+  Returns:
+    int32 [passes] in each field, and the slot in which each hypothesis ends,
+    int [hypotheses]; there is one more slot than the largest of these.
+  """
+  slots: dict[bytes, int] = {b'': 0}
+  passes, used = [], 1
+  for layer in range(masks.shape[1]):
+    # A treated layer comes before the plain one after the same layers, which
+    # goes on in place.
+    ends = np.unique(masks[:, : layer + 1], axis=0)[::-1]
+    there, after = {end.tobytes() for end in ends}, {}
+    for end in ends:
+      source = target = slots[end[:-1].tobytes()]
+      if end[-1] and np.append(end[:-1], False).tobytes() in there:
+        target, used = used, used + 1
+      passes.append((layer, int(end[-1]), source, target))
+      after[end.tobytes()] = target
+    slots = after
+  at = np.array([slots[mask.tobytes()] for mask in masks])
+  return Pass(*np.asarray(passes, np.int32).T), at
+
+
+def streams(
+  apply: Apply, embedded: jax.Array, steps: Pass, num_slots: int
+) -> jax.Array:
+  """Residual streams after all passes; to be called inside `jit`.
+
+  The passes are scanned, so the program holds a single block whatever the
+  number of layers, and the device is kept busy by the size of the batch.
+
+  Args:
+    apply: runs one block, plain or treated.
+    embedded: the stream before the first block, [batch, length, width].
+    steps: the passes, each field int [passes].
+    num_slots: streams that are held at once.
+
+  Returns:
+    [num_slots, batch, length, width].
+  """
+  held = jnp.zeros((num_slots, *embedded.shape), embedded.dtype)
+
+  def run(held, step):
+    h = apply(step.treated, step.layer, held[step.source])
+    return held.at[step.target].set(h), None
+
+  return lax.scan(run, held.at[0].set(embedded), steps)[0]
+
+
 def logits(
   model: interface.Model,
   params: interface.Tree,
@@ -94,10 +150,7 @@ def logits(
   pairs: np.ndarray,
   head: str = 'main',
 ) -> jax.Array:
-  """Logits under every hypothesis; to be called inside `jit`.
-
-  The passes are scanned, so the program holds a single block whatever the
-  number of layers, and the device is kept busy by the size of the batch.
+  """Logits under every window's hypothesis; to be called inside `jit`.
 
   Args:
     model: the model.
@@ -114,14 +167,8 @@ def logits(
   """
   steps = schedule(model.num_layers, pairs)
   num_slots = int(max(steps.target.max(), len(pairs))) + 1
-  streams = jnp.zeros((num_slots, *embedded.shape), embedded.dtype)
-
-  def run(streams, step):
-    h = apply(step.treated, step.layer, streams[step.source])
-    return streams.at[step.target].set(h), None
-
-  streams, _ = lax.scan(run, streams.at[0].set(embedded), steps)
-  finished = model.finish(params['final'], streams[: 1 + len(pairs)])
+  after = streams(apply, embedded, steps, num_slots)
+  finished = model.finish(params['final'], after[: 1 + len(pairs)])
   x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
   final, parameters = params['final'], params['heads'][head]
   return jax.vmap(lambda x: model.head(final, parameters, x, None))(x)

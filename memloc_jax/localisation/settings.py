@@ -83,6 +83,72 @@ class AblationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerwiseConfig:
+  """Layer-wise counterfactual memorisation of single examples.
+
+  Attributes:
+    span: neighbouring layers that are taken together.
+    exact: most players (groups of layers, and the head) of which all hybrids
+      are evaluated, 2 to their number. With more, Shapley values are estimated.
+    orders: random orders of the players that each pair's estimate is made of,
+      each together with its reverse.
+    held_out: most validation examples on which the hybrids' accuracy is
+      measured.
+    max_tokens: most tokens on the device at once, of all hybrids together; it
+      bounds the memory.
+  """
+
+  span: int = 1
+  exact: int = 8
+  orders: int = 16
+  held_out: int = 200
+  max_tokens: int = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class InputsConfig:
+  """Maps over the input: what of its text an example is memorised by.
+
+  Attributes:
+    examples: how many of the most memorised examples are looked at; 0 leaves
+      the maps out. They need pairs of runs (`map.pairs`).
+    unit: 'token' or 'word', which are hidden one at a time.
+    units: most units of a text; longer texts are cut into spans.
+    replace: 'mask' puts the tokenizer's mask token there, 'remove' takes
+      them out, as is done in any case without a mask token.
+    steps: points of the integrated gradients; 0 leaves them out.
+    strengths: shares of the words, or tokens, that are changed at random.
+    deleted: how many of the top units are hidden together.
+    draws: random choices of as many units, to compare with.
+    max_tokens: most tokens on the device at once.
+  """
+
+  examples: int = 100
+  unit: str = 'token'
+  units: int = 64
+  replace: str = 'mask'
+  steps: int = 16
+  strengths: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+  deleted: tuple[int, ...] = (1, 2, 3)
+  draws: int = 5
+  max_tokens: int = 2**14
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchingConfig:
+  """Activation and attribution patching between the runs of a pair.
+
+  Attributes:
+    examples: how many of the most memorised examples are patched; 0 leaves
+      patching out. It needs pairs of runs (`map.pairs`).
+    batch_size: most examples on the device at once.
+  """
+
+  examples: int = 32
+  batch_size: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
 class LocaliseConfig:
   """Which techniques run, and how.
 
@@ -99,3 +165,6 @@ class LocaliseConfig:
   gradient: GradientConfig = GradientConfig()
   probe: ProbeConfig = ProbeConfig()
   ablation: AblationConfig = AblationConfig()
+  layerwise: LayerwiseConfig = LayerwiseConfig()
+  inputs: InputsConfig = InputsConfig()
+  patching: PatchingConfig = PatchingConfig()

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -12,6 +13,7 @@ from memloc_jax.report import (
   figures,
   localisation_figures,
   representation_figures,
+  single_example_figures,
 )
 
 EXAMPLES = 'Which examples?'
@@ -20,6 +22,8 @@ LAYERS = 'Which layers?'
 WINDOWS = 'Windows of layers'
 INSIDE = 'Inside the network'
 CONTROL = 'Which technique to trust?'
+SINGLE = 'Where is each example memorised?'
+TEXTS = 'By what of its text?'
 
 _FEWEST_FOR_MCOG = 3  # seeds
 
@@ -84,10 +88,76 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'stopped early stays as it was.',
       lambda: dynamics_figures.memorisation(tables['dynamics_epochs']),
     )
+  yield from _single(tables)
+  yield from _texts(tables)
   yield from _layers(tables)
   yield from _control(tables)
   yield from _windows(tables)
   yield from _inside(tables)
+
+
+def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  draw = single_example_figures
+  groups, hybrids = _main(tables['layers_by_group']), _main(tables['hybrids'])
+  examples = tables['pairs_by_example']
+  if groups.empty or examples.empty:
+    return
+  yield Entry(
+    SINGLE,
+    'layers_by_group',
+    'Layer-wise counterfactual memorisation: how much of it each layer brings '
+    'when layers of a run that was trained on an example replace those of its '
+    'twin that was not (Shapley values, which sum to the memorisation); means '
+    'over examples with 95 % intervals over pairs of runs.',
+    lambda: draw.shares(groups),
+  )
+  yield Entry(
+    SINGLE,
+    'layers_by_class',
+    'The same means over the examples of each given label.',
+    lambda: draw.classes(groups),
+  )
+  known = tables['examples']
+  noisy = np.zeros(len(examples), bool)
+  if len(known):
+    noisy = known['noisy'].to_numpy(bool)
+  yield Entry(
+    SINGLE,
+    'depths',
+    'Memorisation depth: the layer up to which half of an example is '
+    'memorised, among examples that surely are (interval above 0).',
+    lambda: draw.depths(examples, noisy, int(groups['layer'].max())),
+  )
+  if len(hybrids):
+    yield Entry(
+      SINGLE,
+      'hybrids',
+      'Validation accuracy of the hybrids of two runs, by how many of the '
+      'layers (and the head) are from the other one. Where it falls, hybrids '
+      'are broken models, and shares say as much about that.',
+      lambda: draw.hybrids(hybrids),
+    )
+
+
+def _texts(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  draw = single_example_figures
+  if len(tables['deletion']):
+    yield Entry(
+      TEXTS,
+      'deletion',
+      'Memorisation of the most memorised examples when the units of the text '
+      'that matter most are hidden, ranked on other pairs of runs than it is '
+      'measured on; bands are 95 % intervals over pairs.',
+      lambda: draw.deletion(tables['deletion']),
+    )
+  if len(tables['variants']):
+    yield Entry(
+      TEXTS,
+      'variants',
+      'What is left of the memorisation of the same examples when their texts '
+      'are perturbed: ratio of means with 95 % bootstrap intervals over pairs.',
+      lambda: draw.variants(tables['variants']),
+    )
 
 
 def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:

@@ -9,7 +9,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from memloc_jax.report import caveats, content, gallery, methods, style
+from memloc_jax.report import (
+  caveats,
+  content,
+  gallery,
+  methods,
+  single_examples,
+  style,
+)
 
 # Tables that the page shows something of.
 TABLES = (
@@ -31,6 +38,15 @@ TABLES = (
   'events',
   'heads',
   'accounting',
+  'pairs_by_example',
+  'layers_by_example',
+  'layers_by_group',
+  'hybrids',
+  'control_pairs',
+  'layer_agreement',
+  'tokens_by_example',
+  'deletion',
+  'variants',
 )
 
 
@@ -90,6 +106,9 @@ def write_report(
     remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
     mcog=content.mcog(gallery.headline(tables['mcog'])),
     control=content.control(tables['control_summary']),
+    control_pairs=single_examples.control_pairs(tables['control_pairs']),
+    layer_agreement=single_examples.layer_agreement(tables['layer_agreement']),
+    chosen=single_examples.single_examples(tables),
     sanity=content.sanity(gallery.headline(tables['windows'])),
     unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
     memorised=content.memorised(examples),
@@ -105,14 +124,15 @@ def write_report(
 def _template() -> jinja2.Template:
   source = importlib.resources.files('memloc_jax.report')
   environment = jinja2.Environment(
+    loader=jinja2.FunctionLoader(
+      lambda name: source.joinpath(name).read_text(encoding='utf-8')
+    ),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.from_string(
-    source.joinpath('report.html.j2').read_text(encoding='utf-8')
-  )
+  return environment.get_template('report.html.j2')
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -4,10 +4,14 @@ Importing this module registers every stage there is.
 """
 
 from memloc_jax.report.page import write_report
+from memloc_jax.study import agreement as _agreement  # noqa: F401
 from memloc_jax.study import dynamics as _dynamics  # noqa: F401
 from memloc_jax.study import estimation as _estimation  # noqa: F401
 from memloc_jax.study import example_gradients as _gradients  # noqa: F401
+from memloc_jax.study import input_maps as _input_maps  # noqa: F401
+from memloc_jax.study import layerwise as _layerwise  # noqa: F401
 from memloc_jax.study import localisation as _localisation  # noqa: F401
+from memloc_jax.study import patching as _patching  # noqa: F401
 from memloc_jax.study import training as _training  # noqa: F401
 from memloc_jax.study import variance as _variance  # noqa: F401
 from memloc_jax.study.context import Study
@@ -18,7 +22,17 @@ from memloc_jax.study.workdir import Workdir
 
 @stage(
   'report',
-  needs=('score', 'estimate', 'dynamics', 'variance', 'localise'),
+  needs=(
+    'score',
+    'estimate',
+    'dynamics',
+    'variance',
+    'layerwise',
+    'input_maps',
+    'patching',
+    'localise',
+    'agreement',
+  ),
   writes=('report.html',),
 )
 def report(study: Study) -> None:

@@ -97,6 +97,9 @@ class MapConfig:
     crossed: number of subsets and number of seeds of a block of further runs,
       each subset under each seed, which tells the variance between subsets
       from that between seeds; empty for none.
+    pairs: how many pairs of further runs on complementary halves there are,
+      the two of a pair with one seed. They count as map runs, and mixtures of
+      their layers tell where each example is memorised (`localise.layerwise`).
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
     added: sizes of blocks of runs that were added later, each balanced in
       itself; `--action=extend` appends to them.
@@ -116,6 +119,7 @@ class MapConfig:
   gradient_runs: int = 0
   gradient_epoch: int = 1
   crossed: tuple[int, ...] = ()
+  pairs: int = 0
   seed: int = 1
   added: tuple[int, ...] = ()
 
@@ -137,6 +141,8 @@ class ControlConfig:
     graded_seeds: seeds of models in which every layer learns, at rates that
       rise or fall geometrically from layer to layer by `grade`.
     grade: ratio of neighbouring layers' rates.
+    map_pairs: how many pairs of runs on complementary halves there are for
+      each of `pairs` and `spread`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
@@ -150,6 +156,7 @@ class ControlConfig:
   spread: tuple[tuple[int, ...], ...] = ()
   graded_seeds: tuple[int, ...] = ()
   grade: float = 3.0
+  map_pairs: int = 0
   num_epochs: int = 50
   learning_rate: float = 1e-5
   auxiliary: str = 'rte'

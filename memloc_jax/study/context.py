@@ -22,7 +22,14 @@ from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import control, crossing, main_models, pretrain, subsets
+from memloc_jax.study import (
+  control,
+  crossing,
+  main_models,
+  pairs,
+  pretrain,
+  subsets,
+)
 from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
@@ -236,6 +243,8 @@ class Study:
       self._map_table(),
       control.table(self),
       crossing.table(self),
+      pairs.table(self),
+      pairs.control_table(self),
       *(self._map_table(block) for block in added),
     ]
     return {table.name: table for table in tables if table is not None}
@@ -248,9 +257,7 @@ class Study:
   @functools.cached_property
   def hashes(self) -> dict[str, list[str]]:
     """Hash of every run, by table."""
-    return {
-      name: self.engine.hashes(table) for name, table in self.tables.items()
-    }
+    return {k: self.engine.hashes(table) for k, table in self.tables.items()}
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
     """All parameters of a kept run.

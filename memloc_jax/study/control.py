@@ -4,6 +4,7 @@ Section 3.2 of Dankers & Titov (2024). See `config.ControlConfig`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,34 +105,53 @@ def table(study: 'Study') -> Table | None:
     'control',
     study.config.control.num_epochs,
     study.config.train.evaluate_every,
-    _runs(study, purpose, seed, labels, np.stack(rates)),
+    runs(study, purpose, np.array(seed), np.array(labels), np.stack(rates)),
     trace=np.array([p.startswith(NOISY) for p in purpose]),
-    auxiliary=_auxiliary(study),
+    auxiliary=auxiliary(study),
   )
 
 
-def _runs(study, purpose, seed, labels, rates) -> RunTable:
+def runs(
+  study: 'Study',
+  purpose: Sequence[str],
+  seed: np.ndarray,
+  labels: np.ndarray,
+  rates: np.ndarray,
+  member: np.ndarray | None = None,
+) -> RunTable:
+  """Runs in which the main objective trains at its own rate in each layer.
+
+  Args:
+    study: the study.
+    purpose: of each run.
+    seed: of each run, [runs].
+    labels: label set of each run, [runs].
+    rates: factors on the main objective's learning rate, [runs, L].
+    member: examples of each run, bool [runs, n]; None for all.
+  """
   config = study.config
   count = len(purpose)
-  runs = make_table(
-    np.ones((count, len(study.data.train)), bool),
+  if member is None:
+    member = np.ones((count, len(study.data.train)), bool)
+  found = make_table(
+    member,
     num_layers=study.model.num_layers,
-    seed=np.array(seed),
+    seed=seed,
     purpose=purpose,
     learning_rate=config.control.learning_rate,
-    label_set=np.array(labels),
+    label_set=labels,
     weight_decay=config.train.weight_decay,
     dropout=study.dropout,
   )
   both = [config.control.learning_rate, config.control.auxiliary_rate]
   return dataclasses.replace(
-    runs,
+    found,
     layer_rates=np.stack([rates, np.ones_like(rates)], axis=1),
     learning_rate=np.tile(np.asarray(both, np.float32), (count, 1)),
   )
 
 
-def _auxiliary(study: 'Study') -> tuple[Objective, Examples]:
+def auxiliary(study: 'Study') -> tuple[Objective, Examples]:
   """The auxiliary task's objective and clean examples."""
   config = study.config.control
   data = study.build(

@@ -1,5 +1,7 @@
 """Which values the settings of a study may have."""
 
+import functools
+import itertools
 from typing import TYPE_CHECKING
 
 from memloc_jax.ensemble import membership
@@ -17,7 +19,9 @@ def check(study: 'StudyConfig') -> None:
   Raises:
     InputError: naming the flag and what it may be.
   """
-  train, map_ = study.train, study.map
+  train, map_, control = study.train, study.map, study.control
+  layerwise, inputs = study.localise.layerwise, study.localise.inputs
+  patching = study.localise.patching
   checks = (
     ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
     ('train.batch_size', train.batch_size >= 1, 'at least 1'),
@@ -86,6 +90,67 @@ def check(study: 'StudyConfig') -> None:
       'empty, or numbers of subsets and of seeds, from 2 to 500 of them, of a '
       'study with map runs',
     ),
+    ('map.pairs', map_.pairs in (0, *range(2, 501)), '0, or from 2 to 500'),
+    (
+      'map.pairs',
+      not map_.pairs
+      or (map_.small_class == 0 and (map_.ratio == 0.5 or not map_.num_runs)),
+      '0 unless map.ratio is 0.5 and map.small_class 0: pairs are of halves, '
+      'and count as map runs',
+    ),
+    (
+      'control.map_pairs',
+      control.map_pairs in (0, *range(2, 501))
+      and (control.seeds or not control.map_pairs),
+      '0, or from 2 to 500 of a study with control.seeds',
+    ),
+    *(
+      (
+        f'localise.layerwise.{name}',
+        getattr(layerwise, name) >= 1,
+        'at least 1',
+      )
+      for name in ('span', 'orders', 'max_tokens')
+    ),
+    (
+      'localise.layerwise.exact',
+      0 <= layerwise.exact <= 16,
+      'from 0 to 16',
+    ),
+    *(
+      (
+        f'localise.inputs.{name}',
+        getattr(inputs, name) >= least,
+        f'at least {least}',
+      )
+      for name, least in (
+        ('examples', 0),
+        ('units', 1),
+        ('steps', 0),
+        ('draws', 1),
+        ('max_tokens', 1),
+      )
+    ),
+    ('localise.patching.examples', patching.examples >= 0, 'at least 0'),
+    ('localise.patching.batch_size', patching.batch_size >= 1, 'at least 1'),
+    ('localise.inputs.unit', inputs.unit in ('token', 'word'), 'token or word'),
+    (
+      'localise.inputs.replace',
+      inputs.replace in ('mask', 'remove'),
+      'mask or remove',
+    ),
+    (
+      'localise.inputs.strengths',
+      all(0 < a < b for a, b in itertools.pairwise(inputs.strengths))
+      and all(0 < s <= 1 for s in inputs.strengths),
+      'increasing shares above 0 and at most 1',
+    ),
+    (
+      'localise.inputs.deleted',
+      all(k >= 1 for k in inputs.deleted),
+      'numbers from 1',
+    ),
+    ('localise.layerwise.held_out', layerwise.held_out >= 0, 'at least 0'),
     ('map.num_epochs', map_.num_epochs >= 1, 'at least 1'),
     ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
     ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
@@ -115,10 +180,10 @@ def check(study: 'StudyConfig') -> None:
       set(study.localise.techniques) <= set(TECHNIQUES),
       f'some of {", ".join(TECHNIQUES)}',
     ),
-    ('control.grade', study.control.grade > 0, 'above 0'),
-    ('control.num_epochs', study.control.num_epochs >= 1, 'at least 1'),
-    ('control.learning_rate', study.control.learning_rate > 0, 'above 0'),
-    ('control.auxiliary_rate', study.control.auxiliary_rate >= 0, 'at least 0'),
+    ('control.grade', control.grade > 0, 'above 0'),
+    ('control.num_epochs', control.num_epochs >= 1, 'at least 1'),
+    ('control.learning_rate', control.learning_rate > 0, 'above 0'),
+    ('control.auxiliary_rate', control.auxiliary_rate >= 0, 'at least 0'),
     ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
     ('engine.devices', study.engine.devices >= 0, 'at least 0'),
     (
@@ -153,8 +218,7 @@ def check(study: 'StudyConfig') -> None:
   )
   for name, holds, wanted in checks:
     if not holds:
-      group, field = name.split('.')
-      value = getattr(getattr(study, group), field)
+      value = functools.reduce(getattr, name.split('.'), study)
       raise InputError(f'--config.{name}={value!r}: must be {wanted}.')
 
 

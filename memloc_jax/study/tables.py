@@ -5,6 +5,8 @@ Columns may be added; none is renamed or dropped.
 
 import pandas as pd
 
+from memloc_jax.study.single_examples import SINGLE_EXAMPLES
+
 _SCORES = (
   'training_memorisation',
   'generalisation',
@@ -341,6 +343,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'clean_norm',
     'cosine',
   ),
+  **SINGLE_EXAMPLES,
   # How well scores find planted examples, with 95 % bootstrap intervals.
   'detection': (
     'score',

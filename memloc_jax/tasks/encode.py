@@ -122,7 +122,7 @@ def tokenise(
     stored = _load(path, len(segments))
     if stored is not None:
       return stored
-  tokenizer = _tokenizer(folder)
+  tokenizer = load_tokenizer(folder)
   if max_length <= tokenizer.num_special_tokens_to_add():
     raise InputError(f'max_length {max_length}: leaves no room for text')
   if separator.endswith('_token'):
@@ -226,7 +226,12 @@ def check_buckets(
   return tuple(int(b) for b in buckets)
 
 
-def _tokenizer(folder: pathlib.Path) -> Any:
+def load_tokenizer(folder: pathlib.Path) -> Any:
+  """The tokenizer of a folder, as `transformers` makes it.
+
+  Raises:
+    InputError: there is none, or it cannot be loaded.
+  """
   # Imported here: it takes seconds, and a warm cache does without.
   import transformers
 

@@ -214,6 +214,8 @@ class BadInputTest(parameterized.TestCase):
     ('map', 'ratio', 1.5),
     ('map', 'design', 'unbalanced'),
     ('map', 'small_class', -1),
+    ('map', 'pairs', 1),
+    ('control', 'map_pairs', 4),  # Without seeds of controls.
     ('map', 'small_class_ratio', 1.0),
     ('train', 'num_epochs', 0),
     ('train', 'seeds', (1, 1)),
@@ -226,9 +228,27 @@ class BadInputTest(parameterized.TestCase):
       study_config.from_config_dict(values)
 
   @parameterized.parameters(
+    ('layerwise', 'span', 0),
+    ('layerwise', 'exact', 17),
+    ('inputs', 'unit', 'letter'),
+    ('inputs', 'replace', 'blank'),
+    ('inputs', 'strengths', (0.5, 0.2)),
+    ('inputs', 'deleted', (0,)),
+  )
+  def test_setting_of_a_technique_out_of_range(self, group, field, value):
+    values = study_config.default()
+    values.localise[group][field] = value
+    with self.assertRaisesRegex(
+      InputError, f'--config.localise.{group}.{field}='
+    ):
+      study_config.from_config_dict(values)
+
+  @parameterized.parameters(
     ('clusters', True, 'map.design', 'independent'),
     ('clusters', True, 'task.near_duplicates', 0.0),
     ('small_class', 5, 'map.design', 'independent'),
+    ('pairs', 4, 'map.ratio', 0.7),
+    ('pairs', 4, 'map.small_class', 5),
     # 0.9 of 8 runs may be all of them.
     ('small_class_ratio', 0.9, 'map.num_runs', 8),
   )

@@ -1,0 +1,169 @@
+"""Layer-wise counterfactual memorisation: from pairs of runs to examples."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from memloc_jax.estimators import intervals
+
+# Of bootstrap intervals.
+_RESAMPLES = 2000
+_SEED = 0
+
+
+class Mean(NamedTuple):
+  """A mean over pairs with its 95 % interval, each [...].
+
+  Attributes:
+    value: the mean.
+    se: standard error; NaN with fewer than two pairs.
+    low: lower end, by Student's t with one degree of freedom less than pairs.
+    high: upper end.
+  """
+
+  value: np.ndarray
+  se: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+def mean(values: np.ndarray) -> Mean:
+  """Mean over the first axis, pairs, which are independent.
+
+  Args:
+    values: [pairs, ...].
+  """
+  count, average = len(values), values.mean(0)
+  if count < 2:
+    nothing = np.full(average.shape, np.nan)
+    return Mean(average, nothing, nothing, nothing)
+  se = values.std(0, ddof=1) / np.sqrt(count)
+  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, count - 1) * se
+  return Mean(average, se, average - half, average + half)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layerwise:
+  """What pairs of runs tell of examples, pair by pair.
+
+  Of each pair one run was trained on an example (IN) and one was not (OUT).
+  Players are groups of layers from below, then the head; values are
+  probabilities of the given label.
+
+  Attributes:
+    share: Shapley values of the players, [pairs, n, players]; of a pair and an
+      example they sum to the value of IN minus that of OUT.
+    bottom_up: value of the hybrid that has its first k players from IN and
+      the others from OUT, [pairs, n, players + 1].
+    top_down: value of the hybrid that has all but its first k players from
+      IN, [pairs, n, players + 1].
+  """
+
+  share: np.ndarray
+  bottom_up: np.ndarray
+  top_down: np.ndarray
+
+  @property
+  def seen(self) -> np.ndarray:
+    """Values of IN runs, [pairs, n]."""
+    return self.bottom_up[:, :, -1]
+
+  @property
+  def unseen(self) -> np.ndarray:
+    """Values of OUT runs, [pairs, n]."""
+    return self.bottom_up[:, :, 0]
+
+  def memorisation(self) -> Mean:
+    """Counterfactual memorisation over the pairs, [n]."""
+    return mean(self.seen - self.unseen)
+
+  def depth(self) -> np.ndarray:
+    """Players from below that hold half of the memorisation, float [n].
+
+    The first k for which the mean value of hybrids with k players from IN is
+    at least half way from OUT to IN. NaN where IN is not above OUT.
+    """
+    curve = self.bottom_up.mean(0)
+    half = (curve[:, :1] + curve[:, -1:]) / 2
+    first = np.argmax(curve >= half, axis=1).astype(np.float64)
+    return np.where(curve[:, -1] > curve[:, 0], first, np.nan)
+
+  def of_group(self, chosen: np.ndarray) -> np.ndarray:
+    """Mean share of some examples in each pair, [pairs, players].
+
+    Args:
+      chosen: bool [n], at least one of them True.
+    """
+    return self.share[:, chosen].mean(1)
+
+
+def join(parts: list[Layerwise]) -> Layerwise:
+  """One object from those of one pair or more each."""
+  return Layerwise(
+    **{
+      field.name: np.concatenate([getattr(part, field.name) for part in parts])
+      for field in dataclasses.fields(Layerwise)
+    }
+  )
+
+
+def ratio_of_means(
+  part: np.ndarray, whole: np.ndarray
+) -> tuple[float, float, float]:
+  """A share of a sum over pairs, with its 95 % interval.
+
+  Means of ratios would be ruled by pairs with little to divide.
+
+  Args:
+    part: numerators, [pairs].
+    whole: denominators, [pairs].
+
+  Returns:
+    The ratio of means, and the percentiles of the same of 2000 bootstrap
+    resamples of the pairs.
+  """
+  rng = np.random.default_rng(_SEED)
+  drawn = rng.integers(len(part), size=(_RESAMPLES, len(part)))
+  resampled = part[drawn].mean(1) / whole[drawn].mean(1)
+  tail = (1 - intervals.CONFIDENCE) / 2
+  low, high = np.quantile(resampled, (tail, 1 - tail))
+  return float(part.mean() / whole.mean()), float(low), float(high)
+
+
+def rank_agreement(
+  first: np.ndarray, second: np.ndarray
+) -> tuple[float, float, float]:
+  """Spearman correlation of two mean profiles over layers.
+
+  Args:
+    first: profiles of independent models or pairs, [a, layers].
+    second: of others, [b, layers].
+
+  Returns:
+    The correlation, and the percentiles of the same of 2000 bootstrap
+    resamples of the rows of either; NaN where a profile is constant. With few
+    layers only few values are possible.
+  """
+  rng = np.random.default_rng(_SEED)
+
+  def resampled(profiles):
+    drawn = rng.integers(len(profiles), size=(_RESAMPLES, len(profiles)))
+    return stats.rankdata(profiles[drawn].mean(1), axis=1)
+
+  def correlation(x, y):
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
+    out = np.full(scale.shape, np.nan)
+    return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)
+
+  found = correlation(resampled(first), resampled(second))
+  rank = lambda profiles: stats.rankdata(profiles.mean(0))
+  value = correlation(rank(first), rank(second))
+  if np.isnan(found).all():
+    return float(value), np.nan, np.nan
+  tail = (1 - intervals.CONFIDENCE) / 2
+  low, high = np.nanquantile(found, (tail, 1 - tail))
+  return float(value), float(low), float(high)

@@ -1,0 +1,313 @@
+"""Stage `layerwise`: where in the network each example is memorised."""
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.estimators import layerwise as estimate
+from memloc_jax.estimators.layerwise import Layerwise
+from memloc_jax.localisation import hybrids, shapley
+from memloc_jax.localisation.baselines import block_distance
+from memloc_jax.study import pairs
+from memloc_jax.study.context import Study
+from memloc_jax.study.pairs import CONTROL_PAIRS, PAIRS, control_setups
+from memloc_jax.study.stages import stage
+from memloc_jax.tasks.encode import Encoded
+
+# Name of the map's pairs among the sources; the others are controls.
+MAIN = 'main'
+
+
+@stage('layerwise', needs=('score',), runs=(PAIRS, CONTROL_PAIRS))
+def layerwise(study: Study) -> None:
+  """Writes the layer-wise tables; nothing without pairs of runs."""
+  sources = _sources(study)
+  layers, by_pair, accuracies, controls = [], [], [], []
+  for at, (name, table, rows) in enumerate(sources):
+    measured = _Measured(study, name, table, rows, (at, len(sources)))
+    if not measured.pairs:
+      study.progress.message(f'{name}: every pair has a run that diverged.')
+      continue
+    if name == MAIN:
+      study.workdir.write_table('pairs_by_example', _by_example(measured))
+      study.workdir.write_table(
+        'layers_by_example', _layers_by_example(measured)
+      )
+    layers.append(_by_group(measured))
+    by_pair.append(_by_pair(measured))
+    if measured.accuracy is not None:
+      accuracies.append(_accuracies(measured))
+    if name != MAIN:
+      controls.append(_control(study, measured))
+  for name, parts in (
+    ('layers_by_group', layers),
+    ('layers_by_pair', by_pair),
+    ('hybrids', accuracies),
+    ('control_pairs', controls),
+  ):
+    if parts:
+      study.workdir.write_table(name, pd.concat(parts, ignore_index=True))
+
+
+def _sources(study: Study) -> list[tuple[str, str, np.ndarray]]:
+  """Name, table and rows, [pairs, 2], of everything that has pairs."""
+  found = []
+  if PAIRS in study.tables:
+    found.append((MAIN, PAIRS, np.arange(len(study.tables[PAIRS].runs))))
+  if CONTROL_PAIRS in study.tables:
+    setups = control_setups(study)
+    rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))
+    for setup, part in zip(setups, np.split(rows, len(setups))):
+      found.append((setup.name, CONTROL_PAIRS, part))
+  return [(name, table, rows.reshape(-1, 2)) for name, table, rows in found]
+
+
+class _Measured:
+  """What hybrids of the pairs of one source have shown.
+
+  Attributes:
+    name: of the source.
+    pairs: numbers of the pairs, of which no run diverged.
+    spans: first and last layer of each player but the head, 0-based.
+    num_layers: L.
+    examples: what they tell of the training examples.
+    groups: of training examples by name, bool [n].
+    accuracy: of hybrids on validation examples, by how many players are from
+      the first run, [pairs, players + 1]; None without such examples.
+    distance: between the blocks of a pair's runs, [pairs, L].
+  """
+
+  def __init__(
+    self,
+    study: Study,
+    name: str,
+    table: str,
+    rows: np.ndarray,
+    place: tuple[int, int],
+  ):
+    """Runs all hybrids; `place` is which of how many sources this is."""
+    self.name, self.num_layers = name, study.model.num_layers
+    config, data = study.config.localise.layerwise, study.data
+    self.spans = shapley.spans(self.num_layers, config.span)
+    self.groups = _groups(study)
+    finished = pairs.finished(study, table, rows)
+    self.pairs = ((finished[:, 0] - rows[0, 0]) // 2).tolist()
+    players = len(self.spans) + 1
+    if players <= config.exact:
+      plans = [shapley.exact(players)] * len(self.pairs)
+    else:
+      # Drawn for each pair, so that the error over pairs holds theirs.
+      plans = [
+        shapley.sampled(shapley.draw_orders(config.orders, players, pair))
+        for pair in self.pairs
+      ]
+    layouts = hybrids.layouts(plans, self.num_layers, config.span)
+    labels = data.labels[study.noisy_set]
+    held_out = _first(data.validation, config.held_out)
+    parts, accuracies, distances = [], [], []
+    for number, (pair, plan, layout) in enumerate(
+      zip(self.pairs, plans, layouts)
+    ):
+      first, second = (study.weights(table, row) for row in rows[pair])
+      on_device = hybrids.pair(first, second)
+
+      def run(examples, labels, models=on_device, layout=layout):
+        return hybrids.values(
+          study.model, models, examples, labels, layout, config.max_tokens
+        )
+
+      values = run(data.train, labels).probability.astype(np.float64)
+      member = study.tables[table].runs.membership[rows[pair, 0]]
+      parts.append(_oriented(plan, values, member))
+      if len(held_out):
+        labels_there = data.validation_labels[: len(held_out)]
+        correct = run(held_out, labels_there).correct.mean(1)
+        size = plan.masks.sum(1)
+        accuracies.append(
+          [correct[size == k].mean() for k in range(players + 1)]
+        )
+      distances.append(block_distance(first['blocks'], second['blocks']))
+      at, sources = place
+      done = (at + (number + 1) / len(self.pairs)) / sources
+      study.progress.update(done, name)
+      study.stop_if_asked()
+    if parts:
+      self.examples = estimate.join(parts)
+      self.accuracy = np.array(accuracies) if accuracies else None
+      self.distance = np.stack(distances)
+
+  @property
+  def players(self) -> pd.DataFrame:
+    """First and last layer of every player, from 1; the head is behind."""
+    head = self.num_layers + 1
+    return pd.DataFrame(
+      {
+        'layer': [*(self.spans[:, 0] + 1), head],
+        'last_layer': [*(self.spans[:, 1] + 1), head],
+      }
+    )
+
+
+def _first(encoded: Encoded, count: int) -> Encoded:
+  """The first examples of a split, which is in random order."""
+  return Encoded(encoded.ids[:count], encoded.length[:count], encoded.buckets)
+
+
+def _oriented(
+  plan: shapley.Plan, values: np.ndarray, member: np.ndarray
+) -> Layerwise:
+  """Values by what is from IN, whichever of the two runs that is.
+
+  Args:
+    plan: M coalitions, of players from the first run.
+    values: [M, n].
+    member: examples of the first run, bool [n].
+  """
+  seen = np.where(member, values, values[plan.complement])
+  return Layerwise(
+    share=(plan.weights @ seen).T[None],
+    bottom_up=seen[plan.bottom_up].T[None],
+    top_down=seen[plan.top_down].T[None],
+  )
+
+
+def _groups(study: Study) -> dict[str, np.ndarray]:
+  """Groups of training examples: all, noisy and clean ones, classes."""
+  labels = study.data.labels[study.noisy_set]
+  noisy = study.data.noisy[study.noisy_set]
+  groups = {'all': np.ones(len(labels), bool)}
+  if noisy.any():
+    groups |= {'noisy': noisy, 'clean': ~noisy}
+  for label, name in enumerate(study.data.label_names):
+    groups[f'class {name}'] = labels == label
+  return {name: chosen for name, chosen in groups.items() if chosen.any()}
+
+
+def _by_example(found: _Measured) -> pd.DataFrame:
+  """Rows of `pairs_by_example`."""
+  whole = found.examples.memorisation()
+  players = found.examples.depth()
+  known = ~np.isnan(players)
+  depth = np.full(len(players), np.nan)
+  last = found.players['last_layer'].to_numpy()
+  depth[known] = last[players[known].astype(int) - 1]
+  return pd.DataFrame(
+    {
+      'index': np.arange(len(depth)),
+      'training_memorisation_pairs': found.examples.seen.mean(0),
+      'generalisation_pairs': found.examples.unseen.mean(0),
+      'cm_pairs': whole.value,
+      'cm_pairs_se': whole.se,
+      'cm_pairs_low': np.clip(whole.low, -1, 1),
+      'cm_pairs_high': np.clip(whole.high, -1, 1),
+      'depth': depth,
+      'pairs': len(found.pairs),
+    }
+  )
+
+
+def _layers_by_example(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_example`; embeddings do not train and hold nothing."""
+  examples = found.examples
+  share = estimate.mean(examples.share)
+  below = estimate.mean(examples.bottom_up)
+  above = estimate.mean(examples.top_down)
+  behind = lambda values: np.pad(values, ((0, 0), (1, 0)))
+  columns = {
+    'share': behind(share.value),
+    'share_se': behind(share.se),
+    'bottom_up': below.value,
+    'bottom_up_se': below.se,
+    # All but the first k players are those from the next one on; with the
+    # embeddings, all players are.
+    'top_down': np.insert(above.value[:, :-1], 0, above.value[:, 0], axis=1),
+    'top_down_se': np.insert(above.se[:, :-1], 0, above.se[:, 0], axis=1),
+  }
+  count, rows = columns['share'].shape
+  return pd.DataFrame(
+    {
+      'index': np.repeat(np.arange(count), rows),
+      'layer': np.tile([0, *found.players['layer']], count),
+      'last_layer': np.tile([0, *found.players['last_layer']], count),
+    }
+    | {name: values.ravel() for name, values in columns.items()}
+  )
+
+
+def _by_group(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_group`."""
+  parts = []
+  for group, chosen in found.groups.items():
+    average = estimate.mean(found.examples.of_group(chosen))
+    parts.append(
+      found.players.assign(
+        source=found.name,
+        group=group,
+        examples=int(chosen.sum()),
+        share=average.value,
+        share_se=average.se,
+        low=average.low,
+        high=average.high,
+      )
+    )
+  return pd.concat(parts, ignore_index=True)
+
+
+def _by_pair(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_pair`."""
+  return pd.concat(
+    [
+      found.players.assign(
+        source=found.name, group=group, pair=pair, share=share
+      )
+      for group, chosen in found.groups.items()
+      for pair, share in zip(found.pairs, found.examples.of_group(chosen))
+    ],
+    ignore_index=True,
+  )
+
+
+def _accuracies(found: _Measured) -> pd.DataFrame:
+  """Rows of `hybrids`."""
+  average = estimate.mean(found.accuracy)
+  return pd.DataFrame(
+    {
+      'source': found.name,
+      'players': np.arange(len(average.value)),
+      'accuracy': average.value,
+      'accuracy_se': average.se,
+      'low': np.clip(average.low, 0, 1),
+      'high': np.clip(average.high, 0, 1),
+    }
+  )
+
+
+def _control(study: Study, found: _Measured) -> pd.DataFrame:
+  """Rows of `control_pairs`: how much lies where it was put."""
+  (setup,) = (s for s in control_setups(study) if s.name == found.name)
+  planted = setup.rates > 0
+  inside = np.array(
+    [planted[a : b + 1].all() for a, b in found.spans] + [False]
+  )
+  share = found.examples.of_group(found.groups['noisy'])
+  rows = []
+  for measure, part, whole in (
+    ('share of noisy examples', share[:, inside].sum(1), share.sum(1)),
+    (
+      'parameter distance',
+      found.distance[:, planted].sum(1),
+      found.distance.sum(1),
+    ),
+  ):
+    value, low, high = estimate.ratio_of_means(part, whole)
+    rows.append(
+      {
+        'source': found.name,
+        'measure': measure,
+        'inside': value,
+        'low': low,
+        'high': high,
+        'layers_inside': planted.mean(),
+        'pairs': len(found.pairs),
+      }
+    )
+  return pd.DataFrame(rows)

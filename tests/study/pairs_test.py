@@ -1,0 +1,253 @@
+"""A study with pairs of runs: who is in which, and where memory lies."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest, parameterized
+
+from memloc_jax.ensemble.store import RowStore
+from memloc_jax.estimators.predictions import probability
+from memloc_jax.study import input_maps, pairs
+from memloc_jax.study.tables import COLUMNS
+from tests.study import tiny
+
+_PAIRS, _CONTROL_PAIRS, _LAYERS = 3, 2, 2
+_EXAMPLES = 10
+_TABLES = (
+  'pairs_by_example',
+  'layers_by_example',
+  'layers_by_group',
+  'layers_by_pair',
+  'hybrids',
+  'control_pairs',
+  'layer_agreement',
+  'tokens_by_example',
+  'patching',
+  'patching_summary',
+  'deletion',
+  'variants',
+  'variants_by_example',
+  'radius_by_example',
+)
+
+
+class StudyTest(tiny.EncoderCase):
+  """Pairs are the whole map, and there are controls with pairs."""
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    values = tiny.config(
+      cls.encoder,
+      cls.folder,
+      train__seeds=(),
+      train__snapshots=(),
+      map__num_runs=0,
+      map__pairs=_PAIRS,
+      map__num_epochs=4,
+      map__learning_rate=1e-2,
+      control__seeds=(4,),
+      control__pairs=((2,),),
+      control__map_pairs=_CONTROL_PAIRS,
+      control__learning_rate=1e-2,
+      control__auxiliary_rate=1e-3,
+      localise__techniques=('difference_norm', 'constant'),
+      localise__patching__examples=5,
+      localise__patching__batch_size=2,
+      localise__inputs__examples=_EXAMPLES,
+      localise__inputs__steps=8,
+      localise__inputs__strengths=(0.2, 0.5),
+      localise__inputs__deleted=(1, 20),
+      localise__inputs__draws=2,
+    )
+    cls.workdir = tiny.run(values, cls.folder / 'study')
+
+  def read(self, name):
+    return pd.read_parquet(self.workdir / f'{name}.parquet')
+
+  def test_halves_share_all_but_their_examples(self):
+    member = np.load(self.workdir / 'arrays/membership.npy')
+    self.assertEqual(member.shape[0], 2 * _PAIRS)
+    np.testing.assert_array_equal(member[::2], ~member[1::2])
+    np.testing.assert_array_equal(member.sum(1), member.shape[1] // 2)
+    runs = self.read('runs')
+    for table, count in (
+      (pairs.PAIRS, _PAIRS),
+      (pairs.CONTROL_PAIRS, _CONTROL_PAIRS),
+    ):
+      seed = runs.loc[runs['table'] == table, 'seed'].to_numpy()
+      np.testing.assert_array_equal(seed[::2], seed[1::2])
+      self.assertLen(set(seed), count)
+
+  def test_pairs_are_a_map(self):
+    examples = self.read('examples').set_index('index')
+    found = self.read('pairs_by_example').set_index('index')
+    self.assertEqual(set(examples['in_runs']), {_PAIRS})
+    np.testing.assert_allclose(
+      found['cm_pairs'], examples['counterfactual_memorisation'], atol=1e-5
+    )
+
+  def test_shares_sum_to_what_the_runs_predicted(self):
+    """The records' predictions, which were made by another program."""
+    store, runs = RowStore(self.workdir / 'rows'), self.read('runs')
+    runs = runs[runs['table'] == pairs.PAIRS].reset_index()
+    examples = self.read('examples')
+    label_names = json.loads(
+      (self.workdir / 'manifest.json').read_text('utf-8')
+    )['data']['label_names']
+    labels = examples['given'].map(label_names.index).to_numpy()
+    logits = np.stack(
+      [
+        store.read(pairs.PAIRS, row, hash).logits
+        for row, hash in enumerate(runs['config_hash'])
+      ]
+    )
+    values = probability(logits, labels)
+    member = np.load(self.workdir / 'arrays/membership.npy')
+    wanted = np.where(member, values, -values).sum(0) / _PAIRS
+    layers = self.read('layers_by_example')
+    np.testing.assert_allclose(
+      layers.groupby('index')['share'].sum(), wanted, atol=1e-5
+    )
+    self.assertGreater(np.abs(wanted).max(), 0.01)
+
+  def test_curves_go_from_unseen_to_seen(self):
+    layers = self.read('layers_by_example')
+    found = self.read('pairs_by_example').set_index('index')
+    at = lambda layer: layers[layers['layer'] == layer].set_index('index')
+    head = _LAYERS + 1
+    self.assertEqual(set(layers['layer']), {*range(head + 1)})
+    seen, unseen = (
+      found[f'{name}_pairs']
+      for name in ('training_memorisation', 'generalisation')
+    )
+    np.testing.assert_allclose(at(0)['bottom_up'], unseen, atol=1e-6)
+    np.testing.assert_allclose(at(head)['bottom_up'], seen, atol=1e-6)
+    np.testing.assert_allclose(at(0)['top_down'], seen, atol=1e-6)
+    np.testing.assert_allclose(at(1)['top_down'], seen, atol=1e-6)
+    np.testing.assert_array_equal(at(0)['share'], 0)
+
+  def test_groups_are_means_over_examples(self):
+    layers, groups = (
+      self.read('layers_by_example'),
+      self.read('layers_by_group'),
+    )
+    noisy = self.read('examples').set_index('index')['noisy']
+    chosen = layers[layers['index'].map(noisy) & (layers['layer'] > 0)]
+    wanted = chosen.groupby('layer')['share'].mean()
+    found = groups[(groups['source'] == 'main') & (groups['group'] == 'noisy')]
+    np.testing.assert_allclose(found['share'], wanted, atol=1e-9)
+    self.assertTrue((found['low'] < found['share']).all())
+    by_pair = self.read('layers_by_pair')
+    self.assertLen(by_pair[by_pair['source'] == '2']['pair'].unique(), 2)
+
+  def test_control_is_measured_where_it_was_put(self):
+    found = self.read('control_pairs').set_index('measure')
+    self.assertEqual(set(found['layers_inside']), {0.5})
+    self.assertGreater(found.loc['parameter distance', 'inside'], 0.9)
+    groups = self.read('layers_by_group')
+    of = groups[(groups['source'] == '2') & (groups['group'] == 'noisy')]
+    of = of.set_index('layer')['share']
+    # Layer 1 sees the auxiliary task alone, in both runs alike.
+    self.assertLess(abs(of[1]), 0.2 * abs(of[2]) + 0.02)
+
+  def test_a_patched_stream_is_a_hybrid_from_below(self):
+    found = self.read('patching')
+    self.assertEqual(found['index'].nunique(), 5)
+    streams = found[found['site'] == 'stream'].set_index(['index', 'layer'])
+    layers = self.read('layers_by_example').set_index(['index', 'layer'])
+    below = layers['bottom_up'] - layers['bottom_up'].xs(0, level='layer')
+    np.testing.assert_allclose(
+      streams['effect'], below[streams.index], atol=1e-5
+    )
+    tokens = self.read('tokens_by_example').groupby('index').size()
+    positions = found[found['site'] == 'position'].groupby('index').size()
+    # Two special tokens, and two layers.
+    np.testing.assert_array_equal(positions, 2 * (tokens[positions.index] + 2))
+
+  def test_recovery_is_a_ratio_of_means(self):
+    found, summary = self.read('patching'), self.read('patching_summary')
+    chosen = sorted(set(found['index']))
+    memorised = self.read('pairs_by_example').set_index('index')['cm_pairs']
+    keys = ['site', 'layer', 'unit']
+    wanted = found.groupby(keys)['effect'].mean() / memorised[chosen].mean()
+    recovery = summary.set_index(keys)['recovery']
+    np.testing.assert_allclose(recovery, wanted[recovery.index], atol=1e-5)
+
+  def test_token_maps(self):
+    tokens = self.read('tokens_by_example')
+    self.assertEqual(tokens['index'].nunique(), _EXAMPLES)
+    memorised = self.read('pairs_by_example').sort_values('cm_pairs')
+    self.assertEqual(
+      set(tokens['index']), set(memorised['index'].tail(_EXAMPLES))
+    )
+    texts = self.read('examples').set_index('index')['text']
+    for index, rows in tokens.groupby('index'):
+      self.assertEqual(' '.join(rows['token']), texts[index])
+    np.testing.assert_allclose(
+      tokens['contrast'], tokens['loss_in'] - tokens['loss_out'], atol=1e-12
+    )
+
+  def test_gradients_sum_to_memorisation_beyond_the_baseline(self):
+    tokens = self.read('tokens_by_example')
+    deletion = self.read('deletion')
+    # Twenty units are all of them, so what is left is the baseline's.
+    left = deletion[
+      (deletion['ranking'] == 'map') & (deletion['deleted'] == 20)
+    ]
+    memorised = self.read('pairs_by_example').nlargest(_EXAMPLES, 'cm_pairs')
+    np.testing.assert_allclose(
+      tokens.groupby('index')['integrated'].sum().mean(),
+      memorised['cm_pairs'].mean() - left['memorisation'].iloc[0],
+      atol=2e-3,
+    )
+
+  def test_nothing_deleted_and_everything_deleted(self):
+    deletion = self.read('deletion')
+    memorised = self.read('pairs_by_example').nlargest(_EXAMPLES, 'cm_pairs')
+    nothing = deletion[deletion['ranking'] == 'nothing'].iloc[0]
+    self.assertAlmostEqual(
+      nothing['memorisation'], memorised['cm_pairs'].mean(), places=5
+    )
+    everything = deletion[deletion['deleted'] == 20]['memorisation']
+    self.assertLen(everything, 3)
+    self.assertLess(np.ptp(everything), 1e-6)
+
+  def test_case_is_nothing_to_a_tokenizer_without_it(self):
+    found = self.read('variants').set_index('kind')
+    np.testing.assert_allclose(found.loc[['lower', 'upper'], 'left'], 1)
+    self.assertLen(found.loc['token dropout'], 2)
+
+  def test_report_shows_them(self):
+    page = (self.workdir / 'report.html').read_text('utf-8')
+    for words in (
+      'Where is each example memorised?',
+      'By what of its text?',
+      'Shares in control models',
+      'One example at a time',
+    ):
+      self.assertIn(words, page)
+
+  def test_every_table_is_there(self):
+    for name in _TABLES:
+      with self.subTest(name):
+        self.assertContainsSubset(COLUMNS[name], self.read(name).columns)
+
+
+class RadiusTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ([0.8, 0.6, 0.2], 0.3),  # half way from 0.6 to 0.2
+    ([0.8, 0.4, 0.3], 0.2),
+    ([0.8, 0.1, 0.7], 0.2 * 0.4 / 0.7),
+    ([0.8, 0.7, 0.6], np.nan),
+    ([-0.1, -0.1, -0.2], np.nan),
+  )
+  def test_is_where_half_is_gone(self, curve, wanted):
+    strengths = np.array([0.0, 0.2, 0.4])
+    found = input_maps.radius(strengths, np.array(curve)[:, None])
+    np.testing.assert_allclose(found, [wanted])
+
+
+if __name__ == '__main__':
+  absltest.main()
