@@ -22,14 +22,17 @@ from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
   centroids,
   gradients,
+  hybrids,
   probes,
   probing,
   representations,
   retraining,
+  shapley,
   swapping,
   windows,
 )
 from memloc_jax.localisation.settings import (
+  LayerwiseConfig,
   LocaliseConfig,
   ProbeConfig,
   RetrainConfig,
@@ -52,7 +55,7 @@ def all_jobs(
   """Name of each job and what makes it."""
   yield 'scoring', functools.partial(_scoring, workload)
   setting = Setting(workload, len(workload.examples.length))
-  for make in (_swapping, _gradients, _centroids, _probes):
+  for make in (_swapping, _hybrids, _gradients, _centroids, _probes):
     yield make.__name__[1:], functools.partial(make, setting)
   smaller = Setting(workload, retrain_limit)
   yield 'retraining', functools.partial(_retraining, smaller)
@@ -120,6 +123,43 @@ def _swapping(setting: Setting) -> Job:
       ),
     },
     difference,
+  )
+
+
+def _hybrids(setting: Setting) -> Job:
+  """All hybrids of two models, layer by layer and head."""
+  model, everyone = setting.model, np.arange(len(setting.examples))
+  plan = shapley.exact(model.num_layers + 1)
+  (layout,) = hybrids.layouts([plan], model.num_layers, 1)
+  pair = hybrids.pair(setting.noisy, setting.clean)
+  order, sorted_ = setting.batches(everyone, _BATCH, by_length=True)
+  networks = setting.network(setting.noisy), setting.network(setting.clean)
+  # Every so-manyth, so that all numbers of exchanged layers are among them.
+  step = max(1, len(plan.masks) // 16)
+
+  def ours():
+    found = hybrids.values(
+      model,
+      pair,
+      setting.examples,
+      setting.given,
+      layout,
+      LayerwiseConfig().max_tokens,
+    )
+    return found.probability
+
+  return Job(
+    f'{len(everyone)} examples by {len(plan.masks)} hybrids of two models',
+    {
+      OURS: Contender(ours),
+      SENSIBLE: Contender(
+        lambda: torch_localisation.hybrids(
+          *networks, sorted_, plan.masks[::step]
+        ),
+        len(plan.masks) / len(plan.masks[::step]),
+      ),
+    },
+    lambda mine, theirs: _relative(mine[::step, order], theirs),
   )
 
 

@@ -25,7 +25,8 @@ from memloc_jax.ensemble import store
 from memloc_jax.ensemble.train import Engine
 
 _LOCALISATION = (
-  'scoring', 'swapping', 'gradients', 'centroids', 'probes', 'retraining',
+  'scoring', 'swapping', 'hybrids', 'gradients', 'centroids', 'probes',
+  'retraining',
 )  # fmt: skip
 
 

@@ -81,6 +81,45 @@ def released_swap(
         mixed(batch.ids, batch.mask).argmax(-1).tolist()
 
 
+def hybrids(
+  first: Classifier,
+  second: Classifier,
+  batches: Sequence[Batch],
+  masks: np.ndarray,
+) -> np.ndarray:
+  """Probability of the label by each hybrid, a whole pass for each.
+
+  Args:
+    first: whose blocks and head a mask takes.
+    second: whose others are taken.
+    batches: of the examples.
+    masks: blocks, and head, from `first`, bool [hybrids, L + 1].
+
+  Returns:
+    [hybrids, examples], in the order of `batches`.
+  """
+  models = (second, first)
+  parts = [blocks(model) for model in models]
+  heads = [model.head for model in models]
+  rows = []
+  with torch.inference_mode():
+    for mask in masks.astype(int):
+      second.encoder.encoder.layer = torch.nn.ModuleList(
+        parts[which][layer] for layer, which in enumerate(mask[:-1])
+      )
+      second.head = heads[mask[-1]]
+      found = [
+        torch.softmax(second(batch.ids, batch.mask), -1).gather(
+          1, batch.labels[:, None]
+        )[:, 0]
+        for batch in batches
+      ]
+      rows.append(torch.cat(found).numpy())
+  second.encoder.encoder.layer = torch.nn.ModuleList(parts[0])
+  second.head = heads[0]
+  return np.stack(rows)
+
+
 def group_gradient(
   network: Classifier, batches: Sequence[Batch]
 ) -> list[list[torch.Tensor]]:

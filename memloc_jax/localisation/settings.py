@@ -149,6 +149,25 @@ class PatchingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnitsConfig:
+  """Attention heads and MLP neurons that are zeroed to forget an example.
+
+  Attributes:
+    examples: how many of the most memorised examples are looked at; 0 leaves
+      units out. They need pairs of runs (`map.pairs`).
+    held_out: most validation examples on which it is measured what is lost
+      besides.
+    heads: how many of the top heads are zeroed together.
+    neurons: the same of neurons.
+  """
+
+  examples: int = 8
+  held_out: int = 50
+  heads: tuple[int, ...] = (1, 4)
+  neurons: tuple[int, ...] = (16, 64, 256)
+
+
+@dataclasses.dataclass(frozen=True)
 class LocaliseConfig:
   """Which techniques run, and how.
 
@@ -168,3 +187,4 @@ class LocaliseConfig:
   layerwise: LayerwiseConfig = LayerwiseConfig()
   inputs: InputsConfig = InputsConfig()
   patching: PatchingConfig = PatchingConfig()
+  units: UnitsConfig = UnitsConfig()

@@ -97,6 +97,7 @@ class Model(abc.ABC):
 
   num_layers: int
   num_heads: int
+  hidden: int
   width: int
   vocab_size: int
   max_length: int

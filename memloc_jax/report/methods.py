@@ -45,6 +45,21 @@ _CONTROL = (
   "is one of the two; its interval is Wilson's on the effective number of "
   'models, clustered by seed.'
 )
+_PAIRS = (
+  'The two runs of a pair were trained on complementary halves of the examples '
+  'with the same head, order of batches and dropout. The share of a layer in '
+  "an example's memorisation is its Shapley value in the game whose coalitions "
+  'are hybrids: layers of the run that was trained on the example in place of '
+  "its twin's; their value is the probability of the given label. The "
+  'classification head, with the final norm, is a player. Shares sum to the '
+  'difference of the two runs, and errors are over pairs.'
+)
+_TEXTS = (
+  'The contrast of a token is the probability of the given label that the run '
+  'trained on the example loses when the token is hidden, minus what its twin '
+  'loses. It was measured for the most memorised examples; in the deletion '
+  'test, tokens are ranked on other pairs than those that measure.'
+)
 # Of each technique, with the settings to fill in.
 _TECHNIQUES = {
   'swapping': (
@@ -114,6 +129,10 @@ def methods(
     paragraphs.append(_EXAMPLES + _DETECTION * bool(len(tables['detection'])))
   if len(tables['dynamics_epochs']):
     paragraphs.append(_DYNAMICS)
+  if len(tables['layers_by_example']):
+    paragraphs.append(_PAIRS)
+  if len(tables['tokens_by_example']):
+    paragraphs.append(_TEXTS)
   present = {
     technique
     for name in ('windows', 'layers', 'centroids')

@@ -13,6 +13,7 @@ from memloc_jax.study import layerwise as _layerwise  # noqa: F401
 from memloc_jax.study import localisation as _localisation  # noqa: F401
 from memloc_jax.study import patching as _patching  # noqa: F401
 from memloc_jax.study import training as _training  # noqa: F401
+from memloc_jax.study import units as _units  # noqa: F401
 from memloc_jax.study import variance as _variance  # noqa: F401
 from memloc_jax.study.context import Study
 from memloc_jax.study.stages import stage
@@ -30,6 +31,7 @@ from memloc_jax.study.workdir import Workdir
     'layerwise',
     'input_maps',
     'patching',
+    'units',
     'localise',
     'agreement',
   ),

@@ -72,7 +72,7 @@ def extend(
       f'--workdir={folder.path} holds no finished study to extend; run it '
       'first.'
     )
-  if add_runs < 2 or not config.map.num_runs:
+  if add_runs < 2 or not config.map.size:
     raise InputError(
       f'--add_runs={add_runs}: must be at least 2, for a study with map runs.'
     )

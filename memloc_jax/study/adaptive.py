@@ -69,22 +69,18 @@ def extend_until(
   actions.extend(config, workdir, add_runs)  # Or refuses.
   folder = Workdir(workdir)
   config = folder.with_added(config)
-  if max_runs < _num_runs(config):
+  if max_runs < config.map.size:
     raise InputError(
-      f'--max_runs={max_runs}: the map has {_num_runs(config)} runs already.'
+      f'--max_runs={max_runs}: the map has {config.map.size} runs already.'
     )
   while True:
     done = run(config)
     reached = _reached(folder, wanted, say) if hosts.is_first() else False
-    size = min(add_runs, max_runs - _num_runs(config))
+    size = min(add_runs, max_runs - config.map.size)
     # A block of one cannot be balanced.
     if hosts.of_first(np.array(reached)) or size < 2:
       return done
     config = actions.extend(config, workdir, size)
-
-
-def _num_runs(config: StudyConfig) -> int:
-  return config.map.num_runs + sum(config.map.added)
 
 
 def _reached(

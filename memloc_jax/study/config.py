@@ -72,7 +72,8 @@ class MapConfig:
   """The runs behind the memorisation map.
 
   Attributes:
-    num_runs: K; 0 leaves the map out.
+    num_runs: K; 0 for none but those of `pairs`, without which there is no
+      map.
     ratio: share of the runs that an example is in.
     design: 'balanced', or 'independent' halves as published.
     clusters: whether near-duplicates (`task.near_duplicates`) are in the same
@@ -122,6 +123,11 @@ class MapConfig:
   pairs: int = 0
   seed: int = 1
   added: tuple[int, ...] = ()
+
+  @property
+  def size(self) -> int:
+    """Map runs in all: those of the beginning, of pairs, and added ones."""
+    return self.num_runs + 2 * self.pairs + sum(self.added)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -295,7 +295,7 @@ class Study:
   def _map_table(self, block: int = 0) -> Table | None:
     """Runs on random subsets: those of the beginning, or an added block."""
     config = self.config.map
-    if config.num_runs == 0:
+    if block == 0 and config.num_runs == 0:
       return None
     sizes = (config.num_runs, *config.added)
     size, before = sizes[block], sum(sizes[:block])

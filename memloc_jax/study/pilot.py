@@ -28,7 +28,7 @@ def powers(examples: int, runs: int, ratio: float) -> dict[float, float]:
 def worst_case(study: Study) -> list[str]:
   """What the map's runs buy whatever the data, as lines for people."""
   config = study.config.map
-  runs, ratio = config.num_runs + sum(config.added), config.ratio
+  runs, ratio = config.size, config.ratio
   if not runs:
     return []
   needed = ', '.join(

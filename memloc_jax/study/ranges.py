@@ -21,7 +21,7 @@ def check(study: 'StudyConfig') -> None:
   """
   train, map_, control = study.train, study.map, study.control
   layerwise, inputs = study.localise.layerwise, study.localise.inputs
-  patching = study.localise.patching
+  patching, units = study.localise.patching, study.localise.units
   checks = (
     ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
     ('train.batch_size', train.batch_size >= 1, 'at least 1'),
@@ -41,7 +41,7 @@ def check(study: 'StudyConfig') -> None:
     (
       'map.added',
       all(size >= 2 for size in map_.added)
-      and (map_.num_runs or not map_.added),
+      and (map_.num_runs or map_.pairs or not map_.added),
       'sizes of 2 or more, of a study with map runs',
     ),
     ('map.ratio', 0 < map_.ratio < 1, 'between 0 and 1'),
@@ -93,8 +93,7 @@ def check(study: 'StudyConfig') -> None:
     ('map.pairs', map_.pairs in (0, *range(2, 501)), '0, or from 2 to 500'),
     (
       'map.pairs',
-      not map_.pairs
-      or (map_.small_class == 0 and (map_.ratio == 0.5 or not map_.num_runs)),
+      not map_.pairs or (map_.small_class == 0 and map_.ratio == 0.5),
       '0 unless map.ratio is 0.5 and map.small_class 0: pairs are of halves, '
       'and count as map runs',
     ),
@@ -133,6 +132,16 @@ def check(study: 'StudyConfig') -> None:
     ),
     ('localise.patching.examples', patching.examples >= 0, 'at least 0'),
     ('localise.patching.batch_size', patching.batch_size >= 1, 'at least 1'),
+    ('localise.units.examples', units.examples >= 0, 'at least 0'),
+    ('localise.units.held_out', units.held_out >= 0, 'at least 0'),
+    *(
+      (
+        f'localise.units.{name}',
+        all(count >= 1 for count in getattr(units, name)),
+        'numbers from 1',
+      )
+      for name in ('heads', 'neurons')
+    ),
     ('localise.inputs.unit', inputs.unit in ('token', 'word'), 'token or word'),
     (
       'localise.inputs.replace',

@@ -102,6 +102,37 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'examples',
     'pairs',
   ),
+  # Heads and neurons with the highest scores: one row an example and unit.
+  'units_by_example': (
+    'index',
+    'kind',
+    'layer',
+    'unit',
+    'contrast',
+    'contrast_se',
+    'loss_in',
+    'loss_out',
+  ),
+  # What is left when top units of the run that saw an example are zeroed.
+  'unit_deletion': (
+    'kind',
+    'ranking',
+    'deleted',
+    'examples',
+    'value_in',
+    'value_after',
+    'value_out',
+    'removed',
+    'removed_low',
+    'removed_high',
+    'distance_before',
+    'distance',
+    'others_before',
+    'others',
+    'accuracy_before',
+    'accuracy',
+    'pairs',
+  ),
   # Memorisation that is left when the top units of each example are hidden.
   'deletion': (
     'ranking',

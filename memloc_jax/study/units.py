@@ -1,0 +1,301 @@
+"""Stage `units`: whether a few heads or neurons hold an example."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from memloc_jax.estimators.layerwise import mean, ratio_of_means
+from memloc_jax.localisation import hybrids
+from memloc_jax.localisation import units as technique
+from memloc_jax.models import interface
+from memloc_jax.study.context import Study
+from memloc_jax.study.input_maps import most_memorised
+from memloc_jax.study.input_texts import join
+from memloc_jax.study.pairs import PAIRS, finished
+from memloc_jax.study.stages import stage
+from memloc_jax.tasks.encode import Encoded
+
+KINDS = ('heads', 'neurons')
+# By what the run that saw the example loses more than its twin, by what it
+# loses, at random.
+RANKINGS = ('contrast', 'loss', 'random')
+# Units of each kind and example in the table.
+_SHOWN = 20
+
+
+@stage('units', needs=('layerwise',), runs=(PAIRS,))
+def units(study: Study) -> None:
+  """Writes the tables on units; nothing without pairs of runs."""
+  config = study.config.localise.units
+  memorised = study.workdir.read_table('pairs_by_example')
+  if memorised is None or not config.examples:
+    return
+  index = most_memorised(memorised, config.examples)
+  runs = study.tables[PAIRS].runs
+  usable = finished(study, PAIRS, np.arange(len(runs)).reshape(-1, 2))
+  texts = _texts(study, index)
+  found = []
+  for number, rows in enumerate(usable):
+    pair = hybrids.pair(*(study.weights(PAIRS, row) for row in rows))
+    first_saw = runs.membership[rows[0], index]
+    found.append(_measure(study, pair, texts, len(index), first_saw, number))
+    study.progress.update((number + 1) / len(usable))
+    study.stop_if_asked()
+  study.workdir.write_table('units_by_example', _by_example(index, found))
+  study.workdir.write_table('unit_deletion', _deletion(index, found))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Texts:
+  """The m examples, and behind them held-out ones.
+
+  Attributes:
+    tokens: of all of them, padded to the longest.
+    labels: given ones of the examples, those of the held-out ones, int32.
+  """
+
+  tokens: interface.Tokens
+  labels: np.ndarray
+
+
+def _texts(study: Study, index: np.ndarray) -> _Texts:
+  data = study.data
+  held_out = data.validation_labels[: study.config.localise.units.held_out]
+  parts = [
+    Encoded(data.train.ids[index], data.train.length[index], data.train.buckets)
+  ]
+  count = len(held_out)
+  if count:
+    parts.append(
+      Encoded(
+        data.validation.ids[:count],
+        data.validation.length[:count],
+        data.validation.buckets,
+      )
+    )
+  whole = join(parts, 0)
+  longest = whole.buckets[int(whole.bucket().max())]
+  labels = np.append(data.labels[study.noisy_set][index], held_out)
+  return _Texts(
+    interface.Tokens(whole.ids[:, :longest], whole.length),
+    labels.astype(np.int32),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  """Of one pair.
+
+  Attributes:
+    scores: of IN and OUT run, leaves [2, m, layer, unit].
+    seen: probability of the label by the IN run, [m].
+    unseen: by the OUT run, [m].
+    after: by the IN run without some units, by kind, ranking and number, [m].
+    others: mean over the other examples that the run saw, before and after,
+      the same keys, [m]; NaN where there are none.
+    accuracy: on held-out texts, the same.
+  """
+
+  scores: technique.Units
+  seen: np.ndarray
+  unseen: np.ndarray
+  after: dict[tuple[str, str, int], np.ndarray]
+  others: dict[tuple[str, str, int] | None, np.ndarray]
+  accuracy: dict[tuple[str, str, int] | None, np.ndarray]
+
+
+def _measure(
+  study: Study,
+  pair: hybrids.Pair,
+  texts: _Texts,
+  count: int,
+  first_saw: np.ndarray,
+  number: int,
+) -> _Found:
+  """Scores and deletions in one pair."""
+  model = study.model.one_by_one()
+  examples = interface.Tokens(
+    texts.tokens.ids[:count], texts.tokens.length[:count]
+  )
+  scores = jax.tree.map(
+    lambda x: _orient(np.asarray(x, np.float64), first_saw),
+    technique.scores(model, pair, examples, texts.labels[:count]),
+  )
+  keys, kept = _masks(study, scores, number)
+  by_example = []
+  for at in range(count):
+    found = technique.without(
+      model,
+      pair,
+      0 if first_saw[at] else 1,
+      jax.tree.map(lambda x, at=at: x[at], kept),
+      texts.tokens,
+    )
+    by_example.append(np.asarray(found, np.float64))
+  logits = np.stack(by_example)  # [m, masks, texts, classes]
+  probability = special.softmax(logits, axis=-1)
+  own = np.take_along_axis(
+    probability, texts.labels[None, None, :, None], axis=-1
+  )[..., 0]
+  correct = logits.argmax(-1) == texts.labels
+  unseen_logits = _other_logits(model, pair, first_saw, examples, scores)
+  unseen = special.softmax(unseen_logits, axis=-1)[
+    np.arange(count), texts.labels[:count]
+  ]
+  # Other examples that the same run was trained on.
+  same = (first_saw[:, None] == first_saw) & ~np.eye(count, dtype=bool)
+  at = np.arange(count)
+  after, others, accuracy = {}, {}, {}
+  for mask, key in enumerate([None, *keys]):
+    values = own[:, mask, :count]
+    if key is not None:
+      after[key] = values[at, at]
+    with np.errstate(invalid='ignore'):
+      others[key] = (values * same).sum(1) / same.sum(1)
+    held_out = correct[:, mask, count:]
+    accuracy[key] = (
+      held_out.mean(1) if held_out.shape[1] else np.full(count, np.nan)
+    )
+  return _Found(scores, own[at, 0, at], unseen, after, others, accuracy)
+
+
+def _orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:
+  """[first, second] to [IN, OUT], [2, m, ...]."""
+  member = first_saw.reshape(-1, *(1,) * (values.ndim - 2))
+  return np.where(member, values, values[::-1])
+
+
+def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
+  """Logits of the OUT runs on the examples, [m, classes]."""
+  everything = technique.Units(
+    *(np.ones((1, *x.shape[2:]), np.float32) for x in scores)
+  )
+  both = [
+    np.asarray(
+      technique.without(model, pair, which, everything, examples)[0],
+      np.float64,
+    )
+    for which in (0, 1)
+  ]
+  return np.where(first_saw[:, None], both[1], both[0])
+
+
+def _masks(
+  study: Study, scores: technique.Units, number: int
+) -> tuple[list[tuple[str, str, int]], technique.Units]:
+  """What is zeroed: keys, and units that stay, [m, 1 + keys, layer, unit].
+
+  The first mask keeps everything.
+  """
+  config = study.config.localise.units
+  count = scores.heads.shape[1]
+  keys = [
+    (kind, ranking, deleted)
+    for kind, ranking in itertools.product(KINDS, RANKINGS)
+    for deleted in getattr(config, kind)
+  ]
+  kept = technique.Units(
+    *(np.ones((count, 1 + len(keys), *x.shape[2:]), np.float32) for x in scores)
+  )
+  rng = np.random.default_rng([0x756E6974, number])
+  for at in range(count):
+    for kind in KINDS:
+      seen, unseen = getattr(scores, kind)[:, at]
+      ranked = {
+        'contrast': seen - unseen,
+        'loss': seen,
+        'random': rng.random(seen.shape),
+      }
+      for mask, (of, ranking, deleted) in enumerate(keys, start=1):
+        if of == kind:
+          chosen = technique.top(ranked[ranking], deleted)
+          getattr(kept, kind)[at, mask][chosen] = 0
+  return keys, kept
+
+
+def _by_example(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
+  """Rows of `units_by_example`: the units with the highest mean contrast."""
+  parts = []
+  for kind in KINDS:
+    values = np.stack([getattr(each.scores, kind) for each in found])
+    contrast = mean(values[:, 0] - values[:, 1])  # [m, layer, unit]
+    sides = values.mean(0)
+    for at, example in enumerate(index):
+      layer, unit = np.nonzero(technique.top(contrast.value[at], _SHOWN))
+      parts.append(
+        pd.DataFrame(
+          {
+            'index': example,
+            'kind': kind.removesuffix('s'),
+            'layer': layer + 1,
+            'unit': unit + 1,
+            'contrast': contrast.value[at, layer, unit],
+            'contrast_se': contrast.se[at, layer, unit],
+            'loss_in': sides[0, at, layer, unit],
+            'loss_out': sides[1, at, layer, unit],
+          }
+        )
+      )
+  return pd.concat(parts, ignore_index=True)
+
+
+def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
+  """Rows of `unit_deletion`."""
+  stack = lambda of: np.stack([of(each) for each in found])  # [pairs, m]
+  seen, unseen = stack(lambda f: f.seen), stack(lambda f: f.unseen)
+  rows = []
+  for key in found[0].after:
+    after = stack(lambda f, key=key: f.after[key])
+    removed = ratio_of_means((seen - after).mean(1), (seen - unseen).mean(1))
+    kind, ranking, deleted = key
+    of = lambda name, key: np.nanmean(
+      stack(lambda f, name=name, key=key: getattr(f, name)[key])
+    )
+    rows.append(
+      {
+        'kind': kind,
+        'ranking': ranking,
+        'deleted': deleted,
+        'examples': len(index),
+        'value_in': seen.mean(),
+        'value_after': after.mean(),
+        'value_out': unseen.mean(),
+        'removed': removed[0],
+        'removed_low': removed[1],
+        'removed_high': removed[2],
+        'distance_before': distance(seen, unseen),
+        'distance': distance(after, unseen),
+        'others_before': of('others', None),
+        'others': of('others', key),
+        'accuracy_before': of('accuracy', None),
+        'accuracy': of('accuracy', key),
+        'pairs': len(found),
+      }
+    )
+  return pd.DataFrame(rows)
+
+
+def distance(values: np.ndarray, unseen: np.ndarray) -> float:
+  """Mean distance from the runs that did not see an example.
+
+  In standard deviations of these runs' scaled logits, log p / (1 - p); a
+  perfect deletion cannot be told from them, and has about 0.8.
+
+  Args:
+    values: probabilities, [pairs, m].
+    unseen: those of the OUT runs, [pairs, m].
+
+  Returns:
+    Mean over pairs and examples; NaN with fewer than two pairs.
+  """
+  if len(unseen) < 2:
+    return float('nan')
+  tiny = np.finfo(np.float32).tiny
+  scaled = lambda p: special.logit(np.clip(p, tiny, 1 - 1e-7))
+  out = scaled(unseen)
+  deviation = np.maximum(out.std(0, ddof=1), 1e-6)
+  return float((np.abs(scaled(values) - out.mean(0)) / deviation).mean())
