@@ -89,6 +89,7 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       lambda: dynamics_figures.memorisation(tables['dynamics_epochs']),
     )
   yield from _single(tables)
+  yield from _patching(tables)
   yield from _texts(tables)
   yield from _layers(tables)
   yield from _control(tables)
@@ -136,6 +137,29 @@ def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'layers (and the head) are from the other one. Where it falls, hybrids '
       'are broken models, and shares say as much about that.',
       lambda: draw.hybrids(hybrids),
+    )
+
+
+def _patching(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
+  draw, rows = single_example_figures, tables['patching_summary']
+  if rows.empty:
+    return
+  count = f'the {rows["examples"].iloc[0]} most memorised examples'
+  yield Entry(
+    SINGLE,
+    'patching',
+    f'What of the memorisation of {count} an activation brings when it is put '
+    'from the run that was trained on an example into its twin: ratios of '
+    'means with 95 % bootstrap intervals over pairs. The stream after a layer '
+    'is a hybrid from below.',
+    lambda: draw.patching(rows),
+  )
+  if (rows['site'] == 'head').any():
+    yield Entry(
+      SINGLE,
+      'patched_heads',
+      'The same of single attention heads.',
+      lambda: draw.patched_heads(rows),
     )
 
 

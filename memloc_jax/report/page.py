@@ -46,6 +46,8 @@ TABLES = (
   'layer_agreement',
   'tokens_by_example',
   'deletion',
+  'patching_summary',
+  'unit_deletion',
   'variants',
 )
 
@@ -108,6 +110,7 @@ def write_report(
     control=content.control(tables['control_summary']),
     control_pairs=single_examples.control_pairs(tables['control_pairs']),
     layer_agreement=single_examples.layer_agreement(tables['layer_agreement']),
+    unit_deletion=single_examples.unit_deletion(tables['unit_deletion']),
     chosen=single_examples.single_examples(tables),
     sanity=content.sanity(gallery.headline(tables['windows'])),
     unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],

@@ -159,6 +159,61 @@ def hybrids(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def patching(rows: pd.DataFrame) -> Figure:
+  """What whole sites bring of the memorisation, by layer.
+
+  Args:
+    rows: the table `patching_summary`.
+  """
+  with style.styled():
+    figure = Figure(figsize=(5.2, 3.4), layout='constrained')
+    axes = figure.add_subplot()
+    for site, colour in zip(('stream', 'attention', 'mlp'), style.SERIES):
+      of = rows[rows['site'] == site].sort_values('layer')
+      axes.errorbar(
+        of['layer'],
+        of['recovery'],
+        yerr=[of['recovery'] - of['low'], of['high'] - of['recovery']],
+        fmt='o-',
+        ms=4.5,
+        capsize=3,
+        color=colour,
+        label=site,
+      )
+    axes.axhline(0, color=style.GREY, lw=0.8, dashes=_DASHES)
+    axes.axhline(1, color=style.GREY, lw=0.8, dashes=_DASHES)
+    axes.set_xticks(sorted(set(rows['layer'])))
+    axes.set(xlabel='Layer', ylabel='Share of the memorisation')
+    axes.set_title('Activations patched from IN to OUT')
+    axes.legend()
+    return figure
+
+
+def patched_heads(rows: pd.DataFrame) -> Figure:
+  """What single attention heads bring of it, as a heat map.
+
+  Args:
+    rows: the table `patching_summary`.
+  """
+  table = rows[rows['site'] == 'head'].pivot(
+    index='layer', columns='unit', values='recovery'
+  )
+  limit = float(np.nanmax(np.abs(table.to_numpy()))) or 1.0
+  with style.styled():
+    figure = Figure(figsize=(5.2, 1.3 + 0.3 * len(table)), layout='constrained')
+    axes = figure.add_subplot()
+    image = axes.imshow(
+      table, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect='auto'
+    )
+    axes.set_xticks(np.arange(table.shape[1]), table.columns)
+    axes.set_yticks(np.arange(len(table)), table.index)
+    axes.set(xlabel='Head', ylabel='Layer')
+    axes.set_title('Patched attention heads')
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.9)
+    return figure
+
+
 def deletion(rows: pd.DataFrame) -> Figure:
   """Memorisation that is left when units of the text are hidden.
 

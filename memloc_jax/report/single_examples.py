@@ -83,6 +83,24 @@ def control_pairs(table: pd.DataFrame) -> list[dict[str, str]]:
   ]
 
 
+def unit_deletion(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Rows on what is left without some heads or neurons."""
+  return [
+    {
+      'zeroed': f'{row.deleted} {row.kind}',
+      'ranking': row.ranking,
+      'removed': number(row.removed, 2),
+      'interval': interval(row.removed_low, row.removed_high, 2),
+      'distance': f'{number(row.distance_before, 1)} → '
+      f'{number(row.distance, 1)}',
+      'others': f'{number(row.others_before, 2)} → {number(row.others, 2)}',
+      'accuracy': f'{number(row.accuracy_before, 2)} → '
+      f'{number(row.accuracy, 2)}',
+    }
+    for row in table.itertuples()
+  ]
+
+
 def layer_agreement(table: pd.DataFrame) -> list[dict[str, str]]:
   """Rows on techniques beside the profile of noisy examples."""
   return [

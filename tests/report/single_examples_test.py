@@ -96,6 +96,20 @@ def _tables():
       for s in (0.1, 0.5)
     ]
   )
+  patching = pd.DataFrame(
+    [
+      {'site': site, 'layer': layer, 'unit': unit, 'examples': 3}
+      | {'recovery': 0.1 * layer + 0.01 * unit, 'low': 0.0, 'high': 0.5}
+      for site, units in (
+        ('stream', (-1,)),
+        ('attention', (-1,)),
+        ('mlp', (-1,)),
+        ('head', (1, 2)),
+      )
+      for layer in (1, 2)
+      for unit in units
+    ]
+  )
   found = dict.fromkeys(TABLES, pd.DataFrame()) | {
     'pairs_by_example': pairs,
     'layers_by_example': layers,
@@ -103,6 +117,7 @@ def _tables():
     'tokens_by_example': tokens,
     'hybrids': hybrids,
     'deletion': deletion,
+    'patching_summary': patching,
     'variants': variants,
   }
   return found, examples
@@ -188,6 +203,8 @@ class FiguresTest(parameterized.TestCase):
         'layers_by_class',
         'depths',
         'hybrids',
+        'patching',
+        'patched_heads',
         'deletion',
         'variants',
       ],
@@ -219,6 +236,13 @@ class FiguresTest(parameterized.TestCase):
     heights = [[bar.get_height() for bar in c] for c in axes.containers]
     np.testing.assert_allclose(heights[0], [0, 1, 0])
     np.testing.assert_allclose(heights[1], [0, 1 / 3, 1 / 3])
+
+  def test_heads_by_layer(self):
+    rows = _tables()[0]['patching_summary']
+    axes, _ = single_example_figures.patched_heads(rows).axes
+    np.testing.assert_allclose(
+      axes.images[0].get_array(), [[0.11, 0.12], [0.21, 0.22]]
+    )
 
   def test_lines_begin_with_nothing_deleted(self):
     (axes,) = single_example_figures.deletion(_tables()[0]['deletion']).axes
