@@ -212,7 +212,8 @@ def _write_variants(
   study.workdir.write_table('variants_by_example', pd.concat(by_example))
   kinds = list(dict.fromkeys(kind for kind, _, _ in variants))
   radii = []
-  for kind in (k for k in kinds if k not in perturb.WHOLE):
+  whole_kinds = (*perturb.WHOLE, input_texts.PARAPHRASE)
+  for kind in (k for k in kinds if k not in whole_kinds):
     chosen = [at for at, each in enumerate(variants) if each[0] == kind]
     strengths = np.array([0.0, *(variants[at][1] for at in chosen)])
     curve = np.concatenate([before.mean(0)[None], after.mean(0)[chosen]])

@@ -12,8 +12,10 @@ from memloc_jax.tasks import encode, perturb
 from memloc_jax.tasks.encode import Encoded
 from memloc_jax.tasks.pieces import Pieces, pieces
 
-# Beside the kinds of `perturb`: tokens are taken out at random.
+# Beside the kinds of `perturb`: tokens are taken out at random, and the first
+# text is said in the user's other words.
 DROPOUT = 'token dropout'
+PARAPHRASE = 'paraphrase'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,12 @@ def perturbed(study: Study, chosen: Chosen) -> list[tuple[str, float, Encoded]]:
       chosen.encoded, rows, hidden, None, chosen.pieces.pad
     )
     found.append((DROPOUT, strength, texts))
+  if study.data.paraphrases is not None:
+    segments = [
+      (study.data.paraphrases[i], *study.data.segments[i][1:])
+      for i in chosen.index
+    ]
+    found.append((PARAPHRASE, 1.0, _encode(study, segments)))
   return found
 
 

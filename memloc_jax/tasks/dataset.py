@@ -22,7 +22,8 @@ class DataConfig:
     name: of the task, one that `get_task` knows, or 'own'.
     source: where the rows come from, see `load_rows`.
     files: path of a file or a folder, in the place of `source`.
-    text, label, id, true_label: columns of the task 'own', see `own_task`.
+    text, label, id, true_label, paraphrase: columns of the task 'own', see
+      `own_task`.
     limit: number of training examples, a seeded sample in source order drawn
       before any label is changed; 0 for all.
     pool_limit: the same for validation and test together.
@@ -42,6 +43,7 @@ class DataConfig:
   label: str = ''
   id: str = ''
   true_label: str = ''
+  paraphrase: str = ''
   limit: int = 0
   pool_limit: int = 0
   noise: float = 0.15
@@ -81,8 +83,10 @@ class Dataset:
     hashes: first 16 digits of the sha256 of each training text.
     kinds: 'rule' or 'exception' of each training example, where known.
     positions: row of each training example in the source, from 0.
+    paraphrases: the first text of each training example in other words, where
+      the source has them; nothing is trained on them.
     fingerprint: sha256 over everything above but the segments, which the
-      texts consist of, and the positions.
+      texts consist of, the positions and the paraphrases.
   """
 
   task: Task
@@ -100,6 +104,7 @@ class Dataset:
   hashes: tuple[str, ...]
   kinds: tuple[str, ...] | None
   positions: tuple[int, ...]
+  paraphrases: tuple[str, ...] | None = None
   fingerprint: str = ''
 
 
@@ -189,13 +194,14 @@ def build(
     hashes=tuple(_text_hash(text) for text in texts),
     kinds=train.kinds,
     positions=train.positions,
+    paraphrases=train.paraphrases,
   )
   return dataclasses.replace(dataset, fingerprint=_fingerprint(dataset))
 
 
 def _task(config: DataConfig) -> Task:
   """The registry's task, or the one that the columns describe."""
-  named = ('text', 'label', 'id', 'true_label')
+  named = ('text', 'label', 'id', 'true_label', 'paraphrase')
   columns = {name: getattr(config, name) for name in named}
   if config.name == OWN:
     if config.place == 'hub:':
@@ -239,6 +245,15 @@ def _text_hash(text: str) -> str:
   return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
 
 
+# What the texts consist of, where rows came from, and what is not trained on.
+_NOT_IN_FINGERPRINT = (
+  'segments',
+  'positions',
+  'paraphrases',
+  'paraphrase_field',
+)
+
+
 def _fingerprint(dataset: Dataset) -> str:
   digest = hashlib.sha256()
 
@@ -248,7 +263,7 @@ def _fingerprint(dataset: Dataset) -> str:
       digest.update(np.ascontiguousarray(value).tobytes())
     elif dataclasses.is_dataclass(value):
       for field in dataclasses.fields(value):
-        if field.name not in ('segments', 'positions'):
+        if field.name not in _NOT_IN_FINGERPRINT:
           add(f'{name}.{field.name}', getattr(value, field.name))
     else:
       digest.update(f'{name} {value!r}\n'.encode('utf-8', 'backslashreplace'))

@@ -34,6 +34,9 @@ def check(table: Table, task: Task, training: bool) -> None:
   if not training:
     return
   _check_classes(table.where, name, labels)
+  if task.paraphrase_field:
+    name, texts = table.column(task.paraphrase_field)
+    _check_texts(table.where, name, texts)
   if task.id_field:
     _check_ids(table.where, *table.column(task.id_field))
 

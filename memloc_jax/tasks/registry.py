@@ -46,6 +46,8 @@ class Task:
       there is such a column and nothing repeats in it.
     true_label_field: column that holds the right label of training rows where
       it is known, and nothing where it is not; '' for none.
+    paraphrase_field: column that holds the first text of training rows in
+      other words; '' for none.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Task:
   own: bool = False
   id_field: str = ''
   true_label_field: str = ''
+  paraphrase_field: str = ''
 
 
 # Other names under which sources keep a column, tried in this order where the
@@ -225,7 +228,13 @@ def get_task(name: str) -> Task:
   )
 
 
-def own_task(text: str, label: str, id: str = '', true_label: str = '') -> Task:
+def own_task(
+  text: str,
+  label: str,
+  id: str = '',
+  true_label: str = '',
+  paraphrase: str = '',
+) -> Task:
   """Describes a user's own data, whose classes are what its labels say.
 
   Columns have exactly these names. Where there is no validation or test split,
@@ -236,6 +245,7 @@ def own_task(text: str, label: str, id: str = '', true_label: str = '') -> Task:
     label: the column that holds the label.
     id: see `Task.id_field`.
     true_label: see `Task.true_label_field`.
+    paraphrase: see `Task.paraphrase_field`.
 
   Raises:
     InputError: a column is not named, or named for two things.
@@ -250,12 +260,12 @@ def own_task(text: str, label: str, id: str = '', true_label: str = '') -> Task:
     raise InputError(
       f'--config.task.label={label!r}: name the column that holds the label'
     )
-  named = [*fields, label, *filter(None, [true_label])]
+  named = [*fields, label, *filter(None, [true_label, paraphrase])]
   for column in named:
     if named.count(column) > 1:
       raise InputError(
-        f'--config.task: the column {column!r} is named twice; text, label '
-        'and true_label are columns of their own'
+        f'--config.task: the column {column!r} is named twice; text, label, '
+        'true_label and paraphrase are columns of their own'
       )
   return Task(
     OWN,
@@ -265,4 +275,5 @@ def own_task(text: str, label: str, id: str = '', true_label: str = '') -> Task:
     own=True,
     id_field=id,
     true_label_field=true_label,
+    paraphrase_field=paraphrase,
   )

@@ -19,6 +19,8 @@ class Rows:
     kinds: 'rule' or 'exception' of each example where the source knows it.
     true_labels: the right label of each example, index into `label_names`,
       where the source knows which of `labels` are wrong.
+    paraphrases: the first text of each example in other words, where the
+      source has them.
     positions: row of each example in the source's split, from 0; None for
       that of the examples themselves.
   """
@@ -29,6 +31,7 @@ class Rows:
   ids: tuple[str, ...]
   kinds: tuple[str, ...] | None = None
   true_labels: np.ndarray | None = None
+  paraphrases: tuple[str, ...] | None = None
   positions: tuple[int, ...] | None = None
 
   def __post_init__(self):
@@ -42,7 +45,7 @@ class Rows:
     """Returns the rows at `indices`, in that order."""
     indices = np.asarray(indices, np.int64)
     pick = lambda values: tuple(values[i] for i in indices)
-    true = self.true_labels
+    true, others = self.true_labels, self.paraphrases
     return dataclasses.replace(
       self,
       segments=pick(self.segments),
@@ -50,5 +53,6 @@ class Rows:
       ids=pick(self.ids),
       kinds=None if self.kinds is None else pick(self.kinds),
       true_labels=None if true is None else true[indices],
+      paraphrases=None if others is None else pick(others),
       positions=pick(self.positions),
     )

@@ -78,6 +78,12 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   if task.true_label_field:
     true = _true_labels(tables['train'], task, splits['train'])
     splits['train'] = dataclasses.replace(splits['train'], true_labels=true)
+  if task.paraphrase_field:
+    column, texts = tables['train'].column(task.paraphrase_field)
+    texts = tuple(map(_decoded, texts))
+    for row, text in enumerate(texts, 1):
+      _refuse_surrogates(f'{train.where}: row {row}', {column: text})
+    splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
 
 
