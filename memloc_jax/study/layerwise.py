@@ -1,5 +1,7 @@
 """Stage `layerwise`: where in the network each example is memorised."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -7,7 +9,7 @@ from memloc_jax.estimators import layerwise as estimate
 from memloc_jax.estimators.layerwise import Layerwise
 from memloc_jax.localisation import hybrids, shapley
 from memloc_jax.localisation.baselines import block_distance
-from memloc_jax.study import pairs
+from memloc_jax.study import pairs as pairs_lib
 from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import CONTROL_PAIRS, PAIRS, control_setups
 from memloc_jax.study.stages import stage
@@ -23,8 +25,8 @@ def layerwise(study: Study) -> None:
   sources = _sources(study)
   layers, by_pair, accuracies, controls = [], [], [], []
   for at, (name, table, rows) in enumerate(sources):
-    measured = _Measured(study, name, table, rows, (at, len(sources)))
-    if not measured.pairs:
+    measured = _measure(study, name, table, rows, (at, len(sources)))
+    if measured is None:
       study.progress.message(f'{name}: every pair has a run that diverged.')
       continue
     if name == MAIN:
@@ -61,12 +63,13 @@ def _sources(study: Study) -> list[tuple[str, str, np.ndarray]]:
   return [(name, table, rows.reshape(-1, 2)) for name, table, rows in found]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Measured:
   """What hybrids of the pairs of one source have shown.
 
   Attributes:
     name: of the source.
-    pairs: numbers of the pairs, of which no run diverged.
+    pairs: numbers of the pairs of which no run diverged.
     spans: first and last layer of each player but the head, 0-based.
     num_layers: L.
     examples: what they tell of the training examples.
@@ -76,64 +79,14 @@ class _Measured:
     distance: between the blocks of a pair's runs, [pairs, L].
   """
 
-  def __init__(
-    self,
-    study: Study,
-    name: str,
-    table: str,
-    rows: np.ndarray,
-    place: tuple[int, int],
-  ):
-    """Runs all hybrids; `place` is which of how many sources this is."""
-    self.name, self.num_layers = name, study.model.num_layers
-    config, data = study.config.localise.layerwise, study.data
-    self.spans = shapley.spans(self.num_layers, config.span)
-    self.groups = _groups(study)
-    finished = pairs.finished(study, table, rows)
-    self.pairs = ((finished[:, 0] - rows[0, 0]) // 2).tolist()
-    players = len(self.spans) + 1
-    if players <= config.exact:
-      plans = [shapley.exact(players)] * len(self.pairs)
-    else:
-      # Drawn for each pair, so that the error over pairs holds theirs.
-      plans = [
-        shapley.sampled(shapley.draw_orders(config.orders, players, pair))
-        for pair in self.pairs
-      ]
-    layouts = hybrids.layouts(plans, self.num_layers, config.span)
-    labels = data.labels[study.noisy_set]
-    held_out = _first(data.validation, config.held_out)
-    parts, accuracies, distances = [], [], []
-    for number, (pair, plan, layout) in enumerate(
-      zip(self.pairs, plans, layouts)
-    ):
-      first, second = (study.weights(table, row) for row in rows[pair])
-      on_device = hybrids.pair(first, second)
-
-      def run(examples, labels, models=on_device, layout=layout):
-        return hybrids.values(
-          study.model, models, examples, labels, layout, config.max_tokens
-        )
-
-      values = run(data.train, labels).probability.astype(np.float64)
-      member = study.tables[table].runs.membership[rows[pair, 0]]
-      parts.append(_oriented(plan, values, member))
-      if len(held_out):
-        labels_there = data.validation_labels[: len(held_out)]
-        correct = run(held_out, labels_there).correct.mean(1)
-        size = plan.masks.sum(1)
-        accuracies.append(
-          [correct[size == k].mean() for k in range(players + 1)]
-        )
-      distances.append(block_distance(first['blocks'], second['blocks']))
-      at, sources = place
-      done = (at + (number + 1) / len(self.pairs)) / sources
-      study.progress.update(done, name)
-      study.stop_if_asked()
-    if parts:
-      self.examples = estimate.join(parts)
-      self.accuracy = np.array(accuracies) if accuracies else None
-      self.distance = np.stack(distances)
+  name: str
+  pairs: list[int]
+  spans: np.ndarray
+  num_layers: int
+  examples: Layerwise
+  groups: dict[str, np.ndarray]
+  accuracy: np.ndarray | None
+  distance: np.ndarray
 
   @property
   def players(self) -> pd.DataFrame:
@@ -145,6 +98,88 @@ class _Measured:
         'last_layer': [*(self.spans[:, 1] + 1), head],
       }
     )
+
+
+def _plans(study: Study, pairs: list[int]) -> list[shapley.Plan]:
+  """What is evaluated in each pair."""
+  config = study.config.localise.layerwise
+  players = len(shapley.spans(study.model.num_layers, config.span)) + 1
+  if players <= config.exact:
+    return [shapley.exact(players)] * len(pairs)
+  # Drawn for each pair, so that the error over pairs holds theirs.
+  return [
+    shapley.sampled(shapley.draw_orders(config.orders, players, pair))
+    for pair in pairs
+  ]
+
+
+def _measure(
+  study: Study,
+  name: str,
+  table: str,
+  rows: np.ndarray,
+  place: tuple[int, int],
+) -> _Measured | None:
+  """Runs all hybrids of one source; None if every pair has diverged.
+
+  Args:
+    study: the study.
+    name: of the source.
+    table: of its runs.
+    rows: of the two runs of each pair, int [pairs, 2].
+    place: which of how many sources this is.
+  """
+  config, data = study.config.localise.layerwise, study.data
+  usable = pairs_lib.finished(study, table, rows)
+  if not len(usable):
+    return None
+  numbers = ((usable[:, 0] - rows[0, 0]) // 2).tolist()
+  plans = _plans(study, numbers)
+  layouts = hybrids.layouts(plans, study.model.num_layers, config.span)
+  held_out = _first(data.validation, config.held_out)
+  held_out_labels = data.validation_labels[: len(held_out)]
+  labels = data.labels[study.noisy_set]
+  parts, accuracies, distances = [], [], []
+  for at, (pair, plan, layout) in enumerate(zip(usable, plans, layouts)):
+    first, second = (study.weights(table, row) for row in pair)
+    models = hybrids.pair(first, second)
+    found = hybrids.values(
+      study.model, models, data.train, labels, layout, config.max_tokens
+    )
+    member = study.tables[table].runs.membership[pair[0]]
+    values = found.probability.astype(np.float64)
+    parts.append(_oriented(plan, values, member))
+    if len(held_out):
+      found = hybrids.values(
+        study.model,
+        models,
+        held_out,
+        held_out_labels,
+        layout,
+        config.max_tokens,
+      )
+      accuracies.append(_by_size(plan, found.correct.mean(1)))
+    distances.append(block_distance(first['blocks'], second['blocks']))
+    source, sources = place
+    done = (source + (at + 1) / len(usable)) / sources
+    study.progress.update(done, name)
+    study.stop_if_asked()
+  return _Measured(
+    name=name,
+    pairs=numbers,
+    spans=shapley.spans(study.model.num_layers, config.span),
+    num_layers=study.model.num_layers,
+    examples=estimate.join(parts),
+    groups=_groups(study),
+    accuracy=np.stack(accuracies) if accuracies else None,
+    distance=np.stack(distances),
+  )
+
+
+def _by_size(plan: shapley.Plan, values: np.ndarray) -> np.ndarray:
+  """Mean over the coalitions of each size, [players + 1]."""
+  size = plan.masks.sum(1)
+  return np.bincount(size, values) / np.bincount(size)
 
 
 def _first(encoded: Encoded, count: int) -> Encoded:
