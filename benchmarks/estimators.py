@@ -15,7 +15,6 @@ random, which changes no estimator's cost but the ranking of ties.
 import argparse
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from benchmarks import record
 from memloc_jax.estimators import detection, fitting, predictions, privacy, roc
 from memloc_jax.estimators.influence import influence
 from memloc_jax.estimators.label_errors import label_errors
-from memloc_jax.study import attribution, estimation
+from memloc_jax.study import attribution, estimation, memory_plan
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Wanted of all together.
@@ -133,12 +132,11 @@ def run_here(job: str, folder: pathlib.Path) -> dict[str, float]:
   JOBS[job](data)
   seconds = time.perf_counter() - began
   cpu_seconds = time.process_time() - began_cpu
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  unit = 1 if sys.platform == 'darwin' else 1024
+  _, peak = memory_plan.process_memory()
   return {
     'seconds': seconds,
     'cpu_seconds': cpu_seconds,
-    'peak_bytes': peak * unit,
+    'peak_bytes': peak,
   }
 
 

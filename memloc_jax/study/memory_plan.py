@@ -6,6 +6,8 @@ and of the checkpoint only `config.json` is read.
 
 import dataclasses
 import functools
+import pathlib
+import re
 import resource
 import sys
 import time
@@ -331,6 +333,11 @@ def _is_host(engine: Engine) -> bool:
 
 def process_memory() -> tuple[int, int]:
   """Bytes that this process has, and the most that it ever had."""
+  now = psutil.Process().memory_info().rss
+  status = pathlib.Path('/proc/self/status')
+  if status.exists():
+    # What getrusage says on Linux is at least what the parent had at its fork.
+    (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', status.read_text())
+    return now, int(peak) * 1024
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  unit = 1 if sys.platform == 'darwin' else 1024
-  return psutil.Process().memory_info().rss, peak * unit
+  return now, peak * (1 if sys.platform == 'darwin' else 1024)

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from unittest import mock
 
@@ -308,6 +310,22 @@ class ExtendUntilTest(tiny.EncoderCase):
     with self.assertRaisesRegex(InputError, 'no finished study to extend'):
       self.extend(10, rule)
     self.assertEmpty(self.trained)
+
+
+class ProcessMemoryTest(absltest.TestCase):
+  def test_is_not_that_of_the_parent(self):
+    """Linux hands the largest size on to children, also across exec."""
+    large = bytearray(2**30)
+    code = (
+      'from memloc_jax.study.memory_plan import process_memory\n'
+      'print(*process_memory())'
+    )
+    done = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    )
+    now, peak = map(int, done.stdout.split())
+    self.assertLess(peak, len(large))
+    self.assertGreaterEqual(peak, 0.9 * now)
 
 
 if __name__ == '__main__':
