@@ -47,9 +47,14 @@ def random_examples(count=24, seed=0):
   return Encoded(ids, length, (6, 10))
 
 
+@jax.jit
+def _logits(params, tokens):
+  return interface.forward(MODEL, params, tokens).logits
+
+
 def forward(params, examples):
   tokens = interface.Tokens(examples.ids, examples.length)
-  return np.asarray(interface.forward(MODEL, params, tokens).logits)
+  return np.asarray(_logits(params, tokens))
 
 
 def source(noisy, clean, pretrained, frozen, snapshots=()):

@@ -10,6 +10,17 @@ from memloc_jax.models import interface
 from tests.localisation import built
 
 
+@jax.jit
+def _gradient(params, tokens, label):
+  """Of one example's loss by what trains."""
+
+  def loss(own):
+    logits = interface.forward(built.MODEL, params | own, tokens).logits[0]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+  return jax.grad(loss)({k: params[k] for k in ('blocks', 'final', 'heads')})
+
+
 def _slow(params, examples, labels):
   """One backward pass an example, squares summed leaf by leaf."""
   found = []
@@ -17,13 +28,7 @@ def _slow(params, examples, labels):
     tokens = interface.Tokens(
       examples.ids[i : i + 1], examples.length[i : i + 1]
     )
-
-    def loss(own, tokens=tokens, label=labels[i]):
-      logits = interface.forward(built.MODEL, params | own, tokens).logits[0]
-      return optax.softmax_cross_entropy_with_integer_labels(logits, label)
-
-    own = {key: params[key] for key in ('blocks', 'final', 'heads')}
-    gradient = jax.device_get(jax.grad(loss)(own))
+    gradient = jax.device_get(_gradient(params, tokens, labels[i]))
     squares = [
       sum(
         np.square(x[layer]).sum() for x in jax.tree.leaves(gradient['blocks'])

@@ -1,7 +1,6 @@
 """Both models of a pair at once, against each by itself."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
@@ -16,14 +15,15 @@ def _models():
   return first, second | {'embeddings': first['embeddings']}
 
 
+@jax.jit
+def _forward(params, tokens):
+  return jax.nn.softmax(interface.forward(built.MODEL, params, tokens).logits)
+
+
 def _alone(params, examples, labels):
-  """Probability of the label, one text at a time."""
-  found = []
-  for ids, length, label in zip(examples.ids, examples.length, labels):
-    tokens = interface.Tokens(ids[None, :length], length[None])
-    logits = interface.forward(built.MODEL, params, tokens).logits
-    found.append(jax.nn.softmax(logits)[0, label])
-  return np.array(found)
+  """Probability of the label by one model, all texts as long as the longest."""
+  found = _forward(params, interface.Tokens(examples.ids, examples.length))
+  return np.asarray(found)[np.arange(len(labels)), labels]
 
 
 class ProbabilitiesTest(absltest.TestCase):
@@ -90,13 +90,11 @@ class IntegratedTest(absltest.TestCase):
     text = embed(tokens.ids)
     nothing = embed(self.baseline[at : at + 1, :length])
 
-    def value(part):
-      h = nothing + part * (text - nothing)
-      return lambda shift: _value(params, h + shift, tokens, self.labels[at])
-
-    total = sum(
-      jax.grad(value((k + 0.5) / 400))(jnp.zeros_like(text)) for k in range(400)
+    label = self.labels[at]
+    slope = lambda part: _slope(
+      params, nothing + part * (text - nothing), tokens, label
     )
+    total = sum(slope((k + 0.5) / 400) for k in range(400))
     wanted = ((text - nothing) * total / 400).sum(-1)[0]
     np.testing.assert_allclose(
       found.attribution[0, at, :length], wanted, atol=1e-3
@@ -105,12 +103,18 @@ class IntegratedTest(absltest.TestCase):
 
 
 @jax.jit
-def _value(params, h, tokens, label):
+def _slope(params, h, tokens, label):
+  """Derivative of the label's probability by the stream before the blocks."""
   mask = interface.real_tokens(tokens)
-  h, _ = interface.apply_blocks(built.MODEL, params['blocks'], h, mask)
-  x = built.MODEL.read_out(built.MODEL.finish(params['final'], h), tokens)
-  logits = built.MODEL.head(params['final'], params['heads']['main'], x, None)
-  return jax.nn.softmax(logits)[0, label]
+
+  def value(h):
+    h, _ = interface.apply_blocks(built.MODEL, params['blocks'], h, mask)
+    x = built.MODEL.read_out(built.MODEL.finish(params['final'], h), tokens)
+    head = params['heads']['main']
+    logits = built.MODEL.head(params['final'], head, x, None)
+    return jax.nn.softmax(logits)[0, label]
+
+  return jax.grad(value)(h)
 
 
 if __name__ == '__main__':

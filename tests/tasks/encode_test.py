@@ -114,7 +114,9 @@ class TokeniseTest(parameterized.TestCase):
 
   def test_cache_is_used_and_equal(self):
     first = self.tokenise()
-    with mock.patch.object(encode, '_tokenizer', side_effect=AssertionError):
+    with mock.patch.object(
+      encode, 'load_tokenizer', side_effect=AssertionError
+    ):
       again = self.tokenise()
     for name in ('flat', 'length', 'separator', 'pad'):
       np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
@@ -154,7 +156,9 @@ class TokeniseTest(parameterized.TestCase):
       np.savez(path, something=np.zeros(3))
     again = self.tokenise(_SEGMENTS * 50)
     np.testing.assert_array_equal(again.flat, first.flat)
-    with mock.patch.object(encode, '_tokenizer', side_effect=AssertionError):
+    with mock.patch.object(
+      encode, 'load_tokenizer', side_effect=AssertionError
+    ):
       self.tokenise(_SEGMENTS * 50)
 
   def test_failed_write_leaves_nothing(self):
