@@ -26,9 +26,7 @@ def get_config() -> config_dict.ConfigDict:
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
   config.train.snapshots = (5, 20)
-  # Twelve runs, in pairs that share all but their examples.
-  config.map.num_runs = 0
-  config.map.pairs = 6
+  config.map.num_runs = 12
   config.map.num_epochs = 24
   config.map.learning_rate = 1e-3
   config.map.evaluate_every = 6
@@ -41,6 +39,4 @@ def get_config() -> config_dict.ConfigDict:
   config.localise.retrain.learning_rate = 1e-3
   config.localise.probe.num_epochs = 40
   config.localise.ablation.variants = ('skip',)
-  config.localise.inputs.examples = 48
-  config.localise.patching.examples = 16
   return config
