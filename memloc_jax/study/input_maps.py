@@ -10,7 +10,7 @@ from memloc_jax.localisation import hybrids, occlusion, pair_maps
 from memloc_jax.study import input_texts
 from memloc_jax.study.context import Study
 from memloc_jax.study.input_texts import Chosen
-from memloc_jax.study.pairs import PAIRS, finished
+from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
 from memloc_jax.study.stages import stage
 from memloc_jax.tasks import perturb
 from memloc_jax.tasks.encode import Encoded
@@ -56,36 +56,19 @@ def input_maps(study: Study) -> None:
     study.workdir.write_table('deletion', _deletion(study, chosen, rows, drops))
 
 
-def most_memorised(table: pd.DataFrame, count: int) -> np.ndarray:
-  """Indices of the examples with the highest `cm_pairs`, in order."""
-  ranked = table.sort_values(['cm_pairs', 'index'], ascending=[False, True])
-  return np.sort(ranked['index'].to_numpy()[:count])
-
-
 def _pairs(
   study: Study, index: np.ndarray, span: tuple[float, float]
 ) -> Iterator[tuple[hybrids.Pair, np.ndarray]]:
   """Each finished pair, and which examples its first run was trained on."""
   runs = study.tables[PAIRS].runs
-  usable = finished(study, PAIRS, np.arange(len(runs)).reshape(-1, 2))
-  for number, (first, second) in enumerate(usable):
+  rows = usable(study)
+  for number, (first, second) in enumerate(rows):
     pair = hybrids.pair(
       study.weights(PAIRS, first), study.weights(PAIRS, second)
     )
     yield pair, runs.membership[first, index]
-    study.progress.update(span[0] + (number + 1) / len(usable) * span[1])
+    study.progress.update(span[0] + (number + 1) / len(rows) * span[1])
     study.stop_if_asked()
-
-
-def _orient(values: np.ndarray, member: np.ndarray) -> np.ndarray:
-  """Values of the run that saw each text and of that which did not, [2, ...].
-
-  Args:
-    values: of the first and of the second run, [2, N, ...].
-    member: whether the first run saw it, bool [N].
-  """
-  member = member.reshape(-1, *(1,) * (values.ndim - 2))
-  return np.where(member, values, values[::-1])
 
 
 def _predict(
@@ -104,7 +87,7 @@ def _predict(
     chosen.labels[of],
     study.config.localise.inputs.max_tokens,
   )
-  return _orient(values.astype(np.float64), member[of])
+  return orient(values.astype(np.float64), member[of])
 
 
 def _attribute(
@@ -121,7 +104,7 @@ def _attribute(
     config.steps,
     config.max_tokens,
   )
-  seen, unseen = _orient(found.attribution.astype(np.float64), member)
+  seen, unseen = orient(found.attribution.astype(np.float64), member)
   return seen - unseen
 
 

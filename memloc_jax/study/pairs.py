@@ -8,6 +8,7 @@ Mixtures of the two, layer by layer, tell where a single example is memorised.
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.program import make_table
@@ -100,6 +101,32 @@ def finished(study: 'Study', table: str, rows: np.ndarray) -> np.ndarray:
     for row in rows.ravel()
   ]
   return rows[np.reshape(done, rows.shape).all(1)]
+
+
+def usable(study: 'Study') -> np.ndarray:
+  """Rows of the map's pairs of which neither run diverged, int [pairs, 2]."""
+  count = len(study.tables[PAIRS].runs)
+  return finished(study, PAIRS, np.arange(count).reshape(-1, 2))
+
+
+def orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:
+  """Values of the run that saw each text and of that which did not.
+
+  Args:
+    values: of the first and of the second run, [2, N, ...].
+    first_saw: whether the first run was trained on it, bool [N].
+
+  Returns:
+    Of the IN and of the OUT run, [2, N, ...].
+  """
+  first_saw = first_saw.reshape(-1, *(1,) * (values.ndim - 2))
+  return np.where(first_saw, values, values[::-1])
+
+
+def most_memorised(table: pd.DataFrame, count: int) -> np.ndarray:
+  """Indices of the examples with the highest `cm_pairs`, in order."""
+  ranked = table.sort_values(['cm_pairs', 'index'], ascending=[False, True])
+  return np.sort(ranked['index'].to_numpy()[:count])
 
 
 def _halves(study: 'Study', count: int) -> tuple[np.ndarray, np.ndarray]:

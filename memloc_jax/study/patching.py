@@ -10,10 +10,8 @@ from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.localisation import patching as technique
 from memloc_jax.models import interface
 from memloc_jax.study.context import Study
-from memloc_jax.study.input_maps import most_memorised
-from memloc_jax.study.pairs import PAIRS, finished
+from memloc_jax.study.pairs import PAIRS, most_memorised, usable
 from memloc_jax.study.stages import stage
-from memloc_jax.tasks.encode import Encoded
 
 
 @stage('patching', needs=('layerwise',), runs=(PAIRS,))
@@ -24,12 +22,28 @@ def patching(study: Study) -> None:
   if memorised is None or not count:
     return
   index = most_memorised(memorised, count)
-  parts = []
-  for length, rows in _buckets(study, index):
-    found = _measure(study, rows, length)
-    patch = technique.patches(study.model.one_by_one(), length)
-    parts.append(_Part(rows, study.data.train.length[rows], patch, found))
-    study.progress.update(sum(len(p.index) for p in parts) / len(index))
+  buckets, rows = _buckets(study, index), usable(study)
+  member = study.tables[PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
+  found = [[] for _ in buckets]
+  for number, pair in enumerate(rows):
+    models = jax.device_put([study.weights(PAIRS, row) for row in pair])
+    for (length, chosen), effects in zip(buckets, found):
+      saw = member[:, chosen]
+      # One shape for all pairs and both directions.
+      most = int(max(saw.sum(1).max(), (~saw).sum(1).max()))
+      size = min(most, study.config.localise.patching.batch_size)
+      effects.append(_measure(study, models, chosen, saw[number], length, size))
+    study.progress.update((number + 1) / len(rows))
+    study.stop_if_asked()
+  parts = [
+    _Part(
+      chosen,
+      study.data.train.length[chosen],
+      technique.patches(study.model, length),
+      jax.tree.map(lambda *x: np.stack(x), *effects),
+    )
+    for (length, chosen), effects in zip(buckets, found)
+  ]
   table = pd.concat([_by_example(part) for part in parts], ignore_index=True)
   study.workdir.write_table('patching', table)
   study.workdir.write_table('patching_summary', _summary(parts))
@@ -63,35 +77,38 @@ def _buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
   ]
 
 
-def _measure(study: Study, index: np.ndarray, length: int) -> technique.Effects:
-  """Effects in every finished pair, see `_Part`."""
-  runs = study.tables[PAIRS].runs
-  usable = finished(study, PAIRS, np.arange(len(runs)).reshape(-1, 2))
-  first_saw = runs.membership[usable[:, 0]][:, index]  # [pairs, m]
-  # One shape for all pairs and both directions.
-  most = int(max(first_saw.sum(1).max(), (~first_saw).sum(1).max()))
-  size = min(most, study.config.localise.patching.batch_size)
-  found = []
-  for rows, saw in zip(usable, first_saw):
-    first, second = jax.device_put([study.weights(PAIRS, row) for row in rows])
-    parts = {}
-    for source, target, chosen in (
-      (first, second, np.flatnonzero(saw)),
-      (second, first, np.flatnonzero(~saw)),
-    ):
-      for start in range(0, len(chosen), size):
-        part = chosen[start : start + size]
-        values = _effects(
-          study, source, target, index[np.resize(part, size)], length
-        )
-        parts |= {
-          at: jax.tree.map(lambda x, n=n: x[..., n], values)
-          for n, at in enumerate(part)
-        }
-    ordered = [parts[at] for at in range(len(index))]
-    found.append(jax.tree.map(lambda *x: np.stack(x, axis=-1), *ordered))
-    study.stop_if_asked()
-  return jax.tree.map(lambda *x: np.stack(x), *found)
+def _measure(
+  study: Study,
+  models: list[interface.Tree],
+  index: np.ndarray,
+  first_saw: np.ndarray,
+  length: int,
+  size: int,
+) -> technique.Effects:
+  """Effects in one pair, leaves [m] or [patches, m].
+
+  Args:
+    study: the study.
+    models: the two runs, on the device.
+    index: of the examples, int [m].
+    first_saw: whether the first run was trained on each, bool [m].
+    length: to which they are padded.
+    size: examples in a batch.
+  """
+  first, second = models
+  parts = {}
+  for source, target, chosen in (
+    (first, second, np.flatnonzero(first_saw)),
+    (second, first, np.flatnonzero(~first_saw)),
+  ):
+    for start in range(0, len(chosen), size):
+      part = chosen[start : start + size]
+      rows = index[np.resize(part, size)]
+      values = _effects(study, source, target, rows, length)
+      for n, at in enumerate(part):
+        parts[at] = jax.tree.map(lambda x, n=n: x[..., n], values)
+  ordered = [parts[at] for at in range(len(index))]
+  return jax.tree.map(lambda *x: np.stack(x, axis=-1), *ordered)
 
 
 def _effects(
@@ -102,7 +119,7 @@ def _effects(
   length: int,
 ) -> technique.Effects:
   """Effects on some training examples, on the host, float64."""
-  train: Encoded = study.data.train
+  train = study.data.train
   model = study.model.one_by_one()
   found = technique.effects(
     model,

@@ -13,9 +13,8 @@ from memloc_jax.localisation import hybrids
 from memloc_jax.localisation import units as technique
 from memloc_jax.models import interface
 from memloc_jax.study.context import Study
-from memloc_jax.study.input_maps import most_memorised
 from memloc_jax.study.input_texts import join
-from memloc_jax.study.pairs import PAIRS, finished
+from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
 from memloc_jax.study.stages import stage
 from memloc_jax.tasks.encode import Encoded
 
@@ -36,14 +35,14 @@ def units(study: Study) -> None:
     return
   index = most_memorised(memorised, config.examples)
   runs = study.tables[PAIRS].runs
-  usable = finished(study, PAIRS, np.arange(len(runs)).reshape(-1, 2))
+  pairs = usable(study)
   texts = _texts(study, index)
   found = []
-  for number, rows in enumerate(usable):
+  for number, rows in enumerate(pairs):
     pair = hybrids.pair(*(study.weights(PAIRS, row) for row in rows))
     first_saw = runs.membership[rows[0], index]
     found.append(_measure(study, pair, texts, len(index), first_saw, number))
-    study.progress.update((number + 1) / len(usable))
+    study.progress.update((number + 1) / len(pairs))
     study.stop_if_asked()
   study.workdir.write_table('units_by_example', _by_example(index, found))
   study.workdir.write_table('unit_deletion', _deletion(index, found))
@@ -122,7 +121,7 @@ def _measure(
     texts.tokens.ids[:count], texts.tokens.length[:count]
   )
   scores = jax.tree.map(
-    lambda x: _orient(np.asarray(x, np.float64), first_saw),
+    lambda x: orient(np.asarray(x, np.float64), first_saw),
     technique.scores(model, pair, examples, texts.labels[:count]),
   )
   keys, kept = _masks(study, scores, number)
@@ -161,12 +160,6 @@ def _measure(
       held_out.mean(1) if held_out.shape[1] else np.full(count, np.nan)
     )
   return _Found(scores, own[at, 0, at], unseen, after, others, accuracy)
-
-
-def _orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:
-  """[first, second] to [IN, OUT], [2, m, ...]."""
-  member = first_saw.reshape(-1, *(1,) * (values.ndim - 2))
-  return np.where(member, values, values[::-1])
 
 
 def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
@@ -252,7 +245,7 @@ def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
     after = stack(lambda f, key=key: f.after[key])
     removed = ratio_of_means((seen - after).mean(1), (seen - unseen).mean(1))
     kind, ranking, deleted = key
-    of = lambda name, key: np.nanmean(
+    of = lambda name, key: _known_mean(
       stack(lambda f, name=name, key=key: getattr(f, name)[key])
     )
     rows.append(
@@ -277,6 +270,12 @@ def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
       }
     )
   return pd.DataFrame(rows)
+
+
+def _known_mean(values: np.ndarray) -> float:
+  """Mean of what is not NaN; NaN where nothing is known."""
+  known = values[~np.isnan(values)]
+  return float(known.mean()) if len(known) else float('nan')
 
 
 def distance(values: np.ndarray, unseen: np.ndarray) -> float:
