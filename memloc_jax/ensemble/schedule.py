@@ -161,15 +161,15 @@ def in_order(source: Source, batch_size: int) -> Epoch:
     batch_size: examples a step.
 
   Returns:
-    Steps that visit each run's examples in order of length; runs with fewer
-    examples than the largest end in padding.
+    Steps that visit each run's examples in order of length. Padding comes
+    first, where texts are shortest and it costs least.
   """
   by_length = np.argsort(source.length, kind='stable').astype(np.int32)
   sizes = source.membership.sum(1)
   slots = -(-int(sizes.max()) // batch_size) * batch_size
   indices = np.full((len(sizes), slots), -1, np.int32)
   for row, member in enumerate(source.membership):
-    indices[row, : sizes[row]] = by_length[member[by_length]]
+    indices[row, slots - sizes[row] :] = by_length[member[by_length]]
   indices = indices.reshape(len(sizes), -1, batch_size).swapaxes(0, 1)
   bucket = _bucket(source, indices)
   return Epoch(np.zeros_like(bucket), bucket, indices)

@@ -138,6 +138,7 @@ class InOrderTest(parameterized.TestCase):
     plan = schedule.in_order(source, batch)
     for run, member in enumerate(source.membership):
       seen = plan.indices[:, run].ravel()
+      self.assertTrue((np.diff(seen >= 0) >= 0).all(), 'padding comes first')
       seen = seen[seen >= 0]
       np.testing.assert_array_equal(np.sort(seen), np.flatnonzero(member))
       self.assertTrue((np.diff(source.length[seen]) >= 0).all())
