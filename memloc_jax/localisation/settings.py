@@ -159,12 +159,15 @@ class UnitsConfig:
       besides.
     heads: how many of the top heads are zeroed together.
     neurons: the same of neurons.
+    mask_steps: steps in which masks are learnt, for one more ranking; 0 leaves
+      it out. It costs as many backward passes for each example and pair.
   """
 
   examples: int = 8
   held_out: int = 50
   heads: tuple[int, ...] = (1, 4)
   neurons: tuple[int, ...] = (16, 64, 256)
+  mask_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,8 @@ class Units(NamedTuple):
   neurons: jax.Array
 
 
-def _edits(kept: Units) -> dict[str, Edit]:
-  """Edits from factors [layer, 1 or batch, unit]."""
+def edits(kept: Units) -> dict[str, Edit]:
+  """Edits of `interface.forward` from factors [layer, 1 or batch, unit]."""
   heads, neurons = kept.heads[:, :, None, :, None], kept.neurons[:, :, None]
   nothing = lambda x: jnp.zeros((x.shape[0], *(1,) * (x.ndim - 1)), x.dtype)
   return {
@@ -40,8 +40,8 @@ def _edits(kept: Units) -> dict[str, Edit]:
   }
 
 
-def _params(pair: Pair, which: int) -> interface.Tree:
-  """One of the two models, see `Pair`."""
+def params(pair: Pair, which: int | jax.Array) -> interface.Tree:
+  """The second model of a pair with `which` 0, the first one with 1."""
   take = lambda tree: jax.tree.map(lambda x: x[which], tree)
   final, head = take(pair.ends)
   return {
@@ -82,7 +82,7 @@ def scores(
   def one(which):
     def value(kept):
       logits = interface.forward(
-        model, _params(pair, which), tokens, edits=_edits(kept)
+        model, params(pair, which), tokens, edits=edits(kept)
       ).logits
       at = labels[:, None]
       return jnp.take_along_axis(jax.nn.softmax(logits), at, axis=1).sum()
@@ -114,11 +114,12 @@ def without(
   Returns:
     [masks, batch, classes].
   """
-  params = _params(pair, 1 - which)
+  one_model = params(pair, 1 - which)
 
   def run(carry, one):
-    edits = _edits(jax.tree.map(lambda x: x[:, None], one))
-    return carry, interface.forward(model, params, tokens, edits=edits).logits
+    changed = edits(jax.tree.map(lambda x: x[:, None], one))
+    found = interface.forward(model, one_model, tokens, edits=changed)
+    return carry, found.logits
 
   return lax.scan(run, None, kept)[1]
 

@@ -288,17 +288,23 @@ def _by_group(found: _Measured) -> pd.DataFrame:
 
 
 def _by_pair(found: _Measured) -> pd.DataFrame:
-  """Rows of `layers_by_pair`."""
-  return pd.concat(
-    [
-      found.players.assign(
-        source=found.name, group=group, pair=pair, share=share
+  """Rows of `layers_by_pair`; nothing is known of how far the head moved."""
+  parts = []
+  between = np.add.reduceat(found.distance, found.spans[:, 0], axis=1)
+  between = np.pad(between, ((0, 0), (0, 1)), constant_values=np.nan)
+  for group, chosen in found.groups.items():
+    shares = found.examples.of_group(chosen)
+    for pair, share, distance in zip(found.pairs, shares, between):
+      parts.append(
+        found.players.assign(
+          source=found.name,
+          group=group,
+          pair=pair,
+          share=share,
+          distance=distance,
+        )
       )
-      for group, chosen in found.groups.items()
-      for pair, share in zip(found.pairs, found.examples.of_group(chosen))
-    ],
-    ignore_index=True,
-  )
+  return pd.concat(parts, ignore_index=True)
 
 
 def _accuracies(found: _Measured) -> pd.DataFrame:

@@ -22,17 +22,20 @@ def patching(study: Study) -> None:
   if memorised is None or not count:
     return
   index = most_memorised(memorised, count)
-  buckets, rows = _buckets(study, index), usable(study)
+  by_length, rows = buckets(study, index), usable(study)
   member = study.tables[PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
-  found = [[] for _ in buckets]
+  found = [[] for _ in by_length]
   for number, pair in enumerate(rows):
     models = jax.device_put([study.weights(PAIRS, row) for row in pair])
-    for (length, chosen), effects in zip(buckets, found):
+    for (length, chosen), effects in zip(by_length, found):
       saw = member[:, chosen]
       # One shape for all pairs and both directions.
       most = int(max(saw.sum(1).max(), (~saw).sum(1).max()))
       size = min(most, study.config.localise.patching.batch_size)
-      effects.append(_measure(study, models, chosen, saw[number], length, size))
+      patch = technique.patches(study.model, length)
+      effects.append(
+        measure(study, models, chosen, saw[number], length, size, patch)
+      )
     study.progress.update((number + 1) / len(rows))
     study.stop_if_asked()
   parts = [
@@ -42,7 +45,7 @@ def patching(study: Study) -> None:
       technique.patches(study.model, length),
       jax.tree.map(lambda *x: np.stack(x), *effects),
     )
-    for (length, chosen), effects in zip(buckets, found)
+    for (length, chosen), effects in zip(by_length, found)
   ]
   table = pd.concat([_by_example(part) for part in parts], ignore_index=True)
   study.workdir.write_table('patching', table)
@@ -66,8 +69,13 @@ class _Part:
   effects: technique.Effects
 
 
-def _buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
-  """Padded length and examples of each length bucket that has any."""
+def buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
+  """Padded length and examples of each length bucket that has any.
+
+  Args:
+    study: the study.
+    index: of training examples, int [m].
+  """
   train = study.data.train
   bucket = train.bucket()[index]
   return [
@@ -77,13 +85,14 @@ def _buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
   ]
 
 
-def _measure(
+def measure(
   study: Study,
   models: list[interface.Tree],
   index: np.ndarray,
   first_saw: np.ndarray,
   length: int,
   size: int,
+  patch: technique.Patch,
 ) -> technique.Effects:
   """Effects in one pair, leaves [m] or [patches, m].
 
@@ -94,6 +103,7 @@ def _measure(
     first_saw: whether the first run was trained on each, bool [m].
     length: to which they are padded.
     size: examples in a batch.
+    patch: the patches.
   """
   first, second = models
   parts = {}
@@ -104,7 +114,7 @@ def _measure(
     for start in range(0, len(chosen), size):
       part = chosen[start : start + size]
       rows = index[np.resize(part, size)]
-      values = _effects(study, source, target, rows, length)
+      values = _effects(study, source, target, rows, length, patch)
       for n, at in enumerate(part):
         parts[at] = jax.tree.map(lambda x, n=n: x[..., n], values)
   ordered = [parts[at] for at in range(len(index))]
@@ -117,6 +127,7 @@ def _effects(
   target: interface.Tree,
   rows: np.ndarray,
   length: int,
+  patch: technique.Patch,
 ) -> technique.Effects:
   """Effects on some training examples, on the host, float64."""
   train = study.data.train
@@ -127,7 +138,7 @@ def _effects(
     target,
     interface.Tokens(train.ids[rows, :length], train.length[rows]),
     study.data.labels[study.noisy_set][rows],
-    technique.patches(model, length),
+    patch,
   )
   return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
 

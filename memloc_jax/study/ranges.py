@@ -134,6 +134,7 @@ def check(study: 'StudyConfig') -> None:
     ('localise.patching.batch_size', patching.batch_size >= 1, 'at least 1'),
     ('localise.units.examples', units.examples >= 0, 'at least 0'),
     ('localise.units.held_out', units.held_out >= 0, 'at least 0'),
+    ('localise.units.mask_steps', units.mask_steps >= 0, 'at least 0'),
     *(
       (
         f'localise.units.{name}',

@@ -47,6 +47,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'layer',
     'last_layer',
     'share',
+    'distance',
   ),
   # Accuracy on validation examples of hybrids, by how many players (groups of
   # layers, and the head) are from the first run of a pair.
@@ -60,6 +61,18 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'high',
     'layers_inside',
     'pairs',
+  ),
+  # How often localisers find memory that was put in a known place.
+  'injection': (
+    'planted',
+    'localiser',
+    'variant',
+    'baseline',
+    'cases',
+    'recall',
+    'low',
+    'high',
+    'chance',
   ),
   # One row a token of the examples that input maps look at: what hiding its
   # unit costs IN runs more than OUT runs.

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import special
 
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
-from memloc_jax.localisation import hybrids
+from memloc_jax.localisation import hybrids, masks
 from memloc_jax.localisation import units as technique
 from memloc_jax.models import interface
 from memloc_jax.study.context import Study
@@ -20,8 +20,10 @@ from memloc_jax.tasks.encode import Encoded
 
 KINDS = ('heads', 'neurons')
 # By what the run that saw the example loses more than its twin, by what it
-# loses, at random.
-RANKINGS = ('contrast', 'loss', 'random')
+# loses, at random, by masks that are learnt.
+CONTRAST, LOSS, RANDOM, LEARNT = 'contrast', 'loss', 'random', 'learnt'
+# Texts on which learnt masks should change nothing.
+_OTHERS = 8
 # Units of each kind and example in the table.
 _SHOWN = 20
 
@@ -55,33 +57,37 @@ class _Texts:
   Attributes:
     tokens: of all of them, padded to the longest.
     labels: given ones of the examples, those of the held-out ones, int32.
+    others: further training examples, padded alike; none without masks to be
+      learnt.
   """
 
   tokens: interface.Tokens
   labels: np.ndarray
+  others: interface.Tokens
 
 
 def _texts(study: Study, index: np.ndarray) -> _Texts:
-  data = study.data
-  held_out = data.validation_labels[: study.config.localise.units.held_out]
+  config, data = study.config.localise.units, study.data
+  held_out = data.validation_labels[: config.held_out]
+  others = np.setdiff1d(np.arange(len(data.train)), index)
+  others = others[: _OTHERS if config.mask_steps else 0]
   parts = [
-    Encoded(data.train.ids[index], data.train.length[index], data.train.buckets)
-  ]
-  count = len(held_out)
-  if count:
-    parts.append(
-      Encoded(
-        data.validation.ids[:count],
-        data.validation.length[:count],
-        data.validation.buckets,
-      )
+    Encoded(split.ids[rows], split.length[rows], split.buckets)
+    for split, rows in (
+      (data.train, index),
+      (data.validation, np.arange(len(held_out))),
+      (data.train, others),
     )
+    if len(rows)
+  ]
   whole = join(parts, 0)
   longest = whole.buckets[int(whole.bucket().max())]
+  count = len(index) + len(held_out)
   labels = np.append(data.labels[study.noisy_set][index], held_out)
   return _Texts(
-    interface.Tokens(whole.ids[:, :longest], whole.length),
+    interface.Tokens(whole.ids[:count, :longest], whole.length[:count]),
     labels.astype(np.int32),
+    interface.Tokens(whole.ids[count:, :longest], whole.length[count:]),
   )
 
 
@@ -124,7 +130,10 @@ def _measure(
     lambda x: orient(np.asarray(x, np.float64), first_saw),
     technique.scores(model, pair, examples, texts.labels[:count]),
   )
-  keys, kept = _masks(study, scores, number)
+  learnt = None
+  if study.config.localise.units.mask_steps:
+    learnt = _learnt(study, pair, texts, count, first_saw)
+  keys, kept = _masks(study, scores, learnt, number)
   by_example = []
   for at in range(count):
     found = technique.without(
@@ -177,18 +186,51 @@ def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
   return np.where(first_saw[:, None], both[1], both[0])
 
 
+def _learnt(
+  study: Study,
+  pair: hybrids.Pair,
+  texts: _Texts,
+  count: int,
+  first_saw: np.ndarray,
+) -> technique.Units:
+  """How far learnt masks turn units down, leaves [m, layer, unit]."""
+  examples = jax.tree.map(lambda x: x[:count], texts.tokens)
+  found = masks.learn(
+    study.model.one_by_one(),
+    pair,
+    np.where(first_saw, 0, 1).astype(np.int32),
+    examples,
+    texts.labels[:count],
+    texts.others,
+    study.config.localise.units.mask_steps,
+  )
+  return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+
 def _masks(
-  study: Study, scores: technique.Units, number: int
+  study: Study,
+  scores: technique.Units,
+  learnt: technique.Units | None,
+  number: int,
 ) -> tuple[list[tuple[str, str, int]], technique.Units]:
   """What is zeroed: keys, and units that stay, [m, 1 + keys, layer, unit].
 
   The first mask keeps everything.
+
+  Args:
+    study: the study.
+    scores: of IN and OUT run, leaves [2, m, layer, unit].
+    learnt: by masks, leaves [m, layer, unit], where there are any.
+    number: of the pair.
   """
   config = study.config.localise.units
   count = scores.heads.shape[1]
+  rankings = [CONTRAST, LOSS, RANDOM]
+  if learnt is not None:
+    rankings.append(LEARNT)
   keys = [
     (kind, ranking, deleted)
-    for kind, ranking in itertools.product(KINDS, RANKINGS)
+    for kind, ranking in itertools.product(KINDS, rankings)
     for deleted in getattr(config, kind)
   ]
   kept = technique.Units(
@@ -199,10 +241,12 @@ def _masks(
     for kind in KINDS:
       seen, unseen = getattr(scores, kind)[:, at]
       ranked = {
-        'contrast': seen - unseen,
-        'loss': seen,
-        'random': rng.random(seen.shape),
+        CONTRAST: seen - unseen,
+        LOSS: seen,
+        RANDOM: rng.random(seen.shape),
       }
+      if learnt is not None:
+        ranked[LEARNT] = getattr(learnt, kind)[at]
       for mask, (of, ranking, deleted) in enumerate(keys, start=1):
         if of == kind:
           chosen = technique.top(ranked[ranking], deleted)

@@ -82,11 +82,12 @@ class Dataset:
     ids: the source's identity of each training example.
     hashes: first 16 digits of the sha256 of each training text.
     kinds: 'rule' or 'exception' of each training example, where known.
+    cues: the word that decides each training example's label, where known.
     positions: row of each training example in the source, from 0.
     paraphrases: the first text of each training example in other words, where
       the source has them; nothing is trained on them.
     fingerprint: sha256 over everything above but the segments, which the
-      texts consist of, the positions and the paraphrases.
+      texts consist of, the positions, the cues and the paraphrases.
   """
 
   task: Task
@@ -105,6 +106,7 @@ class Dataset:
   kinds: tuple[str, ...] | None
   positions: tuple[int, ...]
   paraphrases: tuple[str, ...] | None = None
+  cues: tuple[str, ...] | None = None
   fingerprint: str = ''
 
 
@@ -195,6 +197,7 @@ def build(
     kinds=train.kinds,
     positions=train.positions,
     paraphrases=train.paraphrases,
+    cues=train.cues,
   )
   return dataclasses.replace(dataset, fingerprint=_fingerprint(dataset))
 
@@ -251,6 +254,7 @@ _NOT_IN_FINGERPRINT = (
   'positions',
   'paraphrases',
   'paraphrase_field',
+  'cues',
 )
 
 

@@ -206,6 +206,7 @@ def corpus(seed: int = 1, train: int = 480, pool: int = 200) -> dict[str, Rows]:
       label_names=get_task('embedded').label_names,
       ids=tuple(str(i) for i in range(num)),
       kinds=tuple('exception' if i in at else 'rule' for i in range(num)),
+      cues=tuple(at.get(i, '') for i in range(num)),
     )
   return splits
 

@@ -17,6 +17,8 @@ class Rows:
     ids: identity of each example: the source's `id` column where it has one,
       else the 0-based position in the source, before anything was dropped.
     kinds: 'rule' or 'exception' of each example where the source knows it.
+    cues: the word that alone decides each example's label where the source
+      knows it; '' for examples without one.
     true_labels: the right label of each example, index into `label_names`,
       where the source knows which of `labels` are wrong.
     paraphrases: the first text of each example in other words, where the
@@ -30,6 +32,7 @@ class Rows:
   label_names: tuple[str, ...]
   ids: tuple[str, ...]
   kinds: tuple[str, ...] | None = None
+  cues: tuple[str, ...] | None = None
   true_labels: np.ndarray | None = None
   paraphrases: tuple[str, ...] | None = None
   positions: tuple[int, ...] | None = None
@@ -45,14 +48,16 @@ class Rows:
     """Returns the rows at `indices`, in that order."""
     indices = np.asarray(indices, np.int64)
     pick = lambda values: tuple(values[i] for i in indices)
-    true, others = self.true_labels, self.paraphrases
+    known = lambda values: None if values is None else pick(values)
+    true = self.true_labels
     return dataclasses.replace(
       self,
       segments=pick(self.segments),
       labels=self.labels[indices],
       ids=pick(self.ids),
-      kinds=None if self.kinds is None else pick(self.kinds),
+      kinds=known(self.kinds),
+      cues=known(self.cues),
       true_labels=None if true is None else true[indices],
-      paraphrases=None if others is None else pick(others),
+      paraphrases=known(self.paraphrases),
       positions=pick(self.positions),
     )

@@ -14,7 +14,7 @@ from memloc_jax.study.tables import COLUMNS
 from tests.study import tiny
 
 _PAIRS, _CONTROL_PAIRS, _LAYERS = 3, 2, 2
-_EXAMPLES = 10
+_EXAMPLES = 40
 _TABLES = (
   'pairs_by_example',
   'layers_by_example',
@@ -23,6 +23,7 @@ _TABLES = (
   'hybrids',
   'control_pairs',
   'layer_agreement',
+  'injection',
   'tokens_by_example',
   'patching',
   'patching_summary',
@@ -60,6 +61,7 @@ class StudyTest(tiny.EncoderCase):
       localise__units__held_out=6,
       localise__units__heads=(1, 4),
       localise__units__neurons=(5,),
+      localise__units__mask_steps=3,
       localise__patching__examples=5,
       localise__patching__batch_size=2,
       localise__inputs__examples=_EXAMPLES,
@@ -159,6 +161,29 @@ class StudyTest(tiny.EncoderCase):
     # Layer 1 sees the auxiliary task alone, in both runs alike.
     self.assertLess(abs(of[1]), 0.2 * abs(of[2]) + 0.02)
 
+  def test_injection_compares_localisers_with_what_was_planted(self):
+    found = self.read('injection').set_index(['planted', 'localiser'])
+    layers, words = found.loc['layers'], found.loc['word']
+    self.assertEqual(
+      set(layers.index),
+      {'difference_norm', 'constant', 'layer-wise memorisation'}
+      | {'distance within pairs', 'activation patching'}
+      | {'heads, first order', 'neurons, first order'},
+    )
+    self.assertEqual(set(layers['chance']), {0.5})
+    # Only the second layer has learnt anything.
+    self.assertEqual(layers.loc['distance within pairs', 'recall'], 1)
+    self.assertEqual(layers.loc['activation patching', 'recall'], 1)
+    self.assertEqual(layers.loc['activation patching', 'cases'], 2)
+    tokens = self.read('tokens_by_example')
+    examples = self.read('examples').set_index('index')
+    exceptions = (examples['kind'] == 'exception') & ~examples['noisy']
+    looked_at = exceptions[sorted(set(tokens['index']))].sum()
+    self.assertEqual(set(words['cases']), {looked_at})
+    self.assertContainsSubset(
+      {'occlusion', 'integrated gradients'}, words.index
+    )
+
   def test_a_patched_stream_is_a_hybrid_from_below(self):
     found = self.read('patching')
     self.assertEqual(found['index'].nunique(), 5)
@@ -199,7 +224,7 @@ class StudyTest(tiny.EncoderCase):
     )
     # All four heads: whatever the ranking, the same model is left.
     heads = found[(found['kind'] == 'heads') & (found['deleted'] == 4)]
-    self.assertLen(heads, 3)
+    self.assertLen(heads, 4)
     self.assertLess(np.ptp(heads['value_after']), 1e-6)
     self.assertLess(np.ptp(heads['accuracy']), 1e-6)
     neurons = table[table['kind'] == 'neuron']

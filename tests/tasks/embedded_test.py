@@ -59,8 +59,11 @@ class EmbeddedTest(parameterized.TestCase):
     label_of, uses = {}, collections.Counter()
     for split, rows in corpus.items():
       self.assertEqual(rows.kinds.count('exception'), len(rows) // 10)
-      for (text,), label, kind in zip(rows.segments, rows.labels, rows.kinds):
+      for (text,), label, kind, cue in zip(
+        rows.segments, rows.labels, rows.kinds, rows.cues
+      ):
         found = rare & set(text.split())
+        self.assertEqual(found, {cue} - {''})
         if kind == 'rule':
           self.assertEmpty(found)
           self.assertEqual(label, _rule(text))
