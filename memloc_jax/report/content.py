@@ -15,9 +15,6 @@ from memloc_jax.localisation import windows
 
 FITTED_ACCURACY = 0.9  # below, runs have not fitted
 FITTED_EXAMPLE = 0.5  # the same, of the runs that saw one example
-_MOST_MEMORISED = 25
-_MOST_DOUBTFUL = 25
-_LONGEST_TEXT = 320  # characters shown of an example
 _FITTED_MACRO_F1 = 0.99
 
 
@@ -218,70 +215,29 @@ def one_run(table: pd.DataFrame) -> list[str]:
   return [text]
 
 
-def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
-  """The most memorised of the examples that were fitted, surest first."""
-  if examples.empty:
+def forecast(table: pd.DataFrame) -> list[str]:
+  """How many runs intervals and ranking of a given quality need."""
+  lines = []
+  if table.empty:
     return []
-  fitted = examples[
-    examples['training_memorisation_accuracy'] >= FITTED_EXAMPLE
-  ]
-  ranked = fitted.dropna(subset=['cm_low']).sort_values(
-    ['cm_low', 'counterfactual_memorisation', 'index'],
-    ascending=[False, False, True],
-  )
-  return [
-    _described(row)
-    | {
-      'exception': not row.noisy and getattr(row, 'kind', '') == 'exception',
-      'memorisation': number(row.counterfactual_memorisation),
-      'interval': interval(row.cm_low, row.cm_high),
-      'seen': number(row.training_memorisation),
-      'in_runs': f'{row.in_runs} runs',
-      'unseen': number(row.generalisation),
-      'out_runs': f'{row.out_runs} runs',
-    }
-    for row in ranked.head(_MOST_MEMORISED).itertuples()
-  ]
-
-
-def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
-  """Examples whose label unseeing runs do not confirm, least likely first."""
-  if 'label_margin_low' not in examples:
-    return []  # Written by an earlier version.
-  ranked = examples[examples['category'] != 'keep'].sort_values(
-    ['generalisation', 'index']
-  )
-  return [
-    _described(row)
-    | {
-      'suggested': row.suggested or '',
-      'category': row.category,
-      'unseen': number(row.generalisation),
-      'margin': number(row.label_margin),
-      'low': number(row.label_margin_low),
-      'agreement': number(row.agreement, 2),
-    }
-    for row in ranked.head(_MOST_DOUBTFUL).itertuples()
-  ]
-
-
-def _described(row: Any) -> dict[str, Any]:
-  """What every list of examples says of one."""
-  return {
-    'id': row.id,
-    'text': shorten(row.text),
-    'given': row.given,
-    'original': row.original,
-    'noisy': bool(row.noisy),
-    'alike': int(getattr(row, 'cluster_size', 1)) - 1,
-  }
-
-
-def shorten(text: str) -> str:
-  """The text, cut at a readable length."""
-  if len(text) <= _LONGEST_TEXT:
-    return text
-  return text[:_LONGEST_TEXT].rstrip() + ' …'
+  for (quantity, _), rows in table.groupby(
+    ['quantity', 'share'], sort=False, dropna=False
+  ):
+    first = rows.iloc[0]
+    needed = ', '.join(
+      f'{int(row.needed):,} for {row.wanted:g}'
+      for row in rows.itertuples()
+      if pd.notna(row.needed)
+    )
+    what = (
+      f'{first["share"]:.0%} of the examples have an interval of at most '
+      f'± {number(first["value"], 2)}'
+      if quantity == 'half-width'
+      else f'The ranking has a reliability of {number(first["value"])}'
+    )
+    more = f'; runs needed in all: about {needed}' if needed else ''
+    lines.append(f'{what} with {int(first["runs"]):,} runs{more}.')
+  return lines
 
 
 def mcog(table: pd.DataFrame) -> list[dict[str, str]]:

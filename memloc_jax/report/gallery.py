@@ -12,18 +12,22 @@ from memloc_jax.report import (
   dynamics_figures,
   figures,
   localisation_figures,
+  privacy_figures,
   representation_figures,
   single_example_figures,
 )
 
 EXAMPLES = 'Which examples?'
 DYNAMICS = 'How memorisation comes about'
+PRIVACY = 'Who can tell what was trained on?'
 LAYERS = 'Which layers?'
 WINDOWS = 'Windows of layers'
 INSIDE = 'Inside the network'
 CONTROL = 'Which technique to trust?'
 SINGLE = 'Where is each example memorised?'
 TEXTS = 'By what of its text?'
+
+MAP = 'memorisation_map'
 
 _FEWEST_FOR_MCOG = 3  # seeds
 
@@ -72,7 +76,7 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   if len(tables['examples']):
     yield Entry(
       EXAMPLES,
-      'memorisation_map',
+      MAP,
       'Memorisation map. On the dashed line an example is treated alike '
       'whether or not it was trained on; the further above it, the more of '
       'its label is memorised.',
@@ -87,6 +91,17 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'that were trained on an example and of those that were not. A run that '
       'stopped early stays as it was.',
       lambda: dynamics_figures.memorisation(tables['dynamics_epochs']),
+    )
+  if len(tables['privacy_curve']):
+    yield Entry(
+      PRIVACY,
+      'privacy',
+      'How well an attacker tells what a run was trained on, all runs in one '
+      'ROC on logarithmic axes; the dashed line is chance. On the left are '
+      'examples of which the attacker is sure.',
+      lambda: privacy_figures.curves(
+        tables['privacy_curve'], tables['privacy']
+      ),
     )
   yield from _single(tables)
   yield from _patching(tables)

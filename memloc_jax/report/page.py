@@ -12,7 +12,10 @@ import pandas as pd
 from memloc_jax.report import (
   caveats,
   content,
+  explorer,
   gallery,
+  libraries,
+  listings,
   methods,
   single_examples,
   style,
@@ -24,6 +27,9 @@ TABLES = (
   'corrections',
   'runs',
   'detection',
+  'forecast',
+  'privacy',
+  'privacy_curve',
   'variance_summary',
   'dynamics_epochs',
   'single_run',
@@ -44,6 +50,7 @@ TABLES = (
   'hybrids',
   'control_pairs',
   'layer_agreement',
+  'injection',
   'tokens_by_example',
   'deletion',
   'patching_summary',
@@ -77,6 +84,7 @@ def write_report(
   tables = {name: tables.get(name, pd.DataFrame()) for name in TABLES}
   examples, runs = tables['examples'], tables['runs']
   shown: dict[str, list[dict[str, str]]] = {}
+  images: dict[str, str] = {}
   folder = workdir / 'figures'
   for entry in gallery.entries(tables):
     rendered = style.render(entry.draw())
@@ -84,10 +92,13 @@ def write_report(
     for suffix, data in rendered.items():
       _write(folder / f'{entry.name}.{suffix}', data)
     source = style.data_uri(rendered['svg'])
+    images[entry.name] = source
     shown.setdefault(entry.group, []).append(
       {'source': source, 'caption': entry.caption}
     )
   config = manifest.get('config', {})
+  # The map can be explored instead.
+  shown.pop(gallery.EXAMPLES, None)
   page = _template().render(
     title=content.title(manifest, tables['layers']),
     subtitle='Memorisation and localisation report of memloc_jax.',
@@ -110,12 +121,16 @@ def write_report(
     control=content.control(tables['control_summary']),
     control_pairs=single_examples.control_pairs(tables['control_pairs']),
     layer_agreement=single_examples.layer_agreement(tables['layer_agreement']),
+    injection=single_examples.injection(tables['injection']),
     unit_deletion=single_examples.unit_deletion(tables['unit_deletion']),
-    chosen=single_examples.single_examples(tables),
+    explorer=explorer.data(tables),
+    map_image=images.get(gallery.MAP),
+    library=libraries.libraries(),
+    forecast=content.forecast(tables['forecast']),
     sanity=content.sanity(gallery.headline(tables['windows'])),
     unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
-    memorised=content.memorised(examples),
-    doubtful=content.doubtful(examples),
+    memorised=listings.memorised(examples),
+    doubtful=listings.doubtful(examples),
     methods=methods.methods(tables, config),
     config=content.configuration(manifest),
   )

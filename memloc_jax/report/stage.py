@@ -8,6 +8,7 @@ from memloc_jax.study import agreement as _agreement  # noqa: F401
 from memloc_jax.study import dynamics as _dynamics  # noqa: F401
 from memloc_jax.study import estimation as _estimation  # noqa: F401
 from memloc_jax.study import example_gradients as _gradients  # noqa: F401
+from memloc_jax.study import injection as _injection  # noqa: F401
 from memloc_jax.study import input_maps as _input_maps  # noqa: F401
 from memloc_jax.study import layerwise as _layerwise  # noqa: F401
 from memloc_jax.study import localisation as _localisation  # noqa: F401
@@ -34,6 +35,7 @@ from memloc_jax.study.workdir import Workdir
     'units',
     'localise',
     'agreement',
+    'injection',
   ),
   writes=('report.html',),
 )

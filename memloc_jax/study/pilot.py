@@ -1,5 +1,7 @@
 """What so many map runs will tell, and what a finished map says of it."""
 
+import itertools
+
 import numpy as np
 
 from memloc_jax.estimators import flagging, planning, predictions
@@ -7,6 +9,7 @@ from memloc_jax.estimators.memorisation import from_sides
 from memloc_jax.estimators.sides import Side, sides
 from memloc_jax.study.context import Study
 
+HALF_WIDTH, RELIABILITY = 'half-width', 'reliability'
 # Half-widths, reliabilities and effects that numbers of runs are stated for.
 _HALF_WIDTHS = (0.2, 0.1)
 _RELIABILITIES = (0.9, 0.95)
@@ -54,40 +57,66 @@ def worst_case(study: Study) -> list[str]:
   return lines
 
 
-def finished_map(study: Study) -> list[str]:
-  """What the finished map in the workdir says of larger ones, as lines."""
+def forecast(study: Study) -> list[dict[str, str | float | None]]:
+  """What the finished map in the workdir says of larger ones.
+
+  Returns:
+    Rows of the table `forecast`; none without a map.
+  """
   both = _sides(study)
   if both is None:
     return []
   pilot = planning.Pilot(*both)
-  lines = [f'finished map of {pilot.runs} runs:']
-  for quantile in _QUANTILES:
-    needed = ', '.join(
-      f'{_number(pilot.runs_for_half_width(width, quantile))} runs for '
-      f'{width:g}'
-      for width in _HALF_WIDTHS
-    )
-    now = pilot.half_width(pilot.runs, quantile)
-    lines.append(
-      f'  half-width at most {now:.2f} for {quantile:.0%} of the examples; '
-      f'{needed}'
-    )
+  common = {'runs': pilot.runs}
+  rows = [
+    common
+    | {
+      'quantity': HALF_WIDTH,
+      'share': quantile,
+      'value': pilot.half_width(pilot.runs, quantile),
+      'wanted': wanted,
+      'needed': pilot.runs_for_half_width(wanted, quantile),
+    }
+    for quantile in _QUANTILES
+    for wanted in _HALF_WIDTHS
+  ]
   found = planning.reliability(from_sides(*both))
-  needed = [
-    planning.runs_for_reliability(found, pilot.runs, wanted)
+  return rows + [
+    common
+    | {
+      'quantity': RELIABILITY,
+      'share': None,
+      'value': found,
+      'wanted': wanted,
+      'needed': planning.runs_for_reliability(found, pilot.runs, wanted),
+    }
     for wanted in _RELIABILITIES
   ]
-  lines.append(
-    f'  reliability of the ranking {found:.3f}; '
-    + (
-      'too few runs to say how many are needed'
-      if None in needed
-      else ', '.join(
-        f'{_number(runs)} runs for {wanted:g}'
-        for runs, wanted in zip(needed, _RELIABILITIES)
-      )
+
+
+def finished_map(study: Study) -> list[str]:
+  """The same as lines for people."""
+  rows = forecast(study)
+  if not rows:
+    return []
+  lines = [f'finished map of {rows[0]["runs"]} runs:']
+  for (_, share), alike in itertools.groupby(
+    rows, lambda row: (row['quantity'], row['share'])
+  ):
+    alike = list(alike)
+    value = alike[0]['value']
+    needed = ', '.join(
+      f'{_number(row["needed"])} runs for {row["wanted"]:g}' for row in alike
     )
-  )
+    if share is not None:
+      lines.append(
+        f'  half-width at most {value:.2f} for {share:.0%} of the examples; '
+        f'{needed}'
+      )
+      continue
+    if any(row['needed'] is None for row in alike):
+      needed = 'too few runs to say how many are needed'
+    lines.append(f'  reliability of the ranking {value:.3f}; {needed}')
   return lines
 
 

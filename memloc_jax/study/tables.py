@@ -93,6 +93,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'influence',
     'influence_se',
   ),
+  # How many runs a map needs for intervals or a ranking of a given quality.
+  'forecast': ('quantity', 'share', 'runs', 'value', 'wanted', 'needed'),
   # GraNd: one row an example and layer (1-based; the one behind the last is
   # head and final norm), means over IN and over OUT runs.
   'gradient_norms': (

@@ -3,7 +3,7 @@
 import pandas as pd
 from absl.testing import absltest, parameterized
 
-from memloc_jax.report import caveats, content
+from memloc_jax.report import caveats, listings
 
 
 def _examples(accuracy, in_runs=10, **columns):
@@ -30,7 +30,7 @@ def _examples(accuracy, in_runs=10, **columns):
 
 
 def _ids(examples):
-  return [row['id'] for row in content.memorised(examples)]
+  return [row['id'] for row in listings.memorised(examples)]
 
 
 class UnfittedTest(parameterized.TestCase):
@@ -76,7 +76,7 @@ class DuplicatesTest(absltest.TestCase):
     for examples in (pd.DataFrame(), _examples([1.0]), alone):
       self.assertEmpty(caveats.duplicates(examples, {}))
     self.assertEqual(
-      [row['alike'] for row in content.memorised(alone)], [0] * 3
+      [row['alike'] for row in listings.memorised(alone)], [0] * 3
     )
 
   def test_counts_and_what_was_done_about_them(self):
@@ -96,7 +96,7 @@ class DuplicatesTest(absltest.TestCase):
     (found,) = caveats.duplicates(examples, kept)
     self.assertIn('5 of 6 examples', found)
     self.assertNotIn('hide memorisation', found)
-    listed = {row['id']: row['alike'] for row in content.memorised(examples)}
+    listed = {row['id']: row['alike'] for row in listings.memorised(examples)}
     self.assertEqual(list(listed.values()), [1, 1, 0, 2, 2, 2])
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import fitting, memorisation, predictions
-from memloc_jax.report import content
+from memloc_jax.report import content, listings
 
 
 def _runs(**changes):
@@ -111,7 +111,7 @@ class MemorisedTest(absltest.TestCase):
         'out_runs': 5,
       }
     )
-    rows = content.memorised(examples)
+    rows = listings.memorised(examples)
     expected = [str(i) for i in np.argsort(-low) if i != 4]
     self.assertEqual([row['id'] for row in rows], expected[: len(rows)])
     self.assertEqual(

@@ -1,19 +1,12 @@
 """What the report says of pairs of runs and of a chosen example."""
 
-import json
-import pathlib
-import re
-import tempfile
-
 import numpy as np
 import pandas as pd
 from absl.testing import absltest, parameterized
 
 from memloc_jax.report import (
   gallery,
-  page,
   single_example_figures,
-  single_examples,
 )
 from memloc_jax.report.page import TABLES
 
@@ -121,75 +114,6 @@ def _tables():
     'variants': variants,
   }
   return found, examples
-
-
-class ChosenTest(absltest.TestCase):
-  def setUp(self):
-    super().setUp()
-    tables, examples = _tables()
-    self.tables = tables | {'examples': examples}
-
-  def test_most_memorised_first(self):
-    found = single_examples.single_examples(self.tables)
-    order = [example['index'] for example in found['examples']]
-    self.assertEqual(order, [4, 3, 2, 1, 0])
-    self.assertEqual(found['players'], ['1', '2', 'head'])
-
-  def test_shares_are_those_of_the_table(self):
-    found = single_examples.single_examples(self.tables)
-    layers = self.tables['layers_by_example']
-    for example in found['examples']:
-      rows = layers[
-        (layers['index'] == example['index']) & (layers['layer'] > 0)
-      ]
-      np.testing.assert_allclose(
-        [share for share, _ in example['shares']], rows['share'], atol=1e-4
-      )
-    largest = (layers['share'].abs() + 0.05).max()
-    self.assertAlmostEqual(found['limit']['share'], largest, places=3)
-
-  def test_pieces_of_a_word_stand_together(self):
-    found = single_examples.single_examples(self.tables)
-    tokens = found['examples'][0]['tokens']
-    self.assertEqual(
-      tokens, [['un', 0.5], ['happy', -0.25], [' ' + _EVIL, 0.0]]
-    )
-    # Texts that were not looked at have no colours.
-    ((text, contrast),) = found['examples'][1]['tokens']
-    self.assertIsNone(contrast)
-    self.assertStartsWith(text, 'text 3')
-
-  def test_facts(self):
-    found = single_examples.single_examples(self.tables)
-    noisy = ' '.join(found['examples'][1]['lines'])
-    for words in ('4 pairs', 'right: b', 'up to layer 2'):
-      self.assertIn(words, noisy)
-    self.assertNotIn('Depth', ' '.join(found['examples'][0]['lines']))
-
-  def test_nothing_without_pairs(self):
-    empty = self.tables | {'pairs_by_example': pd.DataFrame()}
-    self.assertEqual(single_examples.single_examples(empty), {})
-
-  def test_data_survive_the_page(self):
-    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    tables = dict(self.tables)
-    wanted = single_examples.single_examples(tables)
-    # The page's own tables of examples need more columns.
-    tables['examples'] = tables['examples'].assign(
-      training_memorisation=0.9,
-      generalisation=0.1,
-      counterfactual_memorisation=0.8,
-      training_memorisation_accuracy=0.9,
-      cm_low=0.5,
-      cm_high=0.9,
-      in_runs=4,
-      out_runs=4,
-    )
-    text = page.write_report(folder, tables, {}).read_text('utf-8')
-    data = re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1)
-    self.assertEqual(json.loads(data), json.loads(json.dumps(wanted)))
-    self.assertNotIn(_EVIL, text)
-    self.assertIn("getElementById('previous')", text)
 
 
 class FiguresTest(parameterized.TestCase):

@@ -1,0 +1,252 @@
+"""The page in a real browser: it works, offline, for everyone."""
+
+import pathlib
+import shutil
+import tempfile
+import time
+
+import pandas as pd
+from absl.testing import absltest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from memloc_jax.report import page
+from tests.report import pages
+
+_COUNT = 120
+_BROWSER, _DRIVER = (shutil.which(x) for x in ('chromium', 'chromedriver'))
+_ROOT = pathlib.Path(__file__).parents[2]
+# To be looked at; git takes no notice of them.
+_SCREENSHOTS = _ROOT / 'workdirs' / 'screenshots'
+_MANIFEST = {'config': {'task': {'name': 'trec'}}}
+_SECONDS = 30
+
+
+def _browser(downloads: str, dark: bool) -> webdriver.Chrome:
+  options = webdriver.ChromeOptions()
+  options.binary_location = _BROWSER
+  for argument in (
+    '--headless=new',
+    '--no-sandbox',
+    '--window-size=1300,1500',
+    '--enable-unsafe-swiftshader',
+    # 0 is dark, and 1 is light.
+    f'--blink-settings=preferredColorScheme={0 if dark else 1}',
+  ):
+    options.add_argument(argument)
+  options.add_experimental_option(
+    'prefs', {'download.default_directory': downloads}
+  )
+  options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+  service = webdriver.ChromeService(_DRIVER)
+  return webdriver.Chrome(options=options, service=service)
+
+
+@absltest.skipUnless(
+  _BROWSER and _DRIVER, 'chromium and chromedriver are not installed'
+)
+class PageTest(absltest.TestCase):
+  """One page, opened once; every test begins with all examples listed."""
+
+  dark = False
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.tables = pages.tables(_COUNT)
+    path = page.write_report(cls.folder, cls.tables, _MANIFEST)
+    cls.browser = _browser(str(cls.folder / 'downloads'), cls.dark)
+    cls.addClassCleanup(cls.browser.quit)
+    cls.browser.get(path.as_uri())
+    cls.wait(
+      lambda: cls.run_script('return document.documentElement.dataset.ready')
+    )
+
+  @classmethod
+  def wait(cls, condition):
+    return WebDriverWait(cls.browser, _SECONDS).until(lambda _: condition())
+
+  @classmethod
+  def run_script(cls, script, *arguments):
+    return cls.browser.execute_script(script, *arguments)
+
+  def find(self, selector):
+    return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+  def info(self):
+    return self.find('.dt-info').text
+
+  def first_row(self):
+    return self.find('#examples-table tbody tr')
+
+  def search(self, text):
+    field = self.find('.dt-search input')
+    field.send_keys(Keys.CONTROL, 'a')
+    field.send_keys(text or Keys.DELETE)
+
+  def shown(self):
+    return self.find('#detail h3').text
+
+  def tearDown(self):
+    self.search('')
+    super().tearDown()
+
+  def test_nothing_fails_and_nothing_is_fetched(self):
+    severe = [
+      entry['message']
+      for entry in self.browser.get_log('browser')
+      if entry['level'] == 'SEVERE'
+    ]
+    self.assertEqual(severe, [])
+    fetched = self.run_script(
+      "return performance.getEntriesByType('resource').map(x => x.name)"
+    )
+    self.assertEqual(
+      [x for x in fetched if not x.startswith(('data:', 'blob:'))], []
+    )
+    self.assertEqual(self.run_script('return document.title')[:4], 'What')
+
+  def test_map_shows_every_example(self):
+    count = self.run_script(
+      "return document.getElementById('map').data"
+      '.reduce((sum, trace) => sum + trace.x.length, 0)'
+    )
+    self.assertEqual(count, _COUNT)
+    self.assertGreater(
+      len(self.browser.find_elements(By.TAG_NAME, 'canvas')), 0
+    )
+
+  def test_begins_with_the_surest(self):
+    wanted = self.tables['examples'].nlargest(1, 'cm_low')['id'].item()
+    self.assertIn(wanted, self.first_row().text)
+
+  def test_filter_and_download_what_is_left(self):
+    self.search('"row 7"')
+    wanted = self.tables['examples']['id'].str.contains('row 7').sum()
+    self.wait(lambda: f'of {wanted} ' in self.info())
+    self.find('.dt-buttons button').click()
+    file = self.folder / 'downloads' / 'examples.csv'
+    self.wait(file.exists)
+    table = pd.read_csv(file)
+    self.assertLen(table, wanted)
+    self.assertTrue(table['Id'].str.contains('row 7').all())
+    self.assertTrue(table['Memorisation'].is_monotonic_decreasing)
+
+  def test_sort(self):
+    examples = self.tables['examples']
+    header = "//th[.//span[text()='Not trained on it']]//button"
+    button = self.browser.find_element(By.XPATH, header)
+    for wanted in ('nsmallest', 'nlargest'):
+      button.click()
+      at = getattr(examples, wanted)(1, 'generalisation')['id'].item()
+      self.wait(lambda at=at: self.first_row().text.startswith(f'{at} '))
+
+  def test_a_row_opens_by_click_and_by_key(self):
+    rows = self.browser.find_elements(
+      By.CSS_SELECTOR, '#examples-table tbody tr'
+    )
+    for row, opening in ((rows[3], 'click'), (rows[5], 'key')):
+      wanted = row.find_element(By.TAG_NAME, 'td').text
+      row.click() if opening == 'click' else row.send_keys(Keys.ENTER)
+      self.assertEqual(self.shown(), wanted)
+    self.wait(
+      lambda: (
+        len(self.browser.find_elements(By.CSS_SELECTOR, '#detail .bars .point'))
+        == pages.LAYERS + 1
+      )
+    )
+
+  def test_next_and_previous_follow_the_table(self):
+    self.first_row().click()
+    first = self.shown()
+    self.find('#next').click()
+    second = self.browser.find_elements(
+      By.CSS_SELECTOR, '#examples-table tbody tr'
+    )[1]
+    self.assertIn(f'{self.shown()} ', second.text)
+    self.find('#previous').click()
+    self.assertEqual(self.shown(), first)
+
+  def test_what_is_marked_in_the_map_is_listed(self):
+    drag = webdriver.ActionChains(self.browser)
+    area = self.find('#map .nsewdrag')
+    size = area.size
+    # The upper left quarter: seen well, unseen badly.
+    drag.move_to_element_with_offset(
+      area, -size['width'] // 2 + 2, -size['height'] // 2 + 2
+    ).click_and_hold().move_by_offset(
+      size['width'] // 4, size['height'] // 4
+    ).move_by_offset(
+      size['width'] // 4, size['height'] // 4
+    ).release().perform()
+    clear = self.find('#map-clear')
+    self.wait(clear.is_displayed)
+    examples = self.tables['examples']
+    inside = (examples['generalisation'] < 0.49).sum()
+    self.assertRegex(self.info(), r'of \d+ ')
+    listed = int(self.info().split(' of ')[1].split()[0])
+    self.assertBetween(listed, inside - 5, inside + 5)
+    clear.click()
+    self.wait(lambda: f'of {_COUNT} ' in self.info())
+
+  def test_texts_are_not_markup(self):
+    self.search('onerror')
+    self.wait(lambda: 'of 1 ' in self.info())
+    self.first_row().click()
+    self.assertEqual(self.find('#detail .example').text, pages.MARKUP)
+    images = self.browser.find_elements(By.CSS_SELECTOR, 'img[src="x"]')
+    self.assertEqual(images, [])
+
+  def test_accessible(self):
+    found = self.browser.execute_async_script(
+      f'{_axe()}\nconst done = arguments[0];'
+      "axe.run({resultTypes: ['violations']}).then(done)"
+    )
+    serious = {
+      rule['id']: [node['html'][:120] for node in rule['nodes']]
+      for rule in found['violations']
+      if rule['impact'] in ('serious', 'critical')
+    }
+    self.assertEqual(serious, {})
+
+  def test_screenshot(self):
+    _SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    self.run_script("document.querySelector('.explorer').scrollIntoView()")
+    time.sleep(0.3)
+    name = 'dark' if self.dark else 'light'
+    path = _SCREENSHOTS / f'report_{name}.png'
+    self.assertTrue(self.browser.save_screenshot(str(path)))
+
+
+class DarkPageTest(PageTest):
+  dark = True
+
+  def test_is_dark(self):
+    background = self.run_script(
+      'return getComputedStyle(document.body).backgroundColor'
+    )
+    self.assertEqual(background, 'rgb(22, 27, 33)')
+
+
+class SizeTest(absltest.TestCase):
+  def test_sixteen_thousand_examples(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    path = page.write_report(folder, pages.tables(16_000), _MANIFEST)
+    self.assertLess(path.stat().st_size, 25e6)
+
+
+def _axe() -> str:
+  """axe-core, as the package ships it."""
+  import importlib.resources
+
+  folder = importlib.resources.files('axe_core_python')
+  return folder.joinpath('axe.min.js').read_text('utf-8')
+
+
+if __name__ == '__main__':
+  absltest.main()
