@@ -25,6 +25,16 @@ FAMILIES: dict[str, family.Family] = {
   'roberta': roberta.FAMILY,
 }
 
+# Checkpoints of each family on the hub, for people.
+EXAMPLES = {
+  'bert': ('google-bert/bert-base-cased', 'nreimers/MiniLM-L6-H384-uncased'),
+  'distilbert': ('distilbert/distilbert-base-uncased',),
+  'gpt_neo': ('EleutherAI/gpt-neo-125m',),
+  'gpt_neox': ('EleutherAI/pythia-160m-deduped',),
+  'opt': ('facebook/opt-125m', 'facebook/opt-1.3b'),
+  'roberta': ('FacebookAI/roberta-base',),
+}
+
 
 def parse(config: Mapping[str, Any], file: Any) -> interface.Model:
   """Builds the model that a parsed `config.json` describes.

@@ -1,7 +1,6 @@
 """Figures and the report page of one study, written to its workdir."""
 
 import importlib.resources
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from memloc_jax.report import (
   caveats,
   content,
   explorer,
+  files,
   gallery,
   libraries,
   listings,
@@ -58,13 +58,25 @@ TABLES = (
   'variants',
 )
 
+# Small tables that papers print, as CSV and LaTeX too.
+_PAPER_TABLES = (
+  'detection',
+  'mcog',
+  'correlations',
+  'control_summary',
+  'layers_by_group',
+  'layer_agreement',
+  'injection',
+  'privacy',
+)
+
 
 def write_report(
   workdir: pathlib.Path,
   tables: Mapping[str, pd.DataFrame],
   manifest: Mapping[str, Any],
 ) -> pathlib.Path:
-  """Writes `report.html` and `figures/*.png`, `figures/*.svg`.
+  """Writes `report.html`, `figures/` (PDF, PNG, SVG) and `tables/` (CSV, TeX).
 
   The page needs no other file and no network. Parts whose table is missing
   or empty are left out. Files are replaced whole or not at all.
@@ -88,60 +100,68 @@ def write_report(
   folder = workdir / 'figures'
   for entry in gallery.entries(tables):
     rendered = style.render(entry.draw())
-    folder.mkdir(exist_ok=True)
-    for suffix, data in rendered.items():
-      _write(folder / f'{entry.name}.{suffix}', data)
+    files.write_figure(folder, entry.name, rendered)
     source = style.data_uri(rendered['svg'])
     images[entry.name] = source
     shown.setdefault(entry.group, []).append(
       {'source': source, 'caption': entry.caption}
     )
+  for name in _PAPER_TABLES:
+    if len(tables[name]):
+      files.write_tables(workdir / 'tables', name, tables[name])
   config = manifest.get('config', {})
   # The map can be explored instead.
   shown.pop(gallery.EXAMPLES, None)
-  page = _template().render(
-    title=content.title(manifest, tables['layers']),
-    subtitle='Memorisation and localisation report of memloc_jax.',
-    warnings=[
-      *content.warnings(examples, runs),
-      *caveats.duplicates(examples, manifest),
-      *caveats.corrections(tables['corrections']),
-      *caveats.given(manifest),
-      *manifest.get('notes', []),
-    ],
-    settings=content.settings(manifest, examples, runs),
-    fit=[
-      *content.fit(examples),
-      *caveats.variance(tables['variance_summary']),
-    ],
-    detection=content.detection(tables['detection']),
-    figure_groups=shown,
-    remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
-    mcog=content.mcog(gallery.headline(tables['mcog'])),
-    control=content.control(tables['control_summary']),
-    control_pairs=single_examples.control_pairs(tables['control_pairs']),
-    layer_agreement=single_examples.layer_agreement(tables['layer_agreement']),
-    injection=single_examples.injection(tables['injection']),
-    unit_deletion=single_examples.unit_deletion(tables['unit_deletion']),
-    explorer=explorer.data(tables),
-    map_image=images.get(gallery.MAP),
-    library=libraries.libraries(),
-    forecast=content.forecast(tables['forecast']),
-    sanity=content.sanity(gallery.headline(tables['windows'])),
-    unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
-    memorised=listings.memorised(examples),
-    doubtful=listings.doubtful(examples),
-    methods=methods.methods(tables, config),
-    config=content.configuration(manifest),
+  page = (
+    environment()
+    .get_template('report.html.j2')
+    .render(
+      title=content.title(manifest, tables['layers']),
+      subtitle='Memorisation and localisation report of memloc_jax.',
+      warnings=[
+        *content.warnings(examples, runs),
+        *caveats.duplicates(examples, manifest),
+        *caveats.corrections(tables['corrections']),
+        *caveats.given(manifest),
+        *manifest.get('notes', []),
+      ],
+      settings=content.settings(manifest, examples, runs),
+      fit=[
+        *content.fit(examples),
+        *caveats.variance(tables['variance_summary']),
+      ],
+      detection=content.detection(tables['detection']),
+      figure_groups=shown,
+      remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
+      mcog=content.mcog(gallery.headline(tables['mcog'])),
+      control=content.control(tables['control_summary']),
+      control_pairs=single_examples.control_pairs(tables['control_pairs']),
+      layer_agreement=single_examples.layer_agreement(
+        tables['layer_agreement']
+      ),
+      injection=single_examples.injection(tables['injection']),
+      unit_deletion=single_examples.unit_deletion(tables['unit_deletion']),
+      explorer=explorer.data(tables),
+      map_image=images.get(gallery.MAP),
+      library=libraries.libraries(),
+      forecast=content.forecast(tables['forecast']),
+      sanity=content.sanity(gallery.headline(tables['windows'])),
+      unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
+      memorised=listings.memorised(examples),
+      doubtful=listings.doubtful(examples),
+      methods=methods.methods(tables, config),
+      config=content.configuration(manifest),
+    )
   )
   path = workdir / 'report.html'
-  _write(path, page.encode())
+  files.write(path, page.encode())
   return path
 
 
-def _template() -> jinja2.Template:
+def environment() -> jinja2.Environment:
+  """Reads the templates of this package, and escapes what goes into them."""
   source = importlib.resources.files('memloc_jax.report')
-  environment = jinja2.Environment(
+  return jinja2.Environment(
     loader=jinja2.FunctionLoader(
       lambda name: source.joinpath(name).read_text(encoding='utf-8')
     ),
@@ -150,10 +170,3 @@ def _template() -> jinja2.Template:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.get_template('report.html.j2')
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  temporary.write_bytes(data)
-  os.replace(temporary, path)

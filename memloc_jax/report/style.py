@@ -44,6 +44,7 @@ _PARAMETERS = {
   'figure.dpi': 100,
   'savefig.dpi': 200,
   'svg.fonttype': 'path',
+  'pdf.fonttype': 42,  # As text, which can be searched and edited.
   # Random ids would make two files of the same figure differ.
   'svg.hashsalt': 'memloc_jax',
 }
@@ -57,7 +58,7 @@ def styled() -> Iterator[None]:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-  """The figure as bytes of an SVG and of a PNG file.
+  """The figure as bytes of an SVG, a PDF and a PNG file.
 
   Drawing and rendering the same data again gives the same bytes. (Rendering
   one figure twice need not: its layout is adjusted each time.)
@@ -66,9 +67,13 @@ def render(figure: Figure) -> dict[str, bytes]:
     figure: drawn inside `styled`.
 
   Returns:
-    File contents by suffix, 'svg' and 'png'.
+    File contents by suffix, 'svg', 'pdf' and 'png'.
   """
-  metadata = {'svg': {'Date': None}, 'png': {}}
+  metadata = {
+    'svg': {'Date': None},
+    'pdf': {'CreationDate': None},
+    'png': {},
+  }
   contents = {}
   for suffix, values in metadata.items():
     buffer = io.BytesIO()

@@ -21,9 +21,11 @@ def _now() -> str:
 class Progress:
   """A bar on a terminal, an occasional line elsewhere."""
 
-  def __init__(self, console: Console | None = None):
-    """Writes to `console`, by default standard error."""
-    self._console = console or Console(stderr=True, highlight=False)
+  def __init__(self, console: Console | None = None, quiet: bool = False):
+    """Writes to `console`, by default standard error; nothing if quiet."""
+    self._console = console or Console(
+      stderr=True, highlight=False, quiet=quiet
+    )
     self._bar = None
     self._task = None
     self._name = ''

@@ -181,7 +181,12 @@ class PageTest(parameterized.TestCase):
           'layers',
           'mcog',
         )
-        for suffix in ('png', 'svg')
+        for suffix in ('pdf', 'png', 'svg')
+      ]
+      + [
+        f'tables/{name}.{suffix}'
+        for name in ('detection', 'mcog')
+        for suffix in ('csv', 'tex')
       ],
     )
 
@@ -192,7 +197,8 @@ class PageTest(parameterized.TestCase):
         root = xml.etree.ElementTree.parse(path).getroot()
         self.assertTrue(root.tag.endswith('svg'))
       else:
-        self.assertTrue(path.read_bytes().startswith(b'\x89PNG'))
+        first = {'.png': b'\x89PNG', '.pdf': b'%PDF'}[path.suffix]
+        self.assertTrue(path.read_bytes().startswith(first))
 
   def test_needs_nothing_from_outside(self):
     text = self._write(_maps() | _swaps())

@@ -1,0 +1,1 @@
+"""The command line: one study, and `memloc` around it."""

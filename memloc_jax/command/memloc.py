@@ -1,0 +1,238 @@
+"""The console command `memloc`, thin over the entrypoint of one study."""
+
+import dataclasses
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from memloc_jax.command import study
+from memloc_jax.errors import InputError
+from memloc_jax.models import registry as models
+from memloc_jax.report import comparison
+from memloc_jax.report import stage as report
+from memloc_jax.study.workdir import Workdir
+from memloc_jax.tasks import registry as tasks
+
+_EXIT_INPUT = 2
+_WIDTH = 80
+_UNBROKEN = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """One subcommand.
+
+  Attributes:
+    usage: what follows its name.
+    about: what it does, in a sentence or two.
+    run: does it, given the words after its name.
+    flags: that belong to it, of those that the study's entrypoint defines.
+  """
+
+  usage: str
+  about: str
+  run: Callable[[Sequence[str]], None]
+  flags: tuple[str, ...] = ()
+
+
+def _study(action: str) -> Callable[[Sequence[str]], None]:
+  return lambda words: study.run(['memloc', f'--action={action}', *words])
+
+
+def _report(words: Sequence[str]) -> None:
+  """Writes the report of one workdir again, or that of several."""
+  output = [w for w in words if w.startswith('--output=')]
+  folders = [w for w in words if w not in output]
+  unknown = [w for w in folders if w.startswith('-')]
+  if unknown or not folders or len(output) > 1:
+    raise InputError(
+      f'memloc report: {unknown[0]!r} is no flag of it.'
+      if unknown
+      else 'memloc report needs the folder of a study, or several.'
+    )
+  for folder in folders:
+    if Workdir(folder).read_json('manifest.json') is None:
+      raise InputError(f'{folder}: holds no study (there is no manifest.json).')
+  if len(folders) == 1 and not output:
+    workdir = Workdir(folders[0])
+    report.write(workdir)
+    print(f'report: {(workdir.path / "report.html").resolve()}')
+    return
+  target = output[0].removeprefix('--output=') if output else 'comparison'
+  print(f'comparison: {comparison.write(folders, target).resolve()}')
+
+
+def _list_tasks(words: Sequence[str]) -> None:
+  _nothing_after('list-tasks', words)
+  table = Table('task', 'group', 'texts', 'classes', 'hub', box=None)
+  for name in tasks.task_names():
+    task = tasks.get_task(name)
+    classes = str(len(task.label_names)) if task.label_names else 'as in train'
+    table.add_row(
+      name,
+      task.group,
+      ', '.join(task.text_fields),
+      '2' if task.binary else classes,
+      task.hub.repo if task.hub else '',
+    )
+  _print(table)
+  print(
+    'Your own data: --config.task.name=own --config.task.files=FILE '
+    '--config.task.text=COLUMN --config.task.label=COLUMN'
+  )
+
+
+def _list_models(words: Sequence[str]) -> None:
+  _nothing_after('list-models', words)
+  table = Table('model_type', 'for example', box=None)
+  for name in sorted(models.FAMILIES):
+    table.add_row(name, ', '.join(models.EXAMPLES[name]))
+  _print(table)
+  print(
+    'Any checkpoint of these families: --config.model.source=HUB_ID or =FOLDER'
+  )
+
+
+def _print(table: Table) -> None:
+  # Lines that a shell reads are not to be broken.
+  width = None if sys.stdout.isatty() else _UNBROKEN
+  Console(highlight=False, width=width).print(table)
+
+
+def _nothing_after(name: str, words: Sequence[str]) -> None:
+  if words:
+    raise InputError(f'memloc {name}: takes no arguments, got {words[0]!r}.')
+
+
+_STUDY = '--config=FILE --workdir=FOLDER'
+_BOTH = ('config', 'workdir')
+COMMANDS: dict[str, Command] = {
+  'run': Command(
+    _STUDY + ' [--config.GROUP.NAME=VALUE ...]',
+    'Runs a study, or goes on where it was stopped.',
+    _study('run'),
+    (*_BOTH, 'quiet', 'verbose', 'profile'),
+  ),
+  'plan': Command(
+    _STUDY,
+    'Prints what a study will need and can tell, and trains nothing.',
+    _study('plan'),
+    (*_BOTH, 'price_per_hour'),
+  ),
+  'report': Command(
+    'FOLDER [FOLDER ...] [--output=FOLDER]',
+    'Writes the report of a finished study again; of several studies, one '
+    'page that compares them, with its figures and tables.',
+    _report,
+  ),
+  'extend': Command(
+    _STUDY + ' --add_runs=20',
+    'Adds map runs to a finished study, once or until they are enough.',
+    _study('extend'),
+    (*_BOTH, 'add_runs', 'until_half_width', 'until_reliability', 'max_runs'),
+  ),
+  'verify': Command(
+    _STUDY + ' --verify_run=3',
+    'Trains one stored run again and compares.',
+    _study('verify'),
+    (*_BOTH, 'verify_run'),
+  ),
+  'apply': Command(
+    _STUDY + ' --reviewed=reviewed.csv',
+    'Writes the data as a reviewed triage.csv corrects them.',
+    _study('apply'),
+    (*_BOTH, 'reviewed', 'output'),
+  ),
+  'export': Command(
+    _STUDY,
+    'Writes scores and predictions as other tools read them, or one model.',
+    _study('export'),
+    (*_BOTH, 'export_run', 'output'),
+  ),
+  'c-score': Command(
+    _STUDY + ' --other_workdirs=A,B',
+    'Writes the C-score from studies with several shares of the data.',
+    _study('c_score'),
+    (*_BOTH, 'other_workdirs', 'output'),
+  ),
+  'list-tasks': Command('', 'Lists the tasks that are known.', _list_tasks),
+  'list-models': Command(
+    '', 'Lists the model families that are read.', _list_models
+  ),
+}
+
+
+def overview() -> str:
+  """What `memloc --help` prints."""
+  width = max(map(len, COMMANDS))
+  lines = [
+    'memloc: which training examples does a text classifier memorise, and in',
+    'which of its layers?',
+    '',
+    'usage: memloc COMMAND ...',
+    '',
+  ]
+  for name, command in COMMANDS.items():
+    indent = ' ' * (width + 4)
+    text = textwrap.fill(
+      command.about, _WIDTH, initial_indent=indent, subsequent_indent=indent
+    )
+    lines.append(f'  {name:{width}}  {text.strip()}')
+  return '\n'.join(
+    [
+      *lines,
+      '',
+      'memloc COMMAND --help says more. To begin with:',
+      '  memloc run --config=experiments/configs/quickstart.py \\',
+      '    --workdir=workdirs/quickstart',
+      '',
+      'Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request after',
+      'saving; the same command then goes on.',
+    ]
+  )
+
+
+def about(name: str) -> str:
+  """What `memloc NAME --help` prints."""
+  command = COMMANDS[name]
+  lines = [f'usage: memloc {name} {command.usage}'.rstrip(), '']
+  lines += textwrap.wrap(command.about, _WIDTH)
+  for flag in command.flags:
+    text = flags.FLAGS[flag].help or ''
+    lines += ['', f'  --{flag}', *textwrap.wrap(
+      text, _WIDTH, initial_indent='    ', subsequent_indent='    '
+    )]  # fmt: skip
+  if 'config' in command.flags:
+    lines += [
+      '',
+      'Every setting of the study can be overridden by name, as in',
+      '--config.train.num_epochs=3; memloc_jax/study/config.py lists them.',
+    ]
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  """Runs the subcommand that the process was given."""
+  words = sys.argv[1:]
+  if words[:1] == ['help']:
+    words = [*words[1:], '--help']
+  name = words[0] if words else '--help'
+  if name in ('-h', '--help'):
+    print(overview())
+    return
+  try:
+    if name not in COMMANDS:
+      raise InputError(
+        f'{name!r} is no command; there are {", ".join(COMMANDS)}.'
+      )
+    if {'-h', '--help'} & set(words[1:]):
+      print(about(name))
+      return
+    COMMANDS[name].run(words[1:])
+  except InputError as error:
+    print(f'memloc: {error}', file=sys.stderr)
+    sys.exit(_EXIT_INPUT)

@@ -1,0 +1,242 @@
+"""One study from flags: what `experiments/run.py` and `memloc` start.
+
+Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request (SIGTERM)
+after saving.
+"""
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from memloc_jax.ensemble import hosts
+from memloc_jax.errors import InputError, PeerError, Preempted
+from memloc_jax.report import stage as report  # Registers all stages, too.
+from memloc_jax.study import (
+  actions,
+  adaptive,
+  apply,
+  c_score,
+  exports,
+  publish,
+)
+from memloc_jax.study.config import StudyConfig, from_config_dict
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.signals import Termination
+from memloc_jax.study.stages import run_study
+from memloc_jax.study.workdir import Workdir
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='The study: a file under experiments/configs/.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder of the results; a finished part is not run again.'
+)
+_ACTION = flags.DEFINE_enum(
+  'action',
+  'run',
+  ['run', 'plan', 'extend', 'verify', 'apply', 'export', 'c_score'],
+  'run: the study. plan: print what it will need. extend: add map runs to a '
+  'finished study, once or until they are enough. verify: train one stored run '
+  'again and compare. apply: write the data as --reviewed corrects them. '
+  'export: write what other tools read, or the model of --export_run. c_score: '
+  'write the C-score of several studies.',
+)
+_ADD_RUNS = flags.DEFINE_integer(
+  'add_runs', 0, 'Number of map runs that --action=extend adds.'
+)
+_UNTIL_HALF_WIDTH = flags.DEFINE_float(
+  'until_half_width', None, 'With --action=extend: add such blocks until nine '
+  'in ten examples have an interval of at most this half-width.',
+)  # fmt: skip
+_UNTIL_RELIABILITY = flags.DEFINE_float(
+  'until_reliability', None, 'The same, until the ranking is this reliable.'
+)
+_MAX_RUNS = flags.DEFINE_integer(
+  'max_runs', 0, 'Most map runs in all, where they are added until something.'
+)
+_PRICE = flags.DEFINE_float(
+  'price_per_hour', 0.0, 'Of all devices together, for --action=plan; 0 says '
+  'nothing of money.',
+)  # fmt: skip
+_VERIFY_RUN = flags.DEFINE_integer(
+  'verify_run', 0, 'Run, as numbered in runs.parquet, for --action=verify.'
+)
+_EXPORT_RUN = flags.DEFINE_integer(
+  'export_run', None, 'Run, as numbered in runs.parquet, whose weights '
+  '--action=export writes as a Hugging Face model, in place of the map.',
+)  # fmt: skip
+_REVIEWED = flags.DEFINE_string(
+  'reviewed', None, 'triage.csv with decisions, for --action=apply.'
+)
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'What apply, export and c_score write; otherwise in the '
+  'workdir.',
+)  # fmt: skip
+_OTHER_WORKDIRS = flags.DEFINE_list(
+  'other_workdirs', [], 'For --action=c_score: finished studies of the same '
+  'data with another config.map.ratio than that in --workdir.',
+)  # fmt: skip
+_QUIET = flags.DEFINE_bool(
+  'quiet', False, 'Say nothing but warnings, errors and where results are.'
+)
+_VERBOSE = flags.DEFINE_bool(
+  'verbose', False, 'Show what JAX and other libraries log, too.'
+)
+_PROFILE = flags.DEFINE_bool(
+  'profile', False, 'Trace some early training steps into WORKDIR/profile.'
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, where several are started by '
+  'hand; Slurm and TPU pods need none of these three.',
+)  # fmt: skip
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Number of processes of the study.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this is, from 0.'
+)
+_TIMEOUT = flags.DEFINE_float(
+  'join_timeout', 300.0, 'Seconds to wait for the other processes.'
+)
+
+_EXIT_FAILED, _EXIT_INPUT, _EXIT_PREEMPTED = 1, 2, 75
+
+
+def main(argv: list[str]) -> None:
+  """Checks the flags and runs the study."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  if not flags.FLAGS['verbosity'].present:
+    # Libraries say much at INFO.
+    logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  termination = Termination()
+  try:
+    config = from_config_dict(_CONFIG.value)
+    hosts.join(
+      _COORDINATOR.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      _TIMEOUT.value,
+    )
+    _act(config, termination)
+  except InputError as error:
+    _leave(error, _EXIT_INPUT)
+  except Preempted as error:
+    _leave(error, _EXIT_PREEMPTED)
+  except PeerError as error:
+    # Where all were asked to stop, the first that goes is no failure.
+    _leave(error, _EXIT_PREEMPTED if termination.asked() else _EXIT_FAILED)
+  except Exception as error:
+    if not _disk_is_full(error):
+      raise
+    _leave(
+      f'The disk of --workdir={_WORKDIR.value} is full; what was finished is '
+      'kept, and the same command goes on once there is room.',
+      _EXIT_INPUT,
+      at_once=True,  # Or threads that still save would have the last word.
+    )
+
+
+def _act(config: StudyConfig, termination: Termination) -> None:
+  """Does what --action says."""
+  workdir = _WORKDIR.value
+  if _ACTION.value == 'plan':
+    print(actions.plan(config, workdir, _PRICE.value))
+    return
+  if _ACTION.value == 'verify':
+    found = actions.verify(config, workdir, _VERIFY_RUN.value)
+    print(found.text)
+    if not found.same:
+      sys.exit(_EXIT_FAILED)
+    return
+  if _ACTION.value == 'apply':
+    _apply(config, workdir)
+    return
+  if _ACTION.value == 'export':
+    run, output = _EXPORT_RUN.value, _OUTPUT.value
+    if run is None:
+      done = exports.export(workdir, output)
+    else:
+      done = publish.publish(config, workdir, run, output)
+    print(f'exports: {done}')
+    return
+  if _ACTION.value == 'c_score':
+    done = c_score.c_score([workdir, *_OTHER_WORKDIRS.value], _OUTPUT.value)
+    print(f'{done.name}: {done.output}')
+    return
+  until = adaptive.rule(_UNTIL_HALF_WIDTH.value, _UNTIL_RELIABILITY.value)
+  if _ACTION.value == 'extend' and until is None:
+    config = actions.extend(config, workdir, _ADD_RUNS.value)
+  devices = jax.devices()
+  text = f'devices: {len(devices)} x {devices[0].device_kind}'
+  if jax.process_count() > 1:
+    text += f' in {jax.process_count()} processes'
+  if hosts.is_first() and not _QUIET.value:
+    print(text)
+  run = functools.partial(
+    run_study,
+    workdir=workdir,
+    progress=Progress(quiet=_QUIET.value),
+    asked_to_stop=termination.asked,
+    profile=_PROFILE.value,
+  )
+  if _ACTION.value == 'extend' and until is not None:
+    done = adaptive.extend_until(
+      config, workdir, _ADD_RUNS.value, _MAX_RUNS.value, until, run
+    )
+  else:
+    done = run(config)
+  if hosts.is_first():
+    print(f'report: {(done / "report.html").resolve()}')
+  hosts.leave()
+
+
+def _apply(config: StudyConfig, workdir: str) -> None:
+  """Writes the corrected data, and says so in the report too."""
+  done = apply.apply(config, workdir, _REVIEWED.value, _OUTPUT.value)
+  report.write(Workdir(workdir))
+  print(done.text)
+  print(f'corrected data: {done.output}')
+  print('next, for new scores:')
+  print(apply.next_command(done, workdir, sys.argv))
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+  """Whether that is at the root of an error, whatever library raised it."""
+  while error is not None:
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+      return True
+    if 'No space left on device' in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _leave(message: object, status: int, at_once: bool = False) -> None:
+  """Says why, and ends the process."""
+  print(f'memloc: {message}', file=sys.stderr, flush=True)
+  if jax.distributed.is_initialized():
+    if status != _EXIT_FAILED:
+      hosts.leave()
+    at_once = True  # Not waiting for threads that wait for the dead.
+  if at_once:
+    sys.stdout.flush()
+    os._exit(status)
+  sys.exit(status)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+  """Parses flags and runs `main`; does not return.
+
+  Args:
+    argv: the program's name and its flags; those of the process if None.
+  """
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main, argv=argv)

@@ -1,0 +1,168 @@
+"""One page on several studies, with its figures and tables."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from memloc_jax.errors import InputError
+from memloc_jax.report import comparison_figures as draw
+from memloc_jax.report import files, page, style
+from memloc_jax.report.content import duration, interval, number
+from memloc_jax.study import summary
+
+_TITLES = {
+  'techniques': 'Agreement of techniques',
+  'models': 'Agreement of models',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+  """What the page is made of; see `summary` for the tables."""
+
+  studies: pd.DataFrame
+  layers: pd.DataFrame
+  centres: pd.DataFrame
+  events: pd.DataFrame
+  correlations: pd.DataFrame
+
+
+def write(
+  folders: Sequence[str | pathlib.Path], output: str | pathlib.Path
+) -> pathlib.Path:
+  """Writes `comparison.html`, `figures/` and `tables/` to a folder.
+
+  Args:
+    folders: workdirs of finished studies, each of another task or model.
+    output: a folder, made if it is not there; no study's own.
+
+  Returns:
+    Path of the page.
+
+  Raises:
+    InputError: a folder holds no study, or the output is one's folder.
+  """
+  output = pathlib.Path(output)
+  entries = summary.read(folders)
+  if output.resolve() in {e.workdir.path.resolve() for e in entries}:
+    raise InputError(f'--output={output}: is the folder of a study.')
+  shown = _Shown(
+    studies=summary.studies(entries),
+    layers=summary.profiles(entries),
+    centres=summary.centres(entries),
+    events=summary.events(entries),
+    correlations=summary.correlations(entries),
+  )
+  for field in dataclasses.fields(shown):
+    table = getattr(shown, field.name)
+    if len(table):
+      files.write_tables(output / 'tables', field.name, table)
+  figures = []
+  for name, caption, figure in _figures(shown):
+    rendered = style.render(figure)
+    files.write_figure(output / 'figures', name, rendered)
+    figures.append(
+      {'source': style.data_uri(rendered['svg']), 'caption': caption}
+    )
+  text = (
+    page.environment()
+    .get_template('comparison.html.j2')
+    .render(
+      studies=_studies(shown.studies),
+      figures=figures,
+      centres=_centres(shown.centres),
+      correlations=_correlations(shown.correlations),
+    )
+  )
+  path = output / 'comparison.html'
+  files.write(path, text.encode())
+  return path
+
+
+def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
+  if len(shown.layers):
+    yield (
+      'curves',
+      'Share of the memory in each layer: a row a technique, a column a model, '
+      'a line a task, means over seeds. The dashed line is a profile without '
+      'preference.',
+      draw.curves(shown.layers),
+    )
+  if len(shown.centres):
+    yield (
+      'centres',
+      'Centre of gravity by technique, stretched so that 1 is all memory in '
+      'the first layer and L all in the last; bars are means of groups of '
+      'tasks.',
+      draw.centres(shown.centres),
+    )
+  table = shown.events
+  if len(table) and {'crossing', 'initiation'} <= set(table['event']):
+    yield (
+      'events',
+      'Mean layers at which the classes have come apart (initiation) and noisy '
+      'examples are closer to their given class (crossing).',
+      draw.events(table),
+    )
+  if len(shown.correlations):
+    for what, title in _TITLES.items():
+      rows = shown.correlations[shown.correlations['what'] == what]
+      if len(rows):
+        yield (
+          f'correlations_{what}',
+          f'{title}: correlation of centres of gravity over studies.',
+          draw.matrix(rows, title),
+        )
+
+
+def _studies(table: pd.DataFrame) -> list[dict[str, str]]:
+  return [
+    {
+      'task': row.task,
+      'group': row.group,
+      'model': row.model,
+      'examples': _whole(getattr(row, 'examples', None)),
+      'noisy': _whole(getattr(row, 'noisy', None)),
+      'runs': _whole(getattr(row, 'map_runs', None)),
+      'f1': number(getattr(row, 'train_f1_noisy', None)),
+      'held_out': number(getattr(row, 'validation_f1_noisy', None)),
+      'memorised': number(getattr(row, 'memorisation_noisy', None), 2),
+      'clean': number(getattr(row, 'memorisation_clean', None), 2),
+      'cost': duration(row.seconds),
+    }
+    for row in table.itertuples()
+  ]
+
+
+def _whole(value: float | None) -> str:
+  return '–' if pd.isna(value) else f'{int(value):,}'
+
+
+def _centres(table: pd.DataFrame) -> list[dict[str, str]]:
+  return [
+    {
+      'task': row.task,
+      'model': row.model,
+      'technique': draw.label(row.technique) + ' (baseline)' * row.baseline,
+      'mcog': number(row.mcog, 2),
+      'interval': interval(row.low, row.high, 2),
+      'calibrated': number(row.mcog_calibrated, 2),
+      'seeds': str(row.seeds),
+    }
+    for row in table.itertuples()
+  ]
+
+
+def _correlations(table: pd.DataFrame) -> list[dict[str, str]]:
+  return [
+    {
+      'what': row.what,
+      'pair': f'{row.a}, {row.b}',
+      'value': number(row.value, 2),
+      'interval': interval(row.low, row.high, 2),
+      'points': f'{row.points} / {row.tasks}',
+    }
+    for row in table.itertuples()
+  ]

@@ -1,0 +1,224 @@
+"""Figures that set several studies side by side."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from memloc_jax.report import style
+from memloc_jax.report.localisation_figures import label
+
+_DASHES = (4, 3)
+_GROUPS = {
+  'nlu': ('NLU', style.BLUE),
+  'sentiment': ('sentiment', style.VERMILION),
+  'hate': ('hate speech', '#009E73'),
+  'topic': ('topic', '#CC79A7'),
+  'own': ('own', style.GREY),
+}
+_MARKERS = 'osD^vP*X'
+# Most grey levels of text in a cell before it turns white.
+_BRIGHT = 0.6
+
+
+def group_colour(group: str) -> str:
+  """The colour that stands for a group of tasks everywhere."""
+  return _GROUPS.get(group, _GROUPS['own'])[1]
+
+
+def _group_legend(figure: Figure, groups: list[str]) -> None:
+  handles = [
+    Line2D([], [], color=group_colour(g), marker='o', ls='', label=name)
+    for g, (name, _) in _GROUPS.items()
+    if g in groups
+  ]
+  figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+
+
+def curves(layers: pd.DataFrame) -> Figure:
+  """Weight by layer: a row a technique, a column a model, a line a task.
+
+  Args:
+    layers: from `summary.profiles`.
+
+  Returns:
+    The figure, on shared axes: means over seeds, coloured by group of tasks,
+    and a dashed line where every layer weighs the same.
+  """
+  techniques = list(dict.fromkeys(layers['technique']))
+  models = list(dict.fromkeys(layers['model']))
+  with style.styled():
+    figure = Figure(
+      figsize=(1.2 + 2.6 * len(models), 0.9 + 1.7 * len(techniques)),
+      layout='constrained',
+    )
+    panels = figure.subplots(
+      len(techniques), len(models), squeeze=False, sharey='row', sharex='col'
+    )
+    for row, technique in enumerate(techniques):
+      for column, model in enumerate(models):
+        axes = panels[row, column]
+        chosen = layers[
+          (layers['technique'] == technique) & (layers['model'] == model)
+        ]
+        mean = chosen.groupby(['task', 'group', 'layer'])['weight'].mean()
+        for (task, group), one in mean.groupby(level=['task', 'group']):
+          number = one.index.get_level_values('layer').to_numpy()
+          axes.plot(
+            number,
+            one.to_numpy(),
+            color=group_colour(group),
+            lw=1.3,
+            alpha=0.85,
+            gid=task,
+          )
+        if len(chosen):
+          count = chosen['layer'].max()
+          axes.axhline(1 / count, color=style.GREY, lw=0.8, dashes=_DASHES)
+          axes.set_xticks(range(1, count + 1, max(1, count // 6)))
+        if row == 0:
+          axes.set_title(model, fontsize=10)
+        if column == 0:
+          axes.set_ylabel(label(technique), fontsize=9)
+        if row == len(techniques) - 1:
+          axes.set_xlabel('Layer')
+    _group_legend(figure, list(layers['group'].unique()))
+    return figure
+
+
+def centres(table: pd.DataFrame) -> Figure:
+  """M-CoG of every study, a panel a technique.
+
+  Args:
+    table: from `summary.centres`.
+
+  Returns:
+    The figure: calibrated values, so that models of any depth and techniques
+    of any range share one axis; tasks from top to bottom, grouped, markers
+    for models, and the mean of each group as a bar.
+  """
+  techniques = list(dict.fromkeys(table['technique']))
+  models = list(dict.fromkeys(table['model']))
+  order = [
+    task
+    for group in _GROUPS
+    for task in dict.fromkeys(table.loc[table['group'] == group, 'task'])
+  ]
+  place = {task: row for row, task in enumerate(order)}
+  with style.styled():
+    figure = Figure(
+      figsize=(1.6 + 2.3 * len(techniques), 1.5 + 0.3 * len(order)),
+      layout='constrained',
+    )
+    panels = figure.subplots(1, len(techniques), squeeze=False, sharey=True)[0]
+    for axes, technique in zip(panels, techniques):
+      rows = table[table['technique'] == technique]
+      for model, marker in zip(models, _MARKERS):
+        of = rows[rows['model'] == model]
+        axes.scatter(
+          of['mcog_calibrated'],
+          of['task'].map(place),
+          c=[group_colour(g) for g in of['group']],
+          marker=marker,
+          s=34,
+          zorder=3,
+        )
+      for group, of in rows.groupby('group'):
+        at = of['task'].map(place)
+        axes.plot(
+          [of['mcog_calibrated'].mean()] * 2,
+          [at.min() - 0.35, at.max() + 0.35],
+          color=group_colour(group),
+          lw=2,
+          alpha=0.5,
+          zorder=2,
+        )
+      axes.set_title(label(technique), fontsize=10)
+      axes.set_xlabel('M-CoG, calibrated')
+      axes.grid(axis='y', color='#E8E8E8', lw=0.6)
+    panels[0].set_yticks(range(len(order)), order)
+    panels[0].set_ylim(len(order) - 0.5, -0.5)
+    handles = [
+      Line2D([], [], color=style.GREY, marker=m, ls='', label=model)
+      for model, m in zip(models, _MARKERS)
+    ]
+    panels[-1].legend(handles=handles, fontsize=8)
+    _group_legend(figure, list(table['group'].unique()))
+    return figure
+
+
+def matrix(rows: pd.DataFrame, title: str) -> Figure:
+  """Correlations of one kind as a symmetric matrix.
+
+  Args:
+    rows: from `summary.correlations`, of one `what`.
+    title: of the figure.
+  """
+  names = list(dict.fromkeys([*rows['a'], *rows['b']]))
+  place = {name: at for at, name in enumerate(names)}
+  grid = np.full((len(names), len(names)), np.nan)
+  np.fill_diagonal(grid, 1)
+  for row in rows.itertuples():
+    a, b = place[row.a], place[row.b]
+    grid[a, b] = grid[b, a] = row.value
+  size = 1.8 + 0.55 * len(names)
+  with style.styled():
+    figure = Figure(figsize=(size + 0.8, size), layout='constrained')
+    axes = figure.add_subplot()
+    image = axes.imshow(grid, cmap=style.DIVERGING, vmin=-1, vmax=1)
+    for (i, j), value in np.ndenumerate(grid):
+      if np.isfinite(value):
+        colour = 'white' if abs(value) > _BRIGHT else 'black'
+        axes.text(
+          j, i, f'{value:.2f}', ha='center', va='center', color=colour, size=8
+        )
+    shown = [label(name) for name in names]
+    axes.set_xticks(range(len(names)), shown, rotation=40, ha='right')
+    axes.set_yticks(range(len(names)), shown)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
+def events(table: pd.DataFrame) -> Figure:
+  """Where classes come apart against where noisy examples cross over.
+
+  Args:
+    table: from `summary.events`.
+
+  Returns:
+    The figure: a point a study, whole models only; above the line noisy
+    examples cross to their given class after classes have come apart.
+  """
+  whole = table[~table['setup'].isin(['bottom', 'top'])]
+  wide = whole.pivot_table(
+    index=['task', 'group', 'model'], columns='event', values='layer'
+  ).dropna(subset=['crossing', 'initiation'])
+  with style.styled():
+    figure = Figure(figsize=(4.8, 4.6), layout='constrained')
+    axes = figure.add_subplot()
+    top = float(np.nanmax(wide[['crossing', 'initiation']].to_numpy())) + 0.5
+    axes.plot([0, top], [0, top], color=style.GREY, lw=0.8, dashes=_DASHES)
+    for (task, group, _), row in wide.iterrows():
+      axes.scatter(
+        row['initiation'], row['crossing'], color=group_colour(group), s=36
+      )
+      axes.annotate(
+        task,
+        (row['initiation'], row['crossing']),
+        xytext=(4, 3),
+        textcoords='offset points',
+        size=8,
+      )
+    axes.set(
+      xlim=(0, top),
+      ylim=(0, top),
+      aspect='equal',
+      xlabel='Initiation (layer)',
+      ylabel='Crossing (layer)',
+    )
+    axes.set_title('When classes part and noisy examples cross')
+    _group_legend(figure, list(wide.index.get_level_values('group')))
+    return figure

@@ -1,0 +1,355 @@
+"""What several studies say together: one row a task, model and technique.
+
+Sections 4 and 5 of Dankers & Titov (2024).
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from memloc_jax.errors import InputError
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.study.comparison import default_variants
+from memloc_jax.study.workdir import Workdir
+from memloc_jax.tasks import registry
+
+_RESAMPLES = 2000
+_SEED = 0
+_LEVEL = 0.95
+# Fewest points that a correlation is taken of.
+_FEWEST = 4
+MAIN = 'main'
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One study.
+
+  Attributes:
+    task: its name.
+    group: of the task, as 'nlu', or 'own'.
+    model: the last part of the model's source, and its layers if they were
+      chosen.
+    workdir: its folder.
+    manifest: what was written down of it.
+  """
+
+  task: str
+  group: str
+  model: str
+  workdir: Workdir
+  manifest: dict[str, Any]
+
+  def table(self, name: str) -> pd.DataFrame:
+    """One of its tables, empty where there is none."""
+    found = self.workdir.read_table(name)
+    return pd.DataFrame() if found is None else found
+
+  @property
+  def key(self) -> dict[str, str]:
+    """Columns that say which study a row is of."""
+    return {'task': self.task, 'group': self.group, 'model': self.model}
+
+
+def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
+  """Opens studies.
+
+  Args:
+    folders: their workdirs, each of another task or model.
+
+  Returns:
+    In the order of the folders.
+
+  Raises:
+    InputError: a folder holds no study, or two hold the same task and model.
+  """
+  found: dict[tuple[str, str], Entry] = {}
+  for folder in folders:
+    workdir = Workdir(folder)
+    manifest = workdir.read_json('manifest.json')
+    if manifest is None:
+      raise InputError(f'{folder}: holds no study (there is no manifest.json).')
+    config = manifest['config']
+    task = config['task']['name']
+    group = 'own'
+    if task in registry.task_names():
+      group = registry.get_task(task).group
+    elif config['task'].get('files'):
+      task = pathlib.PurePath(config['task']['files']).stem
+    model = config['model']['source'].rstrip('/').rsplit('/', 1)[-1]
+    if model == 'embedded':
+      model += f' {config["model"]["layers"]}'
+    if (task, model) in found:
+      other = found[task, model].workdir.path
+      raise InputError(
+        f'{folder} and {other} are both studies of {task} with {model}.'
+      )
+    found[task, model] = Entry(task, group, model, workdir, manifest)
+  return list(found.values())
+
+
+def studies(entries: Sequence[Entry]) -> pd.DataFrame:
+  """One row a study: its size, fit, and how memorised its examples are."""
+  rows = []
+  for entry in entries:
+    row: dict[str, Any] = dict(entry.key)
+    examples, runs = entry.table('examples'), entry.table('runs')
+    if len(examples):
+      noisy = examples['noisy'].to_numpy(bool)
+      row |= {
+        'examples': len(examples),
+        'noisy': int(noisy.sum()),
+        'classes': examples['given'].nunique(),
+        'map_runs': int((examples['in_runs'] + examples['out_runs']).max()),
+      }
+      for name, column, chosen in (
+        ('generalisation', 'generalisation', ~noisy),
+        ('memorisation_clean', 'counterfactual_memorisation', ~noisy),
+        ('memorisation_noisy', 'counterfactual_memorisation', noisy),
+      ):
+        row |= _mean(name, examples.loc[chosen, column].dropna().to_numpy())
+    if len(runs):
+      main = runs[(runs['table'] == 'main') & (runs['status'] == 'done')]
+      for purpose in ('noisy', 'clean'):
+        of = main[main['purpose'] == purpose]
+        row[f'{purpose}_models'] = len(of)
+        row[f'train_f1_{purpose}'] = of['train_macro_f1'].mean()
+        row[f'validation_f1_{purpose}'] = of['validation_macro_f1'].mean()
+    cost = entry.manifest.get('cost', {})
+    row['seconds'] = sum(stage['seconds'] for stage in cost.values())
+    rows.append(row)
+  return pd.DataFrame(rows)
+
+
+def _mean(name: str, values: np.ndarray) -> dict[str, float]:
+  """Mean over examples and its normal 95 % interval."""
+  if len(values) < 2:
+    return {name: float(values.mean()) if len(values) else np.nan}
+  half = stats.norm.ppf((1 + _LEVEL) / 2) * values.std(ddof=1)
+  half /= np.sqrt(len(values))
+  mean = float(values.mean())
+  return {name: mean, f'{name}_low': mean - half, f'{name}_high': mean + half}
+
+
+def profiles(entries: Sequence[Entry]) -> pd.DataFrame:
+  """Weights of the layers of main models: a row a technique, seed, layer."""
+  return _main(entries, 'layers')
+
+
+def _main(entries: Sequence[Entry], name: str) -> pd.DataFrame:
+  """Rows of main models, of the variant that each technique wrote first."""
+  parts = []
+  for entry in entries:
+    table = entry.table(name)
+    if table.empty:
+      continue
+    default = default_variants(table)
+    chosen = table['technique'].map(default) == table['variant']
+    rows = table[chosen & (table['source'] == MAIN)]
+    parts.append(rows.assign(**entry.key))
+  return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def centres(entries: Sequence[Entry]) -> pd.DataFrame:
+  """M-CoG of each task, model and technique, with an interval over seeds.
+
+  Returns:
+    `mcog` is the mean over seeds with Student's 95 % interval, missing for
+    one seed; `profile` that of the profile averaged over seeds;
+    `mcog_calibrated` stretches it to 1 to L.
+  """
+  table = _main(entries, 'mcog')
+  if table.empty:
+    return table
+  rows = []
+  keys = ['task', 'group', 'model', 'technique']
+  for values, of_one in table.groupby(keys, sort=False):
+    seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna().to_numpy()
+    mean = of_one[of_one['seed'] == -1]
+    whole = (mean if len(mean) else of_one).iloc[0]
+    low = high = np.nan
+    if len(seeds) > 1:
+      half = stats.t.ppf((1 + _LEVEL) / 2, len(seeds) - 1)
+      half *= seeds.std(ddof=1) / np.sqrt(len(seeds))
+      low, high = seeds.mean() - half, seeds.mean() + half
+    rows.append(
+      dict(zip(keys, values))
+      | {
+        'baseline': TECHNIQUES[values[-1]].baseline,
+        'seeds': len(seeds),
+        'mcog': seeds.mean() if len(seeds) else np.nan,
+        'low': low,
+        'high': high,
+        'profile': whole['mcog'],
+        'mcog_calibrated': whole['mcog_calibrated'],
+      }
+    )
+  return pd.DataFrame(rows)
+
+
+def events(entries: Sequence[Entry]) -> pd.DataFrame:
+  """Mean layer of each event over the seeds of main models."""
+  rows = []
+  for entry in entries:
+    table = entry.table('events')
+    if table.empty:
+      continue
+    means = table[(table['source'] == MAIN) & (table['seed'] == -1)]
+    for row in means.itertuples():
+      rows.append(
+        entry.key
+        | {'event': row.event, 'setup': row.setup, 'layer': row.layer}
+        | {'occurred': row.occurred, 'censored': row.censored}
+      )
+  return pd.DataFrame(rows)
+
+
+def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
+  """How far techniques, models, depth and generalisation agree.
+
+  Points are studies (tasks and models). Intervals are percentiles over 2000
+  resamples of the tasks, with all studies of a task together, since models of
+  one task are no independent points; missing with fewer than four tasks.
+
+  Returns:
+    `what`: 'techniques' (Pearson, M-CoG), 'models' (Spearman, M-CoG of all
+    techniques), 'depth and generalisation' (Spearman, M-CoG and mean
+    generalisation of clean examples), 'binary and multi-class' (Spearman,
+    M-CoG of a task and of its two most frequent classes); `a`, `b`, `value`,
+    `low`, `high`, `points`, `tasks`.
+  """
+  table = centres(entries)
+  if table.empty:
+    return table
+  table = table[~table['baseline']].dropna(subset=['mcog'])
+  return pd.DataFrame(
+    [
+      *_techniques(table),
+      *_models(table),
+      *_depth(table, studies(entries)),
+      *_binary(table),
+    ]
+  )
+
+
+def _techniques(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+  wide = table.pivot(
+    index=['task', 'model'], columns='technique', values='mcog'
+  )
+  for a, b in itertools.combinations(wide.columns, 2):
+    points = wide[[a, b]].dropna().reset_index()
+    yield from correlation('techniques', a, b, points, _pearson)
+
+
+def _models(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+  wide = table.pivot(
+    index=['task', 'technique'], columns='model', values='mcog'
+  )
+  for a, b in itertools.combinations(wide.columns, 2):
+    points = wide[[a, b]].dropna().reset_index()
+    yield from correlation('models', a, b, points, _spearman)
+
+
+def _depth(
+  table: pd.DataFrame, sizes: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+  if 'generalisation' not in sizes:
+    return
+  joined = table.merge(
+    sizes[['task', 'model', 'generalisation']], on=['task', 'model']
+  )
+  for technique, rows in joined.groupby('technique', sort=False):
+    points = rows[['task', 'mcog', 'generalisation']].dropna()
+    points = points.rename(columns={'mcog': technique})
+    yield from correlation(
+      'depth and generalisation', technique, 'generalisation', points, _spearman
+    )
+
+
+def _binary(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+  known = set(registry.task_names())
+  binary = {
+    name: base
+    for name in known
+    if (base := name.removesuffix('v2')) != name and base in known
+  }
+  of_binary = table[table['task'].isin(binary)]
+  if of_binary.empty:
+    return
+  of_binary = of_binary.assign(task=of_binary['task'].map(binary))
+  joined = of_binary.merge(
+    table, on=['task', 'model', 'technique'], suffixes=('_binary', '_whole')
+  )
+  for technique, rows in joined.groupby('technique', sort=False):
+    points = rows[['task', 'mcog_binary', 'mcog_whole']]
+    for row in correlation(
+      'binary and multi-class',
+      'mcog_binary',
+      'mcog_whole',
+      points,
+      _spearman,
+    ):
+      yield row | {
+        'a': f'{technique}, binary',
+        'b': f'{technique}, multi-class',
+      }
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+  if np.ptp(x) == 0 or np.ptp(y) == 0:
+    return np.nan
+  return float(np.corrcoef(x, y)[0, 1])
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+  return _pearson(stats.rankdata(x), stats.rankdata(y))
+
+
+def correlation(
+  what: str,
+  a: str,
+  b: str,
+  points: pd.DataFrame,
+  measure: Callable[[np.ndarray, np.ndarray], float],
+) -> Iterator[dict[str, Any]]:
+  """One row of `correlations`, if there are enough points.
+
+  Args:
+    what: kind of correlation.
+    a: column of one value.
+    b: column of the other.
+    points: these and `task`.
+    measure: of two arrays.
+  """
+  if len(points) < _FEWEST:
+    return
+  x, y = points[a].to_numpy(np.float64), points[b].to_numpy(np.float64)
+  tasks, of = np.unique(points['task'], return_inverse=True)
+  low = high = np.nan
+  if len(tasks) >= _FEWEST:
+    rng = np.random.default_rng(_SEED)
+    places = [np.flatnonzero(of == task) for task in range(len(tasks))]
+    found = []
+    for _ in range(_RESAMPLES):
+      drawn = rng.integers(len(tasks), size=len(tasks))
+      at = np.concatenate([places[task] for task in drawn])
+      found.append(measure(x[at], y[at]))
+    if not np.isnan(found).all():
+      tail = (1 - _LEVEL) / 2
+      low, high = np.nanquantile(found, (tail, 1 - tail))
+  yield {
+    'what': what,
+    'a': a,
+    'b': b,
+    'value': measure(x, y),
+    'low': low,
+    'high': high,
+    'points': len(points),
+    'tasks': len(tasks),
+  }

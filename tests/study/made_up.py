@@ -1,0 +1,99 @@
+"""Workdirs of finished studies with made-up tables, for what compares them."""
+
+import json
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+LAYERS = 6
+TECHNIQUES = ('swapping', 'retraining', 'constant')
+
+
+def workdir(
+  folder: pathlib.Path,
+  task: str,
+  model: str,
+  centre: float,
+  seeds=(1, 2, 3),
+  generalisation: float = 0.8,
+) -> pathlib.Path:
+  """A workdir whose techniques put the memory around a layer.
+
+  Args:
+    folder: in which it is made.
+    task: its name.
+    model: the last part of the model's source.
+    centre: layer, 1-based, around which memory lies.
+    seeds: of the main models.
+    generalisation: of all examples.
+  """
+  path = folder / f'{task} {model}'
+  path.mkdir()
+  config = {
+    'task': {'name': task, 'files': ''},
+    'model': {'source': f'folder/{model}', 'layers': 4},
+  }
+  manifest = {'config': config, 'cost': {'train': {'seconds': 60.0}}}
+  (path / 'manifest.json').write_text(json.dumps(manifest), 'utf-8')
+  rng = np.random.default_rng(sum(map(ord, task + model)))
+  layers, mcog = [], []
+  number = np.arange(1, LAYERS + 1)
+  for technique in TECHNIQUES:
+    shift = 0.5 * (technique == 'retraining')
+    one = {'technique': technique, 'variant': '', 'source': 'main'}
+    profiles = []
+    for seed in seeds:
+      at = centre + shift + rng.normal(0, 0.1)
+      weights = np.exp(-np.square(number - at) / 4)
+      if technique == 'constant':
+        weights = np.ones(LAYERS)
+      profiles.append(weights / weights.sum())
+      for layer, weight in zip(number, profiles[-1]):
+        row = one | {'seed': seed, 'layer': layer}
+        layers.append(row | {'raw': weight, 'weight': weight})
+    for seed, profile in [*zip(seeds, profiles), (-1, np.mean(profiles, 0))]:
+      value = float(number @ profile)
+      mcog.append(
+        one
+        | {'seed': seed, 'mcog': value, 'mcog_low': 1.0}
+        | {'mcog_high': float(LAYERS), 'mcog_calibrated': value}
+      )
+  noisy = np.arange(40) % 5 == 0
+  examples = pd.DataFrame(
+    {
+      'index': np.arange(40),
+      'given': np.where(np.arange(40) % 2, 'a', 'b'),
+      'noisy': noisy,
+      'generalisation': np.where(noisy, 0.1, generalisation),
+      'counterfactual_memorisation': np.where(noisy, 0.8, 0.1),
+      'in_runs': 8,
+      'out_runs': 8,
+    }
+  )
+  runs = pd.DataFrame(
+    {
+      'table': 'main',
+      'status': 'done',
+      'purpose': ['noisy', 'clean'],
+      'train_macro_f1': [0.99, 1.0],
+      'validation_macro_f1': [0.7, 0.8],
+    }
+  )
+  events = pd.DataFrame(
+    [
+      {'technique': 'centroids', 'source': 'main', 'event': event}
+      | {'setup': 'main', 'seed': -1, 'layer': layer}
+      | {'occurred': True, 'censored': 0}
+      for event, layer in (('crossing', centre), ('initiation', centre - 1))
+    ]
+  )
+  for name, table in (
+    ('layers', pd.DataFrame(layers)),
+    ('mcog', pd.DataFrame(mcog)),
+    ('examples', examples),
+    ('runs', runs),
+    ('events', events),
+  ):
+    table.to_parquet(path / f'{name}.parquet')
+  return path

@@ -1,0 +1,119 @@
+"""Several studies together: who is compared with whom, and intervals."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest
+from scipy import stats
+
+from memloc_jax.errors import InputError
+from memloc_jax.study import summary
+from tests.study import made_up
+
+_TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0, 'reuters': 5.0}
+
+
+class SummaryTest(absltest.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.folders = [
+      made_up.workdir(
+        cls.folder, task, model, centre + shift, generalisation=centre / 6
+      )
+      for task, centre in _TASKS.items()
+      for model, shift in (('one', 0.0), ('two', 0.3))
+    ]
+    cls.entries = summary.read(cls.folders)
+
+  def test_a_row_a_study(self):
+    found = summary.studies(self.entries)
+    self.assertLen(found, 2 * len(_TASKS))
+    groups = dict(zip(found['task'], found['group']))
+    self.assertEqual(groups['wic'], 'nlu')
+    self.assertEqual(groups['trec'], 'topic')
+    row = found.iloc[0]
+    self.assertEqual((row['examples'], row['noisy']), (40, 8))
+    self.assertAlmostEqual(row['memorisation_noisy'], 0.8)
+    self.assertAlmostEqual(row['generalisation'], 1.5 / 6)
+    self.assertEqual(row['map_runs'], 16)
+
+  def test_centres_have_intervals_over_seeds(self):
+    found = summary.centres(self.entries)
+    chosen = (found['task'] == 'trec') & (found['model'] == 'one')
+    row = found[chosen & (found['technique'] == 'swapping')].iloc[0]
+    table = pd.read_parquet(self.folder / 'trec one' / 'mcog.parquet')
+    seeds = table[(table['technique'] == 'swapping') & (table['seed'] > 0)]
+    wanted = stats.t.interval(
+      0.95, 2, seeds['mcog'].mean(), stats.sem(seeds['mcog'])
+    )
+    np.testing.assert_allclose([row['low'], row['high']], wanted)
+    baseline = found.groupby('technique')['baseline'].first()
+    self.assertTrue(baseline['constant'])
+
+  def test_correlations_are_over_studies_and_resample_tasks(self):
+    found = summary.correlations(self.entries)
+    by_what = found.set_index('what')
+    techniques = by_what.loc['techniques']
+    self.assertEqual((techniques['a'], techniques['b']),
+                     ('retraining', 'swapping'))  # fmt: skip
+    self.assertEqual((techniques['points'], techniques['tasks']), (10, 5))
+    self.assertGreater(techniques['value'], 0.95)
+    self.assertBetween(techniques['low'], 0.5, techniques['value'])
+    models = by_what.loc['models']
+    self.assertEqual((models['a'], models['b']), ('one', 'two'))
+    self.assertEqual(models['points'], 2 * 5)
+    depth = by_what.loc['depth and generalisation']
+    self.assertEqual(set(depth['a']), {'swapping', 'retraining'})
+    self.assertGreater(depth['value'].min(), 0.9)
+
+  def test_intervals_are_wider_than_of_pooled_points(self):
+    """Two models of one task are no two points."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=6), 8)
+    y = np.repeat(rng.normal(size=6), 8) + 0.5 * x
+    points = pd.DataFrame({'a': x, 'b': y})
+    measure = lambda x, y: float(np.corrcoef(x, y)[0, 1])
+
+    def width(task):
+      (row,) = summary.correlation(
+        'w', 'a', 'b', points.assign(task=task), measure
+      )
+      return row['high'] - row['low']
+
+    clustered = width(np.repeat(np.arange(6), 8))
+    self.assertGreater(clustered, 1.5 * width(np.arange(48)))
+
+  def test_binary_tasks_stand_beside_their_whole(self):
+    folder = self.folder / 'binary'
+    folder.mkdir()
+    more = [
+      made_up.workdir(folder, f'{task}v2', model, centre)
+      for task, model, centre in (
+        ('trec', 'one', 4.1),
+        ('trec', 'two', 4.4),
+        ('reuters', 'one', 5.1),
+        ('reuters', 'two', 5.2),
+      )
+    ]
+    found = summary.correlations(summary.read([*self.folders, *more]))
+    rows = found[found['what'] == 'binary and multi-class']
+    self.assertEqual(set(rows['points']), {4})
+    self.assertIn('swapping, binary', set(rows['a']))
+    # Two tasks are too few to resample.
+    self.assertTrue(rows['low'].isna().all())
+
+  def test_bad_folders(self):
+    with self.assertRaisesRegex(InputError, 'holds no study'):
+      summary.read([self.folder])
+    with self.assertRaisesRegex(InputError, 'are both studies of wic with one'):
+      summary.read([self.folders[0], self.folders[0]])
+
+
+if __name__ == '__main__':
+  absltest.main()
