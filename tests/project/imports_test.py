@@ -26,6 +26,7 @@ MAY_IMPORT = {
   'localisation': _ENGINE,
   'study': _MEASURES,
   'report': _MEASURES | {'study'},
+  'api': _MEASURES | {'study', 'report'},
   'command': _MEASURES | {'study', 'report'},
 }
 # A path of one machine is of no use to a reader, and what is left to do is not
