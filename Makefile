@@ -16,13 +16,16 @@ QUICK_ENV := $(TEST_ENV) JAX_DISABLE_MOST_OPTIMIZATIONS=true
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart install install-test lint test test-full bench clean
+.PHONY: help quickstart install install-test lint test test-full notebook \
+  docs bench clean
 
 help:
 	@echo 'make quickstart   a first study, about five minutes, with its report'
 	@echo 'make test         lint and every test but the long ones'
 	@echo 'make test-full    lint and every test'
 	@echo 'make lint         ruff check and ruff format --check'
+	@echo 'make docs         the documentation as a site, in workdirs/site'
+	@echo 'make notebook     executes the notebook, about three minutes'
 	@echo 'make bench        speed, beside PyTorch and plain JAX, about an hour'
 	@echo 'make clean        removes environment, caches and the first study'
 
@@ -44,6 +47,13 @@ test: install-test lint
 
 test-full: install-test lint
 	$(TEST_ENV) $(PYTEST)
+
+# The notebook is executed, and its results are written into it.
+notebook: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --nbmake --overwrite docs/notebooks
+
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(VENV)/.installed-parity
 	$(BIN)/python -m benchmarks.run --out=workdirs/bench

@@ -90,7 +90,7 @@ def _list_models(words: Sequence[str]) -> None:
   _nothing_after('list-models', words)
   table = Table('model_type', 'for example', box=None)
   for name in sorted(models.FAMILIES):
-    table.add_row(name, ', '.join(models.EXAMPLES[name]))
+    table.add_row(name, ', '.join(models.EXAMPLES.get(name, ())))
   _print(table)
   print(
     'Any checkpoint of these families: --config.model.source=HUB_ID or =FOLDER'

@@ -75,7 +75,7 @@ class Training:
     self._process = jax.process_index() if together else 0
 
   def run(self, pending: np.ndarray) -> None:
-    """Trains the pending rows, chunk by chunk.
+    """Trains the pending rows, int [pending], chunk by chunk.
 
     Raises:
       Preempted: the engine was asked to stop; the chunk is saved.

@@ -7,7 +7,12 @@ FITTED = 0.993
 
 
 def epoch_fitted(epoch: np.ndarray, macro_f1: np.ndarray) -> int | None:
-  """First epoch with a macro-F1 of at least `FITTED`, or None."""
+  """First epoch with a macro-F1 of at least `FITTED`, or None.
+
+  Args:
+    epoch: evaluated epochs, increasing, [evaluations].
+    macro_f1: on the run's own labels after each, [evaluations].
+  """
   fitted = epoch[macro_f1 >= FITTED]
   return int(fitted[0]) if len(fitted) else None
 

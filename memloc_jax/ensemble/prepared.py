@@ -83,7 +83,7 @@ class Prepared:
     )
 
   def arguments(self, rows: np.ndarray):
-    """The table's rows as `Vectorised.init` takes them.
+    """The table's rows, int [width], as `Vectorised.init` takes them.
 
     What they start from is put on the devices anew each time: kept there, it
     would be one more run's weights while the others train.

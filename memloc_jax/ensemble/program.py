@@ -153,7 +153,7 @@ class RunTable:
     return len(self.seed)
 
   def take(self, rows: np.ndarray) -> 'RunTable':
-    """The table of only these rows, which may repeat."""
+    """The table of only these rows, int [rows], which may repeat."""
     values = {
       field.name: getattr(self, field.name)[rows]
       for field in dataclasses.fields(self)

@@ -216,7 +216,7 @@ def device_runs(table: RunTable, rows: np.ndarray, own: slice) -> Run:
 
   Args:
     table: the table.
-    rows: which.
+    rows: which, int [width].
     own: the layers that each run has for itself.
   """
   return Run(

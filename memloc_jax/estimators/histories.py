@@ -56,7 +56,7 @@ class History:
 
 
 def early(epochs: np.ndarray) -> int:
-  """Position of the first logged epoch after a tenth of training.
+  """Position in `epochs`, [logged], of the first after a tenth of training.
 
   EL2N is meant for early training; Paul et al. (2021, section 3) take it after
   epoch 20 of 200.

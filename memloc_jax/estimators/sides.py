@@ -31,7 +31,7 @@ class Side:
 
   @property
   def variance_of_mean(self) -> np.ndarray:
-    """Sample variance over number of runs; NaN with fewer than two."""
+    """Sample variance over number of runs, [n]; NaN with fewer than two."""
     return divide(self.squares, self.runs * (self.runs - 1))
 
   def with_pseudo_runs(self) -> 'Side':
@@ -57,7 +57,7 @@ class Side:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Quotient, NaN where the denominator is not positive."""
+  """Quotient of arrays of any shape; NaN where the lower is not positive."""
   out = np.full(numerator.shape, np.nan)
   return np.divide(numerator, denominator, out=out, where=denominator > 0)
 

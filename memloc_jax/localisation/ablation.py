@@ -166,7 +166,15 @@ def _site_means(model, params, examples, chosen, batch_size):
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses unknown variants and too few examples of either kind."""
+  """Refuses unknown variants and too few examples of either kind.
+
+  Args:
+    config: the settings.
+    mislabelled: which examples are, bool [n].
+
+  Raises:
+    InputError: naming the setting, or how many there are.
+  """
   for variant in config.ablation.variants:
     if variant not in VARIANTS:
       raise InputError(

@@ -98,7 +98,14 @@ def positions(
 def pooled(
   pairs: dict[tuple[int, int], dict[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-  """All pairs' coordinates together, each point counting once."""
+  """All pairs' coordinates together, each point counting once.
+
+  Args:
+    pairs: by classes, the coordinates of each group, [layer, points].
+
+  Returns:
+    Of each group, [layer, points of all pairs].
+  """
   names = next(iter(pairs.values()))
   return {
     name: np.concatenate([groups[name] for groups in pairs.values()], axis=1)

@@ -83,7 +83,7 @@ def restricted_mean(layers: np.ndarray, num_layers: int) -> tuple[float, int]:
   analysis with horizon L + 1).
 
   Args:
-    layers: one a seed, NaN where the event does not occur.
+    layers: of the event, NaN where it does not occur, [seeds].
     num_layers: L.
 
   Returns:

@@ -129,6 +129,13 @@ def norms(noisy: Tree, clean: Tree) -> jax.Array:
 def groups(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """All noisy examples, and as many clean ones drawn at random.
 
+  Args:
+    mislabelled: which examples are noisy, bool [n].
+    seed: of the draw.
+
+  Returns:
+    Indices of either kind, int [noisy] each.
+
   Raises:
     InputError: there are no noisy examples, or fewer clean than noisy ones.
   """
@@ -166,7 +173,15 @@ def group_gradients(
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses an unknown objective and too few examples of either kind."""
+  """Refuses an unknown objective and too few examples of either kind.
+
+  Args:
+    config: the settings.
+    mislabelled: which examples are, bool [n].
+
+  Raises:
+    InputError: naming the setting, or how many there are.
+  """
   objective = config.gradient.objective
   if objective not in OBJECTIVES:
     raise InputError(

@@ -263,7 +263,14 @@ def accuracies(
 def rows(
   variant: str, seed: int, pairs: np.ndarray, found: Accuracies
 ) -> list[dict[str, Any]]:
-  """Rows of the table `windows`, without the untouched model."""
+  """Rows of the table `windows`, without the untouched model.
+
+  Args:
+    variant: of the technique.
+    seed: of the model.
+    pairs: first and last layer of each window, int [windows, 2].
+    found: accuracies with each window, and of the untouched model.
+  """
   return [
     {
       'variant': variant,

@@ -75,7 +75,14 @@ def split(num_examples: int, seeds: int, batch_size: int) -> Split:
 
 
 def init(key: jax.Array, width: int, hidden: int, outputs: int):
-  """Weights and biases uniform in +-1/sqrt(inputs), as PyTorch draws them."""
+  """Weights and biases uniform in +-1/sqrt(inputs), as PyTorch draws them.
+
+  Args:
+    key: of the draw.
+    width: inputs.
+    hidden: width of the two hidden layers.
+    outputs: classes.
+  """
   sizes = (width, hidden, hidden, outputs)
   params = []
   for number, (rows, columns) in enumerate(zip(sizes, sizes[1:])):

@@ -44,7 +44,7 @@ def targets(
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses splits with a part that has no noisy examples.
+  """Refuses splits with a part that has no noisy examples, bool [n].
 
   Raises:
     InputError: naming the part and how many noisy examples there are.

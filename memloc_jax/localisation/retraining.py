@@ -191,7 +191,7 @@ def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses too few examples of either kind."""
+  """Refuses too few examples of either kind; `mislabelled` is bool [n]."""
   split(mislabelled, config.retrain.seed)
 
 

@@ -176,6 +176,14 @@ def register(
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
+  Args:
+    name: of the technique, its stage and its rows.
+    baseline: whether it is a trivial one, to compare with.
+    windowed: whether it edits windows of layers.
+    trains: whether it trains rows, in which all processes take part.
+    check: refuses, before any work, settings or wrong labels, bool [n], that
+      it cannot work with.
+
   Raises:
     ValueError: the name is taken.
   """

@@ -41,7 +41,7 @@ def edits(kept: Units) -> dict[str, Edit]:
 
 
 def params(pair: Pair, which: int | jax.Array) -> interface.Tree:
-  """The second model of a pair with `which` 0, the first one with 1."""
+  """The second model of a pair if `which`, a scalar, is 0, else the first."""
   take = lambda tree: jax.tree.map(lambda x: x[which], tree)
   final, head = take(pair.ends)
   return {

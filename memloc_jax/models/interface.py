@@ -50,7 +50,7 @@ class Dropout(NamedTuple):
   rate: jax.Array
 
   def fold(self, index: int | jax.Array) -> 'Dropout':
-    """Returns an independent stream for the `index`-th use."""
+    """Returns an independent stream for the `index`-th use, a scalar."""
     return Dropout(jax.random.fold_in(self.key, index), self.rate)
 
 
@@ -106,11 +106,11 @@ class Model(abc.ABC):
 
   @abc.abstractmethod
   def init(self, key: jax.Array) -> Tree:
-    """Random `embeddings`, `blocks` and `final` (no heads)."""
+    """Random `embeddings`, `blocks` and `final` (no heads) from a key."""
 
   @abc.abstractmethod
   def init_head(self, key: jax.Array, num_classes: int) -> Tree:
-    """A random classification head with `num_classes` outputs."""
+    """A random classification head with `num_classes` outputs, from a key."""
 
   @abc.abstractmethod
   def embed(
@@ -232,6 +232,9 @@ def apply_blocks(
   Returns:
     The stream after the last block, and [layer, batch, length, width] if
     `collect` else None.
+
+  Raises:
+    ValueError: an edit is of no known site.
   """
   edits = {} if edits is None else dict(edits)
   unknown = set(edits) - set(SITES)

@@ -36,6 +36,25 @@ EXAMPLES = {
 }
 
 
+def register(model_type: str, added: family.Family) -> None:
+  """Adds a family.
+
+  Args:
+    model_type: what its checkpoints have in `config.json`.
+    added: the family, whose class of models is no other family's.
+
+  Raises:
+    ValueError: the name or the class is taken.
+  """
+  taken = [row.model for row in FAMILIES.values()]
+  if model_type in FAMILIES or added.model in taken:
+    raise ValueError(
+      f'There is already a family {model_type!r}, or one of '
+      f'{added.model.__name__}.'
+    )
+  FAMILIES[model_type] = added
+
+
 def parse(config: Mapping[str, Any], file: Any) -> interface.Model:
   """Builds the model that a parsed `config.json` describes.
 
@@ -64,7 +83,11 @@ def family_of(model: interface.Model) -> family.Family:
 
 
 def model_type(model: interface.Model) -> str:
-  """The key of `model`'s family in `FAMILIES`."""
+  """The key of `model`'s family in `FAMILIES`.
+
+  Raises:
+    ValueError: it is of none of them.
+  """
   for name, row in FAMILIES.items():
     if type(model) is row.model:
       return name

@@ -34,7 +34,7 @@ class Tensors:
     return tuple(self.readers[name].get_slice(name).get_shape())
 
   def read(self, name: str) -> np.ndarray:
-    """A tensor as it is stored."""
+    """A tensor as it is stored, of any shape."""
     return self.readers[name].get_tensor(name)
 
 

@@ -94,7 +94,11 @@ class Transformer(interface.Model):
     return False
 
   def pool(self, x: jax.Array) -> jax.Array:
-    """The activation behind the dense layer of a published head."""
+    """The activation behind the dense layer of a published head, [..., width].
+
+    Raises:
+      ValueError: the family has no such heads.
+    """
     raise ValueError(f'{type(self).__name__} has no pooled heads.')
 
   def init(self, key: jax.Array) -> Tree:
@@ -120,7 +124,7 @@ class Transformer(interface.Model):
     }
 
   def init_head(self, key: jax.Array, num_classes: int) -> Tree:
-    """Normal weights, zero bias."""
+    """Normal weights from a key, zero bias."""
     head = _linear(self, num_classes)
     return head.init(key, jnp.zeros((1, self.head_width)))['params']
 
@@ -251,7 +255,7 @@ def dropout_masks(
     *shapes: of the sites.
 
   Returns:
-    A bool array of each shape, True where the element stays; Nones if
+    A bool [*shape] for each shape, True where the element stays; Nones if
     `dropout` is None.
   """
   if dropout is None:
@@ -278,7 +282,7 @@ def apply_dropout(
 
   Args:
     dropout: the stream, or None.
-    x: any array.
+    x: of any shape.
     keep: mask from `dropout_masks`; drawn here if None.
 
   Returns:
@@ -293,7 +297,7 @@ def apply_dropout(
 
 
 def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
-  """Applies the edit of `site` to `x`, if there is one.
+  """Applies the edit of `site` to `x`, of any shape, if there is one.
 
   In place of an `Edit`, a direct call of `Model.block` may also give a
   function of `x`, as to take note of it.

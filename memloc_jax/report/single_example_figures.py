@@ -98,7 +98,7 @@ def depths(examples: pd.DataFrame, noisy: np.ndarray, head: int) -> Figure:
 
   Args:
     examples: the table `pairs_by_example`.
-    noisy: bool, of each of its rows.
+    noisy: whether each of its rows is, bool [n].
     head: the number that stands for the head.
 
   Returns:

@@ -73,7 +73,7 @@ class Study:
 
   @functools.cached_property
   def model_folder(self) -> pathlib.Path:
-    """The encoder's folder, checked against the expected hash."""
+    """The encoder's folder; InputError unless it has the expected hash."""
     config = self.config.model
     if config.source == 'embedded':
       return pretrain.encoder(self.cache, self.progress, config.layers)
@@ -96,7 +96,7 @@ class Study:
 
   @functools.cached_property
   def model(self) -> Model:
-    """The architecture, and how it is computed."""
+    """The architecture; InputError if a setting does not go with it."""
     model = checkpoint.load_model(self.model_folder)
     engine = self.config.engine
     changes = {'compute': engine.compute, 'remat': engine.remat}

@@ -40,7 +40,7 @@ class Setup:
 
   @property
   def layers(self) -> np.ndarray:
-    """Layers that learn, 0-based."""
+    """Layers that learn, 0-based, int [layers]."""
     return np.flatnonzero(self.rates)
 
 

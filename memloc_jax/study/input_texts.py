@@ -39,7 +39,12 @@ class Chosen:
   mask: int | None
 
   def without(self, rows: np.ndarray, hidden: np.ndarray) -> Encoded:
-    """Variants in which some tokens are hidden, see `occlusion.without`."""
+    """Variants in which some tokens are hidden, see `occlusion.without`.
+
+    Args:
+      rows: the example of each variant, int [N].
+      hidden: tokens to hide, bool [N, longest].
+    """
     return occlusion.without(
       self.encoded, rows, hidden, self.mask, self.pieces.pad
     )

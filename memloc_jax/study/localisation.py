@@ -1,5 +1,6 @@
 """Stages of localisation: one a technique, then what they say together."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -12,7 +13,7 @@ from memloc_jax.localisation.scores import LayerScores, Source
 from memloc_jax.study import comparison, control, subjects
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
-from memloc_jax.study.stages import stage
+from memloc_jax.study.stages import STAGES, late, stage
 
 # Tables that techniques may add to, beside `layers` and `mcog`.
 _FURTHER = (
@@ -142,17 +143,24 @@ def _check(study: Study, name: str) -> None:
     TECHNIQUES[name].check(config, study.data.noisy[label_set])
 
 
-for _name in TECHNIQUES:
-  stage(
-    _name,
-    needs=('score',),
-    check=functools.partial(_check, name=_name),
-    runs=('main', 'control'),
-    every_process=TECHNIQUES[_name].trains,
-  )(functools.partial(_run, name=_name))
+@late
+def _add_stages() -> None:
+  """Gives every technique a stage, those of a config file, too."""
+  for name in TECHNIQUES:
+    if name not in STAGES:
+      stage(
+        name,
+        needs=('score',),
+        check=functools.partial(_check, name=name),
+        runs=('main', 'control'),
+        every_process=TECHNIQUES[name].trains,
+      )(functools.partial(_run, name=name))
+  STAGES['localise'] = dataclasses.replace(
+    STAGES['localise'], needs=tuple(TECHNIQUES)
+  )
 
 
-@stage('localise', needs=tuple(TECHNIQUES))
+@stage('localise')
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
   tables = {}
@@ -178,3 +186,6 @@ def localise(study: Study) -> None:
     study.workdir.write_table('control', controls)
     summary = comparison.control_summary(controls, study.model.num_layers)
     study.workdir.write_table('control_summary', summary)
+
+
+_add_stages()

@@ -148,7 +148,7 @@ def plan(
 
   Args:
     engine: that shall train them; of its checkpoint, shapes will do.
-    jobs: tables, each with the rows that are to be trained.
+    jobs: tables, each with the rows that are to be trained, int [rows].
 
   Returns:
     A plan for each table that has such rows, and what the host needs.

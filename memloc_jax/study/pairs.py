@@ -124,7 +124,7 @@ def orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:
 
 
 def most_memorised(table: pd.DataFrame, count: int) -> np.ndarray:
-  """Indices of the examples with the highest `cm_pairs`, in order."""
+  """Indices of the examples with the highest `cm_pairs`, int [count]."""
   ranked = table.sort_values(['cm_pairs', 'index'], ascending=[False, True])
   return np.sort(ranked['index'].to_numpy()[:count])
 

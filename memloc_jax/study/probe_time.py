@@ -74,7 +74,7 @@ def probe(engine: Engine, table: Table, rows: np.ndarray, plan: Plan) -> Times:
   Args:
     engine: from `for_probing`, with weights.
     table: the table.
-    rows: that are to be trained, at least one.
+    rows: that are to be trained, at least one, int [rows].
     plan: of the table, made by an engine that shares this one's programs.
   """
   began = time.monotonic()

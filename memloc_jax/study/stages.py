@@ -47,6 +47,16 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {}
+_LATE: list[Callable[[], None]] = []
+
+
+def late(function: Callable[[], None]) -> Callable[[], None]:
+  """Calls a function before every study, to register what is known by then.
+
+  Techniques may be registered by a config file, after all stages.
+  """
+  _LATE.append(function)
+  return function
 
 
 def stage(
@@ -138,6 +148,8 @@ def check(study: Study) -> None:
   Raises:
     InputError: saying what.
   """
+  for function in _LATE:
+    function()
   if not study.tables:
     raise InputError(
       'The study has no runs: set --config.map.num_runs, --config.train.seeds '

@@ -325,7 +325,7 @@ def correlation(
     a: column of one value.
     b: column of the other.
     points: these and `task`.
-    measure: of two arrays.
+    measure: of two arrays [points].
   """
   if len(points) < _FEWEST:
     return

@@ -68,7 +68,11 @@ def train(study: Study) -> None:
   writes=('runs.parquet', 'history.parquet'),
 )
 def score(study: Study) -> None:
-  """Collects the records into `runs`, `history` and `arrays/`."""
+  """Collects the records into `runs`, `history` and `arrays/`.
+
+  Raises:
+    InputError: every run of a table has diverged.
+  """
   rows, histories, first = [], [], 0
   for name, table in study.tables.items():
     for row, hash in enumerate(study.hashes[name]):

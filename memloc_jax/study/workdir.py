@@ -226,7 +226,7 @@ class Workdir:
     return self.read_table(f'parts/{technique}/{name}')
 
   def write_array(self, name: str, array: np.ndarray) -> None:
-    """Writes `arrays/<name>.npy`."""
+    """Writes `arrays/<name>.npy`, of any shape."""
 
     def save(path):
       with open(path, 'wb') as file:
@@ -235,7 +235,7 @@ class Workdir:
     self._replace(f'arrays/{name}.npy', save)
 
   def read_array(self, name: str) -> np.ndarray | None:
-    """Reads one, which stays on disk; None if it is not there."""
+    """Reads one of any shape, which stays on disk; None if it is not there."""
     path = self.path / 'arrays' / f'{name}.npy'
     return np.load(path, mmap_mode='r') if path.exists() else None
 
@@ -243,7 +243,16 @@ class Workdir:
   def array_to_fill(
     self, name: str, shape: tuple[int, ...], dtype: type
   ) -> Iterator[np.ndarray]:
-    """`arrays/<name>.npy`, on disk while it is filled, then in its place."""
+    """`arrays/<name>.npy`, on disk while it is filled, then in its place.
+
+    Args:
+      name: of the array.
+      shape: of the array.
+      dtype: of its elements.
+
+    Yields:
+      The array, [*shape].
+    """
     with whole(self.path / 'arrays' / f'{name}.npy') as path:
       array = np.lib.format.open_memmap(path, 'w+', dtype, shape)
       # Its pages need their room on disk now: one that found none later would

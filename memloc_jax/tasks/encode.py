@@ -213,6 +213,10 @@ def check_buckets(
 ) -> tuple[int, ...]:
   """Returns a user's own buckets, or says why they do not do.
 
+  Args:
+    buckets: padded lengths.
+    lengths: of the examples, int [n].
+
   Raises:
     InputError: if they do not increase or the last one is too short.
   """

@@ -206,6 +206,20 @@ OWN = 'own'
 _BINARISED = ('implicithate', 'sst5', 'emotion', 'reuters', 'trec')
 
 
+def register(task: Task) -> None:
+  """Adds a task, as from a config file.
+
+  Args:
+    task: of a name that is not taken.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  if task.name in (*task_names(), OWN):
+    raise ValueError(f'There is already a task {task.name!r}.')
+  _TASKS[task.name] = task
+
+
 def task_names() -> tuple[str, ...]:
   """Returns every name that `get_task` knows."""
   return (*_TASKS, *(f'{name}v2' for name in _BINARISED))

@@ -45,7 +45,7 @@ class Rows:
     return len(self.segments)
 
   def take(self, indices: Sequence[int] | np.ndarray) -> 'Rows':
-    """Returns the rows at `indices`, in that order."""
+    """Returns the rows at `indices`, int [rows], in that order."""
     indices = np.asarray(indices, np.int64)
     pick = lambda values: tuple(values[i] for i in indices)
     known = lambda values: None if values is None else pick(values)
