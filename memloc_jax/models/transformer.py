@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.extend import random
 
 from memloc_jax.models import interface, products
 from memloc_jax.models.interface import Dropout, Edits, Tokens, Tree
@@ -264,8 +265,12 @@ def dropout_masks(
   total = sum(sizes)
   # One draw for all sites and two 16-bit numbers from each 32-bit word: the
   # generator is a measurable part of a small model's step and of its
-  # compilation on CPU, and 2**-16 resolves any rate in use.
-  words = jax.random.bits(dropout.key, ((total + 1) // 2,), jnp.uint32)
+  # compilation on CPU, and 2**-16 resolves any rate in use. Each block of
+  # threefry gives two words, of which `jax.random.bits` takes the sum modulo 2.
+  words = random.threefry_2x32(
+    jax.random.key_data(dropout.key),
+    lax.iota(jnp.uint32, (total + 1) // 2),
+  )
   draws = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:total]
   dropped = jnp.round(dropout.rate * 2**16).astype(jnp.uint32)
   keep = draws.astype(jnp.uint32) >= dropped

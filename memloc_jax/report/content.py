@@ -16,6 +16,7 @@ from memloc_jax.localisation import windows
 FITTED_ACCURACY = 0.9  # below, runs have not fitted
 FITTED_EXAMPLE = 0.5  # the same, of the runs that saw one example
 _FITTED_MACRO_F1 = 0.99
+_SHORT = 1.0  # seconds; stages that take less are not listed
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -114,6 +115,8 @@ def warnings(examples: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
       + '.'
     )
   main = runs[(runs['table'] == 'main') & (runs['status'] == 'done')]
+  # The reference with frozen blocks is not meant to fit.
+  main = main[main['purpose'] != 'frozen']
   unfitted = main[~(main['train_macro_f1'] >= _FITTED_MACRO_F1)]
   if len(unfitted):
     scores = ', '.join(
@@ -166,7 +169,9 @@ def settings(
   costs = manifest.get('cost', {})
   seconds = {stage: cost['seconds'] for stage, cost in costs.items()}
   if seconds:
-    each = ', '.join(f'{k} {duration(v)}' for k, v in seconds.items())
+    each = ', '.join(
+      f'{k} {duration(v)}' for k, v in seconds.items() if v >= _SHORT
+    )
     rows.append(('Cost', f'{duration(sum(seconds.values()))} ({each})'))
   return [(name, value) for name, value in rows if value]
 

@@ -80,6 +80,11 @@ class WarningsTest(parameterized.TestCase):
     self.assertIn('1 of 2 main models', found[0])
     self.assertIn('noisy seed 1', found[0])
 
+  def test_the_frozen_reference_need_not_fit(self):
+    runs = _runs(purpose=['map', 'frozen', 'clean'])
+    runs['train_macro_f1'] = [0.5, 0.2, 1.0]
+    self.assertEmpty(content.warnings(_examples(), runs))
+
   def test_diverged_runs(self):
     runs = _runs(status=['diverged', 'done', 'done'])
     found = content.warnings(_examples(), runs)
