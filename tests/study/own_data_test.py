@@ -84,7 +84,7 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(set(runs['label_set']), {0})
     self.assertTrue(runs['validation_macro_f1'].isna().all())
     tables = {file.stem for file in workdir.glob('*.parquet')}
-    attributed = {'influence', 'privacy', 'privacy_curve'}
+    attributed = {'influence', 'privacy', 'privacy_curve', 'forecast'}
     attributed |= {'dynamics', 'dynamics_epochs'}
     self.assertEqual(tables, {'examples', 'runs', 'history'} | attributed)
     manifest = self.manifest(workdir)
@@ -93,7 +93,7 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(manifest['data']['validation'], 0)
     page = (workdir / 'report.html').read_text('utf-8')
     self.assertIn('What does a model memorise on reviews.csv?', page)
-    self.assertIn('Most memorised examples', page)
+    self.assertIn('most memorised examples', page)
     self.assertIn(f'files:{path}', page)
     # Settings have the names they have.
     page = page.partition('Complete configuration')[0]
