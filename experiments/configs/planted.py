@@ -2,8 +2,8 @@
 
 Command:  python experiments/run.py --config=experiments/configs/planted.py \
             --workdir=workdirs/planted
-Cost:     not measured yet.
-Result:   none yet.
+Cost:     an hour on 2 CPU cores beside other work; not timed alone.
+Result:   docs/results/planted.md
 
 Two places are known. In control models all six blocks learn an auxiliary task,
 and only two of them the wrong labels. In the embedded task one word alone
