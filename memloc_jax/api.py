@@ -9,6 +9,7 @@ layers.curves
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
+from memloc_jax.report import files, gallery
 from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
@@ -68,12 +70,10 @@ class Result:
     Means over seeds of each technique's default variant, each column summing
     to 1; layers from 1.
     """
-    layers = self.table('layers')
-    layers = layers[layers['source'] == 'main']
+    layers = gallery.headline(self.table('layers'))
     if layers.empty:
       return pd.DataFrame()
-    first = layers.groupby('technique')['variant'].transform('first')
-    return layers[layers['variant'] == first].pivot_table(
+    return layers.pivot_table(
       index='layer', columns='technique', values='weight', sort=False
     )
 
@@ -182,10 +182,12 @@ def _own(
         f'{", ".join(map(str, data.columns))}.'
       )
   folder = pathlib.Path(workdir).expanduser().resolve()
-  # Beside the workdir, which is claimed once all input has been checked.
-  file = folder.with_name(f'{folder.name}.data.parquet')
-  file.parent.mkdir(parents=True, exist_ok=True)
-  data[[text, label]].reset_index(drop=True).to_parquet(file)
+  # Beside the workdir, which is claimed once all input has been checked. Other
+  # data have another name, and with it are another study.
+  chosen = data[[text, label]].to_csv(index=False).encode()
+  digest = hashlib.sha256(chosen).hexdigest()[:12]
+  file = folder.with_name(f'{folder.name}.{digest}.csv')
+  files.write(file, chosen)
   config = study_config.default()
   config.task.name = 'own'
   config.task.files = str(file)

@@ -15,6 +15,7 @@ from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import control, control_sites
 from memloc_jax.study.comparison import clustered_interval
 from memloc_jax.study.context import Study
+from memloc_jax.study.pairs import control_setups
 from memloc_jax.study.stages import stage
 
 LAYERS, WORD = 'layers', 'word'
@@ -115,27 +116,25 @@ def _of_layers(
     )
 
 
-def _setups(study: Study) -> list[control.Setup]:
-  return [s for s in control.setups(study) if s.kind != 'graded']
-
-
 def _techniques(study: Study, rng: np.random.Generator) -> Iterator[dict]:
   """Techniques that look at whole models."""
   layers = study.workdir.read_table('layers')
-  if layers is None or not _setups(study):
+  if layers is None or not control_setups(study):
     return
   layers = layers.rename(columns={'seed': 'case'})
   for (name, variant), rows in layers.groupby(
     ['technique', 'variant'], sort=False
   ):
     baseline = TECHNIQUES[name].baseline
-    yield from _of_layers(rows, _setups(study), rng, name, variant, baseline)
+    yield from _of_layers(
+      rows, control_setups(study), rng, name, variant, baseline
+    )
 
 
 def _pairs(study: Study, rng: np.random.Generator) -> Iterator[dict]:
   """What pairs of runs tell of noisy examples."""
   shares = study.workdir.read_table('layers_by_pair')
-  if shares is None or not _setups(study):
+  if shares is None or not control_setups(study):
     return
   noisy = shares[shares['group'] == 'noisy'].rename(columns={'pair': 'case'})
   # Groups of layers are not what controls are made of.
@@ -146,10 +145,12 @@ def _pairs(study: Study, rng: np.random.Generator) -> Iterator[dict]:
       ('distance', 'distance within pairs', True),
     ):
       rows = noisy.assign(weight=noisy[column])
-      yield from _of_layers(rows, _setups(study), rng, name, baseline=baseline)
+      yield from _of_layers(
+        rows, control_setups(study), rng, name, baseline=baseline
+      )
   sites = control_sites.profiles(study)
   for name, rows in sites.groupby('localiser', sort=False):
-    yield from _of_layers(rows, _setups(study), rng, name)
+    yield from _of_layers(rows, control_setups(study), rng, name)
 
 
 def _words(study: Study, rng: np.random.Generator) -> Iterator[dict]:

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from memloc_jax.errors import InputError
+from memloc_jax.estimators.layerwise import Mean, mean
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
@@ -171,21 +172,17 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
   keys = ['task', 'group', 'model', 'technique']
   for values, of_one in table.groupby(keys, sort=False):
     seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna().to_numpy()
-    mean = of_one[of_one['seed'] == -1]
-    whole = (mean if len(mean) else of_one).iloc[0]
-    low = high = np.nan
-    if len(seeds) > 1:
-      half = stats.t.ppf((1 + _LEVEL) / 2, len(seeds) - 1)
-      half *= seeds.std(ddof=1) / np.sqrt(len(seeds))
-      low, high = seeds.mean() - half, seeds.mean() + half
+    averaged = of_one[of_one['seed'] == -1]
+    whole = (averaged if len(averaged) else of_one).iloc[0]
+    found = mean(seeds) if len(seeds) else Mean(*[np.nan] * 4)
     rows.append(
       dict(zip(keys, values))
       | {
         'baseline': TECHNIQUES[values[-1]].baseline,
         'seeds': len(seeds),
-        'mcog': seeds.mean() if len(seeds) else np.nan,
-        'low': low,
-        'high': high,
+        'mcog': found.value,
+        'low': found.low,
+        'high': found.high,
         'profile': whole['mcog'],
         'mcog_calibrated': whole['mcog_calibrated'],
       }
