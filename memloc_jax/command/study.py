@@ -1,4 +1,4 @@
-"""One study from flags: what `experiments/run.py` and `memloc` start.
+"""A study, or several, from flags: what `experiments/run.py` starts.
 
 Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request (SIGTERM)
 after saving.
@@ -7,13 +7,15 @@ after saving.
 import errno
 import functools
 import os
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from memloc_jax.command import grid_runs
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
 from memloc_jax.report import stage as report  # Registers all stages, too.
@@ -23,6 +25,7 @@ from memloc_jax.study import (
   apply,
   c_score,
   exports,
+  grid,
   publish,
 )
 from memloc_jax.study.config import StudyConfig, from_config_dict
@@ -47,6 +50,21 @@ _ACTION = flags.DEFINE_enum(
   'export: write what other tools read, or the model of --export_run. c_score: '
   'write the C-score of several studies.',
 )
+_TASKS = flags.DEFINE_list(
+  'tasks', [], 'Names of tasks, each of which gets a study of its own in '
+  '--workdir; in the place of those of config.grid.',
+)  # fmt: skip
+_MODELS = flags.DEFINE_list(
+  'models', [], 'The same of models: names that config.grid knows, or sources.'
+)
+_CELL = flags.DEFINE_integer(
+  'cell', None, 'Of several studies, this one alone, from 0; for arrays of '
+  'jobs.',
+)  # fmt: skip
+_STAGES = flags.DEFINE_list(
+  'stages', [], 'Stages to run, with all that they need, such as estimate; '
+  'otherwise all.',
+)  # fmt: skip
 _ADD_RUNS = flags.DEFINE_integer(
   'add_runs', 0, 'Number of map runs that --action=extend adds.'
 )
@@ -145,8 +163,15 @@ def main(argv: list[str]) -> None:
 
 
 def _act(config: StudyConfig, termination: Termination) -> None:
-  """Does what --action says."""
+  """Does what --action says, to one study or to those of a grid."""
   workdir = _WORKDIR.value
+  cells = grid.cells(grid.select(config, _TASKS.value, _MODELS.value))
+  if _CELL.value is not None:
+    cell = grid.chosen(cells, _CELL.value)
+    config, workdir = cell.config, os.path.join(workdir, cell.name)
+  elif cells:
+    _act_on_all(cells, workdir, termination)
+    return
   if _ACTION.value == 'plan':
     print(actions.plan(config, workdir, _PRICE.value))
     return
@@ -174,19 +199,8 @@ def _act(config: StudyConfig, termination: Termination) -> None:
   until = adaptive.rule(_UNTIL_HALF_WIDTH.value, _UNTIL_RELIABILITY.value)
   if _ACTION.value == 'extend' and until is None:
     config = actions.extend(config, workdir, _ADD_RUNS.value)
-  devices = jax.devices()
-  text = f'devices: {len(devices)} x {devices[0].device_kind}'
-  if jax.process_count() > 1:
-    text += f' in {jax.process_count()} processes'
-  if hosts.is_first() and not _QUIET.value:
-    print(text)
-  run = functools.partial(
-    run_study,
-    workdir=workdir,
-    progress=Progress(quiet=_QUIET.value),
-    asked_to_stop=termination.asked,
-    profile=_PROFILE.value,
-  )
+  _say_devices()
+  run = functools.partial(_runner(termination), workdir=workdir)
   if _ACTION.value == 'extend' and until is not None:
     done = adaptive.extend_until(
       config, workdir, _ADD_RUNS.value, _MAX_RUNS.value, until, run
@@ -196,6 +210,46 @@ def _act(config: StudyConfig, termination: Termination) -> None:
   if hosts.is_first():
     print(f'report: {(done / "report.html").resolve()}')
   hosts.leave()
+
+
+def _act_on_all(
+  cells: Sequence[grid.Cell], workdir: str, termination: Termination
+) -> None:
+  """Plans or runs all studies of a grid."""
+  if _ACTION.value == 'plan':
+    print(grid_runs.plan(cells, workdir, _PRICE.value))
+    return
+  if _ACTION.value != 'run':
+    raise InputError(
+      f'--action={_ACTION.value}: is of one study; choose one of the '
+      f'{len(cells)} with --cell.'
+    )
+  _say_devices()
+  progress = Progress(quiet=_QUIET.value)
+  page = grid_runs.run(cells, workdir, progress, _runner(termination))
+  if page and hosts.is_first():
+    print(f'comparison: {page.resolve()}')
+  hosts.leave()
+
+
+def _runner(termination: Termination) -> Callable[..., pathlib.Path]:
+  """`run_study` as the flags say; wants a study and its folder."""
+  return functools.partial(
+    run_study,
+    progress=Progress(quiet=_QUIET.value),
+    asked_to_stop=termination.asked,
+    profile=_PROFILE.value,
+    stages=_STAGES.value,
+  )
+
+
+def _say_devices() -> None:
+  devices = jax.devices()
+  text = f'devices: {len(devices)} x {devices[0].device_kind}'
+  if jax.process_count() > 1:
+    text += f' in {jax.process_count()} processes'
+  if hosts.is_first() and not _QUIET.value:
+    print(text)
 
 
 def _apply(config: StudyConfig, workdir: str) -> None:

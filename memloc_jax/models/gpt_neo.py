@@ -33,6 +33,12 @@ class GptNeo(transformer.Transformer):
         f'{self.num_layers} layers, not {list(self.attention)}.'
       )
 
+  def lowest(self, layers):
+    """The lowest blocks with their kinds of attention."""
+    return dataclasses.replace(
+      self, num_layers=layers, attention=self.attention[:layers]
+    )
+
   @property
   def parts(self):
     """Pre-norm blocks and a final norm."""

@@ -14,7 +14,7 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 
 import abc
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,10 @@ class Model(abc.ABC):
   max_length: int
   dropout_rate: float
   remat: bool
+
+  @abc.abstractmethod
+  def lowest(self, layers: int) -> Self:
+    """The same model with its lowest `layers` blocks alone."""
 
   @abc.abstractmethod
   def init(self, key: jax.Array) -> Tree:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,10 @@ class Transformer(interface.Model):
       raise ValueError(
         f'{self.num_heads} attention heads do not divide width {self.width}.'
       )
+
+  def lowest(self, layers: int) -> Self:
+    """The model of the lowest blocks alone; see the base class."""
+    return dataclasses.replace(self, num_layers=layers)
 
   @property
   def max_length(self) -> int:

@@ -10,7 +10,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import files, page, style
 from memloc_jax.report.content import duration, interval, number
-from memloc_jax.study import summary
+from memloc_jax.study import contrasts, summary
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
@@ -20,13 +20,16 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-  """What the page is made of; see `summary` for the tables."""
+  """What the page is made of; see `summary` and `contrasts` for the tables."""
 
   studies: pd.DataFrame
   layers: pd.DataFrame
   centres: pd.DataFrame
   events: pd.DataFrame
+  groups: pd.DataFrame
+  controls: pd.DataFrame
   correlations: pd.DataFrame
+  covariates: pd.DataFrame
 
 
 def write(
@@ -53,6 +56,9 @@ def write(
     layers=summary.profiles(entries),
     centres=summary.centres(entries),
     events=summary.events(entries),
+    groups=contrasts.groups(entries),
+    controls=contrasts.controls(entries),
+    covariates=summary.covariates(entries),
     correlations=summary.correlations(entries),
   )
   for field in dataclasses.fields(shown):
@@ -73,6 +79,9 @@ def write(
       studies=_studies(shown.studies),
       figures=figures,
       centres=_centres(shown.centres),
+      groups=_groups(shown.groups),
+      controls=_controls(shown.controls),
+      covariates=_covariates(shown.covariates),
       correlations=_correlations(shown.correlations),
     )
   )
@@ -152,6 +161,54 @@ def _centres(table: pd.DataFrame) -> list[dict[str, str]]:
       'seeds': str(row.seeds),
     }
     for row in table.itertuples()
+  ]
+
+
+def _groups(table: pd.DataFrame) -> list[dict[str, str]]:
+  return [
+    {
+      'groups': f'{row.a}, {row.b}',
+      'model': row.model,
+      'technique': draw.label(row.technique),
+      'depths': f'{number(row.depth_a, 2)}, {number(row.depth_b, 2)}',
+      'difference': number(row.difference, 2),
+      'interval': interval(row.low, row.high, 2),
+      'tasks': f'{row.tasks_a}, {row.tasks_b}',
+    }
+    for row in table.itertuples()
+  ]
+
+
+def _controls(table: pd.DataFrame) -> list[dict[str, str]]:
+  return [
+    {
+      'technique': draw.label(row.technique)
+      + (f' ({row.variant})' if row.variant else ''),
+      'model': row.model,
+      'one': number(row.accuracy_1, 2),
+      'one_interval': interval(row.accuracy_1_low, row.accuracy_1_high, 2),
+      'two': number(row.accuracy_2, 2),
+      'two_interval': interval(row.accuracy_2_low, row.accuracy_2_high, 2),
+      'chance': number(row.chance, 2),
+      'models': f'{row.models} / {row.tasks}',
+    }
+    for row in table.itertuples()
+  ]
+
+
+def _covariates(table: pd.DataFrame) -> list[dict[str, str]]:
+  if table.empty:
+    return []
+  return [
+    {
+      'task': row.task,
+      'model': row.model,
+      'measure': row.measure + (f', {row.order}-grams' if row.order else ''),
+      'value': number(row.spearman, 2),
+      'interval': interval(row.low, row.high, 2),
+      'examples': f'{row.examples:,}',
+    }
+    for row in table[table['group'] == 'clean'].itertuples()
   ]
 
 

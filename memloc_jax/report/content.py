@@ -245,6 +245,32 @@ def forecast(table: pd.DataFrame) -> list[str]:
   return lines
 
 
+def covariates(table: pd.DataFrame) -> list[str]:
+  """Whether long, rare or repetitive texts are memorised more."""
+  if table.empty:
+    return []
+  parts = []
+  for measure, order, what in (
+    ('length', 0, 'its length in tokens'),
+    ('rarity', 1, 'rarity of its words'),
+    ('overlap', 2, 'share of its bigrams that other texts have'),
+  ):
+    row = table[
+      (table['measure'] == measure)
+      & (table['order'] == order)
+      & (table['group'] == 'all')
+    ].iloc[0]
+    if pd.notna(row['spearman']):
+      between = interval(row['low'], row['high'], 2)
+      parts.append(f'{number(row["spearman"], 2)} {between} with {what}')
+  if not parts:
+    return []
+  return [
+    'Rank correlation (Spearman) of an example\u2019s memorisation: '
+    f'{"; ".join(parts)}.'
+  ]
+
+
 def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
   """Rows of the M-CoG table of one source, one a technique."""
   if table.empty:

@@ -28,6 +28,7 @@ TABLES = (
   'runs',
   'detection',
   'forecast',
+  'covariates',
   'privacy',
   'privacy_curve',
   'variance_summary',
@@ -61,6 +62,7 @@ TABLES = (
 # Small tables that papers print, as CSV and LaTeX too.
 _PAPER_TABLES = (
   'detection',
+  'covariates',
   'mcog',
   'correlations',
   'control_summary',
@@ -144,7 +146,10 @@ def write_report(
       explorer=explorer.data(tables),
       map_image=images.get(gallery.MAP),
       library=libraries.libraries(),
-      forecast=content.forecast(tables['forecast']),
+      forecast=[
+        *content.forecast(tables['forecast']),
+        *content.covariates(tables['covariates']),
+      ],
       sanity=content.sanity(gallery.headline(tables['windows'])),
       unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
       memorised=listings.memorised(examples),

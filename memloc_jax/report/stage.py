@@ -5,6 +5,7 @@ Importing this module registers every stage there is.
 
 from memloc_jax.report.page import write_report
 from memloc_jax.study import agreement as _agreement  # noqa: F401
+from memloc_jax.study import covariates as _covariates  # noqa: F401
 from memloc_jax.study import dynamics as _dynamics  # noqa: F401
 from memloc_jax.study import estimation as _estimation  # noqa: F401
 from memloc_jax.study import example_gradients as _gradients  # noqa: F401
@@ -27,6 +28,7 @@ from memloc_jax.study.workdir import Workdir
   needs=(
     'score',
     'estimate',
+    'covariates',
     'dynamics',
     'variance',
     'layerwise',

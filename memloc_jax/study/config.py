@@ -23,6 +23,10 @@ class ModelConfig:
       the same generator's unlabelled sentences when first needed.
     sha256: what `model.safetensors` must have; '' does not check.
     layers: of the embedded task's encoder; other sources have their own.
+    keep_layers: keeps the lowest so many blocks and leaves out the rest; 0
+      keeps all.
+    start: 'pretrained', or 'random': blocks and final norm are drawn anew, once
+      for all runs, and only the embeddings are the checkpoint's.
     noisy: folders, as `source` takes them, of classifiers that were fine-tuned
       elsewhere from `source` on the noisy labels, one for each of
       `train.seeds`; empty to train them here.
@@ -32,6 +36,8 @@ class ModelConfig:
   source: str = 'google-bert/bert-base-cased'
   sha256: str = ''
   layers: int = 4
+  keep_layers: int = 0
+  start: str = 'pretrained'
   noisy: tuple[str, ...] = ()
   clean: tuple[str, ...] = ()
 
@@ -229,8 +235,29 @@ class EngineConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GridConfig:
+  """Several studies as one declaration: all tasks with all models and regimes.
+
+  Attributes:
+    tasks: names as `task.name` takes them; empty for that one alone.
+    models: names that `changes` knows, or sources as `model.source` takes
+      them; empty for that one alone.
+    regimes: names that `changes` knows, other ways of training the same model
+      on the same task; '' leaves all as it is, and none is the same as ('',).
+    changes: name of a task, model or regime, setting, and what that is for it
+      alone, as ('rte', 'control.seeds', ()). Where several have a say, tasks
+      come first, then models, then regimes.
+  """
+
+  tasks: tuple[str, ...] = ()
+  models: tuple[str, ...] = ()
+  regimes: tuple[str, ...] = ()
+  changes: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyConfig:
-  """A study of one task and one model."""
+  """A study of one task and one model, or a grid of such studies."""
 
   task: DataConfig = DataConfig()
   model: ModelConfig = ModelConfig()
@@ -240,6 +267,7 @@ class StudyConfig:
   localise: LocaliseConfig = LocaliseConfig()
   paper_quirks: QuirksConfig = QuirksConfig()
   engine: EngineConfig = EngineConfig()
+  grid: GridConfig = GridConfig()
 
 
 def default() -> config_dict.ConfigDict:
@@ -287,6 +315,8 @@ def _build(cls: type, values: dict[str, Any], path: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+  if hint is Any:
+    return value
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   if isinstance(hint, types.GenericAlias):

@@ -1,8 +1,6 @@
 """What the stages of a study share: data, model, engine and run tables."""
 
-import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 
@@ -20,14 +18,14 @@ from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
-from memloc_jax.models import checkpoint, registry
+from memloc_jax.models import registry
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import (
   control,
   crossing,
+  encoder,
   main_models,
   pairs,
-  pretrain,
   subsets,
 )
 from memloc_jax.study import given as given_models
@@ -74,46 +72,17 @@ class Study:
   @functools.cached_property
   def model_folder(self) -> pathlib.Path:
     """The encoder's folder; InputError unless it has the expected hash."""
-    config = self.config.model
-    if config.source == 'embedded':
-      return pretrain.encoder(self.cache, self.progress, config.layers)
-    folder = checkpoint.resolve(config.source)
-    if config.sha256:
-      weights = folder / checkpoint.WEIGHTS
-      if not weights.is_file():
-        raise InputError(
-          f'--config.model.sha256: {folder} has no {weights.name} to check; '
-          "leave it '' for weights in several files."
-        )
-      with open(weights, 'rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest()
-      if found != config.sha256:
-        raise InputError(
-          f'{weights} has sha256 {found}, --config.model.sha256 says '
-          f'{config.sha256}.'
-        )
-    return folder
+    return encoder.folder(self.config.model, self.cache, self.progress)
 
   @functools.cached_property
   def model(self) -> Model:
     """The architecture; InputError if a setting does not go with it."""
-    model = checkpoint.load_model(self.model_folder)
-    engine = self.config.engine
-    changes = {'compute': engine.compute, 'remat': engine.remat}
-    if self.config.paper_quirks.opt_padded_read_out:
-      if not hasattr(model, 'padded_read_out'):
-        raise InputError(
-          '--config.paper_quirks.opt_padded_read_out=True: is of OPT, and '
-          f'{self.config.model.source} is {type(model).__name__}.'
-        )
-      changes['padded_read_out'] = True
-    return dataclasses.replace(model, **changes)
+    return encoder.model(self.config, self.model_folder)
 
   @functools.cached_property
   def pretrained(self) -> Tree:
-    """The checkpoint's embeddings, blocks and final norm, host arrays."""
-    params = checkpoint.load_params(self.model_folder, self.model)
-    return {key: params[key] for key in ('embeddings', 'blocks', 'final')}
+    """Embeddings, blocks and final norm that runs start from, host arrays."""
+    return encoder.weights(self.config, self.model_folder, self.model)
 
   @functools.cached_property
   def embeddings(self) -> Tree:
@@ -122,8 +91,8 @@ class Study:
 
   @functools.cached_property
   def model_fingerprint(self) -> str:
-    """Hash of the checkpoint."""
-    return checkpoint.fingerprint(self.model_folder)
+    """Hash of the start weights."""
+    return encoder.fingerprint(self.config, self.model_folder)
 
   @functools.cached_property
   def data(self) -> dataset.Dataset:

@@ -58,7 +58,7 @@ class Shapes(Study):
   @functools.cached_property
   def model_fingerprint(self) -> str:
     """Hash of the checkpoint, or of none, which no record has."""
-    return '' if self.missing else checkpoint.fingerprint(self.model_folder)
+    return '' if self.missing else super().model_fingerprint
 
 
 @dataclasses.dataclass(frozen=True)

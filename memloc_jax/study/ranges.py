@@ -166,6 +166,12 @@ def check(study: 'StudyConfig') -> None:
     ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
     ('map.seed', 0 <= map_.seed < 2**20, 'from 0 to 2**20 - 1'),
     ('model.layers', study.model.layers >= 1, 'at least 1'),
+    ('model.keep_layers', study.model.keep_layers >= 0, 'at least 0'),
+    (
+      'model.start',
+      study.model.start in ('pretrained', 'random'),
+      'pretrained or random',
+    ),
     *(
       (
         f'model.{name}',

@@ -5,7 +5,7 @@ import graphlib
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import jax
 import numpy as np
@@ -90,6 +90,7 @@ def run_study(
   progress: Progress | None = None,
   asked_to_stop: Callable[[], bool] = lambda: False,
   profile: bool = False,
+  stages: Collection[str] = (),
 ) -> pathlib.Path:
   """Runs every registered stage that is not finished in the workdir.
 
@@ -101,6 +102,7 @@ def run_study(
     progress: where to report; standard error by default.
     asked_to_stop: polled; the study then saves and stops.
     profile: whether to trace some early training steps into `profile/`.
+    stages: names of those to run, with all that they need; empty for all.
 
   Returns:
     The workdir.
@@ -124,20 +126,15 @@ def run_study(
     # All input is read and checked before the folder is touched.
     with study.progress.stage('check'), hosts.first_before_others():
       check(study)
+      needs = _needed(stages)
     folder.claim(config)
     if folder.read_json('manifest.json') is None:
       _record_cost(study, 'check', began)
-    needs = {each.name: each.needs for each in STAGES.values()}
-    ran = set()
     for name in graphlib.TopologicalSorter(needs).static_order():
-      each = STAGES[name]
-      due = not _finished(study, each)
-      # What comes after a stage that ran again is no longer up to date.
-      due |= each.runs is None and bool(ran.intersection(each.needs))
+      due = not _finished(study, STAGES[name])
       if hosts.of_first(np.array(due)):
         study.stop_if_asked()
-        _run(study, each)
-        ran.add(name)
+        _run(study, STAGES[name])
     hosts.barrier()
   return folder.path
 
@@ -162,6 +159,28 @@ def check(study: Study) -> None:
   planning.check_disk(study)
 
 
+def _needed(stages: Collection[str]) -> dict[str, tuple[str, ...]]:
+  """What each stage needs, of some stages and all that they need.
+
+  Raises:
+    InputError: there is no such stage.
+  """
+  unknown = [name for name in stages if name not in STAGES]
+  if unknown:
+    raise InputError(
+      f'--stages: there is no stage {unknown[0]!r}; there are '
+      f'{", ".join(STAGES)}.'
+    )
+  wanted: set[str] = set()
+  due = list(stages or STAGES)
+  while due:
+    name = due.pop()
+    if name not in wanted:
+      wanted.add(name)
+      due += STAGES[name].needs
+  return {name: each.needs for name, each in STAGES.items() if name in wanted}
+
+
 def _finished(study: Study, each: Stage) -> bool:
   mark = study.workdir.read_json(f'stages/{each.name}.json')
   if mark is None or mark.get('runs') != _runs(study, each):
@@ -183,6 +202,11 @@ def _runs(study: Study, each: Stage) -> str | None:
 def _run(study: Study, each: Stage) -> None:
   if not (each.every_process or hosts.is_first()):
     return
+  # What comes after is no longer up to date, also if this is the last thing
+  # that the process does.
+  for other in STAGES.values():
+    if each.name in other.needs and other.runs is None:
+      study.workdir.remove(f'stages/{other.name}.json')
   began = time.time()
   with study.progress.stage(each.name):
     each.run(study)

@@ -35,8 +35,8 @@ class Entry:
   Attributes:
     task: its name.
     group: of the task, as 'nlu', or 'own'.
-    model: the last part of the model's source, and its layers if they were
-      chosen.
+    model: its name in the grid, or the last part of its source, and its layers
+      if they were chosen; with the regime, if there is one, after a comma.
     workdir: its folder.
     manifest: what was written down of it.
   """
@@ -83,9 +83,7 @@ def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
       group = registry.get_task(task).group
     elif config['task'].get('files'):
       task = pathlib.PurePath(config['task']['files']).stem
-    model = config['model']['source'].rstrip('/').rsplit('/', 1)[-1]
-    if model == 'embedded':
-      model += f' {config["model"]["layers"]}'
+    model = _model_name(config)
     if (task, model) in found:
       other = found[task, model].workdir.path
       raise InputError(
@@ -93,6 +91,17 @@ def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
       )
     found[task, model] = Entry(task, group, model, workdir, manifest)
   return list(found.values())
+
+
+def _model_name(config: dict[str, Any]) -> str:
+  """What a study's model is called beside others, see `Entry`."""
+  grid = config.get('grid', {})
+  model = config['model']['source'].rstrip('/').rsplit('/', 1)[-1]
+  if grid.get('models'):
+    (model,) = grid['models']
+  elif model == 'embedded':
+    model += f' {config["model"]["layers"]}'
+  return ', '.join([model, *grid.get('regimes', ())])
 
 
 def studies(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -207,6 +216,13 @@ def events(entries: Sequence[Entry]) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
+def covariates(entries: Sequence[Entry]) -> pd.DataFrame:
+  """The tables `covariates` of all studies, one below the other."""
+  parts = [entry.table('covariates').assign(**entry.key) for entry in entries]
+  parts = [part for part in parts if len(part)]
+  return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
   """How far techniques, models, depth and generalisation agree.
 
@@ -270,11 +286,10 @@ def _depth(
 
 
 def _binary(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  known = set(registry.task_names())
   binary = {
     name: base
-    for name in known
-    if (base := name.removesuffix('v2')) != name and base in known
+    for name in registry.task_names()
+    if (base := registry.base_name(name)) != name
   }
   of_binary = table[table['task'].isin(binary)]
   if of_binary.empty:

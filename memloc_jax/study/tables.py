@@ -345,6 +345,18 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'clean_norm',
     'cosine',
   ),
+  # How unusual a text is: one row an example and length of n-grams of words.
+  'ngrams': ('index', 'order', 'rarity', 'overlap'),
+  # Spearman's correlation of that, and of the length, with memorisation.
+  'covariates': (
+    'measure',
+    'order',
+    'group',
+    'spearman',
+    'low',
+    'high',
+    'examples',
+  ),
   **SINGLE_EXAMPLES,
   # How well scores find planted examples, with 95 % bootstrap intervals.
   'detection': (

@@ -193,6 +193,11 @@ class Workdir:
     except FileNotFoundError:
       return None
 
+  def remove(self, name: str) -> None:
+    """Removes a file, if it is there."""
+    if self._writes:
+      (self.path / name).unlink(missing_ok=True)
+
   def write_table(self, name: str, table: pd.DataFrame) -> None:
     """Writes `<name>.parquet`, with its columns checked."""
     tables.check(name, table)

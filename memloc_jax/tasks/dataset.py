@@ -10,7 +10,13 @@ import numpy as np
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import encode, splits
 from memloc_jax.tasks.encode import Encoded
-from memloc_jax.tasks.registry import OWN, Task, get_task, own_task
+from memloc_jax.tasks.registry import (
+  OWN,
+  Task,
+  base_name,
+  get_task,
+  own_task,
+)
 from memloc_jax.tasks.sources import load_rows
 
 
@@ -20,7 +26,8 @@ class DataConfig:
 
   Attributes:
     name: of the task, one that `get_task` knows, or 'own'.
-    source: where the rows come from, see `load_rows`.
+    source: where the rows come from, see `load_rows`; '{task}' in it stands for
+      the task's name, without the v2 of a binarised one.
     files: path of a file or a folder, in the place of `source`.
     text, label, id, true_label, paraphrase: columns of the task 'own', see
       `own_task`.
@@ -56,7 +63,9 @@ class DataConfig:
   @property
   def place(self) -> str:
     """Where the rows come from, as a source string."""
-    return f'files:{self.files}' if self.files else self.source
+    if self.files:
+      return f'files:{self.files}'
+    return self.source.replace('{task}', base_name(self.name))
 
   @property
   def has_noise(self) -> bool:

@@ -225,6 +225,12 @@ def task_names() -> tuple[str, ...]:
   return (*_TASKS, *(f'{name}v2' for name in _BINARISED))
 
 
+def base_name(name: str) -> str:
+  """The task whose data a task takes: 'trec' of 'trecv2', or itself."""
+  base = name.removesuffix('v2')
+  return base if base in _BINARISED else name
+
+
 def get_task(name: str) -> Task:
   """Returns one of the study's tasks, a binarised `v2` variant or 'embedded'.
 
@@ -233,8 +239,8 @@ def get_task(name: str) -> Task:
   """
   if name in _TASKS:
     return _TASKS[name]
-  base = name.removesuffix('v2')
-  if name.endswith('v2') and base in _BINARISED:
+  base = base_name(name)
+  if base != name:
     return dataclasses.replace(_TASKS[base], name=name, binary=True)
   raise InputError(
     f'unknown task {name!r}: choose one of {", ".join(task_names())}; or '

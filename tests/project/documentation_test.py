@@ -1,5 +1,7 @@
 """README, docs and citation say what is there."""
 
+import functools
+import operator
 import pathlib
 import re
 import tomllib
@@ -69,8 +71,9 @@ class SettingsTest(absltest.TestCase):
     self.assertIn('train.num_epochs', named)
     for name in sorted(named):
       with self.subTest(name):
-        group, setting = name.split('.')
-        self.assertIn(setting, settings[group])
+        *groups, setting = name.split('.')
+        group = functools.reduce(operator.getitem, groups, settings)
+        self.assertIn(setting, group)
 
 
 class PagesTest(parameterized.TestCase):

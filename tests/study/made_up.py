@@ -34,7 +34,11 @@ def workdir(
     'task': {'name': task, 'files': ''},
     'model': {'source': f'folder/{model}', 'layers': 4},
   }
-  manifest = {'config': config, 'cost': {'train': {'seconds': 60.0}}}
+  manifest = {
+    'config': config,
+    'model': {'layers': LAYERS},
+    'cost': {'train': {'seconds': 60.0}},
+  }
   (path / 'manifest.json').write_text(json.dumps(manifest), 'utf-8')
   rng = np.random.default_rng(sum(map(ord, task + model)))
   layers, mcog = [], []

@@ -1,0 +1,86 @@
+"""The studies of a grid one after the other, and the page on all of them."""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+
+from memloc_jax.ensemble import hosts
+from memloc_jax.errors import InputError
+from memloc_jax.report import comparison
+from memloc_jax.study import actions, stages
+from memloc_jax.study.grid import Cell
+from memloc_jax.study.progress import Progress
+
+
+def run(
+  cells: Sequence[Cell],
+  workdir: str | os.PathLike,
+  progress: Progress,
+  run_one: Callable[..., pathlib.Path],
+) -> pathlib.Path | None:
+  """Runs what is not finished, each study in a folder of its own.
+
+  The data and the model of every study are read and checked before the first
+  one trains.
+
+  Args:
+    cells: the studies.
+    workdir: in which their folders are; the page is there too.
+    progress: where to report.
+    run_one: runs a study, given its configuration and `workdir`.
+
+  Returns:
+    The page that compares the studies that are there; None before there is
+    one.
+
+  Raises:
+    InputError: a study could not run; those before it are finished.
+  """
+  root = _root(workdir)
+  with progress.stage(f'check of {len(cells)} studies'):
+    for cell in cells:
+      with (
+        actions.opened(cell.config, root / cell.name) as study,
+        hosts.first_before_others(),
+      ):
+        stages.check(study)
+  for cell in cells:
+    progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
+    run_one(cell.config, workdir=root / cell.name)
+    # The next study's programs are others.
+    jax.clear_caches()
+  return compare(root) if hosts.is_first() else None
+
+
+def compare(workdir: str | os.PathLike) -> pathlib.Path | None:
+  """Writes the page on all studies in a folder whose runs are scored."""
+  root = _root(workdir)
+  marks = sorted(root.glob('*/stages/score.json'))
+  folders = [mark.parent.parent for mark in marks]
+  return comparison.write(folders, root) if folders else None
+
+
+def plan(
+  cells: Sequence[Cell], workdir: str | os.PathLike, price_per_hour: float
+) -> str:
+  """What every study will need, one after the other."""
+  root = _root(workdir)
+  parts = []
+  for cell in cells:
+    found = actions.plan(cell.config, root / cell.name, price_per_hour)
+    title = f'study {cell.number} of {len(cells)}, {cell.name}'
+    parts.append(f'{title}\n\n{found}')
+    jax.clear_caches()
+  return '\n\n\n'.join(parts)
+
+
+def _root(workdir: str | os.PathLike) -> pathlib.Path:
+  root = pathlib.Path(workdir).expanduser()
+  if (root / 'config.json').exists():
+    raise InputError(
+      f'--workdir={workdir}: holds one study; choose another folder for '
+      'several.'
+    )
+  return root

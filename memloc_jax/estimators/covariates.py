@@ -1,0 +1,51 @@
+"""What memorisation goes along with: rank correlations with intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from memloc_jax.estimators import intervals
+
+# Fewest examples that a correlation is taken of.
+_FEWEST = 4
+
+
+class Correlation(NamedTuple):
+  """Spearman's, with a 95 % interval; NaN where it is undefined.
+
+  Attributes:
+    value: the correlation.
+    low: lower end.
+    high: upper end.
+    count: examples that have both values.
+  """
+
+  value: float
+  low: float
+  high: float
+  count: int
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> Correlation:
+  """Spearman's correlation over examples.
+
+  The interval is Fisher's with the standard error of Bonett & Wright (2000),
+  sqrt((1 + r^2 / 2) / (n - 3)). It takes examples for independent.
+
+  Args:
+    x: [n]; examples without a value, NaN, are left out.
+    y: [n]; the same.
+  """
+  usable = np.isfinite(x) & np.isfinite(y)
+  x, y = x[usable], y[usable]
+  count = len(x)
+  if count < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
+    return Correlation(np.nan, np.nan, np.nan, count)
+  value = float(stats.spearmanr(x, y).statistic)
+  if abs(value) >= 1:
+    return Correlation(value, np.nan, np.nan, count)
+  z = stats.norm.ppf((1 + intervals.CONFIDENCE) / 2)
+  half = z * np.sqrt((1 + value**2 / 2) / (count - 3))
+  low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+  return Correlation(value, float(low), float(high), count)

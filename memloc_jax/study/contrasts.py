@@ -1,0 +1,124 @@
+"""Groups of tasks against each other, and control setups of many tasks.
+
+Sections 3.2 and 4 of Dankers & Titov (2024). What varies is the task: every
+interval here is over tasks.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from memloc_jax.estimators import intervals
+from memloc_jax.study import comparison, summary
+from memloc_jax.study.summary import Entry
+
+
+class Difference(NamedTuple):
+  """Of two means, with Welch's 95 % interval, NaN with a single task in one.
+
+  Attributes:
+    value: the difference.
+    low: lower end.
+    high: upper end.
+  """
+
+  value: float
+  low: float
+  high: float
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> Difference:
+  """Mean of a minus mean of b, each [tasks]."""
+  value = float(np.mean(a) - np.mean(b))
+  if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
+    return Difference(value, np.nan, np.nan)
+  found = stats.ttest_ind(a, b, equal_var=False)
+  low, high = found.confidence_interval(intervals.CONFIDENCE)
+  return Difference(value, float(low), float(high))
+
+
+def depths(entries: Sequence[Entry]) -> pd.DataFrame:
+  """Where the memory of each task and model lies, by technique.
+
+  Returns:
+    `summary.centres` with `depth`: the calibrated M-CoG from 0, all in the
+    first layer, to 1, all in the last; rows without one are left out.
+  """
+  table = summary.centres(entries)
+  if table.empty:
+    return table
+  layers = {(e.task, e.model): e.manifest['model']['layers'] for e in entries}
+  count = [layers[task, model] for task, model in zip(table.task, table.model)]
+  depth = (table['mcog_calibrated'] - 1) / (np.array(count) - 1)
+  return table.assign(depth=depth).dropna(subset=['depth'])
+
+
+def groups(entries: Sequence[Entry]) -> pd.DataFrame:
+  """How much deeper the memory of one group of tasks lies than another's.
+
+  Returns:
+    A row a technique, model and pair of groups: mean `depth_a` and `depth_b`
+    over the tasks, their `difference` with Welch's interval `low` to `high`
+    over tasks, and the numbers of tasks.
+  """
+  table = depths(entries)
+  if table.empty:
+    return table
+  rows = []
+  keys = ['model', 'technique']
+  for (model, technique), of_one in table.groupby(keys, sort=False):
+    by_group = {
+      name: of_group['depth'].to_numpy()
+      for name, of_group in of_one.groupby('group', sort=False)
+    }
+    for a, b in itertools.combinations(by_group, 2):
+      found = difference(by_group[a], by_group[b])
+      rows.append(
+        {'model': model, 'technique': technique, 'a': a, 'b': b}
+        | {'depth_a': by_group[a].mean(), 'depth_b': by_group[b].mean()}
+        | {'difference': found.value, 'low': found.low, 'high': found.high}
+        | {'tasks_a': len(by_group[a]), 'tasks_b': len(by_group[b])}
+      )
+  return pd.DataFrame(rows)
+
+
+def controls(entries: Sequence[Entry]) -> pd.DataFrame:
+  """How often techniques name the layers that could learn, over all tasks.
+
+  Returns:
+    A row a model, technique and variant: `accuracy_1` and `accuracy_2` with
+    intervals clustered by task, see `comparison.clustered_interval`; `chance`;
+    `tasks` and `models`, the number of control models.
+  """
+  parts = []
+  for entry in entries:
+    table = entry.table('control')
+    if len(table):
+      chance = 2 / entry.manifest['model']['layers']
+      parts.append(table.assign(**entry.key, chance=chance))
+  if not parts:
+    return pd.DataFrame()
+  whole = pd.concat(parts, ignore_index=True)
+  whole = whole[whole['setup'] == 'pair']
+  rows = []
+  keys = ['model', 'technique', 'variant']
+  for values, of in whole.groupby(keys, sort=False):
+    row: dict[str, Any] = dict(zip(keys, values))
+    for name, column in (
+      ('accuracy_1', 'top1_in_pair'),
+      ('accuracy_2', 'top2_in_pair'),
+    ):
+      found = comparison.clustered_interval(
+        of[column].to_numpy(float), of['task'].to_numpy()
+      )
+      row |= dict(zip((name, f'{name}_low', f'{name}_high'), found))
+    rows.append(
+      row
+      | {'chance': of['chance'].iloc[0], 'tasks': of['task'].nunique()}
+      | {'models': len(of)}
+    )
+  return pd.DataFrame(rows)
