@@ -18,6 +18,10 @@ from memloc_jax.models import transformer
 from memloc_jax.models.interface import Dropout
 
 
+# Most shuffles in search of a split with what is needed in every part.
+_SHUFFLES = 100
+
+
 class Split(NamedTuple):
   """Indices of examples for each seed.
 
@@ -49,20 +53,28 @@ class Targets(NamedTuple):
   positive: np.ndarray
 
 
-def split(num_examples: int, seeds: int, batch_size: int) -> Split:
+def split(
+  num_examples: int,
+  seeds: int,
+  batch_size: int,
+  needed: np.ndarray | None = None,
+) -> Split:
   """70 % training, 10 % validation and 20 % test after a seeded shuffle.
 
   Args:
     num_examples: n.
     seeds: draws with the seeds 0, 1, 2, ...
     batch_size: examples in a batch.
+    needed: bool [n]; a seed whose parts do not each have one of these shuffles
+      again, up to 100 times. None needs nothing.
 
   Returns:
     The split of every seed.
   """
   train, validation = int(0.7 * num_examples), int(0.1 * num_examples)
+  ends = (train, train + validation)
   order = np.stack(
-    [np.random.default_rng(s).permutation(num_examples) for s in range(seeds)]
+    [_shuffled(num_examples, seed, ends, needed) for seed in range(seeds)]
   ).astype(np.int32)
   batches = -(-train // batch_size)
   padded = np.full((seeds, batches * batch_size), -1, np.int32)
@@ -72,6 +84,20 @@ def split(num_examples: int, seeds: int, batch_size: int) -> Split:
     order[:, train : train + validation],
     order[:, train + validation :],
   )
+
+
+def _shuffled(
+  count: int, seed: int, ends: tuple[int, int], needed: np.ndarray | None
+) -> np.ndarray:
+  """An order of the examples whose parts all have one that is needed."""
+  rng = np.random.default_rng(seed)
+  for _ in range(_SHUFFLES):
+    order = rng.permutation(count)
+    if needed is None or all(
+      needed[part].any() for part in np.split(order, ends)
+    ):
+      break
+  return order
 
 
 def init(key: jax.Array, width: int, hidden: int, outputs: int):

@@ -50,7 +50,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
     InputError: naming the part and how many noisy examples there are.
   """
   split = probes.split(
-    len(mislabelled), config.probe.seeds, config.probe.batch_size
+    len(mislabelled), config.probe.seeds, config.probe.batch_size, mislabelled
   )
   for name, indices in split._asdict().items():
     for seed, chosen in enumerate(indices):
@@ -58,8 +58,8 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
       if not mislabelled[chosen].any():
         raise InputError(
           f'Probing needs noisy examples in every part of its split, and '
-          f'probe seed {seed} has none of the {int(mislabelled.sum())} in its '
-          f'{name} part: take more examples, or leave probing out of '
+          f'whatever probe seed {seed} draws has none of the '
+          f'{int(mislabelled.sum())} in its {name} part: take more examples, or leave probing out of '
           '--config.localise.techniques.'
         )
 
@@ -115,7 +115,10 @@ def _measure(
     config.batch_size,
   )
   split = probes.split(
-    len(subject.given), config.probe.seeds, config.probe.batch_size
+    len(subject.given),
+    config.probe.seeds,
+    config.probe.batch_size,
+    subject.mislabelled,
   )
   names, wanted = targets(
     subject.given, subject.original, len(source.label_names), labels

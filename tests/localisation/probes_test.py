@@ -106,6 +106,23 @@ class ProbesTest(parameterized.TestCase):
       every = [*train, *split.validation[seed], *split.test[seed]]
       self.assertCountEqual(every, range(50))
 
+  def test_every_part_has_what_is_needed(self):
+    needed = np.arange(50) < 4
+    plain = probes.split(50, 40, 8)
+    found = probes.split(50, 40, 8, needed)
+    has = lambda split: np.stack(
+      [
+        [needed[part[part >= 0]].any() for part in parts]
+        for parts in (split.train, split.validation, split.test)
+      ]
+    ).all(0)
+    self.assertTrue(has(found).all())
+    # A draw that was good is kept.
+    good = has(plain)
+    self.assertTrue(good.any() and not good.all())
+    for part, same in zip(found, plain):
+      np.testing.assert_array_equal(part[good], same[good])
+
   def test_profile_rises_against_the_reference(self):
     noisy = np.array([[0.0], [0.3], [0.2], [0.6]])
     frozen = np.array([[0.0], [0.1], [0.9], [0.9]])
