@@ -1,25 +1,25 @@
 """The console command `memloc`, thin over the entrypoint of one study."""
 
 import dataclasses
+import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
-from memloc_jax.command import study
+from memloc_jax.command import output, replicate, study
 from memloc_jax.errors import InputError
 from memloc_jax.models import registry as models
 from memloc_jax.report import comparison
 from memloc_jax.report import stage as report
+from memloc_jax.study import summary
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
 
 _EXIT_INPUT = 2
 _WIDTH = 80
-_UNBROKEN = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,27 +43,42 @@ def _study(action: str) -> Callable[[Sequence[str]], None]:
   return lambda words: study.run(['memloc', f'--action={action}', *words])
 
 
+def _folders(
+  name: str, words: Sequence[str], known: Sequence[str]
+) -> tuple[list[pathlib.Path], dict[str, str]]:
+  """Folders of studies among the words after a command, and its flags."""
+  given: dict[str, str] = {}
+  paths = []
+  for word in words:
+    flag, _, value = word.removeprefix('--').partition('=')
+    if not word.startswith('-'):
+      paths.append(word)
+    elif flag in known and flag not in given and '=' in word:
+      given[flag] = value
+    else:
+      raise InputError(f'memloc {name}: {word!r} is no flag of it.')
+  if not paths:
+    raise InputError(f'memloc {name} needs the folder of a study, or several.')
+  return summary.studies_in(paths), given
+
+
 def _report(words: Sequence[str]) -> None:
   """Writes the report of one workdir again, or that of several."""
-  output = [w for w in words if w.startswith('--output=')]
-  folders = [w for w in words if w not in output]
-  unknown = [w for w in folders if w.startswith('-')]
-  if unknown or not folders or len(output) > 1:
-    raise InputError(
-      f'memloc report: {unknown[0]!r} is no flag of it.'
-      if unknown
-      else 'memloc report needs the folder of a study, or several.'
-    )
-  for folder in folders:
-    if Workdir(folder).read_json('manifest.json') is None:
-      raise InputError(f'{folder}: holds no study (there is no manifest.json).')
-  if len(folders) == 1 and not output:
+  folders, given = _folders('report', words, ('output', 'references'))
+  if len(folders) == 1 and not given:
     workdir = Workdir(folders[0])
     report.write(workdir)
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
-  target = output[0].removeprefix('--output=') if output else 'comparison'
-  print(f'comparison: {comparison.write(folders, target).resolve()}')
+  target = given.get('output', 'comparison')
+  page = comparison.write(folders, target, given.get('references'))
+  print(f'comparison: {page.resolve()}')
+
+
+def _replicate(words: Sequence[str]) -> None:
+  """Prints what studies say to published claims."""
+  folders, given = _folders('replicate', words, ('references',))
+  replicate.show(folders, given.get('references'))
 
 
 def _list_tasks(words: Sequence[str]) -> None:
@@ -79,7 +94,7 @@ def _list_tasks(words: Sequence[str]) -> None:
       '2' if task.binary else classes,
       task.hub.repo if task.hub else '',
     )
-  _print(table)
+  output.show(table)
   print(
     'Your own data: --config.task.name=own --config.task.files=FILE '
     '--config.task.text=COLUMN --config.task.label=COLUMN'
@@ -91,16 +106,10 @@ def _list_models(words: Sequence[str]) -> None:
   table = Table('model_type', 'for example', box=None)
   for name in sorted(models.FAMILIES):
     table.add_row(name, ', '.join(models.EXAMPLES.get(name, ())))
-  _print(table)
+  output.show(table)
   print(
     'Any checkpoint of these families: --config.model.source=HUB_ID or =FOLDER'
   )
-
-
-def _print(table: Table) -> None:
-  # Lines that a shell reads are not to be broken.
-  width = None if sys.stdout.isatty() else _UNBROKEN
-  Console(highlight=False, width=width).print(table)
 
 
 def _nothing_after(name: str, words: Sequence[str]) -> None:
@@ -125,10 +134,19 @@ COMMANDS: dict[str, Command] = {
     (*_BOTH, *_SEVERAL, 'price_per_hour'),
   ),
   'report': Command(
-    'FOLDER [FOLDER ...] [--output=FOLDER]',
-    'Writes the report of a finished study again; of several studies, one '
-    'page that compares them, with its figures and tables.',
+    'FOLDER [FOLDER ...] [--output=FOLDER] [--references=FILE]',
+    'Writes the report of a finished study again; of several studies, or the '
+    'folder that holds them, one page that compares them, with its figures '
+    'and tables.',
     _report,
+  ),
+  'replicate': Command(
+    'FOLDER [FOLDER ...] [--references=FILE]',
+    'Prints published claims beside what studies say, with intervals and a '
+    "verdict; the claims are the paper's, or those of a CSV with the same "
+    'columns.',
+    _replicate,
+    ('references',),
   ),
   'extend': Command(
     _STUDY + ' --add_runs=20',

@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from memloc_jax.command import grid_runs
+from memloc_jax.command import grid_runs, replicate
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
 from memloc_jax.report import stage as report  # Registers all stages, too.
@@ -27,6 +27,7 @@ from memloc_jax.study import (
   exports,
   grid,
   publish,
+  summary,
 )
 from memloc_jax.study.config import StudyConfig, from_config_dict
 from memloc_jax.study.progress import Progress
@@ -43,10 +44,20 @@ _WORKDIR = flags.DEFINE_string(
 _ACTION = flags.DEFINE_enum(
   'action',
   'run',
-  ['run', 'plan', 'extend', 'verify', 'apply', 'export', 'c_score'],
-  'run: the study. plan: print what it will need. extend: add map runs to a '
-  'finished study, once or until they are enough. verify: train one stored run '
-  'again and compare. apply: write the data as --reviewed corrects them. '
+  [
+    'run',
+    'plan',
+    'replicate',
+    'extend',
+    'verify',
+    'apply',
+    'export',
+    'c_score',
+  ],
+  'run: the study. plan: print what it will need. replicate: print published '
+  'claims beside what the studies in the workdir say. extend: add map runs to '
+  'a finished study, once or until they are enough. verify: train one stored '
+  'run again and compare. apply: write the data as --reviewed corrects them. '
   'export: write what other tools read, or the model of --export_run. c_score: '
   'write the C-score of several studies.',
 )
@@ -64,6 +75,10 @@ _CELL = flags.DEFINE_integer(
 _STAGES = flags.DEFINE_list(
   'stages', [], 'Stages to run, with all that they need, such as estimate; '
   'otherwise all.',
+)  # fmt: skip
+_REFERENCES = flags.DEFINE_string(
+  'references', None, 'For --action=replicate: a CSV of claims in the place of '
+  'those of the paper.',
 )  # fmt: skip
 _ADD_RUNS = flags.DEFINE_integer(
   'add_runs', 0, 'Number of map runs that --action=extend adds.'
@@ -165,6 +180,9 @@ def main(argv: list[str]) -> None:
 def _act(config: StudyConfig, termination: Termination) -> None:
   """Does what --action says, to one study or to those of a grid."""
   workdir = _WORKDIR.value
+  if _ACTION.value == 'replicate':
+    replicate.show(summary.studies_in([workdir]), _REFERENCES.value)
+    return
   cells = grid.cells(grid.select(config, _TASKS.value, _MODELS.value))
   if _CELL.value is not None:
     cell = grid.chosen(cells, _CELL.value)

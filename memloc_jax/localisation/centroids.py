@@ -15,7 +15,9 @@ from memloc_jax.localisation import events, representations, scores
 from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Tree
 
-SETUPS = ('noisy', 'clean_bottom', 'clean_top')
+# The noisy model as it is, and with half of its blocks from the clean one.
+WHOLE = 'noisy'
+SETUPS = (WHOLE, 'clean_bottom', 'clean_top')
 _PERCENTILES = (12.5, 50, 87.5)
 
 

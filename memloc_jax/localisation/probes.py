@@ -17,7 +17,6 @@ from memloc_jax.localisation.settings import ProbeConfig
 from memloc_jax.models import transformer
 from memloc_jax.models.interface import Dropout
 
-
 # Most shuffles in search of a split with what is needed in every part.
 _SHUFFLES = 100
 

@@ -59,8 +59,8 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
         raise InputError(
           f'Probing needs noisy examples in every part of its split, and '
           f'whatever probe seed {seed} draws has none of the '
-          f'{int(mislabelled.sum())} in its {name} part: take more examples, or leave probing out of '
-          '--config.localise.techniques.'
+          f'{int(mislabelled.sum())} in its {name} part: take more examples, '
+          'or leave probing out of --config.localise.techniques.'
         )
 
 

@@ -10,7 +10,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import files, page, style
 from memloc_jax.report.content import duration, interval, number
-from memloc_jax.study import contrasts, summary
+from memloc_jax.study import contrasts, replication, summary
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
@@ -30,22 +30,28 @@ class _Shown:
   controls: pd.DataFrame
   correlations: pd.DataFrame
   covariates: pd.DataFrame
+  replication: pd.DataFrame
 
 
 def write(
-  folders: Sequence[str | pathlib.Path], output: str | pathlib.Path
+  folders: Sequence[str | pathlib.Path],
+  output: str | pathlib.Path,
+  references: str | None = None,
 ) -> pathlib.Path:
   """Writes `comparison.html`, `figures/` and `tables/` to a folder.
 
   Args:
     folders: workdirs of finished studies, each of another task or model.
     output: a folder, made if it is not there; no study's own.
+    references: a CSV of claims in the place of the paper's, see
+      `replication.references`.
 
   Returns:
     Path of the page.
 
   Raises:
-    InputError: a folder holds no study, or the output is one's folder.
+    InputError: a folder holds no study, the output is one's folder, or the
+      claims cannot be read.
   """
   output = pathlib.Path(output)
   entries = summary.read(folders)
@@ -59,6 +65,9 @@ def write(
     groups=contrasts.groups(entries),
     controls=contrasts.controls(entries),
     covariates=summary.covariates(entries),
+    replication=replication.replicate(
+      entries, replication.references(references)
+    ),
     correlations=summary.correlations(entries),
   )
   for field in dataclasses.fields(shown):
@@ -82,6 +91,7 @@ def write(
       groups=_groups(shown.groups),
       controls=_controls(shown.controls),
       covariates=_covariates(shown.covariates),
+      replication=claims(shown.replication),
       correlations=_correlations(shown.correlations),
     )
   )
@@ -209,6 +219,33 @@ def _covariates(table: pd.DataFrame) -> list[dict[str, str]]:
       'examples': f'{row.examples:,}',
     }
     for row in table[table['group'] == 'clean'].itertuples()
+  ]
+
+
+def claims(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Claims that some study speaks to, as text.
+
+  Args:
+    table: from `replication.replicate`.
+
+  Returns:
+    For each: `claim`, `published`, `found` with `interval`, `tasks`,
+    `verdict` and `source`.
+  """
+  signs = {'equals': '', 'above': '> ', 'below': '< '}
+  return [
+    {
+      'claim': row.claim,
+      'published': signs[row.relation] + f'{row.published:g}',
+      'found': number(row.value, 2),
+      'interval': interval(row.low, row.high, 2),
+      'tasks': str(row.tasks),
+      'verdict': row.verdict
+      + (', claim made afterwards' if row.fixed == 'after' else ''),
+      'source': row.source,
+    }
+    for row in table.itertuples()
+    if row.verdict != 'not run'
   ]
 
 

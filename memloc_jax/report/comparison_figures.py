@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from memloc_jax.localisation import centroids
 from memloc_jax.report import style
 from memloc_jax.report.localisation_figures import label
 
@@ -192,7 +193,7 @@ def events(table: pd.DataFrame) -> Figure:
     The figure: a point a study, whole models only; above the line noisy
     examples cross to their given class after classes have come apart.
   """
-  whole = table[~table['setup'].isin(['bottom', 'top'])]
+  whole = table[table['setup'] == centroids.WHOLE]
   wide = whole.pivot_table(
     index=['task', 'group', 'model'], columns='event', values='layer'
   ).dropna(subset=['crossing', 'initiation'])

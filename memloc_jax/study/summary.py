@@ -5,6 +5,7 @@ Sections 4 and 5 of Dankers & Titov (2024).
 
 import dataclasses
 import itertools
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -56,6 +57,24 @@ class Entry:
   def key(self) -> dict[str, str]:
     """Columns that say which study a row is of."""
     return {'task': self.task, 'group': self.group, 'model': self.model}
+
+
+def studies_in(
+  paths: Sequence[str | os.PathLike],
+) -> list[pathlib.Path]:
+  """Folders of studies, given themselves or the folder of a grid.
+
+  Raises:
+    InputError: there is no study.
+  """
+  found = []
+  for path in map(pathlib.Path, paths):
+    inside = [path] if (path / 'manifest.json').exists() else []
+    inside = inside or [m.parent for m in sorted(path.glob('*/manifest.json'))]
+    if not inside:
+      raise InputError(f'{path}: holds no study (there is no manifest.json).')
+    found += inside
+  return found
 
 
 def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
@@ -266,7 +285,7 @@ def _models(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
   )
   for a, b in itertools.combinations(wide.columns, 2):
     points = wide[[a, b]].dropna().reset_index()
-    yield from correlation('models', a, b, points, _spearman)
+    yield from correlation('models', a, b, points, spearman)
 
 
 def _depth(
@@ -281,7 +300,7 @@ def _depth(
     points = rows[['task', 'mcog', 'generalisation']].dropna()
     points = points.rename(columns={'mcog': technique})
     yield from correlation(
-      'depth and generalisation', technique, 'generalisation', points, _spearman
+      'depth and generalisation', technique, 'generalisation', points, spearman
     )
 
 
@@ -305,7 +324,7 @@ def _binary(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
       'mcog_binary',
       'mcog_whole',
       points,
-      _spearman,
+      spearman,
     ):
       yield row | {
         'a': f'{technique}, binary',
@@ -319,7 +338,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
   return float(np.corrcoef(x, y)[0, 1])
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+  """Spearman's correlation of two arrays [points]; NaN for a constant one."""
   return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 

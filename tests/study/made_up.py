@@ -87,9 +87,10 @@ def workdir(
   events = pd.DataFrame(
     [
       {'technique': 'centroids', 'source': 'main', 'event': event}
-      | {'setup': 'main', 'seed': -1, 'layer': layer}
+      | {'setup': setup, 'seed': -1, 'layer': layer + (setup != 'noisy')}
       | {'occurred': True, 'censored': 0}
       for event, layer in (('crossing', centre), ('initiation', centre - 1))
+      for setup in ('noisy', 'clean_top')
     ]
   )
   for name, table in (

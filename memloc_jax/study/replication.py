@@ -1,0 +1,255 @@
+"""Published values beside those of studies that were run, and a verdict."""
+
+import importlib.resources
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.errors import InputError
+from memloc_jax.estimators.layerwise import mean
+from memloc_jax.study import contrasts, summary
+from memloc_jax.study.measures import measures
+from memloc_jax.study.summary import Entry
+from memloc_jax.tasks import registry
+
+_COLUMNS = (
+  'claim',
+  'kind',
+  'measure',
+  'of',
+  'against',
+  'relation',
+  'published',
+  'fixed',
+  'source',
+)
+_RELATIONS = ('equals', 'above', 'below')
+_ALL = 'all'
+
+
+class Found(NamedTuple):
+  """What studies say to a claim.
+
+  Attributes:
+    value: the number; NaN where no study has what it needs.
+    low: lower end of its 95 % interval; NaN without one.
+    high: upper end.
+    tasks: that it is taken of.
+  """
+
+  value: float
+  low: float
+  high: float
+  tasks: int
+
+
+_NOTHING = Found(np.nan, np.nan, np.nan, 0)
+
+
+def references(path: str | os.PathLike | None = None) -> pd.DataFrame:
+  """Reads claims.
+
+  Args:
+    path: of a CSV with the columns of `published.csv`; None for that one.
+
+  Raises:
+    InputError: naming the file and the row at fault.
+  """
+  if path is None:
+    source = importlib.resources.files('memloc_jax.study') / 'published.csv'
+  else:
+    source = pathlib.Path(path)
+  try:
+    with source.open(encoding='utf-8') as file:
+      table = pd.read_csv(file, keep_default_na=False, dtype=str)
+  except (OSError, ValueError) as error:
+    raise InputError(f'--references={path}: {error}') from error
+  missing = [name for name in _COLUMNS if name not in table]
+  if missing:
+    raise InputError(f'--references={path}: has no column {missing[0]!r}.')
+  for number, row in enumerate(table.itertuples(), 1):
+    for column, value, known in (
+      ('kind', row.kind, tuple(KINDS)),
+      ('relation', row.relation, _RELATIONS),
+      ('fixed', row.fixed, ('before', 'after')),
+    ):
+      if value not in known:
+        raise InputError(
+          f'--references={path}: row {number} has {column} {value!r}; it must '
+          f'be one of {", ".join(known)}.'
+        )
+    try:
+      float(row.published)
+    except ValueError as error:
+      raise InputError(
+        f'--references={path}: row {number} has published {row.published!r}, '
+        'which is no number.'
+      ) from error
+  return table.astype({'published': float})
+
+
+def replicate(entries: Sequence[Entry], claims: pd.DataFrame) -> pd.DataFrame:
+  """Compares studies with what was published.
+
+  Args:
+    entries: from `summary.read`.
+    claims: from `references`.
+
+  Returns:
+    The claims with `value`, `low`, `high`, `tasks`, and `verdict`: 'not run';
+    of a published number, 'consistent' or 'differs', by whether our interval
+    has it; of an inequality, 'holds', 'contradicted', or 'undecided' where the
+    interval has both sides.
+  """
+  table = measures(entries)
+  rows = []
+  for claim in claims.to_dict('records'):
+    found = KINDS[claim['kind']](table, claim)
+    rows.append(claim | found._asdict() | {'verdict': verdict(claim, found)})
+  return pd.DataFrame(rows)
+
+
+def verdict(claim: dict[str, object], found: Found) -> str:
+  """One word on a claim, see `replicate`."""
+  published, relation = claim['published'], claim['relation']
+  if np.isnan(found.value):
+    return 'not run'
+  if np.isnan(found.low):
+    return 'undecided'
+  inside = found.low <= published <= found.high
+  if relation == 'equals':
+    return 'consistent' if inside else 'differs'
+  if inside:
+    return 'undecided'
+  return (
+    'holds'
+    if (found.low > published) == (relation == 'above')
+    else ('contradicted')
+  )
+
+
+def _of(table: pd.DataFrame, of: str) -> pd.DataFrame:
+  """Studies of a group of tasks, or of a model, or all; none is binarised."""
+  table = table[table['task'].map(registry.base_name) == table['task']]
+  if of == _ALL:
+    return table
+  return table[(table['group'] == of) | (table['model'] == of)]
+
+
+def _by_task(values: pd.Series, tasks: pd.Series) -> Found:
+  """Mean over tasks, of means over models, with Student's interval."""
+  each = values.groupby(tasks).mean().dropna().to_numpy()
+  if not len(each):
+    return _NOTHING
+  found = mean(each)
+  return Found(
+    float(found.value), float(found.low), float(found.high), len(each)
+  )
+
+
+def _has(table: pd.DataFrame, *names: str) -> bool:
+  return all(name in table for name in names)
+
+
+def _mean(table: pd.DataFrame, claim: dict) -> Found:
+  """Mean of a measure over tasks."""
+  if not _has(table, claim['measure']):
+    return _NOTHING
+  chosen = _of(table, claim['of'])
+  return _by_task(chosen[claim['measure']], chosen['task'])
+
+
+def _difference(table: pd.DataFrame, claim: dict) -> Found:
+  """Mean over tasks of one measure minus another of the same study."""
+  a, b = claim['measure'], claim['against']
+  if not _has(table, a, b):
+    return _NOTHING
+  chosen = _of(table, claim['of'])
+  return _by_task(chosen[a] - chosen[b], chosen['task'])
+
+
+def _groups(table: pd.DataFrame, claim: dict) -> Found:
+  """Mean of a measure in a group of tasks minus that in another."""
+  measure = claim['measure']
+  if not _has(table, measure):
+    return _NOTHING
+  sides = []
+  for group in (claim['of'], claim['against']):
+    chosen = _of(table, group).dropna(subset=[measure])
+    sides.append(chosen.groupby('task')[measure].mean().to_numpy())
+  if not all(map(len, sides)):
+    return _NOTHING
+  return Found(*contrasts.difference(*sides), sum(map(len, sides)))
+
+
+def _correlation(points: pd.DataFrame, a: str, b: str) -> Found:
+  """Spearman's over points, resampling tasks."""
+  points = points[['task', a, b]].dropna()
+  for row in summary.correlation('', a, b, points, summary.spearman):
+    return Found(row['value'], row['low'], row['high'], row['tasks'])
+  return _NOTHING
+
+
+def _spearman(table: pd.DataFrame, claim: dict) -> Found:
+  """Correlation of two measures over studies."""
+  a, b = claim['measure'], claim['against']
+  if not _has(table, a, b):
+    return _NOTHING
+  return _correlation(_of(table, claim['of']), a, b)
+
+
+def _paired(
+  table: pd.DataFrame, measure: str, sides: Sequence[pd.DataFrame], on: list
+) -> pd.DataFrame:
+  """A measure of two sets of studies side by side, as `x` and `y`."""
+  left, right = (side[[*on, measure]] for side in sides)
+  joined = left.merge(right, on=on, suffixes=('_x', '_y'))
+  names = {f'{measure}_x': 'x', f'{measure}_y': 'y'}
+  return joined.rename(columns=names)
+
+
+def _models(table: pd.DataFrame, claim: dict) -> Found:
+  """Correlation of a measure between two models over tasks."""
+  if not _has(table, claim['measure']):
+    return _NOTHING
+  sides = [table[table['model'] == claim[side]] for side in ('of', 'against')]
+  points = _paired(table, claim['measure'], sides, ['task'])
+  return _correlation(points, 'x', 'y')
+
+
+def _binary(table: pd.DataFrame, claim: dict) -> pd.DataFrame:
+  """A measure of binarised tasks, `x`, and of the same tasks as they are."""
+  base = table['task'].map(registry.base_name)
+  binarised = base != table['task']
+  sides = [table[binarised].assign(task=base[binarised]), table]
+  return _paired(table, claim['measure'], sides, ['task', 'model'])
+
+
+def _binary_spearman(table: pd.DataFrame, claim: dict) -> Found:
+  """Correlation between tasks and their binarised versions."""
+  if not _has(table, claim['measure']):
+    return _NOTHING
+  return _correlation(_binary(table, claim), 'x', 'y')
+
+
+def _binary_difference(table: pd.DataFrame, claim: dict) -> Found:
+  """How much larger a measure is for the binarised version of a task."""
+  if not _has(table, claim['measure']):
+    return _NOTHING
+  points = _binary(table, claim)
+  return _by_task(points['x'] - points['y'], points['task'])
+
+
+KINDS: dict[str, Callable[[pd.DataFrame, dict], Found]] = {
+  'mean': _mean,
+  'difference': _difference,
+  'groups': _groups,
+  'spearman': _spearman,
+  'models': _models,
+  'binary spearman': _binary_spearman,
+  'binary difference': _binary_difference,
+}

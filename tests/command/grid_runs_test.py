@@ -1,0 +1,120 @@
+"""Several studies by one command: stopped, resumed, compared."""
+
+import functools
+import io
+
+import pandas as pd
+import pytest
+from absl.testing import absltest
+from rich.console import Console
+
+from memloc_jax.command import grid_runs
+from memloc_jax.errors import InputError, Preempted
+from memloc_jax.study import config as study_config
+from memloc_jax.study import grid
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.stages import run_study
+from tests.study import tiny
+
+
+class GridRunsTest(tiny.EncoderCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    values = study_config.to_config_dict(
+      tiny.config(
+        cls.encoder, cls.folder, localise__techniques=('swapping', 'constant')
+      )
+    )
+    values.grid.models = ('small',)
+    values.grid.regimes = ('', 'random start', '1 layer')
+    values.grid.changes = (
+      ('small', 'model.source', str(cls.encoder)),
+      ('random start', 'model.start', 'random'),
+      ('1 layer', 'model.keep_layers', 1),
+    )
+    cls.cells = grid.cells(study_config.from_config_dict(values))
+    cls.root = cls.folder / 'whole'
+    cls.page = cls.run_grid(cls.root)
+
+  @classmethod
+  def run_grid(cls, root, **settings):
+    progress = Progress(Console(file=io.StringIO()))
+    run_one = functools.partial(run_study, progress=progress, **settings)
+    return grid_runs.run(cls.cells, root, progress, run_one)
+
+  def table(self, name, cell, root=None):
+    folder = (root or self.root) / self.cells[cell].name
+    return pd.read_parquet(folder / f'{name}.parquet')
+
+  def test_every_study_has_its_folder_and_the_page_has_all(self):
+    self.assertEqual(self.page, self.root / 'comparison.html')
+    page = self.page.read_text('utf-8')
+    self.assertIn('Comparison of 3 studies', page)
+    for name in ('small, random start', 'small, 1 layer'):
+      self.assertIn(name, page)
+
+  def test_regimes_are_what_they_say(self):
+    self.assertEqual(self.table('layers', 0)['layer'].max(), 2)
+    self.assertEqual(self.table('layers', 2)['layer'].max(), 1)
+    hashes = {tuple(self.table('runs', i)['config_hash']) for i in range(3)}
+    self.assertLen(hashes, 3)
+
+  @pytest.mark.full
+  def test_stopped_anywhere_it_ends_with_the_same_tables(self):
+    root = self.folder / 'stopped'
+    asked = 0
+
+    def stop() -> bool:
+      nonlocal asked
+      asked += 1
+      return asked % 23 == 0
+
+    stops = 0
+    while True:
+      try:
+        self.run_grid(root, asked_to_stop=stop)
+        break
+      except Preempted:
+        stops += 1
+    self.assertGreater(stops, 2)
+    for cell in range(3):
+      for name in ('examples', 'layers', 'history', 'covariates'):
+        pd.testing.assert_frame_equal(
+          self.table(name, cell), self.table(name, cell, root)
+        )
+    for one in (self.root / 'tables').glob('*.csv'):
+      if one.stem != 'studies':  # Which has seconds.
+        self.assertEqual(
+          one.read_text(), (root / 'tables' / one.name).read_text(), one.stem
+        )
+
+  def test_all_are_checked_before_one_begins(self):
+    bad = list(self.cells)
+    values = study_config.to_config_dict(bad[2].config)
+    values.model.source = str(self.folder / 'nowhere')
+    config = study_config.from_config_dict(values)
+    bad[2] = grid.Cell(2, bad[2].name, config)
+    root = self.folder / 'bad'
+    progress = Progress(Console(file=io.StringIO()))
+    with self.assertRaisesRegex(InputError, 'nowhere'):
+      grid_runs.run(bad, root, progress, run_study)
+    self.assertFalse(root.exists())
+
+  def test_a_folder_of_one_study_is_refused(self):
+    with self.assertRaisesRegex(InputError, 'holds one study'):
+      self.run_grid(self.root / self.cells[0].name)
+
+  def test_some_stages_alone(self):
+    root = self.folder / 'stages'
+    self.run_grid(root, stages=['estimate'])
+    self.assertNotEmpty(self.table('examples', 1, root))
+    folder = root / self.cells[1].name
+    self.assertFalse((folder / 'layers.parquet').exists())
+    self.assertFalse((folder / 'report.html').exists())
+    with self.assertRaisesRegex(InputError, "no stage 'guess'"):
+      self.run_grid(root, stages=['guess'])
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,174 @@
+"""Published claims: what is compared with what, and the verdicts."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+import pandas as pd
+from absl.testing import absltest, parameterized
+from scipy import stats
+
+from memloc_jax.errors import InputError
+from memloc_jax.study import contrasts, measures, replication, summary
+from tests.study import made_up
+
+_NLU = {'wic': 1.6, 'rte': 2.0, 'mrpc': 2.2}
+_TOPIC = {'trec': 4.0, 'reuters': 4.6}
+_FOUND = replication.Found
+
+
+class ClaimsTest(parameterized.TestCase):
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+    cls.folders = [
+      made_up.workdir(folder, task, model, centre, generalisation=centre / 6)
+      for task, centre in (_NLU | _TOPIC | {'trecv2': 3.5}).items()
+      for model in ('one', 'two')
+    ]
+    cls.entries = summary.read(cls.folders)
+    cls.measures = measures.measures(cls.entries)
+
+  def found(self, kind, measure, of='all', against=''):
+    claim = {'measure': measure, 'of': of, 'against': against}
+    return replication.KINDS[kind](self.measures, claim)
+
+  def by_task(self, measure, tasks):
+    rows = self.measures[self.measures['task'].isin(tasks)]
+    return rows.groupby('task')[measure].mean().to_numpy()
+
+  def test_measures_follow_from_the_tables(self):
+    row = self.measures.iloc[0]
+    table = pd.read_parquet(self.folders[0] / 'mcog.parquet')
+    mean = table[(table['technique'] == 'swapping') & (table['seed'] == -1)]
+    centre = mean['mcog'].item()
+    self.assertAlmostEqual(row['mcog swapping'], centre)
+    self.assertAlmostEqual(row['depth swapping'], (centre - 1) / 5)
+    self.assertEqual(row['crossing'], 1.6)
+    self.assertAlmostEqual(row['validation'], (0.7 - 1 / 2) / (1 - 1 / 2))
+    layers = pd.read_parquet(self.folders[0] / 'layers.parquet')
+    of_one = layers[layers['technique'] == 'swapping']
+    share = of_one.groupby('layer')['raw'].mean().max()
+    self.assertAlmostEqual(row['largest share swapping'], share)
+
+  def test_means_are_over_tasks(self):
+    values = self.by_task('crossing', {**_NLU, **_TOPIC})
+    found = self.found('mean', 'crossing')
+    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(found, (values.mean(), low, high, 5))
+
+  def test_differences_are_within_studies(self):
+    found = self.found('difference', 'crossing', 'nlu', 'initiation')
+    np.testing.assert_allclose(found, (1, 1, 1, 3))
+
+  def test_groups_are_compared_over_tasks(self):
+    a = self.by_task('depth swapping', _NLU)
+    b = self.by_task('depth swapping', _TOPIC)
+    found = self.found('groups', 'depth swapping', 'nlu', 'topic')
+    result = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    np.testing.assert_allclose(
+      found, (a.mean() - b.mean(), result.low, result.high, 5)
+    )
+    self.assertLess(found.high, 0)
+
+  def test_correlations_leave_binarised_tasks_out(self):
+    found = self.found('spearman', 'crossing', 'all', 'generalisation')
+    self.assertAlmostEqual(found.value, 1)
+    self.assertEqual(found.tasks, 5)
+
+  def test_two_models_over_tasks(self):
+    found = self.found('models', 'crossing', 'one', 'two')
+    self.assertAlmostEqual(found.value, 1)
+    self.assertEqual(found.tasks, 6)
+
+  def test_binarised_tasks_against_the_same_tasks(self):
+    found = self.found('binary difference', 'crossing')
+    self.assertAlmostEqual(found.value, 3.5 - 4.0)
+    self.assertEqual(found.tasks, 1)
+    self.assertTrue(np.isnan(found.low))
+
+  @parameterized.parameters(*replication.KINDS)
+  def test_what_was_not_run(self, kind):
+    self.assertEqual(self.found(kind, 'x', 'all', 'y').tasks, 0)
+
+  @parameterized.parameters(
+    ('equals', _FOUND(0.4, 0.3, 0.6, 5), 'consistent'),
+    ('equals', _FOUND(0.4, 0.3, 0.45, 5), 'differs'),
+    ('above', _FOUND(0.4, 0.3, 0.6, 5), 'undecided'),
+    ('above', _FOUND(0.7, 0.6, 0.8, 5), 'holds'),
+    ('above', _FOUND(0.2, 0.1, 0.3, 5), 'contradicted'),
+    ('below', _FOUND(0.2, 0.1, 0.3, 5), 'holds'),
+    ('below', _FOUND(0.7, 0.6, 0.8, 5), 'contradicted'),
+    ('below', _FOUND(0.7, np.nan, np.nan, 1), 'undecided'),
+    ('equals', _FOUND(np.nan, np.nan, np.nan, 0), 'not run'),
+  )
+  def test_verdicts(self, relation, found, wanted):
+    claim = {'relation': relation, 'published': 0.5}
+    self.assertEqual(replication.verdict(claim, found), wanted)
+
+  def test_every_published_claim_has_a_row(self):
+    claims = replication.references()
+    found = replication.replicate(self.entries, claims)
+    self.assertLen(found, len(claims))
+    self.assertEqual(found['claim'].tolist(), claims['claim'].tolist())
+    verdicts = dict(zip(found['claim'], found['verdict']))
+    self.assertIn('not run', verdicts.values())
+    single = 'No single layer holds half of the memory (swapping)'
+    self.assertEqual(verdicts[single], 'holds')
+
+
+class ControlsTest(absltest.TestCase):
+  def test_accuracies_are_over_models_and_intervals_over_tasks(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    folders = []
+    for task, right in (('wic', 1.0), ('cola', 1.0), ('trec', 0.0)):
+      folders.append(made_up.workdir(folder, task, 'm', 2.0))
+      pd.DataFrame(
+        {
+          'technique': 'swapping',
+          'variant': '',
+          'seed': 1,
+          'setup': 'pair',
+          'layers': ['1+2', '5+6'],
+          'top1_in_pair': right,
+          'top2_in_pair': [right, 0.5],
+        }
+      ).to_parquet(folders[-1] / 'control.parquet')
+    (row,) = contrasts.controls(summary.read(folders)).to_dict('records')
+    self.assertAlmostEqual(row['accuracy_1'], 2 / 3)
+    self.assertAlmostEqual(row['accuracy_2'], (1 + 0.5 + 1 + 0.5 + 0.5) / 6)
+    self.assertEqual((row['tasks'], row['models']), (3, 6))
+    self.assertAlmostEqual(row['chance'], 2 / 6)
+    # As wide as that of three observations: models of a task agree.
+    self.assertGreater(row['accuracy_1_high'] - row['accuracy_1_low'], 0.6)
+
+
+class ReferencesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('kind', 'guess', 'row 1 has kind'),
+    ('relation', 'near', 'row 1 has relation'),
+    ('fixed', '', 'row 1 has fixed'),
+    ('published', 'much', "published 'much'"),
+    ('source', None, "no column 'source'"),
+  )
+  def test_what_cannot_be_read_is_named(self, column, value, words):
+    table = replication.references().head(1).astype(str)
+    table = (
+      table.drop(columns=column)
+      if value is None
+      else (table.assign(**{column: value}))
+    )
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    path = folder / 'claims.csv'
+    table.to_csv(path, index=False)
+    with self.assertRaisesRegex(InputError, f'claims.csv: .*{words}'):
+      replication.references(path)
+
+  def test_no_such_file(self):
+    with self.assertRaisesRegex(InputError, '--references=no/file.csv'):
+      replication.references('no/file.csv')
+
+
+if __name__ == '__main__':
+  absltest.main()
