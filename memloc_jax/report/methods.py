@@ -125,6 +125,17 @@ def methods(
       whose description needs settings are left out.
   """
   paragraphs = []
+  model = config.get('model', {})
+  if model.get('keep_layers'):
+    paragraphs.append(
+      f'Only the lowest {model["keep_layers"]} layers of the model were kept.'
+    )
+  if model.get('start') == 'random':
+    paragraphs.append(
+      'Blocks and final norm of the model were drawn at random, once for all '
+      'runs; where something is set back to the pretrained state, that is what '
+      'is meant. Embeddings are pretrained, and stay as they are.'
+    )
   if len(tables['examples']):
     paragraphs.append(_EXAMPLES + _DETECTION * bool(len(tables['detection'])))
   if len(tables['dynamics_epochs']):

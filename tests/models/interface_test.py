@@ -43,6 +43,22 @@ class ForwardTest(parameterized.TestCase):
         single.hidden[:, 0], batch.hidden[:, i, :length], rtol=0, atol=1e-5
       )
 
+  @parameterized.parameters((name,) for name in NAMES)
+  def test_lowest_layers_are_those_of_the_whole(self, name):
+    model, params, tokens = load(name)
+    whole = run(model, params, tokens)
+    lowest = model.lowest(1)
+    blocks = jax.tree.map(lambda x: x[:1], params['blocks'])
+    short = run(lowest, params | {'blocks': blocks}, tokens)
+    self.assertEqual((lowest.num_layers, len(short.hidden)), (1, 2))
+    # The last hidden state may be taken after a final norm.
+    chex.assert_trees_all_equal(short.hidden[0], whole.hidden[0])
+    if 'final' not in params or not jax.tree.leaves(params['final']):
+      chex.assert_trees_all_close(
+        short.hidden[1], whole.hidden[1], rtol=0, atol=1e-6
+      )
+    self.assertEqual(model.lowest(model.num_layers), model)
+
   def test_every_family_is_here(self):
     found = {registry.model_type(load(name)[0]) for name in NAMES}
     self.assertEqual(found, set(registry.FAMILIES))

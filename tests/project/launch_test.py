@@ -80,54 +80,17 @@ class SlurmTest(parameterized.TestCase):
       ['--workdir=workdirs/3', '--config.map.seed=3'],
     )
 
-  def test_array_over_pairs(self):
-    """Every pair once; what is left of the flags stays as it is."""
-    pairs = []
-    for element in range(6):
-      workdir, other, *pair = self.array(
-        '--tasks=trec,cola,rte',
-        '--models=org/base,package:weights/mini',
-        '--workdir=workdirs/%t-%m-%a',
-        '--config.train.seeds=(1, 2)',
-        element=str(element),
-      )
-      self.assertEqual(other, '--config.train.seeds=(1, 2)')
-      settings = dict(flag.split('=') for flag in pair)
-      task = settings.pop('--config.task.name')
-      model = settings.pop('--config.model.source')
-      self.assertEmpty(settings)
-      name = re.sub('[/:]', '_', model)
-      self.assertEqual(workdir, f'--workdir=workdirs/{task}-{name}-{element}')
-      pairs.append((task, model))
-    wanted = [
-      (task, model)
-      for task in ('trec', 'cola', 'rte')
-      for model in ('org/base', 'package:weights/mini')
-    ]
-    self.assertEqual(pairs, wanted)
-
-  @parameterized.parameters(
-    ('--tasks=trec,cola', '--config.task.name=cola'),
-    ('--models=a,b', '--config.model.source=b'),
-  )
-  def test_array_over_one_of_them(self, given, set_to):
+  def test_array_over_the_cells_of_a_grid(self):
+    grid = ['--tasks=trec,cola', '--models=a,b', '--workdir=w']
     self.assertEqual(
-      self.array(given, '--workdir=w', element='1'), ['--workdir=w', set_to]
+      self.array(*grid, '--cell=%a', element='3'), [*grid, '--cell=3']
     )
 
-  @parameterized.parameters('', '4')
-  def test_element_that_is_no_pair_is_refused(self, element):
-    result = launchers.run(
-      launchers.SLURM,
-      '--dry_run',
-      '--tasks=trec,cola',
-      '--models=a,b',
-      SLURM_ARRAY_TASK_ID=element,
-    )
+  def test_number_without_an_array_is_refused(self):
+    result = launchers.run(launchers.SLURM, '--dry_run', '--cell=%a')
     self.assertEqual(result.returncode, 2)
     self.assertEqual(
-      result.stderr,
-      'slurm.sbatch: --tasks and --models need sbatch --array=0-3.\n',
+      result.stderr, 'slurm.sbatch: %a in --cell=%a needs sbatch --array.\n'
     )
 
   def test_one_process_a_node_has_all_of_its_gpus(self):
