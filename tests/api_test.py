@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 from memloc_jax import api
@@ -51,6 +52,7 @@ class ApiTest(tiny.EncoderCase):
     self.assertEqual(list(found.table('windows').columns)[:2],
                      ['technique', 'variant'])  # fmt: skip
 
+  @pytest.mark.full
   def test_localise(self):
     found = self.call(api.localise, 'where', seeds=2, noise=0.25)
     self.assertCountEqual(found.curves, ['swapping', 'constant'])

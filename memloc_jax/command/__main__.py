@@ -1,4 +1,4 @@
-"""`python -m memloc_jax.command`, the same as `memloc`."""
+"""The console command, as `python -m memloc_jax.command`."""
 
 from memloc_jax.command import memloc
 

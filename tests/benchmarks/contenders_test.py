@@ -73,6 +73,7 @@ class ContendersTest(absltest.TestCase):
     )
     np.testing.assert_allclose(found, self.expected, atol=1e-4)
 
+  @pytest.mark.full
   def test_jax_loop(self):
     from benchmarks import jax_loop
 

@@ -17,31 +17,61 @@ from memloc_jax.study.stages import run_study
 from tests.study import tiny
 
 
+def _cells(encoder, folder):
+  """A tiny model as it is, from a random start, and with one layer."""
+  values = study_config.to_config_dict(
+    tiny.config(encoder, folder, localise__techniques=('swapping', 'constant'))
+  )
+  values.grid.models = ('small',)
+  values.grid.regimes = ('', 'random start', '1 layer')
+  values.grid.changes = (
+    ('small', 'model.source', str(encoder)),
+    ('random start', 'model.start', 'random'),
+    ('1 layer', 'model.keep_layers', 1),
+  )
+  return grid.cells(study_config.from_config_dict(values))
+
+
+def _run(cells, root, **settings):
+  progress = Progress(Console(file=io.StringIO()))
+  run_one = functools.partial(run_study, progress=progress, **settings)
+  return grid_runs.run(cells, root, progress, run_one)
+
+
+class RefusedTest(tiny.EncoderCase):
+  def test_all_are_checked_before_one_begins(self):
+    cells = list(_cells(self.encoder, self.folder))
+    values = study_config.to_config_dict(cells[2].config)
+    values.model.source = str(self.folder / 'nowhere')
+    config = study_config.from_config_dict(values)
+    cells[2] = grid.Cell(2, cells[2].name, config)
+    root = self.folder / 'bad'
+    with self.assertRaisesRegex(InputError, 'nowhere'):
+      _run(cells, root)
+    self.assertFalse(root.exists())
+
+  def test_a_folder_of_one_study_is_refused(self):
+    folder = self.folder / 'one'
+    folder.mkdir()
+    (folder / 'config.json').write_text('{}')
+    with self.assertRaisesRegex(InputError, 'holds one study'):
+      _run(_cells(self.encoder, self.folder), folder)
+
+  def test_a_stage_that_is_not_there(self):
+    cells = _cells(self.encoder, self.folder)[:1]
+    with self.assertRaisesRegex(InputError, "no stage 'guess'"):
+      _run(cells, self.folder / 'guess', stages=['guess'])
+    self.assertFalse((self.folder / 'guess' / cells[0].name).exists())
+
+
+@pytest.mark.full
 class GridRunsTest(tiny.EncoderCase):
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    values = study_config.to_config_dict(
-      tiny.config(
-        cls.encoder, cls.folder, localise__techniques=('swapping', 'constant')
-      )
-    )
-    values.grid.models = ('small',)
-    values.grid.regimes = ('', 'random start', '1 layer')
-    values.grid.changes = (
-      ('small', 'model.source', str(cls.encoder)),
-      ('random start', 'model.start', 'random'),
-      ('1 layer', 'model.keep_layers', 1),
-    )
-    cls.cells = grid.cells(study_config.from_config_dict(values))
+    cls.cells = _cells(cls.encoder, cls.folder)
     cls.root = cls.folder / 'whole'
-    cls.page = cls.run_grid(cls.root)
-
-  @classmethod
-  def run_grid(cls, root, **settings):
-    progress = Progress(Console(file=io.StringIO()))
-    run_one = functools.partial(run_study, progress=progress, **settings)
-    return grid_runs.run(cls.cells, root, progress, run_one)
+    cls.page = _run(cls.cells, cls.root)
 
   def table(self, name, cell, root=None):
     folder = (root or self.root) / self.cells[cell].name
@@ -60,7 +90,6 @@ class GridRunsTest(tiny.EncoderCase):
     hashes = {tuple(self.table('runs', i)['config_hash']) for i in range(3)}
     self.assertLen(hashes, 3)
 
-  @pytest.mark.full
   def test_stopped_anywhere_it_ends_with_the_same_tables(self):
     root = self.folder / 'stopped'
     asked = 0
@@ -73,7 +102,7 @@ class GridRunsTest(tiny.EncoderCase):
     stops = 0
     while True:
       try:
-        self.run_grid(root, asked_to_stop=stop)
+        _run(self.cells, root, asked_to_stop=stop)
         break
       except Preempted:
         stops += 1
@@ -89,31 +118,13 @@ class GridRunsTest(tiny.EncoderCase):
           one.read_text(), (root / 'tables' / one.name).read_text(), one.stem
         )
 
-  def test_all_are_checked_before_one_begins(self):
-    bad = list(self.cells)
-    values = study_config.to_config_dict(bad[2].config)
-    values.model.source = str(self.folder / 'nowhere')
-    config = study_config.from_config_dict(values)
-    bad[2] = grid.Cell(2, bad[2].name, config)
-    root = self.folder / 'bad'
-    progress = Progress(Console(file=io.StringIO()))
-    with self.assertRaisesRegex(InputError, 'nowhere'):
-      grid_runs.run(bad, root, progress, run_study)
-    self.assertFalse(root.exists())
-
-  def test_a_folder_of_one_study_is_refused(self):
-    with self.assertRaisesRegex(InputError, 'holds one study'):
-      self.run_grid(self.root / self.cells[0].name)
-
   def test_some_stages_alone(self):
     root = self.folder / 'stages'
-    self.run_grid(root, stages=['estimate'])
+    _run(self.cells, root, stages=['estimate'])
     self.assertNotEmpty(self.table('examples', 1, root))
     folder = root / self.cells[1].name
     self.assertFalse((folder / 'layers.parquet').exists())
     self.assertFalse((folder / 'report.html').exists())
-    with self.assertRaisesRegex(InputError, "no stage 'guess'"):
-      self.run_grid(root, stages=['guess'])
 
 
 if __name__ == '__main__':

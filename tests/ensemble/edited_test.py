@@ -56,6 +56,7 @@ def _table(runs, layers, **changes):
 
 
 class CommonLayersTest(toy.TestCase):
+  @pytest.mark.full
   def test_a_common_layer_changes_no_result(self):
     self._common_layers_change_no_result(False, (1, 2))
 
@@ -92,6 +93,7 @@ class CommonLayersTest(toy.TestCase):
     weights = engine.store.read_weights('map', 0, shapes)
     chex.assert_trees_all_equal_shapes(weights, shapes)
 
+  @pytest.mark.full
   def test_the_head_may_stay(self):
     engine = toy.engine(self.folder())
     engine.train(_table(_edited(), None, train_head=False))
@@ -122,6 +124,7 @@ class CommonLayersTest(toy.TestCase):
 
 
 class LayerRatesTest(toy.TestCase):
+  @pytest.mark.full
   def test_a_rate_of_a_layer_is_that_of_the_run(self):
     """Where nothing else trains, a layer's rate is a learning rate."""
     base = _edited()
@@ -215,6 +218,7 @@ class TwoObjectivesTest(toy.TestCase):
     like['heads']['aux'] = like['heads']['main']
     return engine.store.read_weights('map', 0, like)
 
+  @pytest.mark.full
   def test_each_objective_trains_its_own_layers_and_head(self):
     table = self._table()
     both = self._weights(table)
@@ -237,6 +241,7 @@ class TwoObjectivesTest(toy.TestCase):
 
 
 class ClipFrozenTest(toy.TestCase):
+  @pytest.mark.full
   def test_the_norm_includes_what_does_not_train(self):
     """Frozen parameters only shorten the step, they do not turn it."""
     runs = _edited(num_runs=1)

@@ -46,6 +46,7 @@ def wait(processes, seconds=180) -> list[str]:
       process.kill()
 
 
+@pytest.mark.full
 class ProcessesTest(parameterized.TestCase):
   @classmethod
   def setUpClass(cls):

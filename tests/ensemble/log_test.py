@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.ensemble import store
@@ -59,6 +60,7 @@ class LogTest(toy.TestCase):
       self.assertTrue(np.isfinite(record.logged_logits[0]).all())
       self.assertTrue(np.isnan(record.logged_logits[1]).all())
 
+  @pytest.mark.full
   def test_stopped_between_logged_epochs_goes_on_with_what_was_logged(self):
     expected = toy.records(toy.engine(self.folder()), _table())
     folder, asked = self.folder(), iter([False, False, True])

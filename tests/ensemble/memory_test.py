@@ -174,6 +174,7 @@ class ActivationsTest(parameterized.TestCase):
     self.assertGreater(self._of(wider[1], **wider[0]), deep)
 
   @parameterized.parameters(False, True)
+  @pytest.mark.full
   def test_of_24_layers_remat_keeps_a_part(self, unroll):
     found = {}
     for remat in (False, True):
@@ -232,6 +233,7 @@ class EngineTest(toy.TestCase):
     fixed = parts.common + parts.tokens + parts.rest
     self.assertEqual(width * one + fixed, needed)
 
+  @pytest.mark.full
   def test_the_plan_names_what_is_compiled_once(self):
     engine = toy.engine(self.folder(), lanes=2)
     jobs = [(toy.table(), np.arange(5))]
@@ -253,6 +255,7 @@ class EngineTest(toy.TestCase):
     larger = _layout(_with(batch_size=16)).compile(1).needed
     self.assertGreaterEqual(larger, needed[0])
 
+  @pytest.mark.full
   def test_predicting_counts_where_it_takes_more(self):
     # A batch of one trains on less than the 32 examples that are predicted.
     layout = _layout(_with(batch_size=1))

@@ -81,6 +81,7 @@ class PartialTest(toy.TestCase):
     for moment in (store.FINAL, store.snapshot(2)):
       self.assertTrue(engine.store.has_weights('map', 0, moment))
 
+  @pytest.mark.full
   def test_stopped_again_and_again(self):
     folder = self.folder()
     for _ in range(3):
@@ -89,6 +90,7 @@ class PartialTest(toy.TestCase):
     self.assert_undisturbed(toy.records(engine, self.table()))
 
   @parameterized.parameters((2, 1), (3, 1), (2, 4))
+  @pytest.mark.full
   def test_goes_on_at_another_width_and_device_count(self, lanes, devices):
     folder = self.folder()
     self.stopped(folder, 3)
@@ -118,6 +120,7 @@ class PartialTest(toy.TestCase):
     self.assertTrue(all(seen))
 
   @parameterized.parameters('truncated', 'emptied', 'without a part')
+  @pytest.mark.full
   def test_falls_back_from_a_state_that_is_not_whole(self, harm):
     folder = self.folder()
     self.stopped(folder, 5, checkpoint_seconds=0.0)
@@ -142,6 +145,7 @@ class PartialTest(toy.TestCase):
       any('going on from an earlier state' in text for text in said), said
     )
 
+  @pytest.mark.full
   def test_states_of_other_settings_are_not_taken(self):
     folder = self.folder()
     self.stopped(folder, 3)
@@ -152,6 +156,7 @@ class PartialTest(toy.TestCase):
       toy.logits(engine, other), toy.logits(alone, other)
     )
 
+  @pytest.mark.full
   def test_states_of_other_settings_do_not_hinder_saving(self):
     folder = self.folder()
     self.stopped(folder, 5)

@@ -94,6 +94,7 @@ class WeightsTest(toy.TestCase):
     # AdamW moves keys' biases, which have no effect, by rounding alone.
     chex.assert_trees_all_close(found[1], expected[1], rtol=0, atol=1e-4)
 
+  @pytest.mark.full
   def test_every_device_has_a_part_before_and_after_a_segment(self):
     engine = _engine(self.folder(), unroll=False)
     ready = prepared.Prepared(engine, toy.table(toy.runs(1)))
@@ -110,6 +111,7 @@ class WeightsTest(toy.TestCase):
       moment = state.optimisers[0].nu['blocks'][name]['kernel']
       self.assertEqual(part(kernel, moment), 1 / 4)
 
+  @pytest.mark.full
   def test_resumes_where_it_was_stopped(self):
     table = toy.table(toy.runs(1), keep=np.ones(1, bool))
     folder = self.folder()

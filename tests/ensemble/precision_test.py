@@ -40,6 +40,7 @@ class ComputeTest(toy.TestCase):
       self.assertEqual(_types(moments), {'float32'})
 
   @parameterized.parameters('compute', 'matmul_precision')
+  @pytest.mark.full
   def test_trains_as_float32_does_but_for_its_rounding(self, setting):
     exact = toy.records(toy.engine(self.folder()), _table())
     if setting == 'compute':
@@ -103,6 +104,7 @@ class MomentsTest(toy.TestCase):
     self.assertEqual(_types(state.mu), {'bfloat16'})
     self.assertEqual(_types(state.nu), {'float32'})
 
+  @pytest.mark.full
   def test_trains_as_float32_does_but_for_its_rounding(self):
     exact = toy.records(toy.engine(self.folder()), _table())
     coarse = toy.records(toy.engine(self.folder()), _table(moments='bfloat16'))

@@ -98,6 +98,7 @@ class SamenessTest(toy.TestCase):
     trained = toy.logits(toy.engine(self.folder()), toy.table(_runs()))
     np.testing.assert_array_equal(trained, _logits(_baseline()[0]))
 
+  @pytest.mark.full
   def test_the_length_of_a_segment_changes_nothing(self):
     # Epochs of five steps in segments of three: the second ends in padding.
     engine = toy.engine(self.folder(), segment_steps=4)

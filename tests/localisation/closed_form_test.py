@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 from sklearn import metrics
 
@@ -81,6 +82,7 @@ class GradientsTest(parameterized.TestCase):
     np.testing.assert_array_equal(np.isnan(cosines), [True, True, False])
 
 
+@pytest.mark.full
 class AblationTest(parameterized.TestCase):
   @parameterized.parameters(0, 1, 2)
   def test_only_one_layer_does_anything(self, layer):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import optax
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.localisation.example_gradients import example_norms
@@ -56,6 +57,7 @@ class ExampleNormsTest(absltest.TestCase):
     # What an example is in a batch with does not matter.
     np.testing.assert_allclose(norms(1), found, rtol=1e-5)
 
+  @pytest.mark.full
   def test_a_label_that_is_certain_leaves_no_gradient(self):
     params, examples = built.params(0), built.random_examples(4)
     labels = built.forward(params, examples).argmax(-1).astype(np.int32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest
 from scipy import special
 
@@ -82,6 +83,7 @@ class LearnTest(absltest.TestCase):
     change = (np.exp(before) * (before - after)).sum(1).mean()
     return forget + change + 0.01 * sum((1 - x).sum() for x in factors)
 
+  @pytest.mark.full
   def test_is_as_good_as_removing_the_neuron_that_differs(self):
     self.assertGreater(self.gap.min(), 0.2)
     found = self.learn(self.models, 0)

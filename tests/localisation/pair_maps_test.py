@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.localisation import hybrids, pair_maps
@@ -76,6 +77,7 @@ class IntegratedTest(absltest.TestCase):
     # The gap tells when the points are too few.
     self.assertGreater(np.abs(self._integrated(steps=1).gap).max(), 0.02)
 
+  @pytest.mark.full
   def test_equals_a_fine_sum_of_gradients(self):
     """Of one text, one model, and the middles of 400 intervals."""
     found = self._integrated(steps=64)

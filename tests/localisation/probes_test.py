@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
@@ -59,6 +60,7 @@ class ProbesTest(parameterized.TestCase):
     )
     return vectors, wanted
 
+  @pytest.mark.full
   def test_equals_one_probe_in_a_plain_loop(self):
     config = ProbeConfig(
       seeds=2,

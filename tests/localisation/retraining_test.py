@@ -63,6 +63,7 @@ def _noisy():
 
 
 class ReferenceTest(toy.TestCase):
+  @pytest.mark.full
   def test_equals_one_window_after_the_other(self):
     self._equals_one_window_after_the_other(train_head=True)
 
@@ -185,6 +186,7 @@ class ReferenceTest(toy.TestCase):
         found[0, table.predict], alone[table.predict], rtol=0, atol=1e-4
       )
 
+  @pytest.mark.full
   def test_labels_of_noisy_examples_are_never_trained_on(self):
     noisy = _noisy()
     records = []
@@ -204,6 +206,7 @@ class ReferenceTest(toy.TestCase):
 
 class OneLayerTest(toy.TestCase):
   @parameterized.parameters(0, 1)
+  @pytest.mark.full
   def test_only_the_block_that_changed_loses_labels(self, layer):
     """At a rate of almost nothing, retraining is resetting."""
     pretrained = toy.pretrained()

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
@@ -143,6 +144,7 @@ class GradientsTest(parameterized.TestCase):
         atol=1e-5,
       )
 
+  @pytest.mark.full
   def test_a_reference_without_gradients_is_noted(self):
     dead = built.params(3)
     dead['heads'] = jax.tree.map(np.zeros_like, dead['heads'])
@@ -157,6 +159,7 @@ class GradientsTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, f'{num_noisy} noisy'):
       gradients.check(_CONFIG, np.arange(24) < num_noisy)
 
+  @pytest.mark.full
   def test_accounting_compares_two_gradients(self):
     snapshots = [(1, built.params(5))]
     source = built.source(*[built.params(i) for i in range(4)], snapshots)
@@ -192,6 +195,7 @@ class AblationTest(parameterized.TestCase):
       ablation.margins(logits, np.array([1, 0])), [2, -3]
     )
 
+  @pytest.mark.full
   def test_equals_models_cut_by_hand(self):
     noisy = built.params(0)
     source = built.source(*[built.params(i) for i in range(4)])

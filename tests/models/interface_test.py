@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.models import interface, registry, transformer
@@ -97,6 +98,7 @@ class ForwardTest(parameterized.TestCase):
     chex.assert_trees_all_equal(interface.stack(layers), params['blocks'])
 
   @parameterized.product(name=NAMES, unroll=(False, True))
+  @pytest.mark.full
   def test_blocks_in_two_parts(self, name, unroll):
     model, params, tokens = load(name)
     stream = dropout(0.3)

@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.models import checkpoint, interface, registry
@@ -137,6 +138,7 @@ class ParityTest(parameterized.TestCase):
 
   @parameterized.product(name=NAMES, fresh=(False, True))
   @unittest.skipUnless(has_torch, 'torch is not installed')
+  @pytest.mark.full
   def test_export_gives_transformers_the_same_logits(self, name, fresh):
     source = GOLDEN / name
     model = checkpoint.load_model(source)

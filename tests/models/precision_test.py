@@ -46,6 +46,7 @@ def on_device(params, unroll):
 
 class HalfTest(parameterized.TestCase):
   @parameterized.product(name=NAMES, unroll=(False, True))
+  @pytest.mark.full
   def test_types_and_closeness(self, name, unroll):
     model, params, tokens = load(name)
     params = on_device(params, unroll)

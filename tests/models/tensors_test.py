@@ -9,6 +9,7 @@ import chex
 import jax
 import ml_dtypes
 import numpy as np
+import pytest
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
@@ -178,6 +179,7 @@ class TensorsTest(parameterized.TestCase):
         self.read(without, name)
 
   @parameterized.parameters(*NAMES)
+  @pytest.mark.full
   def test_every_shape_is_checked(self, name):
     _, row, stored = load(name)
     for key, value in sorted(of_encoder(row, stored).items()):

@@ -36,7 +36,10 @@ def commands() -> list[list[str]]:
   """Words of every command of the pages that starts something on a study."""
   found = []
   for page in PAGES:
-    for block in re.findall(r'```\n(.*?)```', page.read_text('utf-8'), re.S):
+    fences = re.findall(
+      r'^ *```(\w*)\n(.*?)^ *```$', page.read_text('utf-8'), re.S | re.M
+    )
+    for block in (text for language, text in fences if not language):
       for line in block.replace('\\\n', ' ').splitlines():
         words = shlex.split(line, comments=True)
         if any(w.endswith(('experiments/run.py', 'bin/memloc')) for w in words):

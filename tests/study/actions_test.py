@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
@@ -67,6 +68,7 @@ class ActionsTest(tiny.EncoderCase):
       planning.free_bytes = free
     self.assertFalse(folder.exists())
 
+  @pytest.mark.full
   def test_extending_trains_only_what_is_new(self):
     before = tiny.files(self.workdir)
     old = pd.read_parquet(self.workdir / 'examples.parquet')
@@ -107,6 +109,7 @@ class ActionsTest(tiny.EncoderCase):
       self.assertEqual(found.tier, 'bit-equal')
       self.assertEqual(found.difference, 0.0)
 
+  @pytest.mark.full
   def test_a_record_that_was_changed_is_found(self):
     folder = Workdir(self.workdir)
     study = Study(folder.with_added(self.config), folder, Progress())

@@ -161,7 +161,14 @@ class BadInputTest(parameterized.TestCase):
     )
 
   def test_too_few_noisy_examples_for_the_splits_of_probing(self):
-    self.refused('Probing', 'noisy examples', localise__techniques=('probing',))
+    self.refused(
+      'Probing',
+      'noisy examples',
+      localise__techniques=('probing',),
+      task__name='embedded_agreement',
+      task__source='embedded:train=40,pool=20',
+      task__noise=0.05,  # Two examples for three parts.
+    )
 
   @pytest.mark.full
   def test_diverged_models_are_named_and_nothing_is_half_written(self):

@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
@@ -78,6 +79,7 @@ class SetupsTest(parameterized.TestCase):
     self.assertEqual(found, [1, 2, 1, 2])
 
 
+@pytest.mark.full
 class StudyTest(absltest.TestCase):
   """A whole study whose only models are controls."""
 

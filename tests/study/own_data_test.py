@@ -85,7 +85,7 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertTrue(runs['validation_macro_f1'].isna().all())
     tables = {file.stem for file in workdir.glob('*.parquet')}
     attributed = {'influence', 'privacy', 'privacy_curve', 'forecast'}
-    attributed |= {'dynamics', 'dynamics_epochs'}
+    attributed |= {'dynamics', 'dynamics_epochs', 'ngrams', 'covariates'}
     self.assertEqual(tables, {'examples', 'runs', 'history'} | attributed)
     manifest = self.manifest(workdir)
     self.assertIsNone(manifest['in_accuracy']['noisy'])

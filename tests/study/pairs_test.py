@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest, parameterized
 from scipy import special
 
@@ -36,6 +37,7 @@ _TABLES = (
 )
 
 
+@pytest.mark.full
 class StudyTest(tiny.EncoderCase):
   """Pairs are the whole map, and there are controls with pairs."""
 

@@ -170,6 +170,7 @@ class PlanTest(tiny.EncoderCase):
       self.assertIn(f'  {setting}', found)
     self.assertIn('times are not measured: not every table fits', found)
 
+  @pytest.mark.full
   def test_without_weights_everything_but_time_is_planned(self):
     bare = self.folder / 'bare'
     shutil.copytree(self.encoder, bare)

@@ -116,6 +116,7 @@ class StudyTest(tiny.EncoderCase):
         self.read(name), self.read(name, other), check_exact=True
       )
 
+  @pytest.mark.full
   def test_a_study_that_lost_a_run_trains_only_that(self):
     copy = self.folder / 'copy'
     shutil.copytree(self.workdir, copy)
