@@ -104,7 +104,7 @@ def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
   if len(shown.layers):
     yield (
       'curves',
-      'Share of the memory in each layer: a row a technique, a column a model, '
+      'Share of the memory in each layer: a row a model, a column a technique, '
       'a line a task, means over seeds. The dashed line is a profile without '
       'preference.',
       draw.curves(shown.layers),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,54 +38,58 @@ def _group_legend(figure: Figure, groups: list[str]) -> None:
 
 
 def curves(layers: pd.DataFrame) -> Figure:
-  """Weight by layer: a row a technique, a column a model, a line a task.
+  """Weight by layer: a row a model, a column a technique, a line a task.
 
   Args:
     layers: from `summary.profiles`.
 
   Returns:
-    The figure, on shared axes: means over seeds, coloured by group of tasks,
-    and a dashed line where every layer weighs the same.
+    The figure: means over seeds, coloured by group of tasks, and a dashed line
+    where every layer weighs the same; the panels of a technique share axes.
   """
   techniques = list(dict.fromkeys(layers['technique']))
   models = list(dict.fromkeys(layers['model']))
   with style.styled():
     figure = Figure(
-      figsize=(1.2 + 2.6 * len(models), 0.9 + 1.7 * len(techniques)),
+      figsize=(0.6 + 1.5 * len(techniques), 0.9 + 1.7 * len(models)),
       layout='constrained',
     )
     panels = figure.subplots(
-      len(techniques), len(models), squeeze=False, sharey='row', sharex='col'
+      len(models), len(techniques), squeeze=False, sharey='col', sharex='row'
     )
-    for row, technique in enumerate(techniques):
-      for column, model in enumerate(models):
-        axes = panels[row, column]
-        chosen = layers[
-          (layers['technique'] == technique) & (layers['model'] == model)
-        ]
-        mean = chosen.groupby(['task', 'group', 'layer'])['weight'].mean()
-        for (task, group), one in mean.groupby(level=['task', 'group']):
-          number = one.index.get_level_values('layer').to_numpy()
-          axes.plot(
-            number,
-            one.to_numpy(),
-            color=group_colour(group),
-            lw=1.3,
-            alpha=0.85,
-            gid=task,
-          )
-        if len(chosen):
-          count = chosen['layer'].max()
-          axes.axhline(1 / count, color=style.GREY, lw=0.8, dashes=_DASHES)
-          axes.set_xticks(range(1, count + 1, max(1, count // 6)))
-        if row == 0:
-          axes.set_title(model, fontsize=10)
-        if column == 0:
-          axes.set_ylabel(label(technique), fontsize=9)
-        if row == len(techniques) - 1:
-          axes.set_xlabel('Layer')
+    for (row, column), axes in np.ndenumerate(panels):
+      chosen = layers[
+        (layers['technique'] == techniques[column])
+        & (layers['model'] == models[row])
+      ]
+      _profiles(axes, chosen)
+      if row == 0:
+        axes.set_title(label(techniques[column]), fontsize=10)
+      if column == 0:
+        axes.set_ylabel(models[row], fontsize=9)
+      if row == len(models) - 1:
+        axes.set_xlabel('Layer')
     _group_legend(figure, list(layers['group'].unique()))
     return figure
+
+
+def _profiles(axes: Axes, layers: pd.DataFrame) -> None:
+  """Lines of the tasks of one model and technique."""
+  if layers.empty:
+    return
+  mean = layers.groupby(['task', 'group', 'layer'])['weight'].mean()
+  for (task, group), one in mean.groupby(level=['task', 'group']):
+    axes.plot(
+      one.index.get_level_values('layer').to_numpy(),
+      one.to_numpy(),
+      color=group_colour(group),
+      lw=1.3,
+      alpha=0.85,
+      gid=task,
+    )
+  count = layers['layer'].max()
+  axes.axhline(1 / count, color=style.GREY, lw=0.8, dashes=_DASHES)
+  axes.set_xticks(range(1, count + 1, max(1, count // 6)))
 
 
 def centres(table: pd.DataFrame) -> Figure:
@@ -108,10 +113,12 @@ def centres(table: pd.DataFrame) -> Figure:
   place = {task: row for row, task in enumerate(order)}
   with style.styled():
     figure = Figure(
-      figsize=(1.6 + 2.3 * len(techniques), 1.5 + 0.3 * len(order)),
+      figsize=(1.2 + 1.5 * len(techniques), 1.5 + 0.3 * len(order)),
       layout='constrained',
     )
-    panels = figure.subplots(1, len(techniques), squeeze=False, sharey=True)[0]
+    panels = figure.subplots(
+      1, len(techniques), squeeze=False, sharex=True, sharey=True
+    )[0]
     for axes, technique in zip(panels, techniques):
       rows = table[table['technique'] == technique]
       for model, marker in zip(models, _MARKERS):
@@ -135,7 +142,7 @@ def centres(table: pd.DataFrame) -> Figure:
           zorder=2,
         )
       axes.set_title(label(technique), fontsize=10)
-      axes.set_xlabel('M-CoG, calibrated')
+      axes.set_xlabel('M-CoG')
       axes.grid(axis='y', color='#E8E8E8', lw=0.6)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].set_ylim(len(order) - 0.5, -0.5)
