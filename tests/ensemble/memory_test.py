@@ -212,6 +212,7 @@ class ActivationsTest(parameterized.TestCase):
 
 
 class EngineTest(toy.TestCase):
+  @pytest.mark.full
   def test_the_plan_is_what_the_engine_chooses_by(self):
     engine = toy.engine(self.folder(), lanes=0)
     chosen = []
