@@ -55,6 +55,8 @@ _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')
 
 def get_config(preset: str = 'small') -> config_dict.ConfigDict:
   """The grid of studies of a preset."""
+  if preset not in PRESETS:
+    raise ValueError(f'there is no preset {preset!r}, but {", ".join(PRESETS)}')
   config = study_config.default()
   config.task.source = 'hub:'
   config.grid.tasks = _TASKS
