@@ -114,6 +114,7 @@ class ExecutionTest(absltest.TestCase):
         'quickstart' in w for w in words
       ):
         given = [w for w in given if not w.startswith('--config.task.source')]
+        named.discard('task.source')
         small['task.source'] = f'files:{self.folder}/data/{{task}}'
         small['control.auxiliary_source'] = small['task.source']
       for name, value in small.items():
