@@ -140,7 +140,7 @@ def _small(config):
     'boolq',
   )  # fmt: skip
   config.grid.models = ('minilm',)
-  config.grid.changes = _MINILM
+  config.grid.changes += _MINILM
   config.task.limit = 200
   config.task.pool_limit = 200
   config.task.max_length = 48

@@ -70,8 +70,7 @@ def plan(
   parts = []
   for cell in cells:
     found = actions.plan(cell.config, root / cell.name, price_per_hour)
-    title = f'study {cell.number} of {len(cells)}, {cell.name}'
-    parts.append(f'{title}\n\n{found}')
+    parts.append(f'{cell.name} (--cell={cell.number})\n\n{found}')
     jax.clear_caches()
   return '\n\n\n'.join(parts)
 

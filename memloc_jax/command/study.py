@@ -225,8 +225,9 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     )
   else:
     done = run(config)
-  if hosts.is_first():
-    print(f'report: {(done / "report.html").resolve()}')
+  page = done / 'report.html'
+  if hosts.is_first() and page.exists():  # Unless --stages left it out.
+    print(f'report: {page.resolve()}')
   hosts.leave()
 
 

@@ -60,6 +60,8 @@ def depths(entries: Sequence[Entry]) -> pd.DataFrame:
 def groups(entries: Sequence[Entry]) -> pd.DataFrame:
   """How much deeper the memory of one group of tasks lies than another's.
 
+  Binarised tasks are left out.
+
   Returns:
     A row a technique, model and pair of groups: mean `depth_a` and `depth_b`
     over the tasks, their `difference` with Welch's interval `low` to `high`
@@ -68,6 +70,7 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
   table = depths(entries)
   if table.empty:
     return table
+  table = summary.not_binarised(table)
   rows = []
   keys = ['model', 'technique']
   for (model, technique), of_one in table.groupby(keys, sort=False):

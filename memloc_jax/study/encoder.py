@@ -14,7 +14,6 @@ from memloc_jax.study.config import ModelConfig, StudyConfig
 from memloc_jax.study.progress import Progress
 
 PRETRAINED, RANDOM = 'pretrained', 'random'
-STARTS = (PRETRAINED, RANDOM)
 
 
 def folder(

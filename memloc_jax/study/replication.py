@@ -134,7 +134,7 @@ def verdict(claim: dict[str, object], found: Found) -> str:
 
 def _of(table: pd.DataFrame, of: str) -> pd.DataFrame:
   """Studies of a group of tasks, or of a model, or all; none is binarised."""
-  table = table[table['task'].map(registry.base_name) == table['task']]
+  table = summary.not_binarised(table)
   if of == _ALL:
     return table
   return table[(table['group'] == of) | (table['model'] == of)]

@@ -123,6 +123,11 @@ def _model_name(config: dict[str, Any]) -> str:
   return ', '.join([model, *grid.get('regimes', ())])
 
 
+def not_binarised(table: pd.DataFrame) -> pd.DataFrame:
+  """Rows of tasks with all their classes: a binarised one is no other task."""
+  return table[table['task'].map(registry.base_name) == table['task']]
+
+
 def studies(entries: Sequence[Entry]) -> pd.DataFrame:
   """One row a study: its size, fit, and how memorised its examples are."""
   rows = []

@@ -72,6 +72,11 @@ class ClaimsTest(parameterized.TestCase):
     )
     self.assertLess(found.high, 0)
 
+  def test_groups_of_the_page_are_the_same_without_binarised_tasks(self):
+    rows = contrasts.groups(self.entries)
+    self.assertEqual(set(rows['tasks_a']), {3})
+    self.assertEqual(set(rows['tasks_b']), {2})
+
   def test_correlations_leave_binarised_tasks_out(self):
     found = self.found('spearman', 'crossing', 'all', 'generalisation')
     self.assertAlmostEqual(found.value, 1)
