@@ -4,6 +4,7 @@ Weights are a checkpoint and random changes of it: speed does not depend on
 them, and results are compared all the same.
 """
 
+import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -307,7 +308,11 @@ class _Retraining:
     # Under a new name, so that no finished row is found.
     source = self._setting.source(f'call{self._calls}', self._engine)
     self._calls += 1
-    config = LocaliseConfig(retrain=_RETRAIN)
+    # The division of long runs, of which this is a part without compiling.
+    retrain = dataclasses.replace(
+      _RETRAIN, programs=self._setting.model.num_layers
+    )
+    config = LocaliseConfig(retrain=retrain)
     retraining.retraining(source, config, lambda share: None)
 
 

@@ -3,12 +3,13 @@
 Section 3.1 of Dankers & Titov (2024). For every contiguous window of layers,
 the noisy model gets its pretrained blocks there and trains them, with the head
 and the final norm, on clean examples only; where it then loses its noisy
-labels, it held them. Every window is a run of the ensemble's engine. The
-windows that begin at one layer form one table: the blocks below it are run
+labels, it held them. Every window is a run of the ensemble's engine. Windows
+that begin at neighbouring layers form one table: the blocks below are run
 forward only, once a step for all of them.
 """
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,6 +29,10 @@ from memloc_jax.models.interface import Tree
 
 # In `RunTable.start`, the first of the table's finished runs.
 _NOISY = 2
+
+# What compiling one more program costs, in training steps of one block of one
+# run. About 45 s on two CPU cores, where such a step of MiniLM takes 13 ms.
+_PROGRAM = 3000
 
 
 def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,12 +62,49 @@ def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   return order[num_noisy:], order[:num_noisy]
 
 
+def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
+  """Which windows share a program: those that begin in one of these ranges.
+
+  A program per first layer shares all that windows can share. Fewer programs
+  are compiled sooner, but run some blocks that begin below a window for each
+  run of its own.
+
+  Args:
+    num_layers: L.
+    steps: training steps of one window, of all models together.
+    programs: how many, of which there are at most L; 0 for as many as take
+      the least time.
+
+  Returns:
+    Ranges of 0-based first layers, in order, which cover all of them.
+  """
+
+  def step(first: int, stop: int) -> float:
+    # Forward only is a third of a block's step.
+    runs = sum(num_layers - layer for layer in range(first, stop))
+    return runs * (num_layers - first) + first / 3
+
+  # The cheapest division of the layers from each one up, by number of parts.
+  divisions = {num_layers: {0: (0.0, [])}}
+  for first in reversed(range(num_layers)):
+    divisions[first] = cheapest = {}
+    for stop in range(first + 1, num_layers + 1):
+      for parts, (cost, rest) in divisions[stop].items():
+        total = step(first, stop) + cost
+        if parts + 1 not in cheapest or total < cheapest[parts + 1][0]:
+          cheapest[parts + 1] = total, [range(first, stop), *rest]
+  if programs:
+    return divisions[0][min(programs, num_layers)][1]
+  time = lambda parts: steps * divisions[0][parts][0] + _PROGRAM * parts
+  return divisions[0][min(divisions[0], key=time)][1]
+
+
 def tables(
   source: scores.Source,
   subject: scores.Subject,
   noisy: Tree,
   config: RetrainConfig,
-  first_layers: list[int] | None = None,
+  first_layers: Iterable[Sequence[int]],
 ) -> list[Table]:
   """The runs that retrain every window of one model.
 
@@ -71,11 +113,11 @@ def tables(
     subject: the noisy model.
     noisy: its parameters.
     config: settings.
-    first_layers: of the windows, 0-based; None for all.
+    first_layers: of the windows of each table, 0-based and increasing.
 
   Returns:
-    A table for each first layer, whose rows are the windows that begin there,
-    shortest first: together the order of `windows.all_windows`.
+    The tables, whose rows are the windows in the order of
+    `windows.all_windows`.
   """
   train, held_out = split(subject.mislabelled, config.seed)
   layers = source.model.num_layers
@@ -96,11 +138,11 @@ def tables(
   }
   finished = ((subject.noisy.name,), _with_leading_axis(finished))
   result = []
-  for first in range(layers) if first_layers is None else first_layers:
-    runs = _runs(member, first, layers, source.dropout, config)
+  for firsts in first_layers:
+    runs = _runs(member, firsts, layers, source.dropout, config)
     result.append(
       Table(
-        name=f'retraining/{source.name}/{subject.seed}/{first + 1}',
+        name=f'retraining/{source.name}/{subject.seed}/{firsts[0] + 1}',
         program=Program(
           objectives=(Objective('main', len(source.label_names)),),
           num_epochs=config.num_epochs,
@@ -108,7 +150,7 @@ def tables(
           dropout=source.dropout > 0,
           train_head=config.train_head,
           evaluate_every=0,
-          layers=(first, layers),
+          layers=(firsts[0], layers),
         ),
         runs=runs,
         examples=(examples,),
@@ -130,16 +172,17 @@ def _with_leading_axis(params: Tree) -> Tree:
 
 def _runs(
   member: np.ndarray,
-  first: int,
+  firsts: Sequence[int],
   layers: int,
   dropout: float,
   config: RetrainConfig,
 ) -> RunTable:
-  """One run a window that begins at `first`."""
-  count = layers - first
-  held = np.arange(layers)[None, :]
-  last = first + np.arange(count)[:, None]
-  window = (first <= held) & (held <= last)
+  """One run a window that begins at one of these layers."""
+  pairs = windows.all_windows(layers)
+  pairs = pairs[np.isin(pairs[:, 0], firsts)]
+  count = len(pairs)
+  held = np.arange(layers)
+  window = (pairs[:, :1] <= held) & (held <= pairs[:, 1:])
   base = make_table(
     np.tile(member, (count, 1)),
     num_layers=layers,
@@ -192,6 +235,11 @@ def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   """Refuses too few examples of either kind; `mislabelled` is bool [n]."""
+  if config.retrain.programs < 0:
+    raise InputError(
+      f'localise.retrain.programs is {config.retrain.programs}: it must not '
+      'be negative.'
+    )
   split(mislabelled, config.retrain.seed)
 
 
@@ -202,13 +250,19 @@ def retraining(
   """Error after retraining, relative to that after retraining all layers."""
   layers = source.model.num_layers
   pairs = windows.all_windows(layers) + 1
+  retrain = config.retrain
+  steps = 0
+  for subject in source.subjects:
+    train, _ = split(subject.mislabelled, retrain.seed)
+    steps += retrain.num_epochs * -(-len(train) // retrain.batch_size)
+  first_layers = groups(layers, steps, retrain.programs)
   normalised, rows, notes = [], [], []
   for number, subject in enumerate(source.subjects):
-    _, held_out = split(subject.mislabelled, config.retrain.seed)
+    _, held_out = split(subject.mislabelled, retrain.seed)
     noisy = subject.noisy.load()
     hits = {'given': [], 'original': []}
     engine = _engine(source, noisy)
-    jobs = tables(source, subject, noisy, config.retrain)
+    jobs = tables(source, subject, noisy, retrain, first_layers)
     for done, table in enumerate(jobs):
       hashes = engine.train(table)
       for row, hash in enumerate(hashes):

@@ -15,6 +15,10 @@ class RetrainConfig:
       of all models.
     train_head: whether head and final norm train too, as they do in the
       released code.
+    programs: into how many programs the windows are divided, by the layer at
+      which they begin. Each is compiled, and more of them share more of the
+      work; no result changes but by rounding. 0 chooses by the number of
+      steps.
   """
 
   num_epochs: int = 5
@@ -22,6 +26,7 @@ class RetrainConfig:
   batch_size: int = 8
   seed: int = 42
   train_head: bool = True
+  programs: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Layer retraining against a plain loop, and where one block differs."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax.errors import InputError
 from memloc_jax.localisation import retraining, scores
 from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
 from memloc_jax.tasks.encode import Encoded
@@ -63,25 +65,23 @@ def _noisy():
 
 
 class ReferenceTest(toy.TestCase):
+  @parameterized.product(train_head=(True, False), programs=(1, 2))
   @pytest.mark.full
-  def test_equals_one_window_after_the_other(self):
-    self._equals_one_window_after_the_other(train_head=True)
-
-  @pytest.mark.full
-  def test_equals_one_window_after_the_other_with_one_head(self):
-    self._equals_one_window_after_the_other(train_head=False)
-
-  def _equals_one_window_after_the_other(self, train_head):
+  def test_equals_one_window_after_the_other(self, train_head, programs):
     noisy = _noisy()
     engine = toy.engine(self.folder())
     source = _source(engine, noisy)
-    retrain = dataclasses.replace(_CONFIG.retrain, train_head=train_head)
+    retrain = dataclasses.replace(
+      _CONFIG.retrain, train_head=train_head, programs=programs
+    )
     found = _run(source, dataclasses.replace(_CONFIG, retrain=retrain))
     subject = source.subjects[0]
     _, held_out = retraining.split(subject.mislabelled, retrain.seed)
     pretrained = toy.pretrained()
     accuracy = {}
-    tables = retraining.tables(source, subject, noisy, retrain)
+    first_layers = retraining.groups(2, steps=1, programs=programs)
+    self.assertLen(first_layers, programs)
+    tables = retraining.tables(source, subject, noisy, retrain, first_layers)
     rows = [(table, row) for table in tables for row in range(len(table.runs))]
     for (table, row), (first, last), measured in zip(
       rows, _WINDOWS, found.tables['windows'], strict=True
@@ -162,7 +162,7 @@ class ReferenceTest(toy.TestCase):
       noisy = _noisy() | {'heads': {'main': head}}
       source = _source(engine, noisy, name=name)
       table = retraining.tables(
-        source, source.subjects[0], noisy, retrain, [1]
+        source, source.subjects[0], noisy, retrain, [[1]]
       )[0]
       found = toy.logits(retraining._engine(source, noisy), table)
       start = noisy | {
@@ -199,9 +199,47 @@ class ReferenceTest(toy.TestCase):
       given[:_NOISY] = (given[:_NOISY] + shift) % toy.NUM_CLASSES
       original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
       subject = dataclasses.replace(subject, given=given, original=original)
-      table = retraining.tables(source, subject, noisy, _CONFIG.retrain, [1])[0]
+      (table,) = retraining.tables(
+        source, subject, noisy, _CONFIG.retrain, [[1]]
+      )
       records.append(toy.logits(engine, table))
     np.testing.assert_array_equal(*records)
+
+
+class GroupsTest(parameterized.TestCase):
+  def test_long_runs_share_all_they_can_and_short_ones_compile_once(self):
+    # The last window alone would run five blocks forward to train one.
+    alone = [range(layer, layer + 1) for layer in range(4)]
+    self.assertEqual(retraining.groups(6, steps=10**6), [*alone, range(4, 6)])
+    self.assertEqual(retraining.groups(6, steps=1), [range(6)])
+
+  def test_more_steps_never_mean_fewer_programs(self):
+    counts = [len(retraining.groups(12, steps)) for steps in range(0, 9000, 50)]
+    self.assertEqual(counts, sorted(counts))
+    self.assertGreater(len(set(counts)), 3)
+
+  @parameterized.parameters(1, 2, 3, 4, 5, 9)
+  def test_no_division_into_as_many_parts_does_less(self, programs):
+    layers, parts = 5, min(programs, 5)
+    # Blocks of a step: each run's from the group's first layer up, forward and
+    # backward, and once those below it, forward.
+    work = lambda starts: sum(
+      (layers - a) * sum(layers - l for l in range(a, b)) + a / 3
+      for a, b in itertools.pairwise([*starts, layers])
+    )
+    cheapest = min(
+      work((0, *rest))
+      for rest in itertools.combinations(range(1, layers), parts - 1)
+    )
+    found = retraining.groups(layers, 100, programs)
+    self.assertEqual([l for part in found for l in part], [*range(layers)])
+    self.assertLen(found, parts)
+    self.assertAlmostEqual(work([part[0] for part in found]), cheapest)
+
+  def test_a_negative_number_is_refused_before_any_work(self):
+    config = LocaliseConfig(retrain=RetrainConfig(programs=-1))
+    with self.assertRaisesRegex(InputError, r'retrain\.programs is -1'):
+      retraining.check(config, np.arange(9) < 2)
 
 
 class OneLayerTest(toy.TestCase):
