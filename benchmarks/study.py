@@ -6,6 +6,8 @@ Cost:     none; it reads what `benchmarks.training` and
           `benchmarks.localisation` wrote.
 Result:   for each part of a study of one task: how often it occurs, seconds
           here, in sensible PyTorch and as released, and their ratios.
+          With --ran=WORKDIR, also of what such studies took here in fact,
+          with compiling, tables and report, which the parts are without.
 """
 
 import argparse
@@ -37,23 +39,53 @@ class Study:
     examples: training examples.
     batch_size: of training.
     main_runs: a noisy and a clean one a seed.
-    main_epochs: each; all are evaluated on.
+    main_epochs: each.
+    main_evaluations: passes of each main run over all examples.
     map_runs: of the map, on half of the examples each.
     map_epochs: each.
     map_evaluations: passes of each map run over all examples.
     seeds: noisy models that are localised in.
+    probe_seeds: probes of a layer and target.
     probe_epochs: of every probe.
+    retrain_epochs: of every window.
   """
 
   examples: int = 600
   batch_size: int = 8
   main_runs: int = 6
   main_epochs: int = 15
+  main_evaluations: int = 15
   map_runs: int = 30
   map_epochs: int = 12
   map_evaluations: int = 4
   seeds: int = 3
+  probe_seeds: int = 5
   probe_epochs: int = 100
+  retrain_epochs: int = 5
+
+
+# That of `experiments/configs/study.py:small`, but for the run whose encoder
+# is frozen.
+STUDIES = {
+  'whole': Study(),
+  'small': Study(
+    examples=200,
+    main_runs=4,
+    main_epochs=6,
+    main_evaluations=3,
+    map_runs=8,
+    map_epochs=12,
+    map_evaluations=6,
+    seeds=2,
+    probe_seeds=3,
+    probe_epochs=60,
+    retrain_epochs=2,
+  ),
+}
+
+
+# What `benchmarks.localisation` measures, of which it writes nothing.
+_MEASURED = STUDIES['whole']
 
 
 def compose(
@@ -64,9 +96,8 @@ def compose(
   Args:
     study: its sizes.
     training: what `benchmarks.training` wrote.
-    localisation: what `benchmarks.localisation` wrote, of as many examples
-      as the study has; of retraining and probing a share is measured and
-      multiplied.
+    localisation: what `benchmarks.localisation` wrote. Its times are taken
+      as proportional to examples, epochs and probes.
 
   Returns:
     Name, times that a measured unit occurs, and medians of seconds by
@@ -83,7 +114,8 @@ def compose(
     for name, found in localisation['results'][job]['summary'].items()
   }
   config = localisation['config']
-  passes = study.main_runs * study.main_epochs
+  share = study.examples / config['limit']
+  passes = study.main_runs * study.main_evaluations
   passes += study.map_runs * study.map_evaluations
   units = {
     'training, main': (
@@ -94,17 +126,22 @@ def compose(
       step,
       study.map_runs * study.map_epochs * steps(study.examples // 2),
     ),
-    'evaluation': (of('scoring'), passes / config['models']),
-    'swapping': (of('swapping'), study.seeds),
-    'gradients': (of('gradients'), study.seeds),
-    'centroids': (of('centroids'), study.main_runs),
+    'evaluation': (of('scoring'), share * passes / config['models']),
+    'swapping': (of('swapping'), share * study.seeds),
+    'gradients': (of('gradients'), share * study.seeds),
+    'centroids': (of('centroids'), share * study.main_runs),
     'probing': (
       of('probes'),
-      study.seeds * study.probe_epochs / config['probe_epochs'],
+      share
+      * study.seeds
+      * (study.probe_seeds / _MEASURED.probe_seeds)
+      * (study.probe_epochs / config['probe_epochs']),
     ),
     'retraining': (
       of('retraining'),
-      study.seeds * study.examples / config['retrain_limit'],
+      study.seeds
+      * (study.retrain_epochs / _MEASURED.retrain_epochs)
+      * (study.examples / config['retrain_limit']),
     ),
   }
   return [
@@ -129,6 +166,25 @@ def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
   }
 
 
+def as_run(workdirs: list[pathlib.Path]) -> dict[str, float]:
+  """Seconds that finished studies took, all of their stages, by folder's name.
+
+  Raises:
+    ValueError: a folder holds no finished study.
+  """
+  found = {}
+  for folder in workdirs:
+    try:
+      manifest = json.loads((folder / 'manifest.json').read_text('utf-8'))
+      cost = {name: part['seconds'] for name, part in manifest['cost'].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise ValueError(f'{folder}: holds no study: {error}') from error
+    if 'report' not in cost:
+      raise ValueError(f'{folder}: its study is not finished.')
+    found[folder.name] = sum(cost.values())
+  return found
+
+
 def table_of(parts: list[dict[str, Any]], whole: dict[str, Any]) -> str:
   """Both as text."""
   head = f'{"part":16}{"times":>9}' + ''.join(f'{n:>19}' for n in _NAMES)
@@ -149,13 +205,17 @@ def main(arguments: list[str] | None = None) -> int:
     training = _read(flags.training, 'training')
     localisation = _read(flags.localisation, 'localisation')
     _check_alike(training, localisation)
+    ran = as_run(flags.ran)
   except ValueError as error:
     print(error, file=sys.stderr)
     return 2
-  study = Study(examples=localisation['config']['limit'])
+  study = STUDIES[flags.study]
   parts = compose(study, training, localisation)
   whole = totals(parts)
   print(table_of(parts, whole))
+  for name, seconds in ran.items():
+    ratios = ''.join(f'{whole["seconds"][n] / seconds:7.2f}x' for n in _NAMES)
+    print(f'{name}, as it ran: {seconds:.0f} s; the parts over it {ratios}')
   if flags.out is not None:
     content = {
       'benchmark': 'study',
@@ -167,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
       ],
       'parts': parts,
       'whole': whole,
+      'ran': ran,
     }
     record.write(flags.out, content)
   return 0
@@ -210,6 +271,10 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('--training', type=pathlib.Path, required=True, help='JSON file')
   add('--localisation', type=pathlib.Path, required=True, help='JSON file')
+  add('--study', choices=list(STUDIES), default='whole', help='its sizes')
+  add(
+    '--ran', type=pathlib.Path, nargs='*', default=[], help='finished workdirs'
+  )
   add('--out', type=pathlib.Path, help='JSON file to write')
   return parser
 

@@ -10,7 +10,7 @@ Presets:  small            MiniLM on 200 examples of each task; CPU
           regimes          small, trained otherwise: start, depth, noise, ...
           paper            as published, with the quirks of the released code
           paper_corrected  as published, without them
-          binary           paper_corrected on the binarised tasks
+          binary           swapping and centroids on the binarised tasks
           opt_1_3b         OPT-1.3B: swapping and centroids
           gradients        which of eight forgetting gradients, on two tasks
           h200             paper_corrected cut to what one GPU may do in a day;

@@ -234,7 +234,15 @@ def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses too few examples of either kind; `mislabelled` is bool [n]."""
+  """Refuses a negative number of programs and too few examples of either kind.
+
+  Args:
+    config: the settings.
+    mislabelled: which examples are, bool [n].
+
+  Raises:
+    InputError: naming the setting, or how many there are.
+  """
   if config.retrain.programs < 0:
     raise InputError(
       f'localise.retrain.programs is {config.retrain.programs}: it must not '

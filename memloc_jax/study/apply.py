@@ -121,8 +121,11 @@ def next_command(
     workdir: the folder of the study that was corrected.
     argv: the command that applied it, from the script's name on.
   """
+  words = list(argv[1:])
+  if words[:1] == ['apply']:  # Of `memloc`; `run.py` has a flag for it.
+    words[0] = 'run'
   kept, skip = [], False
-  for word in argv[1:]:
+  for word in words:
     name, sets, _ = word.lstrip('-').partition('=')
     if skip:
       skip = False

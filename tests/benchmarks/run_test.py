@@ -1,6 +1,7 @@
 """The command that runs every benchmark, and what it is made of."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import json
@@ -83,8 +84,9 @@ class CompilationsTest(absltest.TestCase):
 class StudyTest(absltest.TestCase):
   def test_parts_are_counted(self):
     sizes = study.Study(
-      examples=40, batch_size=8, main_runs=2, main_epochs=3, map_runs=4,
-      map_epochs=5, map_evaluations=2, seeds=1, probe_epochs=10,
+      examples=40, batch_size=8, main_runs=2, main_epochs=3,
+      main_evaluations=3, map_runs=4, map_epochs=5, map_evaluations=2, seeds=1,
+      probe_epochs=10,
     )  # fmt: skip
     training = {
       'result': {
@@ -103,9 +105,11 @@ class StudyTest(absltest.TestCase):
       'scoring', 'swapping', 'gradients', 'centroids', 'probes', 'retraining',
     )  # fmt: skip
     localisation = {
-      'config': {'models': 7, 'probe_epochs': 5, 'retrain_limit': 20},
+      'config': {
+        'limit': 40, 'models': 7, 'probe_epochs': 5, 'retrain_limit': 20,
+      },
       'results': {name: job for name in jobs},
-    }
+    }  # fmt: skip
     parts = study.compose(sizes, training, localisation)
     times = {part['part']: part['times'] for part in parts}
     expected = {
@@ -129,6 +133,49 @@ class StudyTest(absltest.TestCase):
     released = (steps / 4 + 3 * rest) / ours
     self.assertAlmostEqual(whole['ratios'][turns.RELEASED], released)
     self.assertIn(f'{sensible:.2f}x', study.table_of(parts, whole))
+    # A technique's time is taken as proportional to all that it goes through.
+    sizes = dataclasses.replace(
+      sizes, examples=80, seeds=3, probe_seeds=10, retrain_epochs=10
+    )
+    parts = study.compose(sizes, training, localisation)
+    times = {part['part']: part['times'] for part in parts}
+    self.assertEqual(times['evaluation'], 2 * expected['evaluation'])
+    self.assertEqual(times['probing'], 2 * 3 * 2 * expected['probing'])
+    self.assertEqual(times['retraining'], 2 * 3 * 2 * expected['retraining'])
+
+  def test_sizes_of_the_small_study_are_those_of_its_preset(self):
+    config = importlib.import_module('experiments.configs.study').get_config()
+    sizes = study.STUDIES['small']
+    self.assertEqual(
+      dataclasses.astuple(sizes),
+      (
+        config.task.limit,
+        config.train.batch_size,
+        2 * len(config.train.seeds),
+        config.train.num_epochs,
+        config.train.num_epochs // config.train.evaluate_every,
+        config.map.num_runs,
+        config.map.num_epochs,
+        config.map.num_epochs // config.map.evaluate_every,
+        len(config.train.seeds),
+        config.localise.probe.seeds,
+        config.localise.probe.num_epochs,
+        config.localise.retrain.num_epochs,
+      ),
+    )
+
+  def test_a_study_that_ran_costs_all_its_stages(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    with self.assertRaisesRegex(ValueError, 'holds no study'):
+      study.as_run([folder])
+    cost = {'train': {'seconds': 2.5}}
+    file = folder / 'manifest.json'
+    file.write_text(json.dumps({'cost': cost}))
+    with self.assertRaisesRegex(ValueError, 'not finished'):
+      study.as_run([folder])
+    cost['report'] = {'seconds': 0.5}
+    file.write_text(json.dumps({'cost': cost}))
+    self.assertEqual(study.as_run([folder]), {folder.name: 3.0})
 
 
 class StudyFilesTest(parameterized.TestCase):

@@ -1,7 +1,9 @@
 """Several studies by one command: stopped, resumed, compared."""
 
 import functools
+import gzip
 import io
+import json
 
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from memloc_jax.study import config as study_config
 from memloc_jax.study import grid
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
+from memloc_jax.tasks import registry
 from tests.study import tiny
 
 
@@ -125,6 +128,47 @@ class GridRunsTest(tiny.EncoderCase):
     folder = root / self.cells[1].name
     self.assertFalse((folder / 'layers.parquet').exists())
     self.assertFalse((folder / 'report.html').exists())
+
+
+@pytest.mark.full
+class FolderTest(tiny.EncoderCase):
+  def test_any_published_task_can_lie_in_a_folder(self):
+    """Some of them are published elsewhere than most."""
+    tasks = ('sst5', 'emotion', 'implicithate')
+    data = self.folder / 'data'
+    for name in tasks:
+      _write_task(data / name, registry.get_task(name))
+    values = study_config.to_config_dict(
+      tiny.config(self.encoder, self.folder, localise__techniques=('constant',))
+    )
+    values.task.source = f'files:{data}/{{task}}'
+    values.grid.tasks = tasks
+    cells = grid.cells(study_config.from_config_dict(values))
+    root = self.folder / 'published'
+    page = _run(cells, root)
+    for name, cell in zip(tasks, cells, strict=True):
+      examples = pd.read_parquet(root / cell.name / 'examples.parquet')
+      names = registry.get_task(name).label_names
+      self.assertEqual(set(examples['original']), set(names))
+      self.assertIn(name, page.read_text('utf-8'))
+
+
+def _write_task(folder, task):
+  """Compressed lines of JSON with integer labels, and what they mean."""
+  folder.mkdir(parents=True)
+  classes = len(task.label_names)
+  words = ('hill', 'lake', 'road', 'tree')
+  for split, count in (('train', 12), (task.pool, 4)):
+    if split is None:
+      continue
+    rows = [
+      {task.text_fields[0]: f'{words[i % 4]} {i} {split}', 'label': i % classes}
+      for i in range(count * classes)
+    ]
+    lines = ''.join(json.dumps(row) + '\n' for row in rows)
+    (folder / f'{split}.jsonl.gz').write_bytes(gzip.compress(lines.encode()))
+  meta = {'task': task.name, 'labels': task.label_names}
+  (folder / 'meta.json').write_text(json.dumps(meta), 'utf-8')
 
 
 if __name__ == '__main__':

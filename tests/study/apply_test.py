@@ -305,6 +305,11 @@ class ApplyTest(tiny.EncoderCase):
         f'--config.task.files={done.output}',
       ],
     )
+    words = ['memloc', 'apply', '--config=own.py', '--reviewed=r.csv']
+    command = apply.next_command(done, 'mine', words)
+    self.assertEqual(
+      shlex.split(command)[1:4], ['memloc', 'run', '--config=own.py']
+    )
     # A study of the corrected data is another study, with the new labels.
     _, new = self.study(done.output, 'mine-corrected')
     examples = pd.read_parquet(new / 'examples.parquet').set_index('id')
