@@ -108,46 +108,55 @@ def _value(model, params, h, tokens, labels):
   return jnp.take_along_axis(jax.nn.softmax(logits), at, axis=1)[:, 0]
 
 
-def _patched(model, target, patch, source, own, tokens, labels):
-  """The target's value under one patch, [batch]."""
+def _patched(model, target, patch, source, before, tokens, labels):
+  """The target under one patch: its value, [batch], and its blocks' inputs.
+
+  Args:
+    model: of both runs.
+    target: the run that is patched.
+    patch: one of them, [] in each field.
+    source: activations to take.
+    before: inputs of the target's blocks, up to the patch's layer at least,
+      [layer, batch, length, width].
+    tokens: the batch.
+    labels: int32 [batch].
+  """
   mask = interface.real_tokens(tokens)
   constants = jax.tree.map(jnp.asarray, model.constants())
   layer, site, unit = patch
-  length, heads = own.before.shape[2], own.heads.shape[3]
+  length, heads = before.shape[2], source.heads.shape[3]
   chosen = lambda count: (unit < 0) | (jnp.arange(count) == unit)
   at = jax.tree.map(lambda x: x[layer], source)
 
-  def edit(this, where, value):
-    """Puts `value` where the patch is at this site."""
-    on = ((site == this) & where).astype(value.dtype)
+  def edit(on, value):
+    on = on.astype(value.dtype)
     return Edit(1 - on, on * value)
 
   one = jnp.ones((1, 1, 1), bool)
-  edits = {
-    'attention': edit(ATTENTION, one, at.attention),
-    'mlp': edit(MLP, one, at.mlp),
-    'heads': edit(HEAD, chosen(heads)[None, None, :, None], at.heads),
-  }
+  of_heads = chosen(heads)[None, None, :, None]
   in_stream = (site == STREAM) & chosen(length)[None, :, None]
 
   def run(h, inputs):
     block, of_layer, number = inputs
-    one = lambda edits: model.block(block, of_layer, h, mask, None, edits)
+
+    def edited():
+      here = number == layer
+      edits = {
+        'attention': edit(here & (site == ATTENTION) & one, at.attention),
+        'mlp': edit(here & (site == MLP) & one, at.mlp),
+        'heads': edit(here & (site == HEAD) & of_heads, at.heads),
+      }
+      after = model.block(block, of_layer, h, mask, None, edits)
+      return jnp.where(here & in_stream, at.stream, after)
+
     # What lies below the patch is known already.
-    return lax.switch(
-      jnp.sign(number - layer) + 1,
-      (
-        lambda: h,
-        lambda: jnp.where(in_stream, at.stream, one(edits)),
-        lambda: one({}),
-      ),
-    ), None
+    return lax.cond(number < layer, lambda: h, edited), h
 
   numbers = jnp.arange(model.num_layers)
-  h, _ = lax.scan(
-    run, own.before[layer], (target['blocks'], constants, numbers)
+  h, streams = lax.scan(
+    run, before[layer], (target['blocks'], constants, numbers)
   )
-  return _value(model, target, h, tokens, labels)
+  return _value(model, target, h, tokens, labels), streams
 
 
 def _attributed(model, target, embedded, source, own, tokens, labels):
@@ -194,12 +203,24 @@ def effects(
   mask = interface.real_tokens(tokens)
   embedded = model.embed(source['embeddings'], tokens, None)
   source_h, given = _run(model, source, embedded, mask)
-  own_h, own = _run(model, target, embedded, mask)
+  _, own = _run(model, target, embedded, mask)
 
-  def try_one(carry, one):
-    return carry, _patched(model, target, one, given, own, tokens, labels)
+  # The target itself is the first patch, of nothing, so that all of them start
+  # from activations that the same machine code computed: in another program,
+  # or another part of one, XLA fuses and hence rounds otherwise.
+  def try_one(before, inputs):
+    first, one = inputs
+    value, streams = _patched(model, target, one, given, before, tokens, labels)
+    return jnp.where(first, streams, before), value
 
-  _, patched = lax.scan(try_one, None, Patch(*map(jnp.asarray, patch)))
+  rows = jax.tree.map(
+    lambda nothing, rest: jnp.append(jnp.int32(nothing), rest),
+    Patch(0, NOTHING, -1),
+    patch,
+  )
+  first = jnp.arange(len(rows.layer)) == 0
+  _, values = lax.scan(try_one, own.before, (first, rows))
+  patched = values[1:]
   by_site = _attributed(model, target, embedded, given, own, tokens, labels)
   attributed = jnp.zeros_like(patched)
   unit = jnp.maximum(patch.unit, 0)
@@ -214,7 +235,7 @@ def effects(
     attributed = jnp.where(patch.site[:, None] == site, value, attributed)
   return Effects(
     source=_value(model, source, source_h, tokens, labels),
-    target=_value(model, target, own_h, tokens, labels),
+    target=values[0],
     patched=patched,
     attributed=attributed,
   )
