@@ -50,7 +50,8 @@ class WithoutTest(absltest.TestCase):
         built.MODEL, hybrids.pair(*models), which, kept, tokens
       )
       wanted = interface.forward(built.MODEL, params, tokens).logits
-      chex.assert_trees_all_close(found[0], wanted, atol=1e-6)
+      # Logits of up to 4, of two programs that round otherwise.
+      chex.assert_trees_all_close(found[0], wanted, atol=1e-5)
 
   def test_one_unit_at_a_time(self):
     models, (tokens, _) = _models(), _batch()
