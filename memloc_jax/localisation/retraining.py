@@ -259,14 +259,12 @@ def retraining(
   layers = source.model.num_layers
   pairs = windows.all_windows(layers) + 1
   retrain = config.retrain
-  steps = 0
-  for subject in source.subjects:
-    train, _ = split(subject.mislabelled, retrain.seed)
-    steps += retrain.num_epochs * -(-len(train) // retrain.batch_size)
-  first_layers = groups(layers, steps, retrain.programs)
+  splits = [split(s.mislabelled, retrain.seed) for s in source.subjects]
+  batches = sum(-(-len(train) // retrain.batch_size) for train, _ in splits)
+  first_layers = groups(layers, retrain.num_epochs * batches, retrain.programs)
   normalised, rows, notes = [], [], []
   for number, subject in enumerate(source.subjects):
-    _, held_out = split(subject.mislabelled, retrain.seed)
+    _, held_out = splits[number]
     noisy = subject.noisy.load()
     hits = {'given': [], 'original': []}
     engine = _engine(source, noisy)
