@@ -149,12 +149,12 @@ class ExecutionTest(absltest.TestCase):
       settings = {}
       if '--config.map.pairs=16' in words:
         settings['map.seed'] = 2
-        words = [w.replace('workdirs/mine', 'workdirs/pairs') for w in words]
+        words = [*words]
         words[words.index('--config.map.pairs=16')] = '--config.map.pairs=2'
       if any('until_half_width' in word for word in words):
         words = [re.sub(r'(max|add)_runs=\d+', r'\1_runs=32', w) for w in words]
       self.execute(words, **settings)
-    for name in ('mine', 'quickstart', 'pairs'):
+    for name in ('mine', 'quickstart', 'mine_pairs'):
       report = self.folder / 'workdirs' / name / 'report.html'
       self.assertTrue(report.exists(), report)
     self.assertTrue((self.folder / 'workdirs/mine/corrected.csv').exists())
