@@ -144,6 +144,8 @@ def _small(config):
   config.task.limit = 200
   config.task.pool_limit = 200
   config.task.max_length = 48
+  # Those that suit all tasks, so that they share compiled programs.
+  config.task.buckets = (12, 16, 24, 32, 48)
   config.train.seeds = (1, 2)
   config.train.num_epochs = 6
   config.train.learning_rate = 2e-4

@@ -1,8 +1,10 @@
 """The studies of a grid one after the other, and the page on all of them."""
 
+import itertools
 import os
-import pathlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -18,8 +20,8 @@ def run(
   cells: Sequence[Cell],
   workdir: str | os.PathLike,
   progress: Progress,
-  run_one: Callable[..., pathlib.Path],
-) -> pathlib.Path | None:
+  run_one: Callable[..., Path],
+) -> Path | None:
   """Runs what is not finished, each study in a folder of its own.
 
   The data and the model of every study are read and checked before the first
@@ -29,7 +31,8 @@ def run(
     cells: the studies.
     workdir: in which their folders are; the page is there too.
     progress: where to report.
-    run_one: runs a study, given its configuration and `workdir`.
+    run_one: runs a study, given its configuration, `workdir` and `programs`,
+      as `run_study` takes them.
 
   Returns:
     The page that compares the studies that are there; None before there is
@@ -46,15 +49,17 @@ def run(
         hosts.first_before_others(),
       ):
         stages.check(study)
-  for cell in cells:
+  programs: dict[Any, Any] = {}
+  for cell, following in itertools.zip_longest(cells, cells[1:]):
     progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
-    run_one(cell.config, workdir=root / cell.name)
-    # The next study's programs are others.
-    jax.clear_caches()
+    run_one(cell.config, workdir=root / cell.name, programs=programs)
+    if not _share_programs(cell, following):
+      programs.clear()
+      jax.clear_caches()
   return compare(root) if hosts.is_first() else None
 
 
-def compare(workdir: str | os.PathLike) -> pathlib.Path | None:
+def compare(workdir: str | os.PathLike) -> Path | None:
   """Writes the page on all studies in a folder whose runs are scored."""
   root = _root(workdir)
   marks = sorted(root.glob('*/stages/score.json'))
@@ -75,8 +80,25 @@ def plan(
   return '\n\n\n'.join(parts)
 
 
-def _root(workdir: str | os.PathLike) -> pathlib.Path:
-  root = pathlib.Path(workdir).expanduser()
+def _share_programs(cell: Cell, following: Cell | None) -> bool:
+  """Whether a study may find its programs compiled by the one before it.
+
+  It may if its model is the same; how many classes and examples it has is only
+  seen later.
+  """
+  if following is None or following.config.model != cell.config.model:
+    return False
+  used, most = Path('/proc/self/maps'), Path('/proc/sys/vm/max_map_count')
+  if not (used.exists() and most.exists()):
+    return True
+  # Each program takes some tens of the memory maps that Linux allows a
+  # process; without any left, LLVM crashes.
+  with used.open() as lines:
+    return 2 * sum(1 for _ in lines) < int(most.read_text())
+
+
+def _root(workdir: str | os.PathLike) -> Path:
+  root = Path(workdir).expanduser()
   if (root / 'config.json').exists():
     raise InputError(
       f'--workdir={workdir}: holds one study; choose another folder for '

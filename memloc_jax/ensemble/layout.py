@@ -171,8 +171,9 @@ class Layout:
     shapes = tuple(x.shape for x in jax.tree.leaves(self.corpora))
     # Heads of models that were trained elsewhere may have another structure.
     structure = jax.tree.structure(self._parameters)
+    precision = jax.config.jax_default_matmul_precision
     return self._engine.once(
-      (self.vectorised, lanes, self.segment, shapes, structure),
+      (self.vectorised, lanes, self.segment, shapes, structure, precision),
       lambda: self._compile(self.vectorised.placement.width(lanes)),
     )
 

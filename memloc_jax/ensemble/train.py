@@ -45,6 +45,8 @@ class Engine:
     shared_folder: whether all processes see the same store; unfinished
       chunks of several processes are not saved otherwise.
     profile: folder for a trace of early steps, or None.
+    programs: compiled programs by what decides them: tables of equal shape
+      share them, and so do engines with the same dictionary.
   """
 
   model: Model
@@ -62,8 +64,7 @@ class Engine:
   checkpoint_seconds: float = 600.0
   shared_folder: bool = True
   profile: pathlib.Path | None = None
-  # Programs by what decides them: tables of equal shape share them.
-  _programs: dict[Any, Any] = dataclasses.field(
+  programs: dict[Any, Any] = dataclasses.field(
     default_factory=dict, repr=False, compare=False
   )
   _calls: Iterator[int] = dataclasses.field(
@@ -72,9 +73,9 @@ class Engine:
 
   def once(self, key: Any, make: Callable[[], Any]) -> Any:
     """What `make` returned when it was first called for this key."""
-    if key not in self._programs:
-      self._programs[key] = make()
-    return self._programs[key]
+    if key not in self.programs:
+      self.programs[key] = make()
+    return self.programs[key]
 
   def local_devices(self) -> list[jax.Device]:
     """The devices of this process to train on."""
@@ -139,7 +140,7 @@ class Engine:
       self,
       store=store.RowStore(folder),
       lanes=lanes,
-      _programs={},
+      programs={},
     )
     hashes = self.hashes(table)
     Training(again, table, hashes).run(np.array([row]))

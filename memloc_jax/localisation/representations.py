@@ -9,6 +9,21 @@ import numpy as np
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 
+# Rows of a small group that may be repeated rather than be a program's own.
+_FEW = 8
+
+
+def _size(count: int, batch_size: int) -> int:
+  """The largest of some sizes whose last batch adds few rows.
+
+  They are `batch_size` and its halves, so that groups and data sets of other
+  numbers of examples find their programs compiled. Few is a quarter of all.
+  """
+  size = batch_size
+  while size > 1 and -(-count // size) * size > max(1.25 * count, _FEW):
+    size //= 2
+  return size
+
 
 def batches(
   examples: Encoded, chosen: np.ndarray, batch_size: int
@@ -29,7 +44,7 @@ def batches(
     members = chosen[bucket == index]
     if not members.size:
       continue
-    size = -(-members.size // -(-members.size // batch_size))
+    size = _size(members.size, batch_size)
     for start in range(0, members.size, size):
       part = members[start : start + size]
       rows = np.resize(part, size)

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -49,6 +50,7 @@ class Study:
     progress: Progress,
     asked_to_stop: Callable[[], bool] = lambda: False,
     profile: bool = False,
+    programs: dict[Any, Any] | None = None,
   ):
     """Names the parts; nothing is loaded yet.
 
@@ -58,10 +60,12 @@ class Study:
       progress: where to report.
       asked_to_stop: polled while it runs.
       profile: whether to trace some early steps.
+      programs: compiled ones that studies share, see `Engine`.
     """
     self.config, self.workdir, self.progress = config, workdir, progress
     self.asked_to_stop = asked_to_stop
     self._profile = profile
+    self._programs = {} if programs is None else programs
     self.store = RowStore(workdir.rows)
 
   @functools.cached_property
@@ -162,6 +166,7 @@ class Study:
       checkpoint_seconds=60 * config.checkpoint_minutes,
       shared_folder=self.workdir.shared,
       profile=self.workdir.path / 'profile' if self._profile else None,
+      programs=self._programs,
     )
 
   def _devices(self, wanted: int) -> tuple[jax.Device, ...] | None:

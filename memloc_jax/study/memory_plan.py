@@ -191,7 +191,8 @@ def _plan(
     layout = Layout(*_outlined(engine, table))
     # Tables of equal sizes share what takes seconds to find out.
     changes = engine.once(
-      (layout.parts, lanes), lambda: _changes(engine, table, lanes, limit)
+      (engine.model, engine.placement, layout.parts, lanes, limit),
+      lambda: _changes(engine, table, lanes, limit),
     )
   parts = layout.parts.compiled(lanes, layout.compile(lanes).needed)
   placed = layout.vectorised.placement

@@ -6,6 +6,7 @@ import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -91,6 +92,7 @@ def run_study(
   asked_to_stop: Callable[[], bool] = lambda: False,
   profile: bool = False,
   stages: Collection[str] = (),
+  programs: dict[Any, Any] | None = None,
 ) -> pathlib.Path:
   """Runs every registered stage that is not finished in the workdir.
 
@@ -103,6 +105,7 @@ def run_study(
     asked_to_stop: polled; the study then saves and stops.
     profile: whether to trace some early training steps into `profile/`.
     stages: names of those to run, with all that they need; empty for all.
+    programs: compiled ones that studies of one process share; filled here.
 
   Returns:
     The workdir.
@@ -120,7 +123,7 @@ def run_study(
   ):
     config = folder.with_added(config)
     study = Study(
-      config, folder, progress or Progress(), asked_to_stop, profile
+      config, folder, progress or Progress(), asked_to_stop, profile, programs
     )
     began = time.time()
     # All input is read and checked before the folder is touched.

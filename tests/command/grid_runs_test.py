@@ -67,6 +67,63 @@ class RefusedTest(tiny.EncoderCase):
     self.assertFalse((self.folder / 'guess' / cells[0].name).exists())
 
 
+class SharedProgramsTest(tiny.EncoderCase):
+  def test_studies_of_the_same_shapes_compile_once_and_differ_in_nothing(self):
+    values = study_config.to_config_dict(
+      tiny.config(self.encoder, self.folder, task__noise=0.1)
+    )
+    values.grid.models = (str(self.encoder),)
+    values.grid.regimes = ('', 'more noise', 'random start')
+    values.grid.changes = (
+      ('more noise', 'task.noise', 0.2),
+      ('random start', 'model.start', 'random'),
+    )
+    cells = grid.cells(study_config.from_config_dict(values))
+    known = []
+    run_one = functools.partial(
+      run_study,
+      progress=Progress(Console(file=io.StringIO())),
+      stages=['estimate'],
+    )
+
+    def counting(config, workdir, programs):
+      known.append(set(programs))
+      found = run_one(config, workdir, programs=programs)
+      known.append(set(programs))
+      return found
+
+    root = self.folder / 'shared'
+    grid_runs.run(cells, root, Progress(Console(file=io.StringIO())), counting)
+    self.assertEmpty(known[0])
+    self.assertNotEmpty(known[1])
+    self.assertEqual(known[1], known[2])
+    self.assertEqual(known[1], known[3])
+    # Another model, for which the others' are given up.
+    self.assertEmpty(known[4])
+    alone = run_one(cells[1].config, self.folder / 'alone')
+    examples = [
+      pd.read_parquet(folder / 'examples.parquet')
+      for folder in (root / cells[1].name, alone)
+    ]
+    pd.testing.assert_frame_equal(*examples)
+
+  def test_studies_of_another_precision_compile_their_own(self):
+    programs = {}
+    counts = []
+    for precision in ('float32', 'bfloat16'):
+      run_study(
+        tiny.config(
+          self.encoder, self.folder, engine__matmul_precision=precision
+        ),
+        self.folder / precision,
+        Progress(Console(file=io.StringIO())),
+        stages=['train'],
+        programs=programs,
+      )
+      counts.append(len(programs))
+    self.assertGreater(counts[1], counts[0])
+
+
 @pytest.mark.full
 class GridRunsTest(tiny.EncoderCase):
   @classmethod

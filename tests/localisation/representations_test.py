@@ -1,0 +1,72 @@
+"""Batches of equal shapes: every example once, few rows repeated."""
+
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from memloc_jax.localisation import representations
+from memloc_jax.tasks.encode import Encoded
+
+
+def _examples(count, seed=0):
+  length = np.random.default_rng(seed).integers(1, 13, count).astype(np.int32)
+  ids = np.arange(count, dtype=np.int32)[:, None] * np.ones(12, np.int32)
+  return Encoded(ids, length, (4, 12))
+
+
+class BatchesTest(parameterized.TestCase):
+  @parameterized.product(count=(1, 5, 9, 40, 130, 1000), batch_size=(1, 24, 64))
+  def test_every_chosen_example_once_and_in_its_bucket(self, count, batch_size):
+    examples = _examples(2 * count)
+    chosen = np.random.default_rng(1).permutation(2 * count)[:count]
+    seen, shapes, rows = [], {}, {}
+    for indices, real, tokens in representations.batches(
+      examples, chosen, batch_size
+    ):
+      size, length = tokens.ids.shape
+      self.assertLessEqual(size, batch_size)
+      self.assertLessEqual(examples.length[indices].max(), length)
+      np.testing.assert_array_equal(tokens.ids[:, 0], indices)
+      np.testing.assert_array_equal(tokens.length, examples.length[indices])
+      seen += indices[:real].tolist()
+      shapes.setdefault(length, set()).add(size)
+      rows[length] = rows.get(length, 0) + size
+    self.assertCountEqual(seen, chosen)
+    bucket = examples.bucket()[chosen]
+    for length, sizes in shapes.items():
+      self.assertLen(sizes, 1)
+      members = int(np.sum(bucket == examples.buckets.index(length)))
+      self.assertLessEqual(rows[length], max(1.25 * members, 8))
+
+  def test_groups_of_about_the_same_size_have_the_same_shapes(self):
+    sizes = {
+      count: next(
+        len(indices)
+        for indices, _, _ in representations.batches(
+          Encoded(
+            np.zeros((count, 4), np.int32), np.full(count, 2, np.int32), (4,)
+          ),
+          np.arange(count),
+          64,
+        )
+      )
+      for count in (3, 8, 27, 30, 32, 55, 64, 120, 250, 1000)
+    }
+    self.assertEqual(
+      sizes,
+      {
+        3: 8,
+        8: 8,
+        27: 32,
+        30: 32,
+        32: 32,
+        55: 64,
+        64: 64,
+        120: 64,
+        250: 64,
+        1000: 64,
+      },
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
