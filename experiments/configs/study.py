@@ -160,15 +160,16 @@ def _small(config):
   config.localise.probe.num_epochs = 60
 
 
+# Those of one model first, since they share compiled programs.
 _REGIMES = {
   '': (),
-  'random start': (('model.start', 'random'),),
-  '2 layers': (('model.keep_layers', 2),),
-  '4 layers': (('model.keep_layers', 4),),
   'noise 0.05': (('task.noise', 0.05),),
   'noise 0.3': (('task.noise', 0.3),),
   'no dropout': (('train.dropout', 0.0),),
   'no weight decay': (('train.weight_decay', 0.0),),
+  'random start': (('model.start', 'random'),),
+  '2 layers': (('model.keep_layers', 2),),
+  '4 layers': (('model.keep_layers', 4),),
 }
 
 

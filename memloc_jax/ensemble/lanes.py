@@ -100,6 +100,17 @@ def widest(devices: list[jax.Device], one_run: int) -> int:
   return _WIDEST
 
 
+def _even(num_runs: int, most: int) -> int:
+  """The width, at least half of `most`, whose chunks take the least time.
+
+  Spare lanes of the last chunk take as long as others, and each chunk about a
+  lane's time for itself.
+  """
+  most = min(most, num_runs)
+  widths = range(most, (most + 1) // 2 - 1, -1)
+  return min(widths, key=lambda width: -(-num_runs // width) * (width + 1))
+
+
 def choose(
   compile: Callable[[int], Sized],
   num_runs: int,
@@ -128,8 +139,7 @@ def choose(
   limit = memory_limit(devices) if limit is None else limit
   per_device = -(-num_runs // len(devices))
   most = widest(devices, at_least(2) - at_least(1))
-  # Chunks of equal width, so that the last one has few spare lanes.
-  lanes = requested or -(-per_device // -(-per_device // most))
+  lanes = requested or _even(per_device, most)
   while True:
     needed = at_least(lanes)
     if needed <= limit:

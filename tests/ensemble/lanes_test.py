@@ -53,6 +53,7 @@ class ChooseTest(parameterized.TestCase):
     (30, 4, 8),  # 32 lanes on four devices.
     (65, 1, 33),  # Two equal chunks rather than 64 and 1.
     (200, 1, 50),
+    (111, 1, 56),  # One spare lane rather than a third chunk.
     (1, 4, 1),
   )
   def test_takes_all_runs_or_equal_chunks(self, runs, devices, expected):
@@ -92,6 +93,12 @@ class ChooseTest(parameterized.TestCase):
     options = {'at_least': lambda width: width * size, 'limit': 2**50}
     self.assertEqual(self._choose(platform='cpu', **options)[0], 3)
     self.assertEqual(self._choose(platform='gpu', **options)[0], 30)
+
+  @parameterized.parameters((21, 3), (8, 4), (9, 3), (5, 3), (13, 4), (3, 3))
+  def test_chunks_leave_few_lanes_empty(self, runs, expected):
+    size = 768 * 2**20 // 4
+    options = {'at_least': lambda width: width * size, 'limit': 2**50}
+    self.assertEqual(self._choose(runs, platform='cpu', **options)[0], expected)
 
 
 class CheckTest(absltest.TestCase):
