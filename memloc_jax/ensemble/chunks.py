@@ -19,7 +19,6 @@ from memloc_jax.ensemble import (
 from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import Preempted
-from memloc_jax.models.interface import Tree
 
 if TYPE_CHECKING:
   from memloc_jax.ensemble.train import Engine
@@ -78,33 +77,34 @@ class Training:
     """Trains the pending rows, int [pending], chunk by chunk.
 
     Raises:
-      Preempted: the engine was asked to stop; the chunk is saved.
+      Preempted: the engine was asked to stop; the chunk is saved if it can be.
     """
     engine, name = self._engine, self._table.name
-    requested = engine.store.read_lanes(name) or engine.lanes
+    stored = engine.store.read_lanes(name)
+    requested = engine.lanes or stored or 0
     if self._processes > 1:
       # The same width everywhere, so that all do the same steps.
       lanes, _ = self._prepared.choose(int(hosts.of_first(requested)))
       requested = int(hosts.gather(lanes).min())
     lanes, (self._program, needed) = self._prepared.choose(requested)
-    if engine.store.read_lanes(name) is None and self._process == 0:
+    if lanes != stored and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = self._vectorised.placement.width(lanes)
-    parts = self._saved_parts(pending, width)
+    parts = [(part.rows, part) for part in self._saved_parts(pending, width)]
     known = [rows for rows, _ in parts]
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
     size = width * self._processes
     parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
-    devices = self._vectorised.placement.mesh.size
-    engine.on_start(
-      Start(name, len(pending), lanes, devices, len(parts), needed)
-    )
-    for number, (rows, saved) in enumerate(parts):
+    count, devices = len(parts), self._vectorised.placement.mesh.size
+    engine.on_start(Start(name, len(pending), lanes, devices, count, needed))
+    for number in range(count):
       # Made one at a time: the devices have room for one chunk.
+      rows, saved = parts.pop(0)
       chunk = self._begin(rows, width)
       if saved is not None:
-        self._resume(chunk, *saved)
-      self._train(chunk, number, len(parts), lanes)
+        self._resume(chunk, saved)
+      del saved  # Or the host would hold the saved state as well.
+      self._train(chunk, number, count, lanes)
       del chunk  # Before the next one is begun.
     self._partial.close()
     if self._processes > 1:
@@ -220,7 +220,9 @@ class Training:
     for lane, moment in due:
       one = vectorise.one_run(weights, lane)
       row = chunk.rows[lane]
-      self._engine.store.write_weights(table.name, row, one, moment)
+      self._engine.store.write_weights(
+        table.name, row, one, moment, self._hashes[row]
+      )
 
   def _epoch(self, chunk: Chunk) -> None:
     """What is left of an epoch, segment by segment."""
@@ -256,13 +258,20 @@ class Training:
     stop, due = self._any(engine.stop(), waited >= engine.checkpoint_seconds)
     if not (stop or due):
       return
-    if self._processes == 1 or engine.shared_folder:
+    saved = 'the finished runs are'
+    if self._saves:
       self._save(chunk, wait=stop)
+      saved = 'what was done is'
     if stop:
       raise Preempted(
-        f'Stopped in epoch {chunk.epoch} of table {self._table.name}; what '
-        'was done is saved, and the same command goes on.'
+        f'Stopped in epoch {chunk.epoch} of table {self._table.name}; {saved} '
+        'saved, and the same command goes on.'
       )
+
+  @property
+  def _saves(self) -> bool:
+    """Whether unfinished chunks are saved."""
+    return self._processes == 1 or self._engine.shared_folder
 
   def _save(self, chunk: Chunk, wait: bool) -> None:
     memory.release()  # Of what was saved before.
@@ -282,54 +291,33 @@ class Training:
     self._partial.save(number, position, whole, wait)
     self._saved = time.monotonic()
 
-  def _saved_parts(
-    self, pending: np.ndarray, width: int
-  ) -> list[tuple[np.ndarray, tuple[partial.Position, Tree, list[int]]]]:
-    """Pending rows that were saved on their way, by what was saved together.
-
-    Returns:
-      Rows of one chunk of all processes, and where they are: the position,
-      host arrays, and each row's place in them.
-    """
-    wanted, found = set(pending.tolist()), []
-    if self._processes > 1 and not self._engine.shared_folder:
-      return found
+  def _saved_parts(self, pending: np.ndarray, width: int) -> list[partial.Part]:
+    """Pending rows that were saved on their way, by chunk of all processes."""
+    if not self._saves:
+      return []
     state = self._prepared.abstract_arguments(width)[0]
     beside = 3 + bool(len(self._table.logged))
-    like = {'state': state, 'beside': (0,) * beside}
-    size = width * self._processes
-    for position, tree in self._partial.newest(like, self._vectorised.unroll):
-      at = [
-        i
-        for i, (row, hash) in enumerate(zip(position.rows, position.hashes))
-        if row in wanted and self._hashes[row] == hash
-      ]
-      wanted -= {position.rows[i] for i in at}
-      for first in range(0, len(at), size):
-        chosen = at[first : first + size]
-        rows = np.array([position.rows[i] for i in chosen])
-        found.append((rows, (position, tree, chosen)))
-    return found
+    return self._partial.parts(
+      like={'state': state, 'beside': (0,) * beside},
+      unroll=self._vectorised.unroll,
+      hashes={row: self._hashes[row] for row in pending.tolist()},
+      size=width * self._processes,
+      any_of=self._any,
+    )
 
-  def _resume(
-    self,
-    chunk: Chunk,
-    position: partial.Position,
-    tree: Tree,
-    chosen: list[int],
-  ) -> None:
-    """Takes a chunk to where its rows were saved, see `_saved_parts`."""
+  def _resume(self, chunk: Chunk, part: partial.Part) -> None:
+    """Takes a chunk to where its rows were saved."""
     width = len(chunk.rows)
-    mine = chosen[self._process * width :][:width]
+    mine = part.places[self._process * width :][:width]
     # Spare lanes repeat one of the rows, as in `_begin`.
-    lanes = np.array(mine + [chosen[0]] * (width - len(mine)))
-    taken = jax.tree.map(lambda x: x[lanes], tree)
+    lanes = np.array(mine + [part.places[0]] * (width - len(mine)))
+    taken = jax.tree.map(lambda x: x[lanes], part.tree)
     chunk.state = self._vectorised.place(taken['state'])
     chunk.alive, chunk.history, chunk.ended, *logged = taken['beside']
     if logged:
       [chunk.logged] = logged
     chunk.alive[chunk.real :] = False
-    chunk.epoch, chunk.step = position.epoch, position.step
+    chunk.epoch, chunk.step = part.position.epoch, part.position.step
 
   def _evaluates(self, epoch: int) -> bool:
     """Whether the runs' own examples are looked at after this epoch."""
@@ -373,7 +361,7 @@ class Training:
     for lane, row in enumerate(rows):
       if table.keep[row]:
         one = vectorise.one_run(weights, lane)
-        engine.store.write_weights(table.name, row, one)
+        engine.store.write_weights(table.name, row, one, hash=self._hashes[row])
       epochs = chunk.ended[lane]
       loss, accuracy, macro_f1 = chunk.history[lane, :epochs].T
       logged = {}

@@ -68,7 +68,7 @@ class Evaluation:
           self.shared,
           self.corpus,
           place(part.bucket, run_axis=None),
-          place(np.maximum(part.indices, 0), run_axis=1),
+          place(part.indices, run_axis=1),
         )
       )
       batch, run, slot = np.nonzero(part.indices >= 0)

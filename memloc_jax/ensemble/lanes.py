@@ -17,19 +17,23 @@ _CPU_STATE = 768 * 2**20
 _USABLE = 0.85
 
 
-def memory_limit(devices: list[jax.Device], reserved: int = 0) -> int:
+def memory_limit(
+  devices: list[jax.Device], reserved: int = 0, placed: int = 0
+) -> int:
   """Bytes that a program may use on each device.
 
   Args:
     devices: of the mesh.
     reserved: bytes of the host that are about to be used for something else.
+    placed: bytes on each device that the program will find there: they are in
+      use, and what it needs counts them again.
   """
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
-    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0) + placed
     return int(free * _USABLE)
   available = psutil.virtual_memory().available - reserved
-  return int(available * _USABLE / len(devices))
+  return int((available / len(devices) + placed) * _USABLE)
 
 
 class Sized(NamedTuple):
@@ -123,7 +127,7 @@ def choose(
 
   Args:
     compile: lanes -> the compiled training segment at that width.
-    num_runs: runs of the table.
+    num_runs: runs of the table that these devices train.
     devices: of the mesh.
     at_least: lanes -> bytes below which the width cannot need, known without
       compiling.
@@ -150,4 +154,4 @@ def choose(
     fitting = lanes * limit // needed
     if requested or fitting == 0:
       raise _too_wide(lanes, needed, limit)
-    lanes = min(fitting, lanes - 1)
+    lanes = _even(per_device, min(fitting, lanes - 1))

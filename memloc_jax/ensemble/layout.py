@@ -211,11 +211,14 @@ class Layout:
     Raises:
       InputError: they do not fit.
     """
-    placed = self.vectorised.placement
+    placed, runs = self.vectorised.placement, len(self._table.runs)
+    if self._engine.together:
+      # Otherwise the first processes would get them all.
+      runs = -(-runs // jax.process_count())
     return lanes_lib.choose(
       self.compile,
       # Devices that share each run hold as many runs as one by itself would.
-      len(self._table.runs) * placed.share,
+      runs * placed.share,
       list(placed.mesh.devices.flat),
       self.least.least,
       requested,

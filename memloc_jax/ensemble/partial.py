@@ -3,18 +3,19 @@
 A chunk that outlasts the checkpoint interval is saved whole, in the
 background, and the last few states are kept. What is read back is one row a
 run, so that a chunk may go on in other company, at another width and on
-another number of devices. A state that cannot be read is passed over for the
+another number of devices. A state that cannot be read is set aside for the
 one before it.
 """
 
 import dataclasses
 import errno
+import hashlib
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -46,6 +47,22 @@ class Position:
   unroll: bool
 
 
+class Part(NamedTuple):
+  """Rows of a saved chunk that go on together.
+
+  Attributes:
+    rows: of the table, int [rows].
+    position: what the state is of.
+    tree: the state, host arrays with a leading run axis.
+    places: of the rows in these arrays.
+  """
+
+  rows: np.ndarray
+  position: Position
+  tree: Tree
+  places: list[int]
+
+
 class PartialStore:
   """The states of one table's unfinished chunks, a folder a chunk."""
 
@@ -68,9 +85,13 @@ class PartialStore:
     Raises:
       OSError: there is no room for it on the disk.
     """
-    # States of other settings lie elsewhere: Orbax takes no earlier step.
+    # States of other settings lie elsewhere, since Orbax takes no earlier step;
+    # and so do those of a part of the rows, which must not push out what the
+    # other rows go on from.
+    everyone = repr((position.rows, position.hashes)).encode()
+    digest = hashlib.sha256(everyone).hexdigest()[:20]
     layout = 'unrolled' if position.unroll else 'stacked'
-    name = f'{position.rows[0]:06d}-{position.hashes[0]}-{layout}'
+    name = f'{position.rows[0]:06d}-{digest}-{layout}'
     manager = self._manager
     if manager is None or manager.directory.name != name:
       # Managers of several processes wait for each other under one name, in
@@ -93,24 +114,45 @@ class PartialStore:
     if shutil.disk_usage(self._folder).free < needed:
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
-  def newest(self, like: Tree, unroll: bool) -> Iterator[tuple[Position, Tree]]:
-    """Every chunk's newest state that can be read, furthest first.
+  def parts(
+    self,
+    like: Tree,
+    unroll: bool,
+    hashes: Mapping[int, str],
+    size: int,
+    any_of: Callable[[bool], tuple[bool]],
+  ) -> list[Part]:
+    """What there is of some runs, each from its furthest state.
 
     Args:
       like: a tree of the same structure, without looking at its leaves.
       unroll: layout of the layers; states of the other one are left alone.
-
-    Yields:
-      What it is of, and host arrays with a leading run axis.
+      hashes: of the runs, by row.
+      size: most rows of a part.
+      any_of: whether something holds in any process that reads with this one.
     """
-    if not self._folder.is_dir():
-      return
-    found = []
-    for chunk in sorted(p for p in self._folder.iterdir() if p.is_dir()):
-      state = self._newest_of(chunk, like, unroll)
-      if state is not None:
-        found.append(state)
-    yield from sorted(found, key=lambda s: (-s[0].epoch, -s[0].step))
+    states, left, found = [], dict(hashes), []
+    for folder in sorted(self._folder.glob('*/*')):
+      if folder.name.isdigit():
+        position = self._try(folder, self._position, any_of)
+        if position is not None and position.unroll == unroll:
+          states.append((position, folder))
+    states.sort(key=lambda s: (s[0].epoch, s[0].step), reverse=True)
+    for position, folder in states:
+      runs = enumerate(zip(position.rows, position.hashes))
+      at = [i for i, (row, hash) in runs if left.get(row) == hash]
+      if not at:
+        continue
+      tree = self._try(folder, lambda path: self._read(path, like), any_of)
+      if tree is None:
+        continue
+      for i in at:
+        del left[position.rows[i]]
+      for first in range(0, len(at), size):
+        places = at[first : first + size]
+        rows = np.array([position.rows[i] for i in places])
+        found.append(Part(rows, position, tree, places))
+    return found
 
   def close(self) -> None:
     """Waits for what is being written."""
@@ -133,25 +175,35 @@ class PartialStore:
       },
     )
 
-  def _newest_of(
-    self, folder: pathlib.Path, like: Tree, unroll: bool
-  ) -> tuple[Position, Tree] | None:
-    numbers = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
-    for number in sorted(numbers, reverse=True):
-      try:
-        position = self._position(folder / str(number))
-        if position.unroll != unroll:
-          return None
-        return position, self._read(folder / str(number), like)
-      except Exception as error:  # Whatever Orbax and TensorStore raise.
-        reason = f'{type(error).__name__}: {str(error).splitlines()[0][:200]}'
-        warnings.warn(
-          f'{folder / str(number)} cannot be read ({reason}); going on from an '
-          'earlier state.',
-          stacklevel=2,
-        )
-        if hosts.is_first():
-          shutil.rmtree(folder / str(number), ignore_errors=True)
+  def _try(
+    self,
+    folder: pathlib.Path,
+    read: Callable[[pathlib.Path], Any],
+    any_of: Callable[[bool], tuple[bool]],
+  ) -> Any:
+    """What is read of a state; None, in all processes, if one of them cannot.
+
+    Such a state is moved out of the way of later ones.
+    """
+    value, reason = None, 'in another process'
+    try:
+      value = read(folder)
+    except MemoryError:
+      raise  # The state is not to blame.
+    except Exception as error:  # Whatever Orbax and TensorStore raise.
+      reason = f'{type(error).__name__}: {str(error)[:200]}'.splitlines()[0]
+    if not any_of(value is None)[0]:
+      return value
+    chunk = folder.parent
+    aside = chunk.with_name(f'{chunk.name}-{folder.name}-unreadable')
+    warnings.warn(
+      f'{folder} cannot be read ({reason}); going on from an earlier state. It '
+      f'is {aside.name} until the table is done.',
+      stacklevel=3,
+    )
+    if hosts.is_first():
+      shutil.rmtree(aside, ignore_errors=True)
+      folder.rename(aside)
     return None
 
   def _position(self, folder: pathlib.Path) -> Position:

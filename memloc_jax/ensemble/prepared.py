@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import evaluation, vectorise
-from memloc_jax.ensemble.lanes import Sized
+from memloc_jax.ensemble import evaluation, lanes, memory, vectorise
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.program import RANDOM
 from memloc_jax.ensemble.table import Table
@@ -103,6 +102,10 @@ class Prepared:
     """Shapes of what `Vectorised.segment` takes for a chunk so wide."""
     return self._layout.arguments(width)
 
-  def choose(self, requested: int) -> tuple[int, Sized]:
+  def choose(self, requested: int) -> tuple[int, lanes.Sized]:
     """Runs per device, and their training segment; see `Layout.choose`."""
-    return self._layout.choose(requested)
+    limit = lanes.memory_limit(
+      list(self.vectorised.placement.mesh.devices.flat),
+      placed=memory.on_device((self.shared, self.corpora)),
+    )
+    return self._layout.choose(requested, limit)

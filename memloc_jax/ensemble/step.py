@@ -180,6 +180,18 @@ def complete(shared: Tree, own: Tree) -> Tree:
   return params
 
 
+def batch_tokens(corpus: Corpus, indices: jax.Array, length: int) -> Tokens:
+  """The texts of a batch, int32 [batch], cut to a padded length.
+
+  Padding, -1, stands for one token. With the length of whatever example it
+  takes its ids from, it might end beyond the batch: its read-out would be
+  NaN, and so would gradients, though nothing of it counts.
+  """
+  safe = jnp.maximum(indices, 0)
+  real = jnp.where(indices >= 0, corpus.length[safe], 1)
+  return Tokens(corpus.ids[safe][:, :length], real)
+
+
 def batch_loss(
   model: Model,
   objective: Objective,
@@ -208,8 +220,7 @@ def batch_loss(
     The mean over the real examples, []; 0 if there are none.
   """
   real = indices >= 0
-  safe = jnp.maximum(indices, 0)
-  tokens = Tokens(corpus.ids[safe][:, :length], corpus.length[safe])
+  tokens = batch_tokens(corpus, indices, length)
   key = jax.random.fold_in(run_key(run.seed, STEP_STREAM), step)
   dropout = Dropout(key, run.dropout) if train_dropout else None
   if objective.kind == 'mask':
@@ -220,7 +231,7 @@ def batch_loss(
     logits = interface.forward(
       model, params, tokens, head=objective.name, dropout=dropout
     ).logits
-    labels = corpus.labels[run.label_set, safe]
+    labels = corpus.labels[run.label_set, jnp.maximum(indices, 0)]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   total = jnp.sum(jnp.where(real, losses, 0.0))
   return total / jnp.maximum(jnp.sum(real), 1)

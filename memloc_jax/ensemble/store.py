@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from memloc_jax.ensemble.partial import PartialStore
@@ -110,9 +111,26 @@ class RowStore:
     record = Record(**values | scalars)
     return record if record.hash == hash else None
 
-  def has_weights(self, table: str, row: int, moment: str) -> bool:
-    """Whether the run's weights at that moment are kept."""
-    return self._weights_path(table, row, moment).is_file()
+  def has_weights(
+    self, table: str, row: int, moment: str, hash: str | None = None
+  ) -> bool:
+    """Whether the run's weights at that moment are kept.
+
+    Args:
+      table: the table's name.
+      row: the run.
+      moment: of its training.
+      hash: of the run. Other settings may have left weights of theirs beside
+        its record; those of earlier versions say nothing and count as its own.
+    """
+    path = self._weights_path(table, row, moment)
+    if hash is None or not path.is_file():
+      return path.is_file()
+    try:
+      with safetensors.safe_open(path, 'numpy') as file:
+        return (file.metadata() or {}).get('hash', hash) == hash
+    except safetensors.SafetensorError:  # Not whole.
+      return False
 
   def write(self, table: str, row: int, record: Record) -> None:
     """Writes a record in one piece."""
@@ -122,23 +140,28 @@ class RowStore:
       np.savez(file, **dataclasses.asdict(record))
 
   def read_lanes(self, table: str) -> int | None:
-    """Runs per device that the table was begun with, if it was begun."""
+    """Runs per device that the table trained with last, if it was begun."""
     try:
       return int(json.loads(self._lanes_path(table).read_text())['lanes'])
     except FileNotFoundError:
       return None
 
   def write_lanes(self, table: str, lanes: int) -> None:
-    """Records the runs per device, before the table's first run."""
+    """Records the runs per device, before any run is trained with them."""
     path = self._lanes_path(table)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _whole(path) as file:
       file.write(json.dumps({'lanes': lanes}).encode())
 
   def write_weights(
-    self, table: str, row: int, params: Tree, moment: str = FINAL
+    self,
+    table: str,
+    row: int,
+    params: Tree,
+    moment: str = FINAL,
+    hash: str | None = None,
   ) -> None:
-    """Keeps a run's parameters (host arrays, no run axis)."""
+    """Keeps a run's parameters (host arrays, no run axis) and its hash."""
     path = self._weights_path(table, row, moment)
     path.parent.mkdir(parents=True, exist_ok=True)
     leaves = {
@@ -146,7 +169,8 @@ class RowStore:
       for where, leaf in jax.tree.leaves_with_path(params)
     }
     with _whole(path) as file:
-      file.write(safetensors.numpy.save(leaves))
+      about = {} if hash is None else {'hash': hash}
+      file.write(safetensors.numpy.save(leaves, metadata=about))
 
   def read_weights(
     self, table: str, row: int, like: Tree | None, moment: str = FINAL

@@ -35,7 +35,8 @@ class Engine:
     devices: to use; None takes all of every process.
     shard: what is divided over the devices, 'runs' or each run's 'weights'.
     unroll: whether to unroll the layers; None decides by backend.
-    lanes: runs per device; 0 decides by memory.
+    lanes: runs per device; 0 goes on with those that a table was begun with,
+      and decides by memory for others.
     segment_steps: most steps of one call of the compiled program. Signals
       are answered between calls; it changes no result.
     on_start: called before the first chunk of every table that has any.
@@ -105,7 +106,8 @@ class Engine:
 
     Raises:
       InputError: no chunk width fits into memory.
-      Preempted: `stop` said so; the state is saved.
+      Preempted: `stop` said so; the state is saved, where processes see the
+        same store.
       PeerError: another process died.
     """
     hashes = self.hashes(table)
@@ -162,7 +164,7 @@ class Engine:
     if record is None or len(record.logged_logits) < len(table.logged):
       return False
     return all(
-      self.store.has_weights(table.name, row, moment)
+      self.store.has_weights(table.name, row, moment, hash)
       for moment in table.moments(row, record)
     )
 

@@ -78,8 +78,8 @@ class Vectorised:
   def predict(self):
     """(params, shared, corpus, bucket, indices) -> logits.
 
-    Evaluation mode, first objective. `indices` is [batches, runs, batch],
-    the logits are [batches, runs, batch, classes].
+    Evaluation mode, first objective. `indices` is [batches, runs, batch], -1
+    is padding; the logits are [batches, runs, batch, classes].
     """
     return self.placement.compile(self._predict, (0, None, None, None, 1), 1)
 
@@ -175,13 +175,10 @@ class Vectorised:
     objective = self.program.objectives[0]
 
     def one(length, params, indices):
-      tokens = interface.Tokens(
-        corpus.ids[indices][:, :length], corpus.length[indices]
-      )
       return interface.forward(
         self.model,
         step_lib.complete(shared, params),
-        tokens,
+        step_lib.batch_tokens(corpus, indices, length),
         head=objective.name,
       ).logits
 

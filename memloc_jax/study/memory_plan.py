@@ -181,7 +181,7 @@ def _plan(
 ) -> Plan:
   """Of one table; see `Plan`."""
   began = time.monotonic()
-  requested = engine.store.read_lanes(table.name) or engine.lanes
+  requested = engine.lanes or engine.store.read_lanes(table.name) or 0
   layout = Layout(engine, table)
   changes = ()
   try:

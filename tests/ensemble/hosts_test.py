@@ -7,10 +7,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
+from jax.experimental import multihost_utils
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
@@ -92,6 +96,15 @@ class ProcessesTest(parameterized.TestCase):
       logits = np.load(folder / f'logits-{number}.npy')
       np.testing.assert_array_equal(logits, self.expected[devices])
 
+  def test_all_have_work_where_the_width_is_chosen(self):
+    folder = self.folder()
+    codes, outputs = self.together(folder, ['choose'] * 2)
+    self.assertEqual(codes, [0, 0], '\n'.join(outputs))
+    for number in range(2):
+      # Eight runs, four epochs.
+      running = np.load(folder / f'running-{number}.npy')
+      np.testing.assert_array_equal(running, [4, 4, 4, 4])
+
   def test_device_counts_differ_by_rounding(self):
     np.testing.assert_allclose(
       self.expected[1], self.expected[2], rtol=0, atol=1e-5
@@ -121,6 +134,26 @@ class ProcessesTest(parameterized.TestCase):
     self.assertEqual(codes, [0, 0], '\n'.join(outputs))
     logits = np.load(folder / 'logits-1.npy')
     np.testing.assert_array_equal(logits, self.expected[1])
+
+
+class GatherTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (np.int64(2**31),),
+    (np.float64(1 / 3),),
+    (True,),
+    (np.arange(6).reshape(2, 3),),
+  )
+  def test_wide_numbers_arrive_whole(self, values):
+    # Of two processes that have the same.
+    both = lambda x: jnp.stack([x, x])
+    with (
+      mock.patch.object(jax, 'process_count', return_value=2),
+      mock.patch.object(hosts, 'barrier'),
+      mock.patch.object(multihost_utils, 'process_allgather', both),
+    ):
+      found = hosts.gather(values)
+    np.testing.assert_array_equal(found, np.stack([values, values]))
+    self.assertEqual(found.dtype, np.asarray(values).dtype)
 
 
 class JoinTest(parameterized.TestCase):

@@ -1,12 +1,15 @@
 """The width that fits, and one clear sentence where none does."""
 
 import types
+from unittest import mock
 
 import jax
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import lanes
+from memloc_jax.ensemble import lanes, prepared
+from memloc_jax.ensemble.layout import Layout
 from memloc_jax.errors import InputError
+from tests.ensemble import toy
 
 _FIXED, _RUN = 1000, 100
 
@@ -67,6 +70,10 @@ class ChooseTest(parameterized.TestCase):
     self.assertEqual(compiled.program.width, width)
     self.assertLessEqual(compiled.needed, limit)
 
+  def test_leaves_few_lanes_empty_where_memory_is_short(self):
+    # 20 would fit, but take as many chunks.
+    self.assertEqual(self._choose(limit=_FIXED + 20 * _RUN)[0], 15)
+
   def test_compiles_nothing_that_cannot_fit(self):
     self._choose(limit=_FIXED + _RUN, at_least=lambda width: 500 * width)
     self.assertLessEqual(max(self.compiled), 2)
@@ -101,6 +108,30 @@ class ChooseTest(parameterized.TestCase):
     self.assertEqual(self._choose(runs, platform='cpu', **options)[0], expected)
 
 
+class LayoutTest(toy.TestCase):
+  @parameterized.parameters((1, 6), (2, 3), (4, 2))
+  def test_processes_divide_the_runs(self, processes, expected):
+    count = mock.patch.object(jax, 'process_count', return_value=processes)
+    with count, mock.patch.object(lanes, 'choose') as choose:
+      engine = toy.engine(self.folder(), devices=None)
+      Layout(engine, toy.table()).choose(0, 2**40)
+    self.assertEqual(choose.call_args.args[1], expected)
+
+
+class PreparedTest(toy.TestCase):
+  def test_what_lies_on_the_devices_is_added_to_what_is_free(self):
+    engine, table = toy.engine(self.folder()), toy.table()
+    ready = prepared.Prepared(engine, table)
+    limit = mock.patch.object(lanes, 'memory_limit', return_value=2**40)
+    with limit as asked, mock.patch.object(lanes, 'choose') as choose:
+      ready.choose(0)
+    least = Layout(engine, table).least
+    self.assertEqual(
+      asked.call_args.kwargs, {'placed': least.common + least.tokens}
+    )
+    self.assertEqual(choose.call_args.args[-1], 2**40)
+
+
 class CheckTest(absltest.TestCase):
   def test_refuses_what_choose_would_refuse_before_compiling(self):
     at_least = lambda width: 40 * width
@@ -119,6 +150,13 @@ class MemoryLimitTest(absltest.TestCase):
   def test_leaves_some_of_what_the_device_has(self):
     limit = lanes.memory_limit([_device(bytes_limit=1000)] * 2)
     self.assertBetween(limit, 500, 999)
+
+  def test_what_the_program_finds_there_is_not_counted_twice(self):
+    device = _device(bytes_limit=1000, bytes_in_use=300)
+    self.assertEqual(
+      lanes.memory_limit([device], placed=200),
+      lanes.memory_limit([_device(bytes_limit=900)]),
+    )
 
   def test_devices_of_one_host_share_its_memory(self):
     one = lanes.memory_limit(jax.devices()[:1])

@@ -2,7 +2,9 @@
 
 import dataclasses
 import errno
+import gc
 import warnings
+import weakref
 from unittest import mock
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import partial, store
+from memloc_jax.ensemble import chunks, hosts, partial, store
 from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
@@ -94,7 +96,6 @@ class PartialTest(toy.TestCase):
   def test_goes_on_at_another_width_and_device_count(self, lanes, devices):
     folder = self.folder()
     self.stopped(folder, 3)
-    (folder / 'map' / 'lanes.json').unlink()
     engine = toy.engine(
       folder,
       segment_steps=3,
@@ -106,6 +107,42 @@ class PartialTest(toy.TestCase):
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     self.assert_undisturbed(toy.records(engine, self.table()), close)
     self.assertEqual(steps[0].epoch, 2)
+
+  @pytest.mark.full
+  def test_stopped_at_a_smaller_width_the_other_rows_keep_their_state(self):
+    folder = self.folder()
+    self.stopped(folder, 3)
+    # The chunk of four goes on as two, of which the first is saved three times.
+    self.stopped(folder, 3, lanes=2, checkpoint_seconds=0.0)
+    epochs = []
+    engine = toy.engine(
+      folder, segment_steps=3, lanes=2, on_epoch=epochs.append
+    )
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    self.assert_undisturbed(toy.records(engine, self.table()), close)
+    seen = [[e.epoch for e in epochs if e.chunk == chunk] for chunk in range(3)]
+    self.assertEqual(seen, [[3, 4], [2, 3, 4], [1, 2, 3, 4]])
+
+  @pytest.mark.full
+  def test_a_saved_state_is_not_held_while_its_rows_go_on(self):
+    folder, leaves = self.folder(), []
+    self.stopped(folder, 1)
+    real = partial.PartialStore._read
+
+    def read(*arguments):
+      tree = real(*arguments)
+      leaves.extend(weakref.ref(x) for x in jax.tree.leaves(tree))
+      return tree
+
+    def look(event):
+      gc.collect()
+      held = [leaf for leaf in leaves if leaf() is not None]
+      self.assertEmpty(held)
+
+    with mock.patch.object(partial.PartialStore, '_read', read):
+      engine = toy.engine(folder, segment_steps=3, on_epoch=look)
+      engine.train(self.table())
+    self.assertNotEmpty(leaves)
 
   def test_saved_at_intervals_without_being_asked(self):
     folder = self.folder()
@@ -214,9 +251,9 @@ class PartialTest(toy.TestCase):
     saved.save(1, position, tree, wait=False)
     second = dataclasses.replace(position, rows=(1,), hashes=('second',))
     saved.save(2, second, tree, wait=False)
-    self.assertTrue((folder / '000000-first-unrolled' / '1').is_dir())
+    self.assertLen(list(folder.glob('000000-*-unrolled/1')), 1)
     saved.close()
-    self.assertTrue((folder / '000001-second-unrolled' / '2').is_dir())
+    self.assertLen(list(folder.glob('000001-*-unrolled/2')), 1)
 
   def test_no_room_for_a_state_is_said_before_it_is_written(self):
     folder = self.folder()
@@ -231,6 +268,90 @@ class PartialTest(toy.TestCase):
     self.assertEmpty(list(folder.rglob('*orbax-checkpoint-tmp')))
     engine = toy.engine(folder, segment_steps=3)
     self.assert_undisturbed(toy.records(engine, self.table()))
+
+  @parameterized.parameters(True, False)
+  def test_what_is_said_to_be_saved_is(self, shared):
+    # As one of two processes, which may see different folders.
+    engine = toy.engine(self.folder(), shared_folder=shared, stop=lambda: True)
+    table = self.table()
+    training = chunks.Training(engine, table, engine.hashes(table))
+    training._processes = 2
+    with (
+      mock.patch.object(hosts, 'any_of', lambda *conditions: conditions),
+      mock.patch.object(training, '_save') as save,
+      self.assertRaises(Preempted) as caught,
+    ):
+      training._pause(mock.Mock(epoch=3))
+    self.assertEqual(save.called, shared)
+    said = 'what was done is saved' in str(caught.exception)
+    self.assertEqual(said, shared)
+
+
+class PartsTest(toy.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.store = partial.PartialStore(self.folder())
+    self.tree = {'weight': jax.numpy.arange(3.0)}
+    self.hashes = {row: f'hash-{row}' for row in range(3)}
+    for step in (1, 2):
+      self.save((0, 1, 2), step)
+    self.store.close()
+
+  def save(self, rows, step):
+    hashes = tuple(self.hashes[row] for row in rows)
+    position = partial.Position(rows, hashes, 1, step, True)
+    tree = jax.tree.map(lambda x: x[np.array(rows)] + 10 * step, self.tree)
+    self.store.save(step, position, tree, wait=True)
+
+  def parts(self, size=3, any_of=lambda *conditions: conditions):
+    """(rows, step, weights) of every part."""
+    found = self.store.parts(self.tree, True, self.hashes, size, any_of)
+    return [
+      (p.rows.tolist(), p.position.step, p.tree['weight'][p.places].tolist())
+      for p in found
+    ]
+
+  def test_each_row_goes_on_from_its_furthest_state(self):
+    for step in (3, 4, 5):
+      self.save((0, 1), step)
+    self.store.close()
+    expected = [([0, 1], 5, [50, 51]), ([2], 2, [22])]
+    self.assertEqual(self.parts(), expected)
+    self.hashes[1] = 'of other settings'
+    self.assertEqual(self.parts(), [([0], 5, [50]), ([2], 2, [22])])
+
+  def test_no_memory_for_a_state_is_not_its_fault(self):
+    no_room = mock.patch.object(self.store, '_read', side_effect=MemoryError)
+    with no_room, self.assertRaises(MemoryError):
+      self.parts()
+    self.assertEqual(self.parts(), [([0, 1, 2], 2, [20, 21, 22])])
+
+  def test_a_state_that_cannot_be_read_is_set_aside(self):
+    real = self.store._read
+
+    def read(folder, like):
+      if folder.name == '2':
+        raise OSError
+      return real(folder, like)
+
+    expected = [([0, 1], 1, [10, 11]), ([2], 1, [12])]
+    with (
+      mock.patch.object(self.store, '_read', read),
+      self.assertWarnsRegex(UserWarning, 'going on from an earlier state'),
+    ):
+      self.assertEqual(self.parts(size=2), expected)
+    self.assertEqual(self.parts(size=2), expected)
+    aside = list(self.store._folder.glob('*-2-unreadable'))
+    self.assertLen(aside, 1)
+    self.assertTrue((aside[0] / 'state').is_dir())
+
+  def test_a_state_that_another_process_cannot_read_is_not_taken(self):
+    # Two positions are read, then the furthest state.
+    others = iter([False, False, True, False])
+    any_of = lambda failed: (failed or next(others),)
+    with self.assertWarnsRegex(UserWarning, 'in another process'):
+      found = self.parts(any_of=any_of)
+    self.assertEqual(found, [([0, 1, 2], 1, [10, 11, 12])])
 
 
 if __name__ == '__main__':

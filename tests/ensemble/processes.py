@@ -2,8 +2,10 @@
 
 python tests/ensemble/processes.py FOLDER ROLE [ID NUM PORT]
 
-Writes FOLDER/rows and FOLDER/logits-ID.npy. ROLE is 'train'; 'alone' for a
-single process; 'die' for one that ends by itself after the first segment.
+Writes FOLDER/rows, FOLDER/logits-ID.npy and, for every epoch, how many runs
+this process trained, FOLDER/running-ID.npy. ROLE is 'train'; 'alone' for a
+single process; 'die' for one that ends by itself after the first segment;
+'choose' to train as many runs at once as it chooses by itself.
 """
 
 import os
@@ -31,7 +33,7 @@ def main(folder: str, role: str, *processes: str) -> None:
   cache = str(toy.temporary_folder())
   shared = not (path / 'apart').exists()
   rows = path / 'rows' if shared else path / f'rows-{number}'
-  calls = []
+  calls, events = [], []
 
   def stop() -> bool:
     calls.append(None)
@@ -43,7 +45,8 @@ def main(folder: str, role: str, *processes: str) -> None:
     engine = toy.engine(
       rows,
       devices=None,
-      lanes=2,
+      lanes=0 if role == 'choose' else 2,
+      on_epoch=events.append,
       stop=stop,
       segment_steps=2,
       checkpoint_seconds=0.0,
@@ -62,6 +65,7 @@ def main(folder: str, role: str, *processes: str) -> None:
     if kept != keep.tolist():
       raise AssertionError(f'weights kept of {kept}')
   np.save(path / f'logits-{number}.npy', logits)
+  np.save(path / f'running-{number}.npy', [event.running for event in events])
   print(f'{jax.process_index()} of {jax.process_count()} done', flush=True)
   hosts.leave()
 

@@ -67,6 +67,19 @@ class RowStoreTest(parameterized.TestCase):
     self.assertTrue(self.store.has_weights('map', 4, store.FINAL))
     self.assertFalse(self.store.has_weights('map', 4, store.MEMORISED))
 
+  def test_weights_of_other_settings_are_not_the_runs(self):
+    has = lambda hash: self.store.has_weights('map', 4, store.FINAL, hash)
+    weights = {'w': np.ones(3, np.float32)}
+    self.store.write_weights('map', 4, weights, hash='a')
+    self.assertTrue(has('a'))
+    self.assertFalse(has('b'))
+    (path,) = self.folder.rglob('*.safetensors')
+    path.write_bytes(path.read_bytes()[:-1])
+    self.assertFalse(has('a'))
+    # Earlier versions wrote no hash.
+    self.store.write_weights('map', 4, weights)
+    self.assertTrue(has('a'))
+
   def test_weights_of_several_moments_do_not_mix(self):
     moments = (store.FINAL, store.MEMORISED, store.snapshot(3))
     for number, moment in enumerate(moments):

@@ -222,8 +222,8 @@ class ResumeTest(toy.TestCase):
     path(1).write_bytes(path(1).read_bytes()[:500])
     before = {row: path(row).stat().st_mtime_ns for row in (0, 2, 3, 5)}
     epochs = []
-    # The lanes of the first start count, whatever is asked for now.
-    engine = toy.engine(folder, lanes=1, on_epoch=epochs.append)
+    # The lanes of the first start count, unless others are asked for.
+    engine = toy.engine(folder, lanes=0, on_epoch=epochs.append)
     actual = toy.logits(engine, toy.table(_runs()))
     np.testing.assert_array_equal(actual, expected)
     for row, time in before.items():
@@ -235,6 +235,35 @@ class ResumeTest(toy.TestCase):
     engine = toy.engine(folder, on_epoch=epochs.append)
     toy.records(engine, toy.table(_runs()))
     self.assertLen(epochs, 4)
+
+  def test_lanes_that_are_asked_for_count_and_are_kept(self):
+    _baseline()
+    folder = self.folder() / 'copy'
+    shutil.copytree(_folder, folder)
+    for row, asked in ((4, 2), (5, 0)):
+      (folder / 'map' / f'{row:06d}.npz').unlink()
+      records = toy.records(toy.engine(folder, lanes=asked), toy.table(_runs()))
+      self.assertEqual(records[row].lanes, 2)
+    np.testing.assert_allclose(
+      _logits(records), _logits(_baseline()[0]), rtol=0, atol=1e-5
+    )
+
+  def test_a_record_beside_weights_of_other_settings_is_not_finished(self):
+    # As other settings leave them that were tried and stopped in between.
+    _baseline()
+    folder = self.folder() / 'copy'
+    shutil.copytree(_folder, folder)
+    engine, table = (
+      toy.engine(folder),
+      toy.table(_runs(), keep=np.arange(6) < 2),
+    )
+    hashes = engine.hashes(table)
+    finished = lambda row: engine.finished(table, row, hashes[row])
+    self.assertTrue(finished(0) and finished(1))
+    weights = engine.store.read_weights('map', 0, None)
+    engine.store.write_weights('map', 0, weights, hash='of other settings')
+    self.assertFalse(finished(0))
+    self.assertTrue(finished(1))
 
   def test_a_record_of_another_configuration_is_not_used(self):
     _baseline()
