@@ -16,7 +16,8 @@ from memloc_jax.estimators.sides import Side, corrected
 THRESHOLD = 0.25
 RATE = 0.05
 
-# Pairs of counts of the two sides up to which a test is exact: 200 runs each.
+# Pairs of counts of the two sides up to which a test is exact, as many as there
+# are of 200 runs each.
 _EXACT = 201**2
 # Points of the grid over the unknown accuracy of OUT runs.
 _GRID = 400
@@ -56,8 +57,9 @@ def by_correctness(
   demand, so that no smaller difference is more probable to be flagged). It
   never rejects a true hypothesis more often than it says, however few the
   runs, if these are independent draws; in a balanced-block design it errs on
-  the safe side. With more than 200 runs a side it is the normal limit of the
-  same statistic, whose p-values around 1e-4 can be half of what they should.
+  the safe side. Where (IN runs + 1) (OUT runs + 1) exceeds 201 squared, as for
+  more than 200 runs on each side, it is the normal limit of the same statistic,
+  whose p-values around 1e-4 can be half of what they should.
 
   Args:
     in_right: IN runs that predict the given label, int [n].

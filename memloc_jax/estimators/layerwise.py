@@ -114,22 +114,25 @@ def ratio_of_means(
 ) -> tuple[float, float, float]:
   """A share of a sum over pairs, with its 95 % interval.
 
-  Means of ratios would be ruled by pairs with little to divide.
+  Means of ratios would be ruled by pairs with little to divide. The interval
+  is Student's t on the residuals `part - ratio * whole`, with one degree of
+  freedom less than pairs: percentiles of a bootstrap hold far less than they
+  claim for few pairs (0.49 for two, 0.81 for four).
 
   Args:
     part: numerators, [pairs].
     whole: denominators, [pairs].
 
   Returns:
-    The ratio of means, and the percentiles of the same of 2000 bootstrap
-    resamples of the pairs.
+    The ratio of means and the ends of its interval. All are NaN if the
+    denominators sum to zero, and the ends with fewer than two pairs.
   """
-  rng = np.random.default_rng(_SEED)
-  drawn = rng.integers(len(part), size=(_RESAMPLES, len(part)))
-  resampled = part[drawn].mean(1) / whole[drawn].mean(1)
-  tail = (1 - intervals.CONFIDENCE) / 2
-  low, high = np.quantile(resampled, (tail, 1 - tail))
-  return float(part.mean() / whole.mean()), float(low), float(high)
+  if whole.mean() == 0:
+    return np.nan, np.nan, np.nan
+  value = part.mean() / whole.mean()
+  # The residuals' mean is zero, and what they deviate is what the ratio does.
+  _, _, low, high = mean((part - value * whole) / np.abs(whole.mean()))
+  return float(value), float(value + low), float(value + high)
 
 
 def rank_agreement(
@@ -143,8 +146,10 @@ def rank_agreement(
 
   Returns:
     The correlation, and the percentiles of the same of 2000 bootstrap
-    resamples of the rows of either; NaN where a profile is constant. With few
-    layers only few values are possible.
+    resamples of the rows of either; NaN where a profile is constant, and the
+    ends where either side has a single row, which says nothing of its own
+    error. With few rows a side the ends are too close, as those of any such
+    bootstrap, and with few layers only few values are possible.
   """
   rng = np.random.default_rng(_SEED)
 
@@ -159,9 +164,11 @@ def rank_agreement(
     out = np.full(scale.shape, np.nan)
     return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)
 
-  found = correlation(resampled(first), resampled(second))
   rank = lambda profiles: stats.rankdata(profiles.mean(0))
   value = correlation(rank(first), rank(second))
+  if min(len(first), len(second)) < 2:
+    return float(value), np.nan, np.nan
+  found = correlation(resampled(first), resampled(second))
   if np.isnan(found).all():
     return float(value), np.nan, np.nan
   tail = (1 - intervals.CONFIDENCE) / 2

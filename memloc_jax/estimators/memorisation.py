@@ -71,7 +71,8 @@ def memorisation(
       of two shares after adding one success and one failure to each side
       (Agresti & Caffo, 2000), cut to [-1, 1]; of the intervals that were
       tried it alone holds what it claims at 30, 100 and 400 runs
-      (docs/results/coverage.md). Both exist wherever either side has a run.
+      (docs/results/coverage.md). Both exist only where both sides have a
+      run.
 
   Returns:
     Scores per example; NaN where a side has no run.

@@ -184,7 +184,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   gradients.groups(mislabelled, seed=0)
 
 
-@scores.register('ablation', windowed=True, check=check)
+@scores.register('ablation', check=check)
 def ablation(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:
@@ -192,6 +192,8 @@ def ablation(
 
   One variant for each of `config.ablation.variants`. To bound the cost, only
   the noisy examples, their partners and as many random clean ones are run.
+  Where a long window loses partners too, nothing is left of its error, so the
+  profile is not held to the range of `windows.mcog_range`.
   """
   model, batch_size = source.model, config.batch_size
   pairs = windows.all_windows(model.num_layers)
@@ -207,12 +209,13 @@ def ablation(
     matched = match(margins(logits, subject.given), subject.mislabelled)
     chosen = np.unique(np.concatenate([noisy, matched, drawn]))
     means = _site_means(model, params, source.examples, chosen, batch_size)
-    measure = lambda program, subject=subject, chosen=chosen, matched=matched: (
+    groups = {'matched': matched, 'clean': drawn}
+    measure = lambda program, subject=subject, chosen=chosen, groups=groups: (
       hypotheses.accuracies(
         hypotheses.predict(program, source.examples, chosen, batch_size),
         subject.given,
         subject.original,
-        matched,
+        **groups,
       )
     )
     for variant, (weights, grids) in found.items():

@@ -26,7 +26,7 @@ def _compare(noisy, clean):
   )
 
 
-@scores.register('accounting')
+@scores.register('accounting', check=gradients.check_groups)
 def accounting(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, representations, scores
 from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Tree
@@ -19,6 +18,9 @@ from memloc_jax.models.interface import Tree
 WHOLE = 'noisy'
 SETUPS = (WHOLE, 'clean_bottom', 'clean_top')
 _PERCENTILES = (12.5, 50, 87.5)
+# Of two centroids' mean square, what their squared distance must exceed. States
+# are float32, whose rounding alone gives about 1e-14.
+_APART = 1e-12
 
 
 def mixed_blocks(setup: str, noisy: Tree, clean: Tree) -> Tree:
@@ -48,7 +50,8 @@ def positions(
   """Coordinates between the centroids of every ordered pair of classes.
 
   t(x) = (x - m_A) . (m_B - m_A) / |m_B - m_A|^2, from inner products with the
-  class centroids in float64.
+  class centroids in float64. Classes without clean examples have no centroid
+  and are left out.
 
   Args:
     states: [L + 1, n, width].
@@ -58,36 +61,32 @@ def positions(
 
   Returns:
     (A, B) -> group -> t, [L + 1, members]: 'given', clean examples of A;
-    'original', clean ones of B; 'noisy', those moved from B to A.
-
-  Raises:
-    InputError: a class has no clean examples.
+    'original', clean ones of B; 'noisy', those moved from B to A. NaN where
+    the centroids are the same.
   """
   clean = given == original
   counts = np.bincount(given[clean], minlength=classes)
-  if not counts.all():
-    raise InputError(
-      f'Class {int(np.argmin(counts))} has no clean examples, so it has no '
-      'centroid.'
-    )
-  one_hot = np.eye(classes)[given] * clean[:, None] / counts
-  inner, gram = [], []
+  there = np.flatnonzero(counts)
+  one_hot = np.eye(classes)[given] * clean[:, None] / np.maximum(1, counts)
+  inner, gram, apart = [], [], []
   for layer in states:
     layer = layer.astype(np.float64)
     centroids = one_hot.T @ layer
     inner.append(layer @ centroids.T)
     gram.append(centroids @ centroids.T)
-  inner, gram = np.stack(inner), np.stack(gram)
+    # From `gram`, equal centroids would cancel to rounding and not to zero.
+    apart.append([np.square(centroids - each).sum(1) for each in centroids])
+  inner, gram, apart = np.stack(inner), np.stack(gram), np.array(apart)
   result = {}
-  for a in range(classes):
-    for b in range(classes):
+  for a in there.tolist():
+    for b in there.tolist():
       if a == b:
         continue
       along = inner[:, :, b] - inner[:, :, a]
       start = gram[:, a, b] - gram[:, a, a]
-      length = gram[:, a, a] + gram[:, b, b] - 2 * gram[:, a, b]
       # Classes with the same centroid, as where all texts begin alike.
-      length = np.where(length > 0, length, np.nan)
+      least = _APART * (gram[:, a, a] + gram[:, b, b])
+      length = np.where(apart[:, a, b] > least, apart[:, a, b], np.nan)
       t = (along - start[:, None]) / length[:, None]
       result[a, b] = {
         'given': t[:, clean & (given == a)],
@@ -152,6 +151,14 @@ def centroids(
   for number, subject in enumerate(source.subjects):
     noisy, clean = subject.noisy.load(), subject.clean.load()
     moved = subject.mislabelled
+    missing = len(names) - len(np.unique(subject.given[~moved]))
+    if missing:
+      notes.append(
+        f'Centroids, {source.name}: {missing} of {len(names)} classes have no '
+        'clean examples and are left out.'
+      )
+    if missing > len(names) - 2:
+      continue  # There is no pair.
     for label, name in enumerate(names):
       touched = (subject.given == label) | (subject.original == label)
       if not (touched & moved).any():
@@ -188,8 +195,5 @@ def centroids(
         for event, layer in happened.items()
       ]
       report((number * len(SETUPS) + step + 1) / jobs)
-  return scores.Findings(
-    {},
-    {'centroids': rows, 'events': found},
-    tuple(dict.fromkeys(notes)),
-  )
+  tables = {'centroids': rows, 'events': found} if rows else {}
+  return scores.Findings({}, tables, tuple(dict.fromkeys(notes)))

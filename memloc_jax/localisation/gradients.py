@@ -172,6 +172,20 @@ def group_gradients(
   )
 
 
+def check_groups(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+  """Refuses too few examples of either kind.
+
+  Args:
+    config: the settings, of which none matters.
+    mislabelled: which examples are, bool [n].
+
+  Raises:
+    InputError: with how many there are.
+  """
+  del config
+  groups(mislabelled, seed=0)
+
+
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   """Refuses an unknown objective and too few examples of either kind.
 
@@ -188,7 +202,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
       f'--config.localise.gradient.objective={objective!r}: must be one of '
       f'{", ".join(OBJECTIVES)}.'
     )
-  groups(mislabelled, seed=0)
+  check_groups(config, mislabelled)
 
 
 @scores.register('gradients', check=check)

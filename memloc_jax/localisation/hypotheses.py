@@ -230,6 +230,7 @@ def accuracies(
   given: np.ndarray,
   original: np.ndarray,
   matched: np.ndarray | None = None,
+  clean: np.ndarray | None = None,
 ) -> Accuracies:
   """Accuracies from predictions.
 
@@ -238,6 +239,8 @@ def accuracies(
     given: given labels, int [n].
     original: original labels, int [n].
     matched: indices of matched clean examples, or None.
+    clean: indices of the clean examples that count as such, or None for all
+      that were predicted. Partners that were matched are no random sample.
 
   Returns:
     The accuracies under each hypothesis.
@@ -250,13 +253,16 @@ def accuracies(
       return np.full(len(predictions), np.nan)
     return (predictions[:, chosen] == labels[chosen]).mean(axis=1)
 
-  partners = np.zeros(len(given), bool)
-  partners[[] if matched is None else matched] = True
+  def marked(chosen: np.ndarray) -> np.ndarray:
+    mark = np.zeros(len(given), bool)
+    mark[chosen] = True
+    return mark
+
   return Accuracies(
     noisy=accuracy(given, noisy & seen),
     noisy_original=accuracy(original, noisy & seen),
-    clean=accuracy(given, ~noisy & seen),
-    matched=accuracy(given, partners),
+    clean=accuracy(given, ~noisy & seen if clean is None else marked(clean)),
+    matched=accuracy(given, marked([] if matched is None else matched)),
   )
 
 

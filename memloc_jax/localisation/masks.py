@@ -64,9 +64,8 @@ def learn(
     saw, ids, length, label = inputs
     join = lambda own, rest: jnp.concatenate([own[None], rest])
     texts = interface.Tokens(join(ids, others.ids), join(length, others.length))
-    # The second model stands first in a pair.
-    params = units.params(pair, 1 - saw)
-    twin = logits(units.params(pair, saw), texts, {})[0]
+    params = units.params(pair, saw)
+    twin = logits(units.params(pair, 1 - saw), texts, {})[0]
     wanted = jax.nn.softmax(twin)[label]
     before = jax.nn.log_softmax(logits(params, texts, {})[1:])
 

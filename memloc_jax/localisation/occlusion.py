@@ -38,7 +38,8 @@ def without(
     rows: the example of each variant, int [N].
     hidden: tokens to hide, bool [N, longest].
     mask: id of the token to put there; None takes the tokens out, so that
-      the text gets shorter.
+      the text gets shorter. A text of which nothing would be left keeps its
+      last token, which models need to read it out.
     pad: id to pad with.
 
   Returns:
@@ -51,6 +52,8 @@ def without(
   gone &= np.arange(width) < length[:, None]
   if mask is not None:
     return Encoded(np.where(gone, mask, ids), length, examples.buckets)
+  last = np.arange(width) == length[:, None] - 1
+  gone &= ~(last & (gone.sum(1) == length)[:, None])
   order = np.argsort(gone, axis=1, kind='stable')
   length = (length - gone.sum(1)).astype(np.int32)
   ids = np.take_along_axis(ids, order, axis=1)

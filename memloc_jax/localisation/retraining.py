@@ -139,7 +139,7 @@ def tables(
   finished = ((subject.noisy.name,), _with_leading_axis(finished))
   result = []
   for firsts in first_layers:
-    runs = _runs(member, firsts, layers, source.dropout, config)
+    runs = _runs(member, firsts, source, config)
     result.append(
       Table(
         name=f'retraining/{source.name}/{subject.seed}/{firsts[0] + 1}',
@@ -147,6 +147,9 @@ def tables(
           objectives=(Objective('main', len(source.label_names)),),
           num_epochs=config.num_epochs,
           batch_size=config.batch_size,
+          warmup=source.warmup,
+          clip_norm=source.clip_norm,
+          moments=source.moments,
           dropout=source.dropout > 0,
           train_head=config.train_head,
           evaluate_every=0,
@@ -173,11 +176,11 @@ def _with_leading_axis(params: Tree) -> Tree:
 def _runs(
   member: np.ndarray,
   firsts: Sequence[int],
-  layers: int,
-  dropout: float,
+  source: scores.Source,
   config: RetrainConfig,
 ) -> RunTable:
   """One run a window that begins at one of these layers."""
+  layers = source.model.num_layers
   pairs = windows.all_windows(layers)
   pairs = pairs[np.isin(pairs[:, 0], firsts)]
   count = len(pairs)
@@ -190,7 +193,8 @@ def _runs(
     purpose=['retrain'] * count,
     learning_rate=config.learning_rate,
     label_set=0,
-    dropout=dropout,
+    weight_decay=source.weight_decay,
+    dropout=source.dropout,
   )
   fields = {
     'start': np.where(window, PRETRAINED, _NOISY).astype(np.int32),
@@ -286,7 +290,14 @@ def retraining(
     noisy_examples = subject.mislabelled
     accuracy = given[:, noisy_examples].mean(1)
     normalised.append(normalised_accuracy(accuracy))
-    if np.isnan(normalised[-1]).all():
+    diverged = np.isnan(accuracy)
+    if diverged.any():
+      notes.append(
+        f'Layer retraining, {source.name}, seed {subject.seed}: '
+        f'{diverged.sum()} of {len(accuracy)} windows diverged, so there is no '
+        'profile: lower localise.retrain.learning_rate.'
+      )
+    if accuracy[layers - 1] == 1:
       notes.append(
         f'Layer retraining, {source.name}, seed {subject.seed}: retraining '
         'all layers left every noisy label in place, so there is no error to '

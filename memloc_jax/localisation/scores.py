@@ -76,6 +76,10 @@ class Source:
     dropout: rate at which its models were trained.
     engine: trains rows, for techniques that train.
     snapshots: epochs of which subjects were to keep their weights.
+    weight_decay: of its models; as what follows, for techniques that train.
+    warmup: share of the steps in which their learning rate rose.
+    clip_norm: largest norm of their gradients.
+    moments: type of AdamW's first moments, see `Program`.
   """
 
   name: str
@@ -87,6 +91,10 @@ class Source:
   dropout: float
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
+  weight_decay: float = 0.01
+  warmup: float = 0.1
+  clip_norm: float = 1.0
+  moments: str = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +156,8 @@ class Technique:
     name: as in the tables.
     run: the function.
     baseline: whether it is a trivial one, which others must beat.
-    windowed: whether its profile comes from errors over windows of layers,
-      which narrows the range that M-CoG can take.
+    windowed: whether its profile is the error over windows of layers, which
+      narrows the range that M-CoG can take.
     trains: whether it trains runs, in which every process has a part.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
@@ -179,7 +187,7 @@ def register(
   Args:
     name: of the technique, its stage and its rows.
     baseline: whether it is a trivial one, to compare with.
-    windowed: whether it edits windows of layers.
+    windowed: whether its weights are `windows.layer_error` itself.
     trains: whether it trains rows, in which all processes take part.
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.

@@ -7,6 +7,9 @@ import dataclasses
 class RetrainConfig:
   """Layer retraining: windows start over and see clean examples only.
 
+  Dropout, weight decay, warm-up, clipping and the moments' type are those of
+  the study's other runs.
+
   Attributes:
     num_epochs: passes over the retraining examples.
     learning_rate: peak rate.
@@ -120,7 +123,8 @@ class InputsConfig:
     unit: 'token' or 'word', which are hidden one at a time.
     units: most units of a text; longer texts are cut into spans.
     replace: 'mask' puts the tokenizer's mask token there, 'remove' takes
-      them out, as is done in any case without a mask token.
+      them out, as is done in any case without a mask token. A text of which
+      nothing would be left keeps its last token.
     steps: points of the integrated gradients; 0 leaves them out.
     strengths: shares of the words, or tokens, that are changed at random.
     deleted: how many of the top units are hidden together.

@@ -41,8 +41,9 @@ def edits(kept: Units) -> dict[str, Edit]:
 
 
 def params(pair: Pair, which: int | jax.Array) -> interface.Tree:
-  """The second model of a pair if `which`, a scalar, is 0, else the first."""
-  take = lambda tree: jax.tree.map(lambda x: x[which], tree)
+  """The first model of a pair if `which`, a scalar, is 0, else the second."""
+  # The second model stands first in a pair.
+  take = lambda tree: jax.tree.map(lambda x: x[1 - which], tree)
   final, head = take(pair.ends)
   return {
     'embeddings': pair.embeddings,
@@ -89,7 +90,7 @@ def scores(
 
     return jax.grad(value)(ones)
 
-  found = jax.tree.map(lambda *x: jnp.stack(x), one(1), one(0))
+  found = jax.tree.map(lambda *x: jnp.stack(x), one(0), one(1))
   return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), found)
 
 
@@ -114,7 +115,7 @@ def without(
   Returns:
     [masks, batch, classes].
   """
-  one_model = params(pair, 1 - which)
+  one_model = params(pair, which)
 
   def run(carry, one):
     changed = edits(jax.tree.map(lambda x: x[:, None], one))

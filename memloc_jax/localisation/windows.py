@@ -84,8 +84,9 @@ def mcog_range(num_layers: int) -> tuple[float, float]:
   """M-CoG of window errors when all memory is in the first or last layer.
 
   Averaging over windows blurs: a layer that holds nothing shares windows with
-  the one that holds everything. So values near 1 or L cannot occur; for 12
-  layers the range is 4.29 to 8.71.
+  the one that holds everything. So values near 1 or L cannot occur if a window
+  loses what any of its layers loses; for 12 layers the range is 4.29 to 8.71.
+  Other errors can leave it, as where long windows lose less than short ones.
 
   Args:
     num_layers: L.

@@ -74,6 +74,10 @@ def _source(
     label_names=study.data.label_names,
     subjects=tuple(subjects),
     dropout=study.dropout,
+    weight_decay=study.config.train.weight_decay,
+    warmup=study.config.train.warmup,
+    clip_norm=study.config.train.clip_norm,
+    moments=study.config.engine.moments,
     engine=study.engine,
     snapshots=study.tables[table_name].snapshots,
   )

@@ -1,7 +1,7 @@
 """Means over pairs, depth, ratios and rank agreement, by hand and by scipy."""
 
 import numpy as np
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from scipy import stats
 
 from memloc_jax.estimators import layerwise
@@ -65,7 +65,7 @@ class LayerwiseTest(absltest.TestCase):
     )
 
 
-class RatioTest(absltest.TestCase):
+class RatioTest(parameterized.TestCase):
   def test_is_the_ratio_of_means(self):
     part, whole = np.array([1.0, 3.0, 2.0]), np.array([4.0, 4.0, 12.0])
     value, low, high = layerwise.ratio_of_means(part, whole)
@@ -84,6 +84,30 @@ class RatioTest(absltest.TestCase):
       held += low <= 0.4 <= high
     self.assertBetween(held, 170, 199)
 
+  @parameterized.parameters(3, 4, 8)
+  def test_interval_of_few_pairs_holds_the_truth_as_often(self, pairs):
+    rng = np.random.default_rng(7)
+    whole = rng.normal(1, 0.3, (1000, pairs))
+    part = 0.4 * whole + rng.normal(0, 0.1, whole.shape)
+    found = [layerwise.ratio_of_means(*each) for each in zip(part, whole)]
+    _, low, high = np.transpose(found)
+    self.assertBetween(np.mean((low <= 0.4) & (high >= 0.4)), 0.93, 0.97)
+
+  def test_is_the_interval_of_a_mean_where_all_have_the_same_to_divide(self):
+    part = np.array([1.0, 3.0, 2.0, 5.0])
+    found = layerwise.ratio_of_means(part, np.full(4, -2.0))
+    alone = layerwise.mean(part / -2)
+    np.testing.assert_allclose(found, (alone.value, alone.low, alone.high))
+
+  def test_one_pair_has_no_interval(self):
+    value, low, high = layerwise.ratio_of_means(np.ones(1), np.full(1, 4.0))
+    self.assertEqual(value, 0.25)
+    self.assertTrue(np.isnan([low, high]).all())
+
+  def test_nothing_to_divide_has_no_ratio(self):
+    part, whole = np.array([1.0, 2.0, 3.0]), np.array([1.0, -2.0, 1.0])
+    self.assertTrue(np.isnan(layerwise.ratio_of_means(part, whole)).all())
+
 
 class RankAgreementTest(absltest.TestCase):
   def test_equals_scipy_on_the_means(self):
@@ -98,8 +122,18 @@ class RankAgreementTest(absltest.TestCase):
   def test_clear_profiles_agree_whatever_is_drawn(self):
     profile = np.arange(6.0)
     noise = np.random.default_rng(5).normal(0, 0.01, (8, 6))
-    found = layerwise.rank_agreement(profile + noise, -profile[None])
+    others = np.stack([-profile, -2 * profile])
+    found = layerwise.rank_agreement(profile + noise, others)
     np.testing.assert_allclose(found, (-1, -1, -1))
+
+  def test_a_single_row_has_no_interval(self):
+    rng = np.random.default_rng(8)
+    one, many = rng.normal(size=(1, 6)), rng.normal(size=(9, 6))
+    wanted = stats.spearmanr(one[0], many.mean(0)).statistic
+    for sides in ((one, many), (many, one)):
+      value, low, high = layerwise.rank_agreement(*sides)
+      self.assertAlmostEqual(value, wanted)
+      self.assertTrue(np.isnan([low, high]).all())
 
   def test_a_constant_profile_agrees_with_nothing(self):
     value, low, high = layerwise.rank_agreement(

@@ -52,6 +52,19 @@ class WithoutTest(absltest.TestCase):
     np.testing.assert_array_equal(found.length, [4, 2])
     np.testing.assert_array_equal(found.bucket(), [0, 0])
 
+  def test_a_text_without_special_tokens_keeps_its_last_token(self):
+    ids = np.array([[11, 12, 13, 0], [14, 0, 0, 0]], np.int32)
+    texts = Encoded(ids, np.array([3, 1], np.int32), (4,))
+    everything = ids > 0
+    for hidden in (everything, np.ones_like(everything)):
+      found = occlusion.without(texts, np.arange(2), hidden, None, 7)
+      np.testing.assert_array_equal(found.length, [1, 1])
+      np.testing.assert_array_equal(found.ids, [[13, 7, 7, 7], [14, 7, 7, 7]])
+    # What is not the whole text may have its end.
+    end = np.array([[0, 1, 1, 0], [0, 0, 0, 0]], bool)
+    found = occlusion.without(texts, np.arange(2), end, None, 7)
+    np.testing.assert_array_equal(found.ids[0], [11, 7, 7, 7])
+
   def test_rows_may_repeat_and_masks_be_narrow(self):
     hidden = np.array([[0, 1], [0, 0]], bool)
     found = occlusion.without(_EXAMPLES, np.array([1, 1]), hidden, 9, 0)

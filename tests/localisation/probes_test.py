@@ -1,6 +1,7 @@
 """Probes against a plain loop, and the events that follow from them."""
 
 import dataclasses
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, probes, probing
 from memloc_jax.localisation.settings import LocaliseConfig, ProbeConfig
 from memloc_jax.models import interface, transformer
+from tests.localisation import built
 
 
 class EventsTest(parameterized.TestCase):
@@ -45,6 +47,36 @@ class EventsTest(parameterized.TestCase):
   def test_what_never_occurs_is_censored(self):
     mean, censored = events.restricted_mean(np.array([2.0, np.nan, 4.0]), 6)
     self.assertEqual((mean, censored), ((2 + 7 + 4) / 3, 1))
+
+
+class ReferenceTest(absltest.TestCase):
+  def test_is_measured_once_for_the_same_labels(self):
+    base = built.source(*[built.params(0)] * 4)
+    first = base.subjects[0]
+    other = (first.given + 1) % built.CLASSES
+    source = dataclasses.replace(
+      base,
+      subjects=(
+        first,
+        dataclasses.replace(first, seed=2),
+        dataclasses.replace(first, seed=3, given=other),
+      ),
+    )
+    row = {'target': 'noise', 'probe_seed': 0, 'f1': 0.5}
+    rows = [row | {'layer': layer} for layer in range(4)]
+    config = LocaliseConfig(probe=ProbeConfig(labels=False))
+    with mock.patch.object(probing, '_measure', return_value=rows) as measure:
+      found = probing.probing(source, config, lambda share: None)
+    checkpoints = [call.args[1].name for call in measure.call_args_list]
+    self.assertEqual(checkpoints.count('frozen'), 2)
+    self.assertEqual(checkpoints.count('noisy'), 3)
+    # Each seed has its rows all the same.
+    seeds = [
+      row['seed']
+      for row in found.tables['probes']
+      if row['checkpoint'] == 'frozen' and row['layer'] == 0
+    ]
+    self.assertEqual(seeds, [1, 2, 3])
 
 
 class ProbesTest(parameterized.TestCase):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax.ensemble.program import Program
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import retraining, scores
 from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
@@ -240,6 +242,109 @@ class GroupsTest(parameterized.TestCase):
     config = LocaliseConfig(retrain=RetrainConfig(programs=-1))
     with self.assertRaisesRegex(InputError, r'retrain\.programs is -1'):
       retraining.check(config, np.arange(9) < 2)
+
+
+class SettingsTest(toy.TestCase):
+  def _table(self, **changes):
+    noisy = _noisy()
+    source = _source(toy.engine(self.folder()), noisy, **changes)
+    (table,) = retraining.tables(
+      source, source.subjects[0], noisy, _CONFIG.retrain, [[0, 1]]
+    )
+    return table
+
+  def test_are_those_that_the_models_were_trained_with(self):
+    table = self._table(
+      weight_decay=0.25, warmup=0.5, clip_norm=2.0, moments='bfloat16'
+    )
+    program = table.program
+    self.assertEqual(
+      (program.warmup, program.clip_norm, program.moments),
+      (0.5, 2.0, 'bfloat16'),
+    )
+    np.testing.assert_array_equal(table.runs.weight_decay, np.full(3, 0.25))
+
+  def test_defaults_are_those_of_programs_and_tables(self):
+    """So that the hashes of runs are what they were."""
+    table = self._table()
+    same = Program(
+      objectives=table.program.objectives,
+      num_epochs=2,
+      batch_size=4,
+      evaluate_every=0,
+      layers=(0, 2),
+    )
+    self.assertEqual(table.program, same)
+    np.testing.assert_array_equal(
+      table.runs.weight_decay, np.float32([0.01] * 3)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Finished:
+  """An engine whose runs are there: logits and status of each window."""
+
+  logits: list[np.ndarray]
+  status: list[str]
+  pretrained: dict
+  model = toy.MODEL
+
+  @property
+  def store(self):
+    return self
+
+  def train(self, table):
+    return [table.name] * len(table.runs)
+
+  def read(self, name, row, hash):
+    return types.SimpleNamespace(
+      logits=self.logits[row], status=self.status[row]
+    )
+
+
+class NotesTest(parameterized.TestCase):
+  def _run(self, keeps, diverged=()):
+    """Notes and profile where windows keep so many of the noisy labels."""
+    noisy = _noisy()
+    start = toy.pretrained()
+    source = _source(_Finished([], [], start), noisy)
+    given = source.subjects[0].given
+    logits = []
+    for count in keeps:
+      predicted = np.where(np.arange(len(given)) < _NOISY, given + 1, given)
+      predicted[:count] = given[:count]
+      logits.append(np.eye(toy.NUM_CLASSES)[predicted % toy.NUM_CLASSES])
+    status = ['diverged' if at in diverged else 'done' for at in range(3)]
+    engine = _Finished(logits, status, start)
+    config = dataclasses.replace(
+      _CONFIG, retrain=dataclasses.replace(_CONFIG.retrain, programs=1)
+    )
+    found = _run(dataclasses.replace(source, engine=engine), config)
+    return found.notes, found.scores[''].weights[0]
+
+  def test_none_where_there_is_an_error(self):
+    notes, profile = self._run((8, 4, 6))
+    self.assertEmpty(notes)
+    np.testing.assert_allclose(profile, [0.5, 0.75])
+
+  def test_every_label_left_in_place(self):
+    notes, profile = self._run((8, 8, 8))
+    self.assertLen(notes, 1)
+    self.assertIn('left every noisy label in place', notes[0])
+    self.assertTrue(np.isnan(profile).all())
+
+  @parameterized.parameters(((0,), 1), ((1,), 1), ((0, 1), 2))
+  def test_diverged_windows_are_counted(self, diverged, count):
+    """Window 1 is that of all layers, of which nothing else is said then."""
+    notes, profile = self._run((8, 4, 6), diverged)
+    self.assertLen(notes, 1)
+    self.assertIn(f'{count} of 3 windows diverged', notes[0])
+    self.assertIn('lower localise.retrain.learning_rate', notes[0])
+    self.assertTrue(np.isnan(profile).all())
+
+  def test_both(self):
+    notes, _ = self._run((8, 8, 8), (2,))
+    self.assertLen(notes, 2)
 
 
 class OneLayerTest(toy.TestCase):

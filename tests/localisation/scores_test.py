@@ -15,6 +15,10 @@ class RegistryTest(absltest.TestCase):
       baselines, {'difference_norm', 'pretrained_distance', 'constant'}
     )
 
+  def test_only_errors_over_windows_are_held_to_their_range(self):
+    windowed = {name for name, each in TECHNIQUES.items() if each.windowed}
+    self.assertEqual(windowed, {'swapping', 'retraining', 'rewinding'})
+
   def test_a_name_is_taken_once(self):
     with self.assertRaisesRegex(ValueError, 'swapping'):
       scores.register('swapping')(lambda *_: scores.Findings({}))

@@ -259,6 +259,16 @@ class AccuraciesTest(absltest.TestCase):
     np.testing.assert_array_equal(result.clean, [1, 1, 0.5, 0.5])
     np.testing.assert_array_equal(result.matched, [1, 1, 0, 1])
 
+  def test_clean_examples_are_those_that_were_drawn(self):
+    predictions = np.array([[0, 1, 2, 0], [1, 1, 2, 0], [0, 0, 0, 0]])
+    given = np.array([0, 1, 2, 0])
+    original = np.array([0, 1, 2, 1])
+    result = hypotheses.accuracies(
+      predictions, given, original, matched=[0], clean=[1, 2]
+    )
+    np.testing.assert_array_equal(result.clean, [1, 1, 0])
+    np.testing.assert_array_equal(result.matched, [1, 0, 1])
+
   def test_leaves_out_what_was_not_predicted(self):
     predictions = np.array([[0, -1, 1], [1, -1, 1]])
     labels = np.array([0, 0, 1])

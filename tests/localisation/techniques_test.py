@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from absl.testing import absltest, parameterized
 
@@ -154,10 +155,12 @@ class GradientsTest(parameterized.TestCase):
     self.assertTrue(np.isnan(found.scores[''].weights).all())
     self.assertLen(found.notes, 1)
 
-  @parameterized.parameters(0, 13, 24)
-  def test_refuses_too_few_examples(self, num_noisy):
+  @parameterized.product(
+    technique=('gradients', 'accounting'), num_noisy=(0, 13, 24)
+  )
+  def test_refuses_too_few_examples(self, technique, num_noisy):
     with self.assertRaisesRegex(InputError, f'{num_noisy} noisy'):
-      gradients.check(_CONFIG, np.arange(24) < num_noisy)
+      TECHNIQUES[technique].check(_CONFIG, np.arange(24) < num_noisy)
 
   @pytest.mark.full
   def test_accounting_compares_two_gradients(self):
@@ -207,7 +210,9 @@ class AblationTest(parameterized.TestCase):
     }
     mask = subject.mislabelled
 
-    def accuracy(blocks, edits=None, layers=None):
+    _, drawn = gradients.groups(mask, subject.seed)
+
+    def accuracy(blocks, edits=None, layers=None, chosen=mask):
       layers = blocks if layers is None else layers
       params = noisy | {'blocks': layers}
       tokens = interface.Tokens(examples.ids, examples.length)
@@ -215,7 +220,7 @@ class AblationTest(parameterized.TestCase):
         built.MODEL, params, tokens, edits=edits
       ).logits
       hits = np.asarray(logits).argmax(-1) == subject.given
-      return hits[mask].mean()
+      return hits[chosen].mean()
 
     for first in range(3):
       for last in range(first, 3):
@@ -238,6 +243,9 @@ class AblationTest(parameterized.TestCase):
       edit = {'heads': interface.Edit(keep, np.zeros((3, 1, 1, 1, 1)))}
       self.assertAlmostEqual(
         row['noisy_accuracy'], accuracy(noisy['blocks'], edit)
+      )
+      self.assertAlmostEqual(
+        row['clean_accuracy'], accuracy(noisy['blocks'], edit, chosen=drawn)
       )
     self.assertLen(found.tables['heads'], 6)
     self.assertGreater(np.ptp(list(rows.values())), 0)
@@ -287,12 +295,60 @@ class CentroidsTest(absltest.TestCase):
     self.assertLen(pooled, 3 * 3 * 4)  # setups, groups, layers
     self.assertLen(found.tables['events'], 3 * 2)
 
-  def test_a_class_without_clean_examples(self):
-    with self.assertRaisesRegex(InputError, 'Class 1 has no clean'):
-      labels = np.array([0, 1, 0])
-      centroids.positions(
-        np.zeros((1, 3, 2), np.float32), labels, np.array([0, 0, 0]), 2
+  def test_pairs_are_of_classes_with_clean_examples(self):
+    rng = np.random.default_rng(1)
+    states = rng.normal(size=(2, 12, 4)).astype(np.float32)
+    original = np.array([0, 0, 0, 0, 2, 2, 2, 2, 0, 2, 0, 2])
+    # One is given the class 1, which has no others, and class 3 has none.
+    given = np.where(np.arange(12) == 8, 1, original)
+    given[9] = 0
+    found = centroids.positions(states, given, original, 4)
+    self.assertEqual(list(found), [(0, 2), (2, 0)])
+    both = given != 1
+    few = lambda labels: labels[both] // 2
+    wanted = centroids.positions(states[:, both], few(given), few(original), 2)
+    for pair, groups in wanted.items():
+      for name, t in groups.items():
+        same = found[pair[0] * 2, pair[1] * 2][name]
+        np.testing.assert_allclose(same, t, atol=1e-12)
+
+  def test_absent_classes_are_left_out_and_counted(self):
+    source = built.source(*[built.params(i) for i in range(4)])
+    wider = dataclasses.replace(source, label_names=('a', 'b', 'c', 'd', 'e'))
+    expected, found = _run('centroids', source), _run('centroids', wider)
+    self.assertEqual(list(found.tables), ['centroids', 'events'])
+    for name, rows in found.tables.items():
+      pd.testing.assert_frame_equal(
+        pd.DataFrame(rows), pd.DataFrame(expected.tables[name]), atol=1e-9
       )
+    self.assertIn(
+      'Centroids, main: 2 of 5 classes have no clean examples and are left '
+      'out.',
+      found.notes,
+    )
+    self.assertFalse(any('left out' in note for note in expected.notes))
+
+  def test_one_class_with_clean_examples_is_no_pair(self):
+    source = built.source(*[built.params(i) for i in range(4)])
+    subject = source.subjects[0]
+    labels = np.zeros_like(subject.given)
+    original = np.where(subject.mislabelled, 1, labels)
+    subject = dataclasses.replace(subject, given=labels, original=original)
+    found = _run('centroids', dataclasses.replace(source, subjects=(subject,)))
+    self.assertEmpty(found.tables)
+    self.assertLen(found.notes, 1)
+
+  def test_equal_centroids_give_no_coordinates(self):
+    # As of first layers where all texts begin alike; means over unequal counts
+    # differ by rounding, which inner products do not cancel.
+    rng = np.random.default_rng(2)
+    alike = 100 * rng.normal(size=64).astype(np.float32)
+    states = np.stack([np.tile(alike, (19, 1)), rng.normal(size=(19, 64))])
+    labels = np.repeat([0, 1, 2], [3, 7, 9])
+    for groups in centroids.positions(states, labels, labels, 3).values():
+      for name in ('given', 'original'):
+        self.assertTrue(np.isnan(groups[name][0]).all())
+        self.assertTrue(np.isfinite(groups[name][1]).all())
 
 
 class RetrainingTest(parameterized.TestCase):

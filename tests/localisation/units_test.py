@@ -74,6 +74,19 @@ class WithoutTest(absltest.TestCase):
       chex.assert_trees_all_close(found[mask], wanted, atol=1e-5)
 
 
+class ParamsTest(absltest.TestCase):
+  def test_counts_as_without_does(self):
+    models = _models()
+    pair = hybrids.pair(*models)
+    for which, params in enumerate(models):
+      for number in (which, jnp.int32(which)):
+        chex.assert_trees_all_equal(
+          units.params(pair, number),
+          {key: params[key] for key in ('embeddings', 'blocks', 'final')}
+          | {'heads': {'main': params['heads']['main']}},
+        )
+
+
 class ScoresTest(absltest.TestCase):
   def test_is_the_slope_by_a_factor(self):
     """Of every head and some neurons, by central differences."""
