@@ -212,8 +212,9 @@ def _run(
   for name, value in (settings or {}).items():
     try:
       config.update_from_flattened_dict({name: value})
-    except TypeError as error:
-      raise InputError(f'settings[{name!r}]={value!r}: {error}.') from error
+    except (KeyError, TypeError) as error:
+      message = str(error.args[0]).rstrip('.')
+      raise InputError(f'settings[{name!r}]={value!r}: {message}.') from error
   done = run_study(
     study_config.from_config_dict(config),
     pathlib.Path(workdir).expanduser(),

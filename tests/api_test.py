@@ -64,6 +64,7 @@ class ApiTest(tiny.EncoderCase):
     for changes, sentence in (
       ({'text': 'words'}, "text='words': the data have the columns"),
       ({'settings': {'map.speed': 3}}, 'map.speed: there is no such setting'),
+      ({'settings': {'nope.x': 1}}, "settings\\['nope.x'\\]=1: .* not found"),
       ({'settings': {'map.pairs': 'x'}}, "settings\\['map.pairs'\\]='x'"),
       ({'settings': self.settings | {'map.ratio': 2.0}}, 'config.map.ratio'),
     ):

@@ -25,6 +25,7 @@ rest so that the longest texts take about 25 minutes.
 
 from ml_collections import config_dict
 
+from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
 
 _NLU = ('wic', 'rte', 'mrpc', 'cola', 'boolq')
@@ -56,7 +57,9 @@ _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')
 def get_config(preset: str = 'small') -> config_dict.ConfigDict:
   """The grid of studies of a preset."""
   if preset not in PRESETS:
-    raise ValueError(f'there is no preset {preset!r}, but {", ".join(PRESETS)}')
+    raise InputError(
+      f'--config: study.py has no preset {preset!r}, but {", ".join(PRESETS)}.'
+    )
   config = study_config.default()
   config.task.source = 'hub:'
   config.grid.tasks = _TASKS

@@ -1,8 +1,9 @@
 """The studies of a grid one after the other, and the page on all of them."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,14 @@ def run(
     one.
 
   Raises:
-    InputError: a study could not run; those before it are finished.
+    InputError: a study, which it names, could not run; those before it are
+      finished.
   """
   root = _root(workdir)
   with progress.stage(f'check of {len(cells)} studies'):
     for cell in cells:
       with (
+        _named(cell),
         actions.opened(cell.config, root / cell.name) as study,
         hosts.first_before_others(),
       ):
@@ -52,7 +55,8 @@ def run(
   programs: dict[Any, Any] = {}
   for cell, following in itertools.zip_longest(cells, cells[1:]):
     progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
-    run_one(cell.config, workdir=root / cell.name, programs=programs)
+    with _named(cell):
+      run_one(cell.config, workdir=root / cell.name, programs=programs)
     if not _share_programs(cell, following):
       programs.clear()
       jax.clear_caches()
@@ -74,10 +78,20 @@ def plan(
   root = _root(workdir)
   parts = []
   for cell in cells:
-    found = actions.plan(cell.config, root / cell.name, price_per_hour)
+    with _named(cell):
+      found = actions.plan(cell.config, root / cell.name, price_per_hour)
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found}')
     jax.clear_caches()
   return '\n\n\n'.join(parts)
+
+
+@contextlib.contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+  """Says of which study bad input is."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f'{cell.name}: {error}') from error
 
 
 def _share_programs(cell: Cell, following: Cell | None) -> bool:

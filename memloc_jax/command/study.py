@@ -6,10 +6,14 @@ after saving.
 
 import errno
 import functools
+import operator
 import os
 import pathlib
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -29,7 +33,7 @@ from memloc_jax.study import (
   publish,
   summary,
 )
-from memloc_jax.study.config import StudyConfig, from_config_dict
+from memloc_jax.study.config import StudyConfig, default, from_config_dict
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
@@ -142,15 +146,15 @@ _EXIT_FAILED, _EXIT_INPUT, _EXIT_PREEMPTED = 1, 2, 75
 
 
 def main(argv: list[str]) -> None:
-  """Checks the flags and runs the study."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unexpected arguments: {argv[1:]}')
+  """Runs the study that the flags say."""
   if not flags.FLAGS['verbosity'].present:
     # Libraries say much at INFO.
     logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   termination = Termination()
   try:
+    if len(argv) > 1:
+      raise InputError(f'{argv[1]!r} is no flag, and nothing else is taken.')
     config = from_config_dict(_CONFIG.value)
     hosts.join(
       _COORDINATOR.value,
@@ -184,8 +188,10 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     replicate.show(summary.studies_in([workdir]), _REFERENCES.value)
     return
   cells = grid.cells(grid.select(config, _TASKS.value, _MODELS.value))
+  alone = None
   if _CELL.value is not None:
     cell = grid.chosen(cells, _CELL.value)
+    alone = grid.alone(config, cell.config)
     config, workdir = cell.config, os.path.join(workdir, cell.name)
   elif cells:
     _act_on_all(cells, workdir, termination)
@@ -200,7 +206,7 @@ def _act(config: StudyConfig, termination: Termination) -> None:
       sys.exit(_EXIT_FAILED)
     return
   if _ACTION.value == 'apply':
-    _apply(config, workdir)
+    _apply(config, workdir, alone)
     return
   if _ACTION.value == 'export':
     run, output = _EXPORT_RUN.value, _OUTPUT.value
@@ -271,14 +277,16 @@ def _say_devices() -> None:
     print(text)
 
 
-def _apply(config: StudyConfig, workdir: str) -> None:
+def _apply(
+  config: StudyConfig, workdir: str, alone: dict[str, Any] | None
+) -> None:
   """Writes the corrected data, and says so in the report too."""
   done = apply.apply(config, workdir, _REVIEWED.value, _OUTPUT.value)
   report.write(Workdir(workdir))
   print(done.text)
   print(f'corrected data: {done.output}')
   print('next, for new scores:')
-  print(apply.next_command(done, workdir, sys.argv))
+  print(apply.next_command(done, workdir, sys.argv, alone))
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
@@ -305,6 +313,58 @@ def _leave(message: object, status: int, at_once: bool = False) -> None:
   sys.exit(status)
 
 
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; those that cannot be meant end the process.
+
+  With one sentence and the status of bad input, where absl would take that of
+  a study that failed.
+  """
+  try:
+    words = flags.FLAGS(list(argv))
+    # Of a file that could not be read it is only said once it is looked at.
+    if not hasattr(_CONFIG.value, 'to_dict'):
+      raise InputError('--config: its get_config() returns no ConfigDict.')
+    return words
+  except (flags.Error, OSError, InputError) as error:
+    _leave(_sentence(error), _EXIT_INPUT)
+  except (AttributeError, LookupError, TypeError, ValueError):
+    name = _unknown_setting(argv)
+    if name is None:
+      raise
+    _leave(
+      f'--config.{name}: there is no such setting; memloc_jax/study/config.py '
+      'lists them.',
+      _EXIT_INPUT,
+    )
+
+
+def _sentence(error: BaseException) -> str:
+  """What is wrong with the flags, on one line."""
+  root = error
+  while (cause := root.__cause__ or root.__context__) is not None:
+    root = cause
+  if isinstance(root, InputError):
+    return str(root)
+  if isinstance(error, OSError):
+    return f'--config: {str(root).splitlines()[-1].strip()}'
+  if '\n' in str(error):  # Of the file itself, with a traceback as text.
+    place = traceback.extract_tb(root.__traceback__)[-1]
+    return f'--config: {root} ({place.filename}, line {place.lineno})'
+  return str(error)
+
+
+def _unknown_setting(argv: Sequence[str]) -> str | None:
+  """The first setting to override that no study has."""
+  for word in argv:
+    found = re.match(r'--?(?:no)?config\.([^=]+)', word)
+    try:
+      if found:
+        functools.reduce(operator.getitem, found[1].split('.'), default())
+    except (KeyError, TypeError):
+      return found[1]
+  return None
+
+
 def run(argv: Sequence[str] | None = None) -> None:
   """Parses flags and runs `main`; does not return.
 
@@ -312,4 +372,4 @@ def run(argv: Sequence[str] | None = None) -> None:
     argv: the program's name and its flags; those of the process if None.
   """
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, argv=argv)
+  app.run(main, argv=argv, flags_parser=_parse)

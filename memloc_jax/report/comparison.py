@@ -92,6 +92,9 @@ def write(
       controls=_controls(shown.controls),
       covariates=_covariates(shown.covariates),
       replication=claims(shown.replication),
+      claimed_by=f'{references} claims'
+      if references
+      else 'Dankers & Titov (2024) report',
       correlations=_correlations(shown.correlations),
     )
   )
@@ -109,13 +112,13 @@ def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
       'preference.',
       draw.curves(shown.layers),
     )
-  if len(shown.centres):
+  if len(shown.centres) and shown.centres['depth'].notna().any():
     yield (
       'centres',
-      'Centre of gravity by technique, stretched so that 1 is all memory in '
-      'the first layer and L all in the last; bars are means of groups of '
-      'tasks.',
-      draw.centres(shown.centres),
+      'Depth of the memory by technique, from 0, all in the first layer, to 1, '
+      'all in the last: calibrated centre of gravity (of ablation, as it is), '
+      'whatever the number of layers; bars are means of groups of tasks.',
+      draw.centres(shown.centres.dropna(subset=['depth'])),
     )
   table = shown.events
   if len(table) and {'crossing', 'initiation'} <= set(table['event']):
@@ -131,7 +134,8 @@ def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
       if len(rows):
         yield (
           f'correlations_{what}',
-          f'{title}: correlation of centres of gravity over studies.',
+          f'{title}: correlation of relative centres of gravity, from 0 in '
+          'the first layer to 1 in the last, over studies.',
           draw.matrix(rows, title),
         )
 

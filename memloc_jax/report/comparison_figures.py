@@ -1,5 +1,8 @@
 """Figures that set several studies side by side."""
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,6 +29,11 @@ _BRIGHT = 0.6
 def group_colour(group: str) -> str:
   """The colour that stands for a group of tasks everywhere."""
   return _GROUPS.get(group, _GROUPS['own'])[1]
+
+
+def _markers() -> Iterator[tuple[str, str]]:
+  """How one model after the other is marked: fill style and marker."""
+  return itertools.cycle(itertools.product(('full', 'none'), _MARKERS))
 
 
 def _group_legend(figure: Figure, groups: list[str]) -> None:
@@ -93,13 +101,13 @@ def _profiles(axes: Axes, layers: pd.DataFrame) -> None:
 
 
 def centres(table: pd.DataFrame) -> Figure:
-  """M-CoG of every study, a panel a technique.
+  """How deep the memory of every study lies, a panel a technique.
 
   Args:
-    table: from `summary.centres`.
+    table: from `summary.centres`, of which every row has a `depth`.
 
   Returns:
-    The figure: calibrated values, so that models of any depth and techniques
+    The figure: `depth`, so that models of any number of layers and techniques
     of any range share one axis; tasks from top to bottom, grouped, markers
     for models, and the mean of each group as a bar.
   """
@@ -121,12 +129,14 @@ def centres(table: pd.DataFrame) -> Figure:
     )[0]
     for axes, technique in zip(panels, techniques):
       rows = table[table['technique'] == technique]
-      for model, marker in zip(models, _MARKERS):
+      for model, (fill, marker) in zip(models, _markers()):
         of = rows[rows['model'] == model]
+        colours = [group_colour(g) for g in of['group']]
         axes.scatter(
-          of['mcog_calibrated'],
+          of['depth'],
           of['task'].map(place),
-          c=[group_colour(g) for g in of['group']],
+          facecolors=colours if fill == 'full' else fill,
+          edgecolors=colours,
           marker=marker,
           s=34,
           zorder=3,
@@ -134,7 +144,7 @@ def centres(table: pd.DataFrame) -> Figure:
       for group, of in rows.groupby('group'):
         at = of['task'].map(place)
         axes.plot(
-          [of['mcog_calibrated'].mean()] * 2,
+          [of['depth'].mean()] * 2,
           [at.min() - 0.35, at.max() + 0.35],
           color=group_colour(group),
           lw=2,
@@ -142,13 +152,15 @@ def centres(table: pd.DataFrame) -> Figure:
           zorder=2,
         )
       axes.set_title(label(technique), fontsize=10)
-      axes.set_xlabel('M-CoG')
+      axes.set_xlabel('Depth')
       axes.grid(axis='y', color='#E8E8E8', lw=0.6)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].set_ylim(len(order) - 0.5, -0.5)
     handles = [
-      Line2D([], [], color=style.GREY, marker=m, ls='', label=model)
-      for model, m in zip(models, _MARKERS)
+      Line2D(
+        [], [], color=style.GREY, marker=m, fillstyle=fill, ls='', label=model
+      )
+      for model, (fill, m) in zip(models, _markers())
     ]
     panels[-1].legend(handles=handles, fontsize=8)
     _group_legend(figure, list(table['group'].unique()))

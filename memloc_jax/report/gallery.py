@@ -165,8 +165,8 @@ def _patching(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     'patching',
     f'What of the memorisation of {count} an activation brings when it is put '
     'from the run that was trained on an example into its twin: ratios of '
-    'means with 95 % bootstrap intervals over pairs. The stream after a layer '
-    'is a hybrid from below.',
+    "means with 95 % intervals over pairs (Student's t). The stream after a "
+    'layer is a hybrid from below.',
     lambda: draw.patching(rows),
   )
   if (rows['site'] == 'head').any():
@@ -194,7 +194,8 @@ def _texts(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       TEXTS,
       'variants',
       'What is left of the memorisation of the same examples when their texts '
-      'are perturbed: ratio of means with 95 % bootstrap intervals over pairs.',
+      'are perturbed: ratio of means with 95 % intervals over pairs '
+      "(Student's t).",
       lambda: draw.variants(tables['variants']),
     )
 

@@ -222,7 +222,7 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
   with style.styled():
     figure, panels = _grid(len(techniques))
     for axes, technique in zip(panels, techniques):
-      for source, colour in zip(sources, style.SERIES):
+      for source, (dashes, colour) in zip(sources, style.series()):
         rows = layers[
           (layers['technique'] == technique) & (layers['source'] == source)
         ]
@@ -233,6 +233,7 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
           mean.index,
           mean,
           color=colour,
+          ls=dashes,
           lw=1.6,
           label=source,
           gid=source,
@@ -251,7 +252,7 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
       handles,
       names,
       loc='outside lower center',
-      ncols=len(names),
+      ncols=min(len(names), len(style.SERIES)),
       title='Layers that could learn (filled circles)',
     )
     return figure

@@ -39,11 +39,11 @@ _LAYERS = (
   '& Titov, 2024).'
 )
 _CONTROL = (
-  'In control models only two layers learn the main task and its wrong '
+  'In control models only chosen layers learn the main task and its wrong '
   'labels, while an auxiliary task with a head and optimiser of its own '
   'trains every layer. Accuracy@1 is the share of models whose heaviest layer '
-  "is one of the two; its interval is Wilson's on the effective number of "
-  'models, clustered by seed.'
+  "is one of them; its interval is Wilson's on the effective number of "
+  'models, clustered by seed. Chance is the share of layers that are chosen.'
 )
 _PAIRS = (
   'The two runs of a pair were trained on complementary halves of the examples '
@@ -80,7 +80,9 @@ _TECHNIQUES = {
   'ablation': (
     'Layer ablation leaves out the blocks of a window, or replaces their '
     'attention or MLP outputs; its error is what noisy examples lose beyond '
-    'clean ones of the same margin.'
+    'clean ones of the same margin. Its centre of gravity is not calibrated: '
+    'long windows may lose less than short ones, so no narrower range than 1 '
+    'to L is known.'
   ),
   'gradients': (
     'Forgetting gradients are mean gradients of the {gradient[objective]} of '

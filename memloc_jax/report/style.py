@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,11 @@ _PARAMETERS = {
   # Random ids would make two files of the same figure differ.
   'svg.hashsalt': 'memloc_jax',
 }
+
+
+def series() -> Iterator[tuple[str, str]]:
+  """Line style and colour of one line after the other, without an end."""
+  return itertools.cycle(itertools.product(('-', '--', ':', '-.'), SERIES))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, planning
+from memloc_jax.study import given, planning, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -55,6 +54,8 @@ def extend(
 ) -> StudyConfig:
   """The study in a folder with one more block of map runs.
 
+  Where a study was stopped on its way to that, the block that was begun is it.
+
   Args:
     config: the study.
     workdir: its folder.
@@ -64,9 +65,29 @@ def extend(
     The configuration to run; running it trains nothing but the new runs.
 
   Raises:
-    InputError: there is no finished study to extend, or nothing to add.
+    InputError: there is no finished study to extend, nothing to add, or the
+      block that was begun has another size.
   """
   folder = Workdir(workdir)
+  begun = folder.begun_block()
+  if begun is None:
+    return with_block(config, folder, add_runs)
+  if begun != add_runs:
+    raise InputError(
+      f'--add_runs={add_runs}: a block of {begun} runs was begun in '
+      f'{folder.path}; finish it first, with --add_runs={begun}.'
+    )
+  return folder.with_added(config)
+
+
+def with_block(
+  config: StudyConfig, folder: Workdir, add_runs: int
+) -> StudyConfig:
+  """A finished study with one more block of map runs.
+
+  Raises:
+    InputError: it is not finished, or there is nothing to add.
+  """
   if folder.read_json('stages/score.json') is None:
     raise InputError(
       f'--workdir={folder.path} holds no finished study to extend; run it '
@@ -110,9 +131,11 @@ def verify(
 
   A model that was given is not trained: it predicts again.
 
-  On the same kind of device, with the same version of JAX and as many runs at
-  once, they must be equal bit for bit. Elsewhere rounding differs, and grows
-  with training: there they must agree as well as two runs of the table do.
+  On the same kind of device, with the same version of jaxlib and as many runs
+  at once, they must be equal bit for bit. Elsewhere rounding differs, and grows
+  with training: there they must agree as well as two runs of the table do that
+  have the same purpose and labels. So they must where the version is not known,
+  as in workdirs of earlier versions of this package.
 
   Args:
     config: the study.
@@ -132,11 +155,8 @@ def verify(
           table, row, stored.lanes, pathlib.Path(scratch)
         )
     others = _agreement_with_others(study, table, row, again)
-    manifest = study.workdir.read_json('manifest.json') or {}
-  versions = manifest.get('versions', {})
-  same_place = stored.device == again.device and versions.get(
-    'jaxlib'
-  ) == importlib.metadata.version('jaxlib')
+    version = versions.of_run(study.workdir, table.name, stored.hash)
+  same_place = stored.device == again.device and version == versions.now()
   return _compare(run, stored, again, same_place, others)
 
 
@@ -188,15 +208,18 @@ def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:
 
 def _agreement_with_others(
   study: Study, table: Table, row: int, again: Record
-) -> float:
-  """Median share of equal predictions with other runs; 1 without any."""
-  found = []
+) -> float | None:
+  """Median share of equal predictions with runs like it; None without any."""
+  runs, found = table.runs, []
+  # A clean or a frozen run is no measure of how alike two noisy ones are.
+  kinds = list(zip(runs.purpose, np.asarray(runs.label_set).tolist()))
   for other, hash in enumerate(study.hashes[table.name]):
-    if other != row and len(found) < _OTHERS:
+    alike = other != row and kinds[other] == kinds[row]
+    if alike and len(found) < _OTHERS:
       record = study.store.read(table.name, other, hash)
       if record is not None and record.status == 'done':
         found.append(_agreement(again.logits, record.logits))
-  return float(np.median(found)) if found else 1.0
+  return float(np.median(found)) if found else None
 
 
 def _agreement(old: np.ndarray, new: np.ndarray) -> float:
@@ -204,7 +227,11 @@ def _agreement(old: np.ndarray, new: np.ndarray) -> float:
 
 
 def _compare(
-  run: int, stored: Record, again: Record, same_place: bool, others: float
+  run: int,
+  stored: Record,
+  again: Record,
+  same_place: bool,
+  others: float | None,
 ) -> Verified:
   # Equal where both are NaN, as the logits of diverged runs.
   unequal = ~np.isclose(
@@ -219,13 +246,16 @@ def _compare(
     tier, same = 'rounding', True
   else:
     # Rounding grows until two trainings are as far apart as two seeds.
-    tier, same = 'agreement', agreement >= others
+    tier = 'agreement'
+    same = agreement >= (1.0 if others is None else others)
   same &= stored.status == again.status
+  another = 'no other is like it, so all must be'
+  if others is not None:
+    another = f'another run: {others:.1%}'
   text = (
     f'run {run}: {"same" if same else "DIFFERENT"} (checked: {tier}); largest '
     f'difference of logits {difference:.2g}; same prediction for '
-    f'{agreement:.1%} of {len(stored.logits)} examples (another run: '
-    f'{others:.1%}); stored on {stored.device}, {stored.lanes} runs at once, '
-    f'now on {again.device}.'
+    f'{agreement:.1%} of {len(stored.logits)} examples ({another}); stored on '
+    f'{stored.device}, {stored.lanes} runs at once, now on {again.device}.'
   )
   return Verified(same, tier, difference, agreement, text)

@@ -66,8 +66,9 @@ def extend_until(
       map has more runs already.
     Preempted: the study was asked to stop.
   """
-  actions.extend(config, workdir, add_runs)  # Or refuses.
   folder = Workdir(workdir)
+  if folder.begun_block() is None:
+    actions.with_block(config, folder, add_runs)  # Or refuses.
   config = folder.with_added(config)
   if max_runs < config.map.size:
     raise InputError(
@@ -80,7 +81,7 @@ def extend_until(
     # A block of one cannot be balanced.
     if hosts.of_first(np.array(reached)) or size < 2:
       return done
-    config = actions.extend(config, workdir, size)
+    config = actions.with_block(config, folder, size)
 
 
 def _reached(

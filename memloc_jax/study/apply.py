@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ from memloc_jax.tasks.registry import OWN
 
 # Flags of this command that the next one does without, or has others of.
 _REPLACED = (
+  'cell',
+  'tasks',
+  'models',
   'action',
   'reviewed',
   'output',
@@ -112,7 +116,10 @@ def apply(
 
 
 def next_command(
-  applied: Applied, workdir: str | pathlib.Path, argv: Sequence[str]
+  applied: Applied,
+  workdir: str | pathlib.Path,
+  argv: Sequence[str],
+  alone: Mapping[str, Any] | None = None,
 ) -> str:
   """The command that runs the study on the corrected data.
 
@@ -120,7 +127,14 @@ def next_command(
     applied: what was applied.
     workdir: the folder of the study that was corrected.
     argv: the command that applied it, from the script's name on.
+    alone: of a study of a grid, what is to be set to run it by itself, by name.
   """
+  place = pathlib.Path(workdir)
+  target = f'{place}-corrected'
+  if alone is not None:
+    # Beside the grid's folder, whose page compares all studies in it.
+    target = pathlib.Path(f'{place.parent}-corrected', place.name)
+  settings = {**(alone or {}), **applied.settings}
   words = list(argv[1:])
   if words[:1] == ['apply']:  # Of `memloc`; `run.py` has a flag for it.
     words[0] = 'run'
@@ -129,12 +143,12 @@ def next_command(
     name, sets, _ = word.lstrip('-').partition('=')
     if skip:
       skip = False
-    elif name in (*_REPLACED, *(f'config.{n}' for n in applied.settings)):
+    elif name in (*_REPLACED, *(f'config.{n}' for n in settings)):
       skip = not sets  # The value is the next word.
     else:
       kept.append(word)
-  new = [f'--workdir={pathlib.Path(workdir)}-corrected']
-  new += [f'--config.{n}={value}' for n, value in applied.settings.items()]
+  new = [f'--workdir={target}']
+  new += [f'--config.{n}={value}' for n, value in settings.items()]
   return shlex.join([sys.executable, argv[0], *kept, *new])
 
 

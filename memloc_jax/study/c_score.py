@@ -50,8 +50,9 @@ def c_score(
     What was written.
 
   Raises:
-    InputError: a study has no map, the studies are of different data or start
-      weights or have a run in common, or the output cannot be written there.
+    InputError: a study has no map or was stopped while it was extended, the
+      studies are of different data or start weights or have a run in common,
+      or the output cannot be written there.
   """
   folders = [Workdir(path) for path in workdirs]
   for folder in folders:
@@ -64,6 +65,7 @@ def c_score(
   with contextlib.ExitStack() as stack:
     for folder in folders:
       stack.enter_context(folder.in_use())
+      folder.check_scores()
     for folder in folders[1:]:
       _check_same(folders[0], folder)
     grid: dict[float, list[tuple[np.ndarray, np.ndarray]]] = {}

@@ -158,13 +158,24 @@ def clustered_interval(
   return mean, float(max(0, centre - half)), float(min(1, centre + half))
 
 
+def chance(controls: pd.DataFrame, num_layers: int) -> pd.Series:
+  """How often a guess names planted layers, of each row of `control`.
+
+  Args:
+    controls: the table; where layers learn at graded rates it means nothing.
+    num_layers: L.
+  """
+  return (controls['layers'].str.count(r'\+') + 1) / num_layers
+
+
 def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
   """Rows of the table `control_summary`.
 
   Args:
     controls: the table `control`.
-    num_layers: L; the chance of naming one of two layers is 2 / L.
+    num_layers: L.
   """
+  controls = controls.assign(chance=chance(controls, num_layers))
   rows = []
   keys = ['technique', 'variant', 'setup']
   for values, of_one in controls.groupby(keys, sort=False):
@@ -184,7 +195,7 @@ def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
     rows.append(
       row
       | {
-        'chance': 0.0 if graded else 2 / num_layers,
+        'chance': 0.0 if graded else of_one['chance'].mean(),
         'num_sources': of_one['layers'].nunique(),
         'num_seeds': of_one['seed'].nunique(),
       }

@@ -45,16 +45,10 @@ def depths(entries: Sequence[Entry]) -> pd.DataFrame:
   """Where the memory of each task and model lies, by technique.
 
   Returns:
-    `summary.centres` with `depth`: the calibrated M-CoG from 0, all in the
-    first layer, to 1, all in the last; rows without one are left out.
+    `summary.centres`, of which rows without a `depth` are left out.
   """
   table = summary.centres(entries)
-  if table.empty:
-    return table
-  layers = {(e.task, e.model): e.manifest['model']['layers'] for e in entries}
-  count = [layers[task, model] for task, model in zip(table.task, table.model)]
-  depth = (table['mcog_calibrated'] - 1) / (np.array(count) - 1)
-  return table.assign(depth=depth).dropna(subset=['depth'])
+  return table if table.empty else table.dropna(subset=['depth'])
 
 
 def groups(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -94,14 +88,14 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
 
   Returns:
     A row a model, technique and variant: `accuracy_1` and `accuracy_2` with
-    intervals clustered by task, see `comparison.clustered_interval`; `chance`;
-    `tasks` and `models`, the number of control models.
+    intervals clustered by task, see `comparison.clustered_interval`; `chance`,
+    that of a guess; `tasks` and `models`, the number of control models.
   """
   parts = []
   for entry in entries:
     table = entry.table('control')
     if len(table):
-      chance = 2 / entry.manifest['model']['layers']
+      chance = comparison.chance(table, entry.manifest['model']['layers'])
       parts.append(table.assign(**entry.key, chance=chance))
   if not parts:
     return pd.DataFrame()
@@ -121,7 +115,7 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
       row |= dict(zip((name, f'{name}_low', f'{name}_high'), found))
     rows.append(
       row
-      | {'chance': of['chance'].iloc[0], 'tasks': of['task'].nunique()}
+      | {'chance': of['chance'].mean(), 'tasks': of['task'].nunique()}
       | {'models': len(of)}
     )
   return pd.DataFrame(rows)

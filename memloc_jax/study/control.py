@@ -48,7 +48,8 @@ def setups(study: 'Study') -> list[Setup]:
   """The controls that the configuration asks for.
 
   Raises:
-    InputError: a layer is out of range, or there is no label noise.
+    InputError: a layer is out of range, layers are there twice, or there is no
+      label noise.
   """
   config, layers = study.config.control, study.model.num_layers
   if not (config.seeds or config.graded_seeds):
@@ -63,15 +64,21 @@ def setups(study: 'Study') -> list[Setup]:
   )
   found = []
   for kind, chosen in (('pair', pairs), ('spread', config.spread)):
+    flag = f'--config.control.{kind.replace("pair", "pairs")}'
     for pair in chosen:
       if not pair or not all(1 <= layer <= layers for layer in pair):
         raise InputError(
-          f'--config.control.{kind.replace("pair", "pairs")}: layers {pair} '
-          f'are not within the layers 1 to {layers} of the model.'
+          f'{flag}: layers {pair} are not within the layers 1 to {layers} of '
+          'the model.'
         )
       rates = np.zeros(layers, np.float32)
       rates[np.array(pair) - 1] = 1
       name = '+'.join(map(str, sorted(pair)))
+      if len(set(pair)) < len(pair) or name in (each.name for each in found):
+        raise InputError(
+          f'{flag}: layers {pair} are there twice, among control.pairs (or '
+          'their default) and control.spread.'
+        )
       found.append(Setup(kind, name, rates, config.seeds))
   falling = config.grade ** -np.arange(layers, dtype=np.float32)
   for name, rates in (('rising', falling[::-1]), ('falling', falling)):

@@ -116,7 +116,7 @@ def _write_triage(study: Study, table: pd.DataFrame) -> None:
     names = (f'triage-edited-{i}.csv' for i in itertools.count(1))
     kept = next(n for n in names if not (study.workdir.path / n).exists())
     path.rename(study.workdir.path / kept)
-    study.progress.message(f'The edited triage.csv is now {kept}.')
+    study.progress.warn(f'The edited triage.csv is now {kept}.')
   study.workdir.write_csv('triage', table)
   update_manifest(study, {'triage': digest()})
 

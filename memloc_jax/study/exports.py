@@ -33,7 +33,8 @@ def export(
     The folder that was written.
 
   Raises:
-    InputError: there is no finished map, or the output is there already.
+    InputError: there is no finished map, its study was stopped while it was
+      extended, or the output is there already.
   """
   folder = Workdir(workdir)
   examples = folder.read_table('examples')
@@ -48,6 +49,7 @@ def export(
     if target.exists():
       raise InputError(f'--output={target} is there already; name a new one.')
   with folder.in_use():
+    folder.check_scores()
     names = folder.read_json('manifest.json')['data']['label_names']
     index = {name: label for label, name in enumerate(names)}
     labels = examples['given'].map(index).to_numpy(np.int64)

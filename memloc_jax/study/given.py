@@ -113,11 +113,11 @@ def take_in(study: 'Study') -> None:
     # What all models have in common is kept once.
     if _equal(params['embeddings'], study.pretrained['embeddings']):
       del params['embeddings']
-    study.store.write_weights(MAIN, row, params)
+    study.store.write_weights(MAIN, row, params, hash=found.hash)
     study.store.write(MAIN, row, found)
     _, remark = _order(one, study.data.label_names)
     if remark:
-      study.progress.message(f'{one.place}: {remark}')
+      study.progress.warn(f'{one.place}: {remark}')
 
 
 def record(study: 'Study', row: int) -> Record:

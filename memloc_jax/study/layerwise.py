@@ -27,7 +27,7 @@ def layerwise(study: Study) -> None:
   for at, (name, table, rows) in enumerate(sources):
     measured = _measure(study, name, table, rows, (at, len(sources)))
     if measured is None:
-      study.progress.message(f'{name}: every pair has a run that diverged.')
+      study.progress.warn(f'{name}: every pair has a run that diverged.')
       continue
     if name == MAIN:
       study.workdir.write_table('pairs_by_example', _by_example(measured))

@@ -25,11 +25,12 @@ def measures(entries: Sequence[Entry]) -> pd.DataFrame:
   Returns:
     `task`, `group`, `model`, and, missing where a study has no such thing:
     `generalisation`, mean over clean examples; `validation`, macro-F1 of the
-    noisy models from 0, as good as shuffled labels, to 1; `mcog T` and
-    `depth T` of a technique T, `mcog` and `depth` their means over the
-    paper's four; `largest share T`, of a layer of the seeds' mean profile;
-    `clean accuracy swapped`, mean over windows; `accuracy_1 T`, in the control
-    setup; and layers of events by their names, counted from 1.
+    noisy models from 0, as good as shuffled labels, to 1; `mcog T`,
+    `relative mcog T` and `depth T` of a technique T, in layers, from 0 to 1
+    and the same calibrated, `mcog`, `relative mcog` and `depth` their means
+    over the paper's four; `largest share T`, of a layer of the seeds' mean
+    profile; `clean accuracy swapped`, mean over windows; `accuracy_1 T`, in the
+    control setup; and layers of events by their names, counted from 1.
   """
   return pd.DataFrame([_one(entry) for entry in entries])
 
@@ -45,13 +46,17 @@ def _one(entry: Entry) -> dict[str, object]:
     row['validation'] = (score - chance) / (1 - chance)
   depths = contrasts.depths([entry])
   if len(depths):
-    by_technique = depths.set_index('technique')
+    by_technique = depths.assign(
+      relative=summary.relative(depths['profile'], depths['layers'])
+    ).set_index('technique')
     for name, of_one in by_technique.iterrows():
       row[f'mcog {name}'] = of_one['profile']
+      row[f'relative mcog {name}'] = of_one['relative']
       row[f'depth {name}'] = of_one['depth']
     if set(TECHNIQUES) <= set(by_technique.index):
       four = by_technique.loc[list(TECHNIQUES)]
       row['mcog'] = four['profile'].mean()
+      row['relative mcog'] = four['relative'].mean()
       row['depth'] = four['depth'].mean()
   profiles = summary.profiles([entry])
   if len(profiles):

@@ -95,8 +95,10 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
 
 
 def finished_map(study: Study) -> list[str]:
-  """The same as lines for people."""
-  rows = forecast(study)
+  """The same as lines for people; none while the map is being extended."""
+  # The mark is removed before the first array is written anew.
+  done = study.workdir.read_json('stages/estimate.json') is not None
+  rows = forecast(study) if done else []
   if not rows:
     return []
   lines = [f'finished map of {rows[0]["runs"]} runs:']

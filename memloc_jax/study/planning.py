@@ -48,7 +48,7 @@ def _need(study: Study, table: Table) -> Need:
   pending = _pending(study, table)
   least = Layout(engine, table).least
   placed = engine.placement
-  lanes = study.store.read_lanes(table.name) or study.config.engine.lanes
+  lanes = study.config.engine.lanes or study.store.read_lanes(table.name)
   widest = lanes or lanes_lib.widest(engine.local_devices(), least.of_run)
   width = min(len(pending), placed.width(widest) * jax.process_count())
   predicted = sum(

@@ -22,10 +22,16 @@ class Progress:
   """A bar on a terminal, an occasional line elsewhere."""
 
   def __init__(self, console: Console | None = None, quiet: bool = False):
-    """Writes to `console`, by default standard error; nothing if quiet."""
+    """Writes to `console`, by default standard error; warnings alone if quiet.
+
+    Those are on standard error even where `console` is quiet.
+    """
     self._console = console or Console(
       stderr=True, highlight=False, quiet=quiet
     )
+    self._warnings = self._console
+    if self._console.quiet:
+      self._warnings = Console(stderr=True, highlight=False)
     self._bar = None
     self._task = None
     self._name = ''
@@ -88,6 +94,10 @@ class Progress:
   def message(self, text: str) -> None:
     """Prints one line."""
     self._console.print(text)
+
+  def warn(self, text: str) -> None:
+    """Prints one line that nothing silences."""
+    self._warnings.print(text)
 
   def start(self, start: Start) -> str:
     """Prints how a table is about to be trained; returns the log's line."""

@@ -58,7 +58,7 @@ def publish(
       raise InputError(
         f'--export_run={run}: the run diverged, and has no weights to export.'
       )
-    if not study.store.has_weights(table.name, row, FINAL):
+    if not study.store.has_weights(table.name, row, FINAL, record.hash):
       raise InputError(
         f'--export_run={run}: its weights were not kept; there are those of '
         f'{_kept(study)}.'

@@ -31,11 +31,17 @@ def check(study: 'StudyConfig') -> None:
     ('train.weight_decay', train.weight_decay >= 0, 'at least 0'),
     ('train.dropout', train.dropout < 1, 'below 1'),
     ('train.evaluate_every', train.evaluate_every >= 0, 'at least 0'),
-    (
-      'train.seeds',
-      all(0 <= s < 2**31 for s in train.seeds)
-      and len(set(train.seeds)) == len(train.seeds),
-      'different integers from 0 to 2**31 - 1',
+    *(
+      (
+        name,
+        all(0 <= s < 2**31 for s in seeds) and len(set(seeds)) == len(seeds),
+        'different integers from 0 to 2**31 - 1',
+      )
+      for name, seeds in (
+        ('train.seeds', train.seeds),
+        ('control.seeds', control.seeds),
+        ('control.graded_seeds', control.graded_seeds),
+      )
     ),
     ('map.num_runs', map_.num_runs != 1 and map_.num_runs >= 0, '0 or over 1'),
     (

@@ -131,13 +131,15 @@ def run_study(
       check(study)
       needs = _needed(stages)
     folder.claim(config)
-    if folder.read_json('manifest.json') is None:
+    order = list(graphlib.TopologicalSorter(needs).static_order())
+    if not all(_finished(study, STAGES[name]) for name in order):
       _record_cost(study, 'check', began)
-    for name in graphlib.TopologicalSorter(needs).static_order():
+    for name in order:
       due = not _finished(study, STAGES[name])
       if hosts.of_first(np.array(due)):
         study.stop_if_asked()
         _run(study, STAGES[name])
+    folder.remove('extending.json')
     hosts.barrier()
   return folder.path
 
@@ -205,15 +207,18 @@ def _runs(study: Study, each: Stage) -> str | None:
 def _run(study: Study, each: Stage) -> None:
   if not (each.every_process or hosts.is_first()):
     return
-  # What comes after is no longer up to date, also if this is the last thing
-  # that the process does.
+  # What it wrote before and what comes after are no longer up to date, also if
+  # this is the last thing that the process does.
+  study.workdir.remove(f'stages/{each.name}.json')
   for other in STAGES.values():
     if each.name in other.needs and other.runs is None:
       study.workdir.remove(f'stages/{other.name}.json')
   began = time.time()
-  with study.progress.stage(each.name):
-    each.run(study)
-  _record_cost(study, each.name, began)
+  try:
+    with study.progress.stage(each.name):
+      each.run(study)
+  finally:
+    _record_cost(study, each.name, began)
   mark = {
     'stage': each.name,
     'finished': time.time(),
@@ -223,5 +228,8 @@ def _run(study: Study, each: Stage) -> None:
 
 
 def _record_cost(study: Study, name: str, began: float) -> None:
-  seconds = round(time.time() - began, 2)
+  """Adds what a stage took to what it took in earlier starts."""
+  manifest = study.workdir.read_json('manifest.json') or {}
+  before = manifest.get('cost', {}).get(name, {}).get('seconds', 0.0)
+  seconds = round(before + time.time() - began, 2)
   update_manifest(study, {'cost': {name: {'seconds': seconds}}})

@@ -196,12 +196,14 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
   Returns:
     `mcog` is the mean over seeds with Student's 95 % interval, missing for
     one seed; `profile` that of the profile averaged over seeds;
-    `mcog_calibrated` stretches it to 1 to L.
+    `mcog_calibrated` stretches it to 1 to L, the number of `layers`; `depth`
+    is that from 0, all in the first layer, to 1, all in the last.
   """
   table = _main(entries, 'mcog')
   if table.empty:
     return table
   rows = []
+  layers = {(e.task, e.model): e.manifest['model']['layers'] for e in entries}
   keys = ['task', 'group', 'model', 'technique']
   for values, of_one in table.groupby(keys, sort=False):
     seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna().to_numpy()
@@ -218,9 +220,16 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
         'high': found.high,
         'profile': whole['mcog'],
         'mcog_calibrated': whole['mcog_calibrated'],
+        'layers': layers[values[0], values[2]],
       }
     )
-  return pd.DataFrame(rows)
+  found = pd.DataFrame(rows)
+  return found.assign(depth=relative(found['mcog_calibrated'], found['layers']))
+
+
+def relative(mcog: pd.Series, layers: pd.Series) -> pd.Series:
+  """M-CoG from 0, the first of L layers, to 1, the last; NaN for one layer."""
+  return (mcog - 1) / (layers - 1).where(layers > 1)
 
 
 def events(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -259,11 +268,13 @@ def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
     techniques), 'depth and generalisation' (Spearman, M-CoG and mean
     generalisation of clean examples), 'binary and multi-class' (Spearman,
     M-CoG of a task and of its two most frequent classes); `a`, `b`, `value`,
-    `low`, `high`, `points`, `tasks`.
+    `low`, `high`, `points`, `tasks`. M-CoG is `relative`: techniques would
+    agree by the depth of models alone.
   """
   table = centres(entries)
   if table.empty:
     return table
+  table = table.assign(mcog=relative(table['mcog'], table['layers']))
   table = table[~table['baseline']].dropna(subset=['mcog'])
   return pd.DataFrame(
     [
@@ -325,11 +336,7 @@ def _binary(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
   for technique, rows in joined.groupby('technique', sort=False):
     points = rows[['task', 'mcog_binary', 'mcog_whole']]
     for row in correlation(
-      'binary and multi-class',
-      'mcog_binary',
-      'mcog_whole',
-      points,
-      spearman,
+      'binary and multi-class', 'mcog_binary', 'mcog_whole', points, spearman
     ):
       yield row | {
         'a': f'{technique}, binary',

@@ -8,13 +8,42 @@ from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given
+from memloc_jax.study import given, versions
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
 
 
-@stage('data')
+def _check_sources(study: Study) -> None:
+  """Refuses data and start weights that changed since the study was begun.
+
+  Every run would be trained anew, in the place of those that are there.
+
+  Raises:
+    InputError: naming what has changed.
+  """
+  folder = study.workdir
+  manifest = folder.read_json('manifest.json') or {}
+  # Of a study with other settings it is these that are wrong here.
+  if folder.read_json('config.json') is None or folder.differences(
+    study.config
+  ):
+    return
+  task, model = study.config.task, study.config.model
+  data = f'files={task.files}' if task.files else f'source={task.source}'
+  for part, source, now in (
+    ('model', f'model.source={model.source}', study.model_fingerprint),
+    ('data', f'task.{data}', study.data.fingerprint),
+  ):
+    before = manifest.get(part, {}).get('fingerprint', now)
+    if before != now:
+      raise InputError(
+        f'--config.{source}: has changed since the study in {folder.path} was '
+        'begun; choose another --workdir.'
+      )
+
+
+@stage('data', check=_check_sources)
 def data(study: Study) -> None:
   """Reads task and checkpoint; records what they are in the manifest."""
   dataset = study.data
@@ -55,6 +84,7 @@ def data(study: Study) -> None:
 )
 def train(study: Study) -> None:
   """Trains every run of every table that has no record yet."""
+  versions.note(study)
   if study.given:
     given.take_in(study)
     update_manifest(study, {'model': {'given': given.summary(study)}})
@@ -96,7 +126,7 @@ def score(study: Study) -> None:
   _write_arrays(study)
   diverged = runs[runs['status'] == 'diverged']
   if len(diverged):
-    study.progress.message(
+    study.progress.warn(
       f'{len(diverged)} of {len(runs)} runs diverged and are excluded: '
       f'{", ".join(map(str, diverged["run"]))}'
     )

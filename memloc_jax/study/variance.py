@@ -26,7 +26,7 @@ def variance(study: Study) -> None:
   # Every subset needs all its seeds.
   whole = done.reshape(subsets, seeds).all(1)
   if whole.sum() < 2:
-    study.progress.message(
+    study.progress.warn(
       f'Only {whole.sum()} of {subsets} subsets of the crossed runs have no '
       'run that diverged; their variance is left out.'
     )

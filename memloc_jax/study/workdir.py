@@ -11,6 +11,8 @@ arrays/          run x example arrays
 parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
 stages/          one mark a finished stage
+versions.json    of jaxlib, which each run was trained with
+extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
 log.txt          one line an epoch
 .lock            held by the process that uses the folder
@@ -114,6 +116,9 @@ class Workdir:
     name = secrets.token_hex(8) if self._writes else None
     name = f'.shared-{hosts.tell(name)}'
     if self._writes:
+      # Left by processes that were killed.
+      for left in self.path.glob('.shared-*'):
+        left.unlink(missing_ok=True)
       (self.path / name).touch()
     hosts.barrier()
     seen = hosts.gather(np.array((self.path / name).exists()))
@@ -132,6 +137,29 @@ class Workdir:
     return dataclasses.replace(
       config, map=dataclasses.replace(config.map, added=tuple(added))
     )
+
+  def begun_block(self) -> int | None:
+    """Size of the block of map runs that was added last, unless finished."""
+    found = None
+    if self._writes and (stored := self.read_json('config.json')):
+      added = stored.get('map', {}).get('added', [])
+      scored = self.read_json('stages/score.json') is not None
+      if added and (not scored or self.read_json('extending.json') == added):
+        found = added[-1]
+    return json.loads(hosts.tell(json.dumps(found)))
+
+  def check_scores(self) -> None:
+    """Refuses scores that are older than the runs in `arrays/`.
+
+    Raises:
+      InputError: a study was stopped after it had begun to write these anew.
+    """
+    # Removed before the first array is written.
+    if self.read_json('stages/estimate.json') is None:
+      raise InputError(
+        f'{self.path} has no scores of all its runs, since its study was '
+        'stopped; run it to its end first.'
+      )
 
   @property
   def rows(self) -> pathlib.Path:
@@ -155,12 +183,7 @@ class Workdir:
     found = self.read_json('config.json') if self._writes else None
     message = None
     if found is not None:
-      found = _completed(found, _identity(StudyConfig()))
-      # As `with_added` has taken it from here, it can only be longer.
-      added = found['map']['added']
-      if wanted['map']['added'][: len(added)] == added:
-        found['map']['added'] = wanted['map']['added']
-      different = _differences(found, wanted)
+      different = self.differences(config)
       if different:
         message = (
           f'{self.path} belongs to a study with other settings: '
@@ -169,7 +192,8 @@ class Workdir:
     elif (
       self._writes
       and self.path.exists()
-      and any(path.name != '.lock' for path in self.path.iterdir())
+      # Hidden ones are the lock, and what a process that was killed has left.
+      and any(not path.name.startswith('.') for path in self.path.iterdir())
     ):
       message = (
         f'--workdir={self.path} holds files of something else; '
@@ -178,8 +202,22 @@ class Workdir:
     message = hosts.tell(message)
     if message:
       raise InputError(message)
-    if self.read_json('config.json') != wanted:
+    if found != wanted:
+      added = wanted['map']['added']
+      if found is not None and found.get('map', {}).get('added', []) != added:
+        # Before the block is known, or it would pass for a finished one.
+        self.write_json('extending.json', added)
       self.write_json('config.json', wanted)
+
+  def differences(self, config: StudyConfig) -> list[str]:
+    """What the settings of the folder's study are, where these are others."""
+    found, wanted = self.read_json('config.json') or {}, _identity(config)
+    found = _completed(found, _identity(StudyConfig()))
+    # As `with_added` has taken it from here, it can only be longer.
+    added = found['map']['added']
+    if wanted['map']['added'][: len(added)] == added:
+      found['map']['added'] = wanted['map']['added']
+    return _differences(found, wanted)
 
   def write_json(self, name: str, value: Any) -> None:
     """Writes one JSON file."""

@@ -49,9 +49,24 @@ class RefusedTest(tiny.EncoderCase):
     config = study_config.from_config_dict(values)
     cells[2] = grid.Cell(2, cells[2].name, config)
     root = self.folder / 'bad'
-    with self.assertRaisesRegex(InputError, 'nowhere'):
+    with self.assertRaisesRegex(InputError, 'nowhere') as caught:
       _run(cells, root)
+    self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
     self.assertFalse(root.exists())
+
+  def test_what_a_study_refuses_later_names_it_too(self):
+    cells = _cells(self.encoder, self.folder)[:2]
+
+    def refuse(config, workdir, programs):
+      del config, programs
+      if workdir.name == cells[1].name:
+        raise InputError('Every run diverged.')
+
+    progress = Progress(Console(file=io.StringIO()))
+    with self.assertRaisesRegex(
+      InputError, f'^{cells[1].name}: Every run diverged.$'
+    ):
+      grid_runs.run(cells, self.folder / 'diverged', progress, refuse)
 
   def test_a_folder_of_one_study_is_refused(self):
     folder = self.folder / 'one'

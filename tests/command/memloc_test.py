@@ -1,21 +1,28 @@
 """The console command: what it says, and what it starts."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import io
 import pathlib
+import shlex
 import sys
 import tempfile
 import unittest.mock
 
+import pandas as pd
+import pytest
 from absl import flags
-from absl.testing import absltest, parameterized
+from absl.testing import absltest, flagsaver, parameterized
 
 from memloc_jax.command import memloc, study
 from memloc_jax.models import registry as models
+from memloc_jax.study import apply
+from memloc_jax.study import config as study_config
 from memloc_jax.tasks import registry as tasks
 from tests.study import made_up
 
+_CONFIGS = pathlib.Path(__file__).parents[2] / 'experiments' / 'configs'
 _ACTIONS = {
   name: name.replace('-', '_')
   for name in ('run', 'plan', 'extend', 'verify', 'apply', 'export', 'c-score')
@@ -35,6 +42,20 @@ def _call(*words: str) -> tuple[int, str, str]:
     except SystemExit as end:
       status = end.code or 0
   return status, out.getvalue(), error.getvalue()
+
+
+def _call_with_flags(*words: str) -> tuple[int, str, str]:
+  """The same of a command whose flags are parsed, and then forgotten."""
+  run = lambda main, argv, flags_parser: main(flags_parser(argv))
+  with (
+    flagsaver.flagsaver(),
+    unittest.mock.patch.object(study.app, 'run', run),
+    unittest.mock.patch.object(study, 'Termination'),
+  ):
+    try:
+      return _call(*words)
+    finally:
+      flags.FLAGS.unparse_flags()
 
 
 class HelpTest(parameterized.TestCase):
@@ -100,6 +121,68 @@ class RunTest(parameterized.TestCase):
     self.assertTrue((output / 'comparison.html').exists())
 
 
+class CorrectedTest(parameterized.TestCase):
+  """What comes after a review of one study of a grid."""
+
+  @parameterized.parameters(
+    (
+      'study.py:regimes',
+      ('--cell=6', '--tasks', 'trec', '--models=minilm'),
+      {'source': 'files:data'},  # Of a task with many text fields.
+    ),
+    ('study.py:regimes', ('--cell', '9'), {'name': 'own', 'files': 'a b.csv'}),
+    ('study.py:paper', ('--cell=5',), {'name': 'own', 'files': 'a b.csv'}),
+    (
+      'quickstart.py',
+      ('--tasks=rte,trec', '--cell=1', '--config.task.limit=50'),
+      {'name': 'own', 'files': 'a b.csv'},
+    ),
+  )
+  # By ml_collections, which reads config files so.
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_the_next_command_is_of_the_same_study(self, file, words, changes):
+    found = apply.Applied(
+      pathlib.Path('a b.csv'),
+      pd.DataFrame(),
+      {f'task.{name}': value for name, value in changes.items()},
+      'Corrected.',
+    )
+    with (
+      unittest.mock.patch.object(apply, 'apply', return_value=found) as applied,
+      unittest.mock.patch.object(study.report, 'write'),
+    ):
+      status, out, error = _call_with_flags(
+        'apply',
+        f'--config={_CONFIGS / file}',
+        '--workdir=results/grid',
+        '--config.train.num_epochs=21',
+        '--config.train.seeds=(5, 6)',
+        '--reviewed=r.csv',
+        *words,
+      )
+    self.assertEqual(status, 0, error)
+    config, workdir, *_ = applied.call_args.args
+    self.assertEqual(config.train.num_epochs, 21)
+    command = shlex.split(out.splitlines()[-1])
+    self.assertEqual(command[:3], [sys.executable, 'memloc', 'run'])
+    with unittest.mock.patch.object(study, '_act') as act:
+      status, _, error = _call_with_flags(*command[2:])
+    self.assertEqual(status, 0, error)
+    self.assertEqual(
+      act.call_args.args[0],
+      dataclasses.replace(
+        config,
+        task=dataclasses.replace(config.task, **changes),
+        grid=study_config.GridConfig(),
+      ),
+    )
+    # Outside of the grid's folder, whose page is on all that is in it.
+    cell = pathlib.Path(workdir).name
+    self.assertIn(f'--workdir=results/grid-corrected/{cell}', command)
+    for flag in ('cell', 'tasks', 'models'):
+      self.assertNotIn(f'--{flag}', ' '.join(command))
+
+
 class RefusedTest(parameterized.TestCase):
   @parameterized.parameters(
     (['fly'], "'fly' is no command"),
@@ -111,6 +194,35 @@ class RefusedTest(parameterized.TestCase):
   def test_one_sentence_and_status_2(self, words, sentence):
     status, out, error = _call(*words)
     self.assertEqual(status, 2)
+    self.assertEqual(out, '')
+    self.assertStartsWith(error, 'memloc: ')
+    self.assertIn(sentence, error)
+    self.assertEqual(error.count('\n'), 1)
+
+  @parameterized.parameters(
+    ('nowhere.py', (), 'nowhere.py'),
+    ('nowhere.py', ('--config.train.num_epochs=3',), 'nowhere.py'),
+    ('study.py:smal', (), "no preset 'smal', but small, regimes"),
+    ('quickstart.py:small', (), 'takes 0 positional arguments'),
+    ('quickstart.py', ('--speed=3',), "flag 'speed'"),
+    ('quickstart.py', ('--add_runs=x',), '--add_runs=x'),
+    ('quickstart.py', ('--config.train.num_epochs=x',), 'train.num_epochs=x'),
+    ('quickstart.py', ('--config.train.pace=3',), '--config.train.pace: there'),
+    ('quickstart.py', ('--config.nope.x=3',), '--config.nope.x: there'),
+    ('quickstart.py', ('--workdir',), '--workdir'),
+    ('quickstart.py', ('more',), "'more' is no flag"),
+  )
+  # By ml_collections, which reads config files so.
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_flags_that_cannot_be_meant(self, config, words, sentence):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    status, out, error = _call_with_flags(
+      'run',
+      f'--config={_CONFIGS / config}',
+      f'--workdir={folder}/workdir',
+      *words,
+    )
+    self.assertEqual(status, 2, error)
     self.assertEqual(out, '')
     self.assertStartsWith(error, 'memloc: ')
     self.assertIn(sentence, error)

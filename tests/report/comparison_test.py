@@ -3,12 +3,16 @@
 import pathlib
 import re
 import tempfile
+from unittest import mock
 
+import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison
+from memloc_jax.report import comparison_figures as draw
+from memloc_jax.study import replication, summary
 from tests.study import made_up
 
 _TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0}
@@ -42,9 +46,62 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn(r'\toprule', latex)
     self.assertLen(re.findall(r'\\\\', latex), len(table) + 1)
 
+  def test_models_of_different_depth_share_an_axis(self):
+    more = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
+    more = [
+      more,
+      made_up.workdir(self.folder, 'wic', 'deep', 20.0, num_layers=24),
+    ]
+    entries = summary.read([*self.folders, *more])
+    table = summary.centres(entries).dropna(subset=['depth'])
+    axes = draw.centres(table).axes[0]
+    shown = np.concatenate([c.get_offsets()[:, 0] for c in axes.collections])
+    rows = table[table['technique'] == axes.get_title('left').lower()]
+    np.testing.assert_allclose(np.sort(shown), np.sort(rows['depth']))
+    self.assertBetween(rows['depth'].max(), 0.5, 1)
+
+  def test_every_model_has_a_marker_of_its_own(self):
+    models = [f'model {i}' for i in range(10)]
+    table = pd.DataFrame(
+      {'task': 'wic', 'group': 'nlu', 'technique': 'swapping'}
+      | {'model': models, 'depth': np.linspace(0, 1, 10)}
+    )
+    axes = draw.centres(table).axes[0]
+    self.assertLen(axes.collections, 10)
+    shown = [c.get_offsets()[0, 0] for c in axes.collections]
+    np.testing.assert_allclose(shown, table['depth'])
+    legend = axes.get_legend()
+    self.assertEqual([text.get_text() for text in legend.get_texts()], models)
+    looks = {
+      (line.get_marker(), line.get_fillstyle())
+      for line in legend.legend_handles
+    }
+    self.assertLen(looks, 10)
+    # The first eight are filled, as before.
+    filled = [len(c.get_facecolor()) > 0 for c in axes.collections]
+    self.assertEqual(filled, [True] * 8 + [False] * 2)
+
+  def test_studies_of_one_layer_have_no_depth(self):
+    single = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
+    page = comparison.write([single], self.output)
+    self.assertIn('Centres of gravity', page.read_text('utf-8'))
+    self.assertFalse((self.output / 'figures/centres.svg').exists())
+
   def test_one_study_with_nothing_to_correlate(self):
     path = comparison.write(self.folders[:1], self.output)
     self.assertNotIn('Correlations over studies', path.read_text('utf-8'))
+
+  @mock.patch.object(comparison, '_figures', return_value=())
+  def test_claims_are_of_whom_they_are(self, _):
+    paper = 'What Dankers &amp; Titov (2024) report and'
+    page = comparison.write(self.folders[:1], self.output)
+    self.assertIn(paper, page.read_text('utf-8'))
+    claims = self.folder / 'claims.csv'
+    replication.references().head(3).to_csv(claims, index=False)
+    page = comparison.write(self.folders[:1], self.output, str(claims))
+    text = page.read_text('utf-8')
+    self.assertNotIn(paper, text)
+    self.assertIn(f'What {claims} claims and', text)
 
   def test_output_is_no_study(self):
     with self.assertRaisesRegex(InputError, 'is the folder of a study'):

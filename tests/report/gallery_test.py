@@ -76,6 +76,16 @@ class MethodsTest(absltest.TestCase):
     self.assertIn('for 7 epochs at 3e-05 (batch 9)', text)
     self.assertNotIn('Layer swapping', text)
 
+  def test_ablation_is_not_said_to_be_calibrated(self):
+    tables = _tables(layers=_layers('main', 'ablation'))
+    text = ' '.join(methods.methods(tables, {}))
+    self.assertIn('Its centre of gravity is not calibrated', text)
+
+  def test_controls_are_not_said_to_be_of_two_layers(self):
+    tables = _tables(layers=_layers('1'), control_summary=[{'setup': 'pair'}])
+    text = ' '.join(methods.methods(tables, {}))
+    self.assertIn('only chosen layers learn', text)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -150,6 +150,20 @@ class ControlTest(absltest.TestCase):
     ]
     self.assertEqual(marked, [[1, 2], [2, 5]])
 
+  def test_every_source_has_a_line_of_its_own(self):
+    sources = [f'{l}+{l + 1}' for l in range(1, 9)]
+    layers = pd.concat(
+      [_layers(10, source=s, techniques=('swapping',)) for s in sources]
+    )
+    controls = pd.DataFrame({'technique': 'swapping', 'layers': sources})
+    figure = draw.control_profiles(layers, controls)
+    lines = [l for l in figure.axes[0].lines if l.get_gid() in sources]
+    self.assertEqual([line.get_gid() for line in lines], sources)
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+    self.assertLen(looks, 8)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    self.assertEqual(names, sources)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -304,6 +304,22 @@ class PageTest(parameterized.TestCase):
     self._write({})
     self.assertNotIn('Control setup', self._files()['report.html'].decode())
 
+  def test_words_are_not_said_to_be_clustered(self):
+    row = {
+      'planted': 'word',
+      'localiser': 'occlusion',
+      'variant': 'mask',
+      'baseline': False,
+      'cases': 5,
+      'recall': 0.8,
+      'low': 0.4,
+      'high': 0.96,
+      'chance': 0.1,
+    }
+    text = ' '.join(self._write({'injection': pd.DataFrame([row])}).split())
+    self.assertIn('of layers clustered by seed or pair', text)
+    self.assertIn('of words over examples, which share runs', text)
+
   def test_writing_again_gives_the_same_bytes(self):
     tables = _maps() | _swaps()
     self._write(tables)

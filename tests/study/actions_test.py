@@ -109,13 +109,60 @@ class ActionsTest(tiny.EncoderCase):
       self.assertEqual(found.tier, 'bit-equal')
       self.assertEqual(found.difference, 0.0)
 
-  @pytest.mark.full
-  def test_a_record_that_was_changed_is_found(self):
+  def stored(self):
+    """The study, and the records of its main runs: noisy, clean, frozen."""
     folder = Workdir(self.workdir)
     study = Study(folder.with_added(self.config), folder, Progress())
     with jax.default_matmul_precision('float32'):
-      (hash, *_) = study.hashes['main']
-    record = study.store.read('main', 0, hash)
+      hashes = study.hashes['main']
+    read = study.store.read
+    return study, [read('main', row, hash) for row, hash in enumerate(hashes)]
+
+  @pytest.mark.full
+  def test_a_wrong_run_is_found_however_unlike_other_kinds_are(self):
+    study, records = self.stored()
+    logits = records[0].logits
+    wrong = np.where(np.arange(len(logits))[:, None] % 2, -logits, logits)
+    for row, changed in enumerate((wrong, -logits, -logits)):
+      record = dataclasses.replace(
+        records[row], device='TPU v9', logits=changed
+      )
+      study.store.write('main', row, record)
+    try:
+      found = actions.verify(self.config, self.workdir, 0)
+    finally:
+      for row, record in enumerate(records):
+        study.store.write('main', row, record)
+    self.assertEqual((found.same, found.tier), (False, 'agreement'))
+    self.assertGreaterEqual(found.agreement, 0.5)
+    self.assertIn('(no other is like it, so all must be)', found.text)
+
+  @pytest.mark.full
+  def test_bits_are_compared_where_the_version_that_trained_is_here(self):
+    study, (noisy, *_) = self.stored()
+    logits = noisy.logits + np.float32(1e-6)
+    study.store.write('main', 0, dataclasses.replace(noisy, logits=logits))
+    file = 'versions.json'
+    known = study.workdir.read_json(file)
+    self.assertEqual([len(known[name]) for name in ('main', 'map')], [3, 4])
+    older = {'main': dict.fromkeys(known['main'], '0.4.0')}
+    try:
+      # The last is as an earlier version of this package leaves it.
+      for versions, tier in (
+        (known, 'bit-equal'),
+        (older, 'rounding'),
+        ({}, 'rounding'),
+      ):
+        study.workdir.write_json(file, versions)
+        found = actions.verify(self.config, self.workdir, 0)
+        self.assertEqual((found.same, found.tier), (tier == 'rounding', tier))
+    finally:
+      study.workdir.write_json(file, known)
+      study.store.write('main', 0, noisy)
+
+  @pytest.mark.full
+  def test_a_record_that_was_changed_is_found(self):
+    study, (record, *_) = self.stored()
     logits = record.logits.copy()
     logits[3, 0] += 1e-6
     changed = dataclasses.replace(record, logits=logits)

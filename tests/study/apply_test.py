@@ -1,5 +1,6 @@
 """A review becomes corrected data: nothing else changes, or one sentence."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -343,14 +344,17 @@ class ApplyTest(tiny.EncoderCase):
 
   def test_an_edited_list_is_not_overwritten(self):
     config, workdir = self.study(self.write('data.csv'))
-    study = Study(config, Workdir(workdir), Progress())
+    study = Study(config, Workdir(workdir), Progress(quiet=True))
     path = workdir / 'triage.csv'
     written = path.read_bytes()
     estimation.estimate(study)
     self.assertLen(list(workdir.glob('triage*.csv')), 1)
     for kept in (1, 2):
       path.write_bytes(b'%d' % kept)
-      estimation.estimate(study)
+      error = io.StringIO()
+      with contextlib.redirect_stderr(error):
+        estimation.estimate(study)
+      self.assertIn(f'is now triage-edited-{kept}.csv', error.getvalue())
       self.assertEqual(path.read_bytes(), written)
       edited = workdir / f'triage-edited-{kept}.csv'
       self.assertEqual(edited.read_bytes(), b'%d' % kept)

@@ -226,6 +226,9 @@ class BadInputTest(parameterized.TestCase):
     ('map', 'small_class_ratio', 1.0),
     ('train', 'num_epochs', 0),
     ('train', 'seeds', (1, 1)),
+    ('control', 'seeds', (4, 4)),
+    ('control', 'graded_seeds', (2, 3, 2)),
+    ('control', 'graded_seeds', (-1,)),
     ('engine', 'unroll', 'sometimes'),
   )
   def test_setting_out_of_range(self, group, field, value):

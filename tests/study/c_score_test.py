@@ -45,6 +45,8 @@ class CScoreTest(parameterized.TestCase):
     self.write(folder / 'arrays/hashes.json', hashes)
     self.write(folder / 'config.json', {'map': {'ratio': ratio}})
     self.write(folder / 'manifest.json', {'data': {'label_names': _NAMES}})
+    (folder / 'stages').mkdir()
+    self.write(folder / 'stages/estimate.json', {})
     pd.DataFrame(
       {
         'index': range(_EXAMPLES),

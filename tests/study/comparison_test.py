@@ -31,10 +31,11 @@ class ClusteredIntervalTest(absltest.TestCase):
 def _control(weights, kind='pair', rates=(1, 1, 0, 0)):
   """The table `control` of one technique with these weights, one a seed."""
   rates = np.array(rates, np.float32)
-  setup = control.Setup(kind, '1+2', rates, tuple(range(len(weights))))
+  name = '+'.join(map(str, np.flatnonzero(rates) + 1))
+  setup = control.Setup(kind, name, rates, tuple(range(len(weights))))
   layers = pd.DataFrame(
     [
-      {'technique': 'swapping', 'variant': '', 'source': '1+2', 'seed': seed}
+      {'technique': 'swapping', 'variant': '', 'source': name, 'seed': seed}
       | {'layer': layer, 'weight': weight}
       for seed, row in enumerate(weights)
       for layer, weight in enumerate(row, 1)
@@ -59,6 +60,15 @@ class ControlTest(absltest.TestCase):
       self.assertBetween(found['top2_in_pair'].mean(), 0.4, 0.6)
       again = _control([[nothing] * 4] * 400)
       pd.testing.assert_frame_equal(found, again)
+
+  def test_chance_is_what_guesses_reach(self):
+    for rates in ((1, 0, 0, 0), (1, 1, 0, 0), (1, 0, 1, 1)):
+      found = _control([[1.0] * 4] * 400, rates=rates)
+      (row,) = comparison.control_summary(found, 4).to_dict('records')
+      self.assertEqual(row['chance'], sum(rates) / 4)
+      # A deviation of at most 0.025.
+      self.assertAlmostEqual(row['accuracy_1'], row['chance'], delta=0.1)
+      self.assertAlmostEqual(row['accuracy_2'], row['chance'], delta=0.1)
 
   def test_graded_rates_are_ranks(self):
     weights = [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], [1, 1, 1, 1]]

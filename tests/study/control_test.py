@@ -69,6 +69,18 @@ class SetupsTest(parameterized.TestCase):
       with self.assertRaisesRegex(InputError, f'--config.control.{name}: '):
         control.setups(_study(6, **{name: (pair,)}))
 
+  @parameterized.parameters(
+    ('pairs', {'pairs': ((1, 2), (2, 1))}),
+    ('pairs', {'pairs': ((3, 3),)}),
+    ('spread', {'pairs': ((1, 4),), 'spread': ((4, 1),)}),
+    ('spread', {'spread': ((1, 2),)}),  # The lowest two, by default.
+  )
+  def test_refuses_layers_that_are_there_twice(self, name, settings):
+    with self.assertRaisesRegex(
+      InputError, rf'^--config.control.{name}: layers \(.*\) are there twice'
+    ):
+      control.setups(_study(6, **settings))
+
   def test_refuses_a_task_without_noise(self):
     with self.assertRaisesRegex(InputError, 'noise is 0'):
       control.setups(_study(noise=0.0))
@@ -143,7 +155,8 @@ class StudyTest(absltest.TestCase):
     self.assertTrue(graded['top1_in_pair'].isna().all())
     self.assertTrue(graded['rank_correlation'].round(9).isin([-1, 0, 1]).all())
     summary = self.read('control_summary').set_index(['technique', 'setup'])
-    self.assertEqual(summary.loc[('swapping', 'pair'), 'chance'], 1)
+    # One of two layers in one source, both in the other.
+    self.assertEqual(summary.loc[('swapping', 'pair'), 'chance'], 0.75)
     self.assertTrue(summary.loc[('constant', 'pair'), 'baseline'])
 
   def test_report_is_about_controls(self):

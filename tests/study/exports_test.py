@@ -82,6 +82,8 @@ def _study(folder: pathlib.Path, logged: bool = True) -> dict[str, np.ndarray]:
   ).to_parquet(folder / 'runs.parquet')
   manifest = {'data': {'label_names': _NAMES}}
   (folder / 'manifest.json').write_text(json.dumps(manifest), 'utf-8')
+  (folder / 'stages').mkdir()
+  (folder / 'stages' / 'estimate.json').write_text('{}')
   return arrays | {'labels': labels}
 
 

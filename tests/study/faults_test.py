@@ -170,6 +170,26 @@ class FaultsTest(tiny.EncoderCase):
   def test_terminated_at_ten_moments(self):
     self.disturbed('ten', 10, signal.SIGTERM)
 
+  @pytest.mark.full
+  def test_an_extension_is_killed(self):
+    self.undisturbed()
+    workdir = self.folder / 'extended'
+    shutil.copytree(self.folder / 'undisturbed', workdir)
+    flags = ('--action=extend', '--add_runs=4', '--stages=score')
+    process = self.start('extended', *flags)
+    try:
+      self.wait_for(workdir / 'rows/map-1/lanes.json')
+    finally:
+      process.kill()
+      process.communicate()
+    self.assertFalse((workdir / 'stages/score.json').exists())
+    process = self.start('extended', *flags)
+    output, _ = process.communicate(timeout=300)
+    self.assertEqual(process.returncode, 0, output)
+    tables = pd.read_parquet(workdir / 'runs.parquet')['table']
+    self.assertEqual((tables == 'map-1').sum(), 4)
+    self.assertNotIn('map-2', set(tables))
+
   def start_two(self, *folders: str) -> list[subprocess.Popen]:
     with socket.socket() as probe:
       probe.bind(('localhost', 0))

@@ -17,6 +17,7 @@ def workdir(
   centre: float,
   seeds=(1, 2, 3),
   generalisation: float = 0.8,
+  num_layers: int = LAYERS,
 ) -> pathlib.Path:
   """A workdir whose techniques put the memory around a layer.
 
@@ -27,6 +28,7 @@ def workdir(
     centre: layer, 1-based, around which memory lies.
     seeds: of the main models.
     generalisation: of all examples.
+    num_layers: of the model.
   """
   path = folder / f'{task} {model}'
   path.mkdir()
@@ -36,13 +38,13 @@ def workdir(
   }
   manifest = {
     'config': config,
-    'model': {'layers': LAYERS},
+    'model': {'layers': num_layers},
     'cost': {'train': {'seconds': 60.0}},
   }
   (path / 'manifest.json').write_text(json.dumps(manifest), 'utf-8')
   rng = np.random.default_rng(sum(map(ord, task + model)))
   layers, mcog = [], []
-  number = np.arange(1, LAYERS + 1)
+  number = np.arange(1, num_layers + 1)
   for technique in TECHNIQUES:
     shift = 0.5 * (technique == 'retraining')
     one = {'technique': technique, 'variant': '', 'source': 'main'}
@@ -51,7 +53,7 @@ def workdir(
       at = centre + shift + rng.normal(0, 0.1)
       weights = np.exp(-np.square(number - at) / 4)
       if technique == 'constant':
-        weights = np.ones(LAYERS)
+        weights = np.ones(num_layers)
       profiles.append(weights / weights.sum())
       for layer, weight in zip(number, profiles[-1]):
         row = one | {'seed': seed, 'layer': layer}
@@ -61,7 +63,7 @@ def workdir(
       mcog.append(
         one
         | {'seed': seed, 'mcog': value, 'mcog_low': 1.0}
-        | {'mcog_high': float(LAYERS), 'mcog_calibrated': value}
+        | {'mcog_high': float(num_layers), 'mcog_calibrated': value}
       )
   noisy = np.arange(40) % 5 == 0
   examples = pd.DataFrame(

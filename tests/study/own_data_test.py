@@ -1,20 +1,24 @@
 """From a user's file to the report, with as little as there can be."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.numpy
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -179,6 +183,45 @@ class OwnDataTest(tiny.EncoderCase):
     with self.assertRaisesRegex(InputError, 'no runs.*map.num_runs'):
       tiny.run(self.config(task__files=path, map__num_runs=0), workdir)
     self.assertFalse(workdir.exists())
+
+  def test_a_source_that_changed_is_refused(self):
+    path = self.write('changing.csv', ('text', 'label'), _ROWS)
+    encoder = self.folder / 'changing'
+    shutil.copytree(self.encoder, encoder)
+    config = self.config(task__files=path, model__source=str(encoder))
+    workdir = self.folder / 'before'
+
+    def run(config):
+      quiet = Progress(quiet=True)
+      run_study(config, workdir, quiet, stages=('data',))
+
+    def refused(pattern, config):
+      before = tiny.files(workdir)
+      with self.assertRaisesRegex(InputError, pattern):
+        run(config)
+      self.assertEqual(tiny.files(workdir), before)
+
+    run(config)
+    named = [(text, f'{label}!') for text, label in _ROWS]
+    self.write('changing.csv', ('text', 'label'), named)
+    refused(
+      f'task.files={path}: has changed .* {workdir} was begun; choose another',
+      config,
+    )
+    # Other settings are told from another source.
+    other = dataclasses.replace(config.map, num_runs=6)
+    refused(
+      'other settings: map.num_runs is 4 there and 6 here',
+      dataclasses.replace(config, map=other),
+    )
+    self.write('changing.csv', ('text', 'label'), _ROWS)
+    run(config)
+    file = encoder / 'model.safetensors'
+    weights = safetensors.numpy.load_file(file)
+    name = min(weights)
+    weights[name] = weights[name] + 1
+    safetensors.numpy.save_file(weights, file)
+    refused(f'model.source={encoder}: has changed', config)
 
   def test_bad_input_leaves_nothing(self):
     path = self.write('bad.csv', ('text', 'label'), [*_ROWS, ('', 'bad')])

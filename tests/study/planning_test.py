@@ -87,6 +87,7 @@ class PlanTest(tiny.EncoderCase):
     logits[:, np.arange(80), labels] += member * memorised
     workdir.write_array('membership', member)
     workdir.write_array('logits', logits.astype(np.float32))
+    workdir.write_json('stages/estimate.json', {})
     shifted = np.exp(np.float64(logits.astype(np.float32)))
     values = shifted[:, np.arange(80), labels] / shifted.sum(-1)
     scores = memorisation(member, values)
@@ -219,8 +220,10 @@ class ExtendUntilTest(tiny.EncoderCase):
   def run_study(self, config, fails=False):
     """Writes a map whose intervals are narrower the more runs it has."""
     self.workdir.write_json('config.json', dataclasses.asdict(config))
+    self.workdir.remove('stages/score.json')  # As the stage `train` does.
     if fails:
       raise KeyboardInterrupt
+    self.workdir.write_json('stages/score.json', {})
     runs = config.map.num_runs + sum(config.map.added)
     self.trained.append(config.map.added)
     rng = np.random.default_rng(0)
@@ -275,6 +278,31 @@ class ExtendUntilTest(tiny.EncoderCase):
       self.run_study(begun, fails=True)
     self.extend(100, estimator.Rule(half_width=0.35))
     self.assertEqual(self.trained, [(6,)])
+
+  def test_a_smaller_last_block_that_was_begun_is_finished_first(self):
+    begun = actions.extend(self.config, self.workdir.path, 3)
+    with self.assertRaises(KeyboardInterrupt):
+      self.run_study(begun, fails=True)
+    self.extend(100, estimator.Rule(half_width=0.3))
+    self.assertEqual(self.trained, [(3,), (3, 6)])
+
+  def test_a_run_that_leaves_it_unfinished_ends_the_loop(self):
+    def run(config):
+      done = self.run_study(config)
+      self.workdir.remove('stages/score.json')
+      return done
+
+    with self.assertRaisesRegex(InputError, 'no finished study to extend'):
+      adaptive.extend_until(
+        self.config,
+        self.workdir.path,
+        6,
+        100,
+        estimator.Rule(half_width=0.1),
+        run,
+        self.said.append,
+      )
+    self.assertEqual(self.trained, [()])
 
   @pytest.mark.full
   def test_a_study_trains_its_blocks_and_no_run_twice(self):

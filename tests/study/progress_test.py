@@ -1,5 +1,6 @@
 """What is printed where the output is no terminal."""
 
+import contextlib
 import io
 from unittest import mock
 
@@ -40,6 +41,26 @@ class ProgressTest(absltest.TestCase):
 
   def test_without_progress_nothing_is_foretold(self):
     self.assertEqual(_printed((10, 0.5), (40, 0.5))[0], 'train: 50%')
+
+  def test_quiet_says_warnings_alone_and_on_standard_error(self):
+    for given in ({'quiet': True}, {'console': Console(quiet=True)}):
+      error, out = io.StringIO(), io.StringIO()
+      with (
+        contextlib.redirect_stderr(error),
+        contextlib.redirect_stdout(out),
+      ):
+        shown = progress.Progress(**given)
+        with shown.stage('train'):
+          shown.message('All is well.')
+          shown.warn('Two runs diverged.')
+      self.assertEqual(error.getvalue(), 'Two runs diverged.\n')
+      self.assertEqual(out.getvalue(), '')
+
+  def test_warnings_are_where_the_rest_is(self):
+    out = io.StringIO()
+    shown = progress.Progress(Console(file=out, width=200))
+    shown.warn('Two runs diverged.')
+    self.assertEqual(out.getvalue(), 'Two runs diverged.\n')
 
   def test_says_how_a_table_will_be_trained_before_it_is(self):
     out = io.StringIO()

@@ -145,6 +145,12 @@ class ControlsTest(absltest.TestCase):
     self.assertAlmostEqual(row['accuracy_2'], (1 + 0.5 + 1 + 0.5 + 0.5) / 6)
     self.assertEqual((row['tasks'], row['models']), (3, 6))
     self.assertAlmostEqual(row['chance'], 2 / 6)
+    odd = pd.read_parquet(folders[-1] / 'control.parquet')
+    odd.assign(layers=['6', '1+2+3+4']).to_parquet(
+      folders[-1] / 'control.parquet'
+    )
+    (other,) = contrasts.controls(summary.read(folders)).to_dict('records')
+    self.assertAlmostEqual(other['chance'], (4 * 2 + 1 + 4) / 6 / 6)
     # As wide as that of three observations: models of a task agree.
     self.assertGreater(row['accuracy_1_high'] - row['accuracy_1_low'], 0.6)
 

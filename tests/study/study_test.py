@@ -10,7 +10,8 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation import windows
-from memloc_jax.study import estimation
+from memloc_jax.study import actions, estimation, subjects
+from memloc_jax.study import config as study_config
 from memloc_jax.study.stages import STAGES
 from memloc_jax.study.tables import COLUMNS
 from tests.study import tiny
@@ -68,6 +69,22 @@ class StudyTest(tiny.EncoderCase):
     trained = runs['purpose'] != 'frozen'
     self.assertTrue((runs.loc[trained, 'last_trainable'] == 2).all())
     self.assertTrue(runs.loc[~trained, 'last_trainable'].isna().all())
+
+  def test_techniques_train_as_the_study_does(self):
+    config = study_config.to_config_dict(self.config)
+    config.train.weight_decay = 0.2
+    config.train.warmup = 0.3
+    config.train.clip_norm = 4.0
+    config.engine.moments = 'bfloat16'
+    with actions.opened(self.config, self.workdir) as study:
+      self.assertNotEmpty(study.hashes)  # Kept, so that records are found.
+      study.config = study_config.from_config_dict(config)
+      sources = subjects.sources(study)
+    self.assertNotEmpty(sources)
+    for source in sources:
+      self.assertEqual(source.weight_decay, 0.2)
+      self.assertEqual((source.warmup, source.clip_norm), (0.3, 4.0))
+      self.assertEqual(source.moments, 'bfloat16')
 
   def test_history_ends_where_the_runs_table_says(self):
     history, runs = self.read('history'), self.read('runs')

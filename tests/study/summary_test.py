@@ -9,7 +9,7 @@ from absl.testing import absltest
 from scipy import stats
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import summary
+from memloc_jax.study import measures, summary
 from tests.study import made_up
 
 _TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0, 'reuters': 5.0}
@@ -71,6 +71,42 @@ class SummaryTest(absltest.TestCase):
     depth = by_what.loc['depth and generalisation']
     self.assertEqual(set(depth['a']), {'swapping', 'retraining'})
     self.assertGreater(depth['value'].min(), 0.9)
+
+  def test_models_of_different_depth_are_compared_by_relative_depth(self):
+    folder = self.folder / 'mixed'
+    folder.mkdir()
+    folders = []
+    for task, depth in zip(_TASKS, (0.1, 0.3, 0.5, 0.7, 0.9)):
+      for model, layers in (('flat', 2), ('deep', 12), ('single', 1)):
+        path = made_up.workdir(
+          folder, task, model, 1.0, generalisation=depth, num_layers=layers
+        )
+        table = pd.read_parquet(path / 'mcog.parquet')
+        of_one = np.where(table['technique'] == 'swapping', depth, 1 - depth)
+        table['mcog'] = table['mcog_calibrated'] = 1 + (layers - 1) * of_one
+        table.to_parquet(path / 'mcog.parquet')
+        folders.append(path)
+    entries = summary.read(folders)
+    found = summary.correlations(entries).set_index(['what', 'a'])
+    # The deep model's values are all above the flat one's.
+    techniques = found.loc[('techniques', 'retraining')]
+    self.assertAlmostEqual(techniques['value'], -1)
+    self.assertEqual(techniques['points'], 10)
+    generalisation = found.loc['depth and generalisation']
+    # Of the two models of a task, rounding decides which is deeper.
+    self.assertGreater(generalisation.loc['swapping', 'value'], 0.98)
+    self.assertLess(generalisation.loc['retraining', 'value'], -0.98)
+    table = summary.centres(entries).set_index(['model', 'technique'])
+    self.assertTrue(table.loc['single', 'depth'].isna().all())
+    for model in ('flat', 'deep'):
+      np.testing.assert_allclose(
+        table.loc[(model, 'swapping'), 'depth'], (0.1, 0.3, 0.5, 0.7, 0.9)
+      )
+    row = measures.measures(entries).set_index(['task', 'model'])
+    for model, layers in (('flat', 2), ('deep', 12)):
+      one = row.loc[('wic', model)]
+      self.assertAlmostEqual(one['mcog swapping'], 1 + 0.1 * (layers - 1))
+      self.assertAlmostEqual(one['relative mcog swapping'], 0.1)
 
   def test_intervals_are_wider_than_of_pooled_points(self):
     """Two models of one task are no two points."""

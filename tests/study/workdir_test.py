@@ -57,6 +57,22 @@ class WorkdirTest(absltest.TestCase):
     self.assertEqual(before, self.workdir.read_json('config.json'))
     self.assertNotIn('engine', before)
 
+  def test_what_a_killed_start_has_left_is_no_other_study(self):
+    self.workdir.path.mkdir()
+    for name in ('.shared-0123456789abcdef', '.config.json.partial', '.lock'):
+      (self.workdir.path / name).write_text('{')
+    with self.workdir.in_use():
+      self.workdir.claim(StudyConfig())
+    self.assertEqual(
+      [path.name for path in self.workdir.path.iterdir()], ['config.json']
+    )
+
+  def test_files_of_something_else_are_refused(self):
+    self.workdir.path.mkdir()
+    (self.workdir.path / 'letter.txt').write_text('')
+    with self.assertRaisesRegex(InputError, 'holds files of something else'):
+      self.workdir.claim(StudyConfig())
+
   def test_a_folder_may_be_older_than_a_setting(self):
     folder, config = self.workdir, StudyConfig()
     folder.claim(config)

@@ -1,0 +1,33 @@
+"""Which version of jaxlib each run was trained with, kept beside the rows.
+
+The manifest names the version that ran last.
+"""
+
+import importlib.metadata
+
+from memloc_jax.study.context import Study
+from memloc_jax.study.workdir import Workdir
+
+_FILE = 'versions.json'
+
+
+def now() -> str:
+  """The version that this process runs."""
+  return importlib.metadata.version('jaxlib')
+
+
+def note(study: Study) -> None:
+  """Notes this version for all runs that have no record yet."""
+  known = study.workdir.read_json(_FILE) or {}
+  for name, table in study.tables.items():
+    of_table = known.setdefault(name, {})
+    for row, hash in enumerate(study.hashes[name]):
+      if not study.engine.finished(table, row, hash):
+        of_table[hash] = now()
+  study.workdir.write_json(_FILE, known)
+
+
+def of_run(workdir: Workdir, table: str, hash: str) -> str | None:
+  """The version that a run was trained with; None if nobody noted it."""
+  known = workdir.read_json(_FILE) or {}
+  return known.get(table, {}).get(hash)
