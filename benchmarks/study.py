@@ -179,7 +179,8 @@ def as_run(workdirs: list[pathlib.Path]) -> dict[str, float]:
       cost = {name: part['seconds'] for name, part in manifest['cost'].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise ValueError(f'{folder}: holds no study: {error}') from error
-    if 'report' not in cost:
+    # Cost is that of stopped stages, too.
+    if not (folder / 'stages' / 'report.json').exists():
       raise ValueError(f'{folder}: its study is not finished.')
     found[folder.name] = sum(cost.values())
   return found

@@ -74,12 +74,13 @@ class Source:
       'main'.
     subjects: one a seed, at least one.
     dropout: rate at which its models were trained.
-    engine: trains rows, for techniques that train.
-    snapshots: epochs of which subjects were to keep their weights.
-    weight_decay: of its models; as what follows, for techniques that train.
+    weight_decay: the same of weight decay; this and what follows is for
+      techniques that train.
     warmup: share of the steps in which their learning rate rose.
     clip_norm: largest norm of their gradients.
     moments: type of AdamW's first moments, see `Program`.
+    engine: trains rows, for techniques that train.
+    snapshots: epochs of which subjects were to keep their weights.
   """
 
   name: str
@@ -89,12 +90,12 @@ class Source:
   label_names: tuple[str, ...]
   subjects: tuple[Subject, ...]
   dropout: float
+  weight_decay: float
+  warmup: float
+  clip_norm: float
+  moments: str
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
-  weight_decay: float = 0.01
-  warmup: float = 0.1
-  clip_norm: float = 1.0
-  moments: str = 'float32'
 
 
 @dataclasses.dataclass(frozen=True)

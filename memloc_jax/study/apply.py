@@ -77,8 +77,9 @@ def apply(
     What was done.
 
   Raises:
-    InputError: the study has no scores, its source has changed, the review
-      cannot be meant, or the output cannot be written there.
+    InputError: the study has no scores or was stopped while it was extended,
+      its source has changed, the review cannot be meant, or the output cannot
+      be written there.
   """
   folder = Workdir(workdir)
   if not reviewed:
@@ -95,6 +96,7 @@ def apply(
   with folder.in_use():
     config = folder.with_added(config)
     folder.claim(config)
+    folder.check_scores()
     data = Study(config, folder, Progress()).data
     _check_source(config.task, data, examples)
     corrections = triage.read(reviewed, examples, data.label_names)

@@ -22,7 +22,8 @@ def note(study: Study) -> None:
   for name, table in study.tables.items():
     of_table = known.setdefault(name, {})
     for row, hash in enumerate(study.hashes[name]):
-      if not study.engine.finished(table, row, hash):
+      noted = of_table.get(hash) == now()  # Then its record need not be read.
+      if not noted and not study.engine.finished(table, row, hash):
         of_table[hash] = now()
   study.workdir.write_json(_FILE, known)
 

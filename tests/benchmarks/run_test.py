@@ -175,6 +175,11 @@ class StudyTest(absltest.TestCase):
       study.as_run([folder])
     cost['report'] = {'seconds': 0.5}
     file.write_text(json.dumps({'cost': cost}))
+    with self.assertRaisesRegex(ValueError, 'not finished'):
+      study.as_run([folder])  # The report was begun, and stopped.
+    mark = folder / 'stages' / 'report.json'
+    mark.parent.mkdir()
+    mark.write_text('{}')
     self.assertEqual(study.as_run([folder]), {folder.name: 3.0})
 
 

@@ -87,5 +87,9 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
     label_names=('a', 'b', 'c'),
     subjects=(subject,),
     dropout=0.0,
+    weight_decay=0.01,
+    warmup=0.1,
+    clip_norm=1.0,
+    moments='float32',
     engine=None,
   )

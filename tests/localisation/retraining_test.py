@@ -50,6 +50,10 @@ def _source(engine, noisy, **changes):
     label_names=('a', 'b', 'c'),
     subjects=(subject,),
     dropout=0.1,
+    weight_decay=0.01,
+    warmup=0.1,
+    clip_norm=1.0,
+    moments='float32',
     engine=engine,
   )
   return dataclasses.replace(source, **changes)

@@ -116,6 +116,7 @@ class ApplyTest(tiny.EncoderCase):
     folder.write_array('membership', membership)
     folder.write_array('logits', rng.normal(0, 5, (4, n, classes)))
     estimation.estimate(study)
+    folder.write_json('stages/estimate.json', {})
     return config, folder.path
 
   def review(self, workdir, decisions):
@@ -341,6 +342,9 @@ class ApplyTest(tiny.EncoderCase):
     rows[2]['text'] = 'another text'
     source.write_text(_content('data.csv', rows), 'utf-8')
     self.refused('data.csv is not what .*k2', config, workdir, review)
+    # As a study that is stopped while it is extended.
+    (workdir / 'stages' / 'estimate.json').unlink()
+    self.refused('no scores of all its runs', config, workdir, review)
 
   def test_an_edited_list_is_not_overwritten(self):
     config, workdir = self.study(self.write('data.csv'))
