@@ -171,6 +171,8 @@ def compare(
   repetitions: int,
   torch_device: str | None,
   contenders: Sequence[str] = LOOPS,
+  moments: str = 'float32',
+  unroll: bool | None = None,
   deadline: float = float('inf'),
 ) -> Comparison:
   """Times an epoch of the engine and of the loop, several times in turns.
@@ -186,6 +188,8 @@ def compare(
     repetitions: at most.
     torch_device: where the loops run; None for the engine alone.
     contenders: of `ALL`, whom it is measured against; `LOOPS` among them.
+    moments: type of the engine's first moments.
+    unroll: whether the engine unrolls layers; None lets it decide.
     deadline: value of `time.perf_counter` after which no repetition begins;
       there is always one.
 
@@ -197,7 +201,9 @@ def compare(
   """
   # Two more: the warm-up, and a last epoch with its evaluation that is not
   # reached.
-  table = workload_lib.map_table(workload, num_runs, num_epochs=repetitions + 2)
+  table = workload_lib.map_table(
+    workload, num_runs, num_epochs=repetitions + 2, moments=moments
+  )
   variant, variants, loops = None, {}, {}
   if torch_device is not None:
     variant, variants, loops = _loops(workload, table, torch_device, contenders)
@@ -212,6 +218,7 @@ def compare(
       fingerprint='benchmark',
       store=store.RowStore(pathlib.Path(folder)),
       devices=(jax.devices()[0],),
+      unroll=unroll,
       lanes=lanes,
       on_epoch=turns,
     )

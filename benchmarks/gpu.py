@@ -9,6 +9,8 @@ Result:   a table, and JSON in FOLDER ($OUT, else benchmarks/results); exit
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -21,7 +23,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import comparison, correctness, record, scoring
+from benchmarks import comparison, correctness, floor, record, scoring
 from benchmarks import workload as workload_lib
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import swapping, windows
@@ -47,6 +49,10 @@ class _Parts:
     """Whether no part failed so far."""
     states = [part['status'] for part in self._parts.values()]
     return all(state in ('done', 'skipped') for state in states)
+
+  def result(self, name: str) -> dict[str, Any] | None:
+    """Of a part that ran, if it was done."""
+    return self._parts.get(name, {}).get('result')
 
   def run(
     self, name: str, kind: str, function: Callable[[], dict[str, Any]]
@@ -87,9 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
   if device.platform == 'cpu' and not flags.tiny:
     print('JAX sees no accelerator; pass --tiny for a CPU.', file=sys.stderr)
     return 2
-  shapes = ('tiny',) if flags.tiny else ('bert-base', 'minilm')
-  widths = (2,) if flags.tiny else (16, 64, 1, 4)
-  num_examples = 64 if flags.tiny else 600
+  shapes = ('tiny',) if flags.tiny else flags.shapes
+  checked = ('tiny',) if flags.tiny else flags.checked
+  widths = (2,) if flags.tiny else flags.widths
+  num_examples = 64 if flags.tiny else flags.examples
   torch_device = _torch_device(device.platform)
   environment = record.environment(device)
   content = {
@@ -101,8 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
       'batch_size': 8,
       'examples': num_examples,
       'parameters': 'float32',
-      'matmul_precision': 'default (TF32 on NVIDIA GPUs since Ampere), in '
-      'PyTorch too',
+      'float32': 'matrix products in the default precision, TF32 on NVIDIA '
+      'GPUs since Ampere, in PyTorch too',
+      'bfloat16': 'matrix products, streams and first moments of the engine; '
+      'PyTorch under autocast is one of those it is compared with',
+      'unroll': flags.unroll,
       'torch_device': torch_device,
     },
   }
@@ -111,16 +121,27 @@ def main(arguments: list[str] | None = None) -> int:
   parts = _Parts(flags.out / name, content, flags.budget)
 
   workload = lambda shape: workload_lib.synthetic(shape, num_examples)
-  for shape in ('tiny',) if flags.tiny else ('small', 'minilm'):
+  for shape in checked:
     _check(parts, shape, workload(shape))
   if not parts.passed:
     print('Not correct, so nothing is timed.', file=sys.stderr)
     return 1
   repetitions = 2 if flags.tiny else 5
+  parts.run('ceilings', 'ceilings', lambda: _ceilings(device, flags.tiny))
   for index, width in enumerate(widths):
     for shape in shapes:
-      _time_training(parts, workload(shape), width, repetitions, torch_device)
+      train = functools.partial(
+        _time_training,
+        parts,
+        workload(shape),
+        width,
+        repetitions=repetitions,
+        torch_device=torch_device,
+        unroll={'auto': None, 'always': True, 'never': False}[flags.unroll],
+      )
+      train(precision='float32')
       if index == 0:
+        train(precision='bfloat16')
         _time_inference(parts, workload(shape), width, repetitions)
   print(f'written: {flags.out / name}')
   return 0 if parts.passed else 1
@@ -139,25 +160,55 @@ def _check(parts: _Parts, shape: str, workload: workload_lib.Workload) -> None:
   )
 
 
+def _ceilings(device: jax.Device, tiny: bool) -> dict[str, Any]:
+  """What the device can do, by the type of operands."""
+  measure = floor.ceilings
+  if tiny:
+    measure = functools.partial(floor.machine, size=128, elements=2**16)
+  return {
+    operands: dataclasses.asdict(measure(device, operands=operands))
+    for operands in ('float32', 'bfloat16')
+  }
+
+
 def _time_training(
   parts: _Parts,
   workload: workload_lib.Workload,
   width: int,
+  *,
   repetitions: int,
   torch_device: str | None,
+  unroll: bool | None,
+  precision: str,
 ) -> None:
-  parts.run(
-    f'training, {workload.name}, {width} at once',
-    f'training {workload.name}',
-    lambda: comparison.compare(
+  """Compares the engine in a precision with PyTorch in float32, and alike."""
+  contenders = comparison.LOOPS
+  if precision == 'bfloat16':
+    contenders += (comparison.TORCH_BFLOAT16,)
+    model = dataclasses.replace(workload.model, compute=precision)
+    workload = dataclasses.replace(workload, model=model)
+
+  def compare():
+    result = comparison.compare(
       workload,
       width,
       lanes=width,
       repetitions=repetitions,
       torch_device=torch_device,
+      contenders=contenders,
+      moments=precision,
+      unroll=unroll,
       deadline=parts.deadline,
-    ).as_json(),
-  )
+    ).as_json()
+    if ceilings := parts.result('ceilings'):
+      machine = floor.Machine(**ceilings[precision])
+      result['floor'] = floor.reached(workload, result, machine, precision)
+    return result
+
+  name = f'training, {workload.name}, {width} at once'
+  if precision != 'float32':
+    name += f', {precision}'
+  parts.run(name, f'training {workload.name}', compare)
 
 
 def _time_inference(
@@ -250,8 +301,16 @@ def _line(name: str, part: dict[str, Any]) -> str:
     text += f' {rate["median"]:10.1f} model-steps/s'
     for kind, gain in result['gains'].items():
       text += f', {kind} gain {gain["median"]:.2f}x'
-  else:
+    if 'floor' in result:
+      text += f', {result["floor"]["reached"]["median"]:.0%} of the floor'
+  elif 'rate' in result:
     text += f' {result["rate"]["median"]:10.0f} predictions/s'
+  else:
+    for operands, machine in result.items():
+      text += (
+        f' {operands} {machine["flops"] / 1e12:.2f} TFLOP/s, '
+        f'{machine["bandwidth"] / 1e12:.3f} TB/s'
+      )
   return f'{text} [{part["seconds"]:.0f} s]'
 
 
@@ -277,6 +336,18 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('--tiny', action='store_true', help='small sizes, also for a CPU')
   add('--budget', type=float, default=470, help='begin no part after, seconds')
+  shapes = list(workload_lib.SHAPES)
+  several = functools.partial(add, nargs='*')
+  several('--shapes', choices=shapes, default=('bert-base', 'minilm'))
+  several('--widths', type=int, default=(32, 16, 1), help='models at once')
+  add('--unroll', choices=('auto', 'always', 'never'), default='auto')
+  several(
+    '--checked',
+    choices=shapes,
+    default=('small',),
+    help='shapes whose results are compared with the CPU first',
+  )
+  add('--examples', type=int, default=600, help='of which a model has half')
   add(
     '--out',
     type=pathlib.Path,

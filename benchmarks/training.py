@@ -7,15 +7,12 @@ Result:   correctness, model-steps a second, and the gains of padding and of
 """
 
 import argparse
-import dataclasses
 import importlib.util
 import pathlib
 import sys
 import time
-from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import comparison, correctness, floor, record
 from benchmarks import workload as workload_lib
@@ -81,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
         deadline=start + flags.budget,
       ).as_json()
       content['result'] = result
-      content['floor'] = _floor(workload, result, device, flags.precision)
+      content['floor'] = floor.reached(
+        workload, result, floor.ceilings(device, flags.precision)
+      )
       print(
         f'{result["lanes"]} models at once, batch 8, {flags.precision}; '
         f'PyTorch with {result["variant"]} (the fastest here); '
@@ -90,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         f'{sum(result["compiled"]):.0f} s of it compilation'
       )
       print(comparison.table_of(result))
-      print(floor_line(content['floor']))
+      print(floor.line(content['floor']))
   content['seconds'] = time.perf_counter() - start
   if flags.out is not None:
     record.write(flags.out, content)
@@ -102,55 +101,6 @@ def _contenders(flags: argparse.Namespace) -> tuple[str, ...]:
   if flags.precision == 'bfloat16':
     names += (comparison.TORCH_BFLOAT16,)
   return names
-
-
-def _floor(
-  workload: workload_lib.Workload,
-  result: dict[str, Any],
-  device: jax.Device,
-  precision: str,
-) -> dict[str, Any]:
-  """The least time a model-step can take here, and how near the engine is."""
-  large = device.platform != 'cpu'
-  machine = floor.machine(
-    device,
-    size=8192 if large else 2048,
-    elements=2**28 if large else 2**26,
-    operands=precision,
-  )
-  table = workload_lib.map_table(workload, result['lanes'], num_epochs=1)
-  plan = workload_lib.batches(table).epoch(0, np.arange(result['lanes']))
-  trained = sum(
-    x.size
-    for part in ('blocks', 'final')
-    for x in jax.tree.leaves(workload.params[part])
-  )
-  steps = floor.epoch(workload.model, trained, workload.examples, plan)
-  seconds = float(np.mean([step.seconds(machine) for step in steps]))
-  rate = result['rates'][comparison.ENGINE]['model_steps_per_second']
-  return {
-    'machine': dataclasses.asdict(machine),
-    'flops': float(np.mean([step.flops for step in steps])),
-    'bytes': float(np.mean([step.bytes for step in steps])),
-    'seconds': seconds,
-    'reached': record.summary(
-      [seconds * rate[name] for name in ('min', 'q1', 'median', 'q3', 'max')]
-    ),
-  }
-
-
-def floor_line(found: dict[str, Any]) -> str:
-  """`_floor` as text."""
-  machine = found['machine']
-  compute = found['flops'] / machine['flops']
-  memory = found['bytes'] / machine['bandwidth']
-  return (
-    f'floor: {found["seconds"] * 1e3:.1f} ms a model-step '
-    f'({found["flops"] / 1e9:.2f} GFLOP at {machine["flops"] / 1e9:.0f} '
-    f'GFLOP/s take {compute * 1e3:.1f} ms, {found["bytes"] / 1e6:.0f} MB at '
-    f'{machine["bandwidth"] / 1e9:.1f} GB/s {memory * 1e3:.1f} ms); the engine '
-    f'reaches {found["reached"]["median"]:.0%} of it'
-  )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -189,6 +189,7 @@ def map_table(
   batch_size: int = 8,
   learning_rate: float = 3e-5,
   dropout: float = 0.1,
+  moments: str = 'float32',
   seed: int = 0,
 ) -> Table:
   """Runs of a memorisation map: a balanced random half of the examples each.
@@ -200,6 +201,7 @@ def map_table(
     batch_size: examples a step.
     learning_rate: peak.
     dropout: rate; 0 switches it off.
+    moments: type of AdamW's first moments.
     seed: of subsets and batches.
 
   Returns:
@@ -210,6 +212,7 @@ def map_table(
     num_epochs=num_epochs,
     batch_size=batch_size,
     dropout=dropout > 0,
+    moments=moments,
     evaluate_every=0,
   )
   # One run has no balanced design: halves of pairs of runs are complements.
