@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import jax
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison
-from memloc_jax.study import actions, stages
+from memloc_jax.study import actions, planning, stages
 from memloc_jax.study.grid import Cell
 from memloc_jax.study.progress import Progress
 
@@ -74,14 +75,18 @@ def compare(workdir: str | os.PathLike) -> Path | None:
 def plan(
   cells: Sequence[Cell], workdir: str | os.PathLike, price_per_hour: float
 ) -> str:
-  """What every study will need, one after the other."""
+  """What every study will need, one after the other, and all together."""
   root = _root(workdir)
-  parts = []
+  parts, seconds = [], 0.0
   for cell in cells:
     with _named(cell):
       found = actions.plan(cell.config, root / cell.name, price_per_hour)
-    parts.append(f'{cell.name} (--cell={cell.number})\n\n{found}')
+    parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
+    seconds += found.seconds
     jax.clear_caches()
+  if not math.isnan(seconds):
+    whole = planning.in_all(seconds, price_per_hour)
+    parts.append(f'all {len(cells)} studies: {whole}')
   return '\n\n\n'.join(parts)
 
 

@@ -197,7 +197,7 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     _act_on_all(cells, workdir, termination)
     return
   if _ACTION.value == 'plan':
-    print(actions.plan(config, workdir, _PRICE.value))
+    print(actions.plan(config, workdir, _PRICE.value).text)
     return
   if _ACTION.value == 'verify':
     found = actions.verify(config, workdir, _VERIFY_RUN.value)

@@ -26,7 +26,13 @@ def _compare(noisy, clean):
   )
 
 
-@scores.register('accounting', check=gradients.check_groups)
+def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+  """Gradients of both groups after each epoch."""
+  both = gradients.work(config, sizes).trained / 2
+  return scores.Work(trained=sizes.snapshots * both)
+
+
+@scores.register('accounting', check=gradients.check_groups, work=_work)
 def accounting(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

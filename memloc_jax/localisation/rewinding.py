@@ -11,7 +11,13 @@ from memloc_jax.localisation import scores, swapping
 from memloc_jax.localisation.settings import LocaliseConfig
 
 
-@scores.register('rewinding', windowed=True)
+def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+  """Swapping with each epoch's blocks, the pretrained ones among them."""
+  one = swapping.work(config, sizes)
+  return scores.Work(forward=(1 + sizes.snapshots) * one.forward)
+
+
+@scores.register('rewinding', windowed=True, work=_work)
 def rewinding(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,6 +144,36 @@ class Findings:
   notes: tuple[str, ...] = ()
 
 
+class Sizes(NamedTuple):
+  """A source before there are models, as `Work` is counted from it.
+
+  Attributes:
+    name: of the source.
+    layers: L.
+    heads: attention heads of a layer.
+    mislabelled: which examples are, one a subject, bool [subjects, n].
+    snapshots: epochs of which all subjects will have kept their weights.
+  """
+
+  name: str
+  layers: int
+  heads: int
+  mislabelled: np.ndarray
+  snapshots: int
+
+
+class Work(NamedTuple):
+  """What a technique computes, in passes of one example through one block.
+
+  Attributes:
+    forward: forward only.
+    trained: forward and backward.
+  """
+
+  forward: float = 0.0
+  trained: float = 0.0
+
+
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
 Function = Callable[[Source, LocaliseConfig, Report], Findings]
@@ -162,6 +192,7 @@ class Technique:
     trains: whether it trains runs, in which every process has a part.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
+    work: what it computes.
   """
 
   name: str
@@ -170,6 +201,7 @@ class Technique:
   windowed: bool
   trains: bool
   check: Callable[[LocaliseConfig, np.ndarray], None]
+  work: Callable[[LocaliseConfig, Sizes], Work]
 
 
 TECHNIQUES: dict[str, Technique] = {}
@@ -182,6 +214,7 @@ def register(
   windowed: bool = False,
   trains: bool = False,
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
+  work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
@@ -192,6 +225,7 @@ def register(
     trains: whether it trains rows, in which all processes take part.
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.
+    work: counts what it computes, for plans; by default nothing to speak of.
 
   Raises:
     ValueError: the name is taken.
@@ -201,7 +235,7 @@ def register(
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, check
+      name, function, baseline, windowed, trains, check, work
     )
     return function
 

@@ -29,8 +29,8 @@ def plan(
   config: StudyConfig,
   workdir: str | pathlib.Path,
   price_per_hour: float = 0.0,
-) -> str:
-  """What the study will need, as text; nothing is written.
+) -> planning.Plan:
+  """What the study will need; nothing is written.
 
   What does not fit into memory is said there too. If all does, and the weights
   are there, a few steps of every table are trained, to see how long they take.
@@ -40,13 +40,16 @@ def plan(
     workdir: its folder, which need not be there.
     price_per_hour: of all devices together; 0 leaves money out.
 
+  Returns:
+    The plan, with its text.
+
   Raises:
     InputError: the price is below 0.
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
   with opened(config, workdir) as study:
-    return planning.text(study, price_per_hour)
+    return planning.plan(study, price_per_hour)
 
 
 def extend(

@@ -12,7 +12,13 @@ from memloc_jax.ensemble import partial
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, memory_plan, pilot, probe_time
+from memloc_jax.study import (
+  given,
+  localisation_plan,
+  memory_plan,
+  pilot,
+  probe_time,
+)
 from memloc_jax.study.context import Study
 
 
@@ -112,8 +118,22 @@ def free_bytes(study: Study) -> int:
   return shutil.disk_usage(path).free
 
 
-def text(study: Study, price_per_hour: float = 0.0) -> str:
-  """The plan for people, as tables and sentences.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a study will need.
+
+  Attributes:
+    text: for people, as tables and sentences.
+    seconds: that training and localisation take at most; NaN if that was not
+      measured.
+  """
+
+  text: str
+  seconds: float
+
+
+def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
+  """Plans a study.
 
   Args:
     study: the study; where its weights are there and it fits into memory, some
@@ -121,6 +141,9 @@ def text(study: Study, price_per_hour: float = 0.0) -> str:
       take.
     price_per_hour: of all devices together, in any currency; 0 says nothing
       of money.
+
+  Returns:
+    The plan.
   """
   shapes = memory_plan.Shapes(study.config, study.workdir, study.progress)
   engine = probe_time.for_probing(shapes.engine)
@@ -128,6 +151,7 @@ def text(study: Study, price_per_hour: float = 0.0) -> str:
   jobs = [job for job in jobs if len(job[1])]
   plans, host = memory_plan.plan(engine, jobs)
   lines = _disk(shapes) + _memory(plans, host)
+  found, taken = [], float('nan')
   if shapes.missing:
     lines += ['', f'times are not measured: {shapes.missing}']
   elif not all(plan.fits for plan in plans):
@@ -137,10 +161,27 @@ def text(study: Study, price_per_hour: float = 0.0) -> str:
     found = [
       probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
     ]
-    lines += _time(found, price_per_hour)
+    lines += _time(found)
+  localisation, more = localisation_plan.text(shapes, found)
+  lines += localisation
+  if found:
+    taken = sum(times.seconds for times in found) + more
+    lines += ['', in_all(taken, price_per_hour)]
   for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
-  return '\n'.join(lines)
+  return Plan('\n'.join(lines), taken)
+
+
+def in_all(seconds: float, price_per_hour: float) -> str:
+  """How long training and localisation take, in words, and what they cost."""
+  total = f'training and localisation take about {seconds / 60:.1f} minutes'
+  if price_per_hour:
+    cost = seconds / 3600 * price_per_hour
+    total += f' and cost {cost:.2f} at {price_per_hour:g} per hour'
+  return (
+    f'{total}; what single examples are looked at for, tables and report '
+    'come on top.'
+  )
 
 
 def _disk(study: Study) -> list[str]:
@@ -246,8 +287,8 @@ def _gib(count: int) -> str:
   return f'{count / 2**30:.2f} GiB'
 
 
-def _time(found: list[probe_time.Times], price_per_hour: float) -> list[str]:
-  """How long it takes."""
+def _time(found: list[probe_time.Times]) -> list[str]:
+  """How long training takes."""
   lines = [
     '',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"steps":>8} {"s/step":>10} '
@@ -258,15 +299,8 @@ def _time(found: list[probe_time.Times], price_per_hour: float) -> list[str]:
       f'{times.name:12} {times.lanes:6} {times.chunks:6} {times.steps:8} '
       f'{times.step:10.4f} {times.seconds / 60:10.1f}'
     )
-  hours = sum(times.seconds for times in found) / 3600
-  total = f'training takes at most about {60 * hours:.1f} minutes'
-  if price_per_hour:
-    total += (
-      f' and costs {hours * price_per_hour:.2f} at {price_per_hour:g} per hour'
-    )
   lines += [
-    f'{total}: measured on some steps of each chunk, with evaluation and '
-    'compilation; runs that fit their labels stop earlier; localisation and '
-    'report come on top.',
+    'measured on some steps of each chunk, with evaluation and compilation; '
+    'runs that fit their labels stop earlier, so that it is the most.',
   ]
   return lines

@@ -9,7 +9,7 @@ import pytest
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions, planning
+from memloc_jax.study import actions, localisation_plan, planning
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -30,17 +30,17 @@ class ActionsTest(tiny.EncoderCase):
     config = tiny.config(
       self.encoder, self.folder, train__seeds=(), engine__devices=1
     )
-    text = actions.plan(config, folder, price_per_hour=7.5)
+    text = actions.plan(config, folder, price_per_hour=7.5).text
     self.assertFalse(folder.exists())
     self.assertRegex(text, r'map +4 +4 +auto')
     self.assertIn('free in', text)
     # Lanes, chunks and steps; 40 of 80 examples by 8, two epochs.
     self.assertRegex(text, r'map +4 +1 +10 +0\.\d{4} ')
-    self.assertRegex(text, r'about [\d.]+ minutes and costs .* 7.5 per hour')
+    self.assertRegex(text, r'about [\d.]+ minutes and cost .* 7.5 per hour')
     before = tiny.files(self.workdir)
-    text = actions.plan(self.config, self.workdir)
+    text = actions.plan(self.config, self.workdir).text
     self.assertRegex(text, r'map +4 +0 ')
-    self.assertNotIn('minutes and costs', text)
+    self.assertNotIn('minutes and cost', text)
     self.assertIn('finished map of 4 runs', text)
     self.assertEqual(tiny.files(self.workdir), before)
 
@@ -56,6 +56,16 @@ class ActionsTest(tiny.EncoderCase):
       # Names and headers of small files weigh something; moments that did
       # not come are planned all the same.
       self.assertBetween(planned[name].records, 0.2 * written, 2 * written)
+
+  def test_localisation_is_planned_until_it_is_done(self):
+    fresh = Study(self.config, Workdir(self.folder / 'none'), Progress())
+    found = localisation_plan.work(fresh)
+    # Baselines compute nothing to speak of.
+    self.assertEqual(set(found), {'swapping', 'retraining'})
+    self.assertGreater(found['retraining'].trained, 0)
+    done = Study(self.config, Workdir(self.workdir), Progress())
+    self.assertEqual(localisation_plan.work(done), {})
+    self.assertEqual(localisation_plan.text(done, ()), ([], 0.0))
 
   def test_no_room_is_refused_before_anything_is_written(self):
     folder = self.folder / 'full'

@@ -130,7 +130,7 @@ class PlanTest(tiny.EncoderCase):
       **changes,
     )
     study = Study(config, Workdir(self.folder / 'none'), Progress())
-    return planning.text(study, price_per_hour=2.0)
+    return planning.plan(study, price_per_hour=2.0).text
 
   @pytest.mark.full
   def test_a_study_that_fits_is_measured(self):
@@ -149,8 +149,10 @@ class PlanTest(tiny.EncoderCase):
     self.assertAlmostEqual(
       whole, lanes * each + common + tokens + rest, delta=0.1 * lanes
     )
-    self.assertIn('training takes at most about', found)
+    self.assertRegex(found, r'training and localisation take about [\d.]+ min')
     self.assertIn('at 2 per hour', found)
+    self.assertRegex(found, r'(?m)^swapping +[\d,]+ +0 +\d+\.\d$')
+    self.assertRegex(found, r'(?m)^retraining +[\d,]+ +[\d,]+ +\d+\.\d$')
     self.assertNotIn('DOES NOT FIT', found)
     self.assertFalse((self.folder / 'none').exists())
 
