@@ -54,10 +54,6 @@ class Components:
   seed_share: np.ndarray
   averages: dict[str, Average]
 
-  def truncated(self, name: str) -> np.ndarray:
-    """One of the components, 0 where its estimate is below, [n]."""
-    return np.maximum(getattr(self, name), 0)
-
 
 def components(
   values: np.ndarray, membership: np.ndarray | None = None, seed: int = 0

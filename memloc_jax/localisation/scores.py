@@ -112,19 +112,6 @@ class LayerScores:
   weights: np.ndarray
   grid: np.ndarray | None = None
 
-  @property
-  def mean(self) -> np.ndarray:
-    """The seed-averaged profile, [L]."""
-    return self.weights.mean(0)
-
-  @property
-  def standard_error(self) -> np.ndarray:
-    """Of the mean over seeds, [L]; NaN for a single seed."""
-    seeds, layers = self.weights.shape
-    if seeds < 2:
-      return np.full(layers, np.nan)
-    return self.weights.std(0, ddof=1) / np.sqrt(seeds)
-
 
 @dataclasses.dataclass(frozen=True)
 class Findings:

@@ -51,9 +51,6 @@ class ComponentsTest(parameterized.TestCase):
         found.averages[name].value, getattr(found, name).mean()
       )
     self.assertTrue(np.any(found.subset < 0))
-    np.testing.assert_array_equal(
-      found.truncated('subset'), np.maximum(found.subset, 0)
-    )
 
   def test_with_membership_equals_analysis_of_both_sides(self):
     rng = np.random.default_rng(1)

@@ -1,6 +1,5 @@
 """The registry of techniques, and what they return."""
 
-import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.localisation import scores, swapping
@@ -23,15 +22,6 @@ class RegistryTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, 'swapping'):
       scores.register('swapping')(lambda *_: scores.Findings({}))
     self.assertIs(TECHNIQUES['swapping'].run, swapping.swapping)
-
-
-class LayerScoresTest(absltest.TestCase):
-  def test_mean_and_its_error(self):
-    found = scores.LayerScores(np.array([[1.0, 2.0], [3.0, 2.0]]))
-    np.testing.assert_array_equal(found.mean, [2, 2])
-    np.testing.assert_allclose(found.standard_error, [1, 0])
-    single = scores.LayerScores(np.ones((1, 2)))
-    self.assertTrue(np.isnan(single.standard_error).all())
 
 
 if __name__ == '__main__':
