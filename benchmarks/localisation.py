@@ -31,10 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
 
   torch_loop.configure('cpu', tf32=False)
   workload = None
-  if flags.shape == 'minilm' and not flags.synthetic:
+  real = (flags.shape, flags.task, flags.max_length) == ('minilm', 'trec', None)
+  if real and not flags.synthetic:
     workload = workload_lib.trec(flags.limit)
   if workload is None:
-    workload = workload_lib.synthetic(flags.shape, flags.limit)
+    workload = workload_lib.synthetic(
+      flags.shape, flags.limit, task=flags.task, max_length=flags.max_length
+    )
   device = jax.devices('cpu')[0]
   content = {
     'benchmark': 'localisation',
@@ -89,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
   )
   add = parser.add_argument
   add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
+  add(
+    '--task',
+    choices=list(workload_lib.TASKS),
+    default='trec',
+    help='whose token lengths',
+  )
+  add('--max_length', type=int, help='at which texts are cut')
   add('--synthetic', action='store_true', help='do not look for real TREC')
   add(
     '--precision',

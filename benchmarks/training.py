@@ -33,10 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   torch_loop.configure(torch_device, tf32=False)
   workload = None
-  if (flags.shape, flags.task) == ('minilm', 'trec') and not flags.synthetic:
+  real = (flags.shape, flags.task, flags.max_length) == ('minilm', 'trec', None)
+  if real and not flags.synthetic:
     workload = workload_lib.trec(flags.limit)
   if workload is None:
-    workload = workload_lib.synthetic(flags.shape, flags.limit, task=flags.task)
+    workload = workload_lib.synthetic(
+      flags.shape, flags.limit, task=flags.task, max_length=flags.max_length
+    )
   content = {
     'benchmark': 'training',
     'environment': record.environment(device),
@@ -115,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     default='trec',
     help='whose token lengths',
   )
+  add('--max_length', type=int, help='at which texts are cut')
   add(
     '--precision',
     choices=['float32', 'bfloat16'],

@@ -86,6 +86,7 @@ def synthetic(
   seed: int = 0,
   task: str = 'trec',
   num_layers: int | None = None,
+  max_length: int | None = None,
 ) -> Workload:
   """Random weights and tokens, with token lengths drawn from a task's.
 
@@ -95,6 +96,7 @@ def synthetic(
     seed: of all draws.
     task: one of `TASKS`.
     num_layers: other than the shape's.
+    max_length: at which texts are cut; None for the model's own.
 
   Returns:
     The workload.
@@ -110,6 +112,8 @@ def synthetic(
   )
   if below:
     length -= rng.integers(below + 1, size=num_examples, dtype=np.int32)
+  if max_length is not None:
+    length = np.minimum(length, np.int32(max_length))
   # Each bucket adds to the compilation, which is all that 'tiny' costs.
   most = 1 if shape == 'tiny' else 4
   buckets = encode.choose_buckets(length, model.max_length, most)
@@ -118,9 +122,10 @@ def synthetic(
   )
   ids[np.arange(buckets[-1])[None] >= length[:, None]] = 0
   labels = rng.integers(classes, size=(1, num_examples), dtype=np.int32)
+  cut = f', cut at {max_length}' if max_length is not None else ''
   return Workload(
     name=shape,
-    source=f'random tokens, token lengths drawn from those of {task}',
+    source=f'random tokens, token lengths drawn from those of {task}{cut}',
     model=model,
     params=_random_params(model, rng),
     examples=Examples(ids, length, labels, buckets),

@@ -115,6 +115,10 @@ class TrainingTest(parameterized.TestCase):
 class WorkloadTest(absltest.TestCase):
   def test_lengths_are_those_of_trec(self):
     self.assertEqual(sum(workload.TREC_LENGTHS.values()), 5452)
+    cut = workload.synthetic('small', 600, task='boolq', max_length=48)
+    self.assertEqual(cut.examples.buckets[-1], 48)
+    self.assertEqual(cut.examples.length.max(), 48)
+    self.assertIn('boolq, cut at 48', cut.source)
     examples = workload.synthetic('small', 600).examples
     self.assertContainsSubset(set(examples.length), workload.TREC_LENGTHS)
     counts = np.array(list(workload.TREC_LENGTHS.items()))
