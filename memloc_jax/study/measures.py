@@ -62,7 +62,9 @@ def _one(entry: Entry) -> dict[str, object]:
   if len(profiles):
     mean = profiles.groupby(['technique', 'layer'])['raw'].mean()
     for name, raw in mean.groupby(level='technique'):
-      row[f'largest share {name}'] = raw.max() / raw.sum()
+      # A technique may find nothing in any layer, as probes of few examples do.
+      whole = raw.sum() or np.nan
+      row[f'largest share {name}'] = raw.max() / whole
   windows = entry.table('windows')
   if len(windows):
     of_one = windows[

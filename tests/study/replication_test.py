@@ -52,6 +52,16 @@ class ClaimsTest(parameterized.TestCase):
     share = of_one.groupby('layer')['raw'].mean().max()
     self.assertAlmostEqual(row['largest share swapping'], share)
 
+  def test_nothing_has_no_largest_share(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    one = made_up.workdir(folder, 'cola', 'one', 2.0)
+    layers = pd.read_parquet(one / 'layers.parquet')
+    layers.loc[layers['technique'] == 'retraining', ['raw', 'weight']] = 0.0
+    layers.to_parquet(one / 'layers.parquet')
+    [row] = measures.measures(summary.read([one])).to_dict('records')
+    self.assertTrue(np.isnan(row['largest share retraining']))
+    self.assertGreater(row['largest share swapping'], 0)
+
   def test_means_are_over_tasks(self):
     values = self.by_task('crossing', {**_NLU, **_TOPIC})
     found = self.found('mean', 'crossing')
