@@ -50,6 +50,8 @@ _MINILM = (
 )
 # The auxiliary task of the control setup has none itself.
 _AUXILIARY = (('rte', 'control.seeds', ()),)
+# Whose control setups the `h200` preset has: one task of each kind.
+_CONTROLLED = ('trec', 'mrpc')
 _TECHNIQUES = ('swapping', 'retraining', 'gradients', 'probing', 'centroids')
 _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')
 
@@ -131,6 +133,10 @@ def _gradients(config):
 def _h200(config):
   _paper_corrected(config)
   config.train.seeds = (1,)
+  # Their layers are retrained as often as those of main models.
+  config.grid.changes += tuple(
+    (task, 'control.seeds', ()) for task in _TASKS if task not in _CONTROLLED
+  )
   config.map.num_runs = 16
   config.map.num_epochs = 10
   config.engine.compute = 'bfloat16'
