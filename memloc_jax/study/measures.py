@@ -30,7 +30,8 @@ def measures(entries: Sequence[Entry]) -> pd.DataFrame:
     and the same calibrated, `mcog`, `relative mcog` and `depth` their means
     over the paper's four; `largest share T`, of a layer of the seeds' mean
     profile; `clean accuracy swapped`, mean over windows; `accuracy_1 T`, in the
-    control setup; and layers of events by their names, counted from 1.
+    control setup; and layers of events E by their names, counted from 1, and
+    `relative E`, from 0 for the first layer to 1 for the last.
   """
   return pd.DataFrame([_one(entry) for entry in entries])
 
@@ -75,6 +76,9 @@ def _one(entry: Entry) -> dict[str, object]:
   if len(events):
     plain = events[events['setup'].isin(_PLAIN) & events['occurred']]
     row |= dict(zip(plain['event'], plain['layer']))
+    layers = pd.Series(entry.manifest['model']['layers'], plain.index)
+    relative = summary.relative(plain['layer'], layers)
+    row |= dict(zip('relative ' + plain['event'], relative))
   controls = contrasts.controls([entry])
   if len(controls):
     default = default_variants(controls)

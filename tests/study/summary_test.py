@@ -85,6 +85,9 @@ class SummaryTest(absltest.TestCase):
         of_one = np.where(table['technique'] == 'swapping', depth, 1 - depth)
         table['mcog'] = table['mcog_calibrated'] = 1 + (layers - 1) * of_one
         table.to_parquet(path / 'mcog.parquet')
+        events = pd.read_parquet(path / 'events.parquet')
+        events['layer'] = 1 + (layers - 1) * depth
+        events.to_parquet(path / 'events.parquet')
         folders.append(path)
     entries = summary.read(folders)
     found = summary.correlations(entries).set_index(['what', 'a'])
@@ -107,6 +110,9 @@ class SummaryTest(absltest.TestCase):
       one = row.loc[('wic', model)]
       self.assertAlmostEqual(one['mcog swapping'], 1 + 0.1 * (layers - 1))
       self.assertAlmostEqual(one['relative mcog swapping'], 0.1)
+      self.assertAlmostEqual(one['crossing'], 1 + 0.1 * (layers - 1))
+      self.assertAlmostEqual(one['relative crossing'], 0.1)
+    self.assertTrue(np.isnan(row.loc[('wic', 'single'), 'relative crossing']))
 
   def test_intervals_are_wider_than_of_pooled_points(self):
     """Two models of one task are no two points."""
