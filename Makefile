@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
   docs bench clean
 
 help:
-	@echo 'make quickstart   a first study, about five minutes, with its report'
+	@echo 'make quickstart   a first study, five to eight minutes, with its report'
 	@echo 'make test         lint and every test but the long ones'
 	@echo 'make test-full    lint and every test'
 	@echo 'make lint         ruff check and ruff format --check'

@@ -129,7 +129,7 @@ COMMANDS: dict[str, Command] = {
   ),
   'plan': Command(
     _STUDY,
-    'Prints what a study will need and can tell, and trains nothing.',
+    'Prints what a study will need and can tell, and writes nothing.',
     _study('plan'),
     (*_BOTH, *_SEVERAL, 'price_per_hour'),
   ),

@@ -40,7 +40,8 @@ from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='The study: a file under experiments/configs/.'
+  'config',
+  help_string='The study: a config file, as those in experiments/configs/.',
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the results; a finished part is not run again.'

@@ -40,7 +40,7 @@ _RUN, _PLAN, _OTHER = range(3)
 def _order(words: list[str]) -> int:
   """Studies run before what is done with them."""
   text = ' '.join(words)
-  if 'memloc plan' in text or '--action=plan' in text:
+  if 'memloc plan' in text:
     return _PLAN
   if 'memloc run' in text or ('run.py' in text and '--action' not in text):
     return _RUN
@@ -142,9 +142,9 @@ class ExecutionTest(absltest.TestCase):
     commands = [c for c in site_test.commands() if not _placeholder(c)]
     self.assertGreater(len(commands), 15)
     for words in sorted(commands, key=_order):
-      if any(word == '--action=apply' for word in words):
+      if words[1] == 'apply':
         self.review()
-      if any(word == '--action=c_score' for word in words):
+      if words[1] == 'c-score':
         self.other_ratios()
       settings = {}
       if '--config.map.pairs=16' in words:
