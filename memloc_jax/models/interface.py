@@ -278,6 +278,8 @@ def apply_blocks(
     layers = first + np.arange(count, dtype=np.int32)
     return lax.scan(body, h, (layers, blocks, constants, edits))
 
+  # Traced once for all layers; XLA compiles it as if it were not there.
+  run = jax.jit(run)
   collected = []
   for i, block in enumerate(blocks):
     at = lambda x, i=i: x[i]
