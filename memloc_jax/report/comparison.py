@@ -237,12 +237,14 @@ def claims(table: pd.DataFrame) -> list[dict[str, str]]:
     `verdict` and `source`.
   """
   signs = {'equals': '', 'above': '> ', 'below': '< '}
+  # As many as were published, which may make the difference.
+  digits = lambda published: max(2, len(f'{published:g}'.partition('.')[2]))
   return [
     {
       'claim': row.claim,
       'published': signs[row.relation] + f'{row.published:g}',
-      'found': number(row.value, 2),
-      'interval': interval(row.low, row.high, 2),
+      'found': number(row.value, digits(row.published)),
+      'interval': interval(row.low, row.high, digits(row.published)),
       'tasks': str(row.tasks),
       'verdict': row.verdict
       + (', claim made afterwards' if row.fixed == 'after' else ''),

@@ -102,8 +102,9 @@ def replicate(entries: Sequence[Entry], claims: pd.DataFrame) -> pd.DataFrame:
   Returns:
     The claims with `value`, `low`, `high`, `tasks`, and `verdict`: 'not run';
     of a published number, 'consistent' or 'differs', by whether our interval
-    has it; of an inequality, 'holds', 'contradicted', or 'undecided' where the
-    interval has both sides.
+    has it, and 'undecided' where that of a correlation has 0 as well; of an
+    inequality, 'holds', 'contradicted', or 'undecided' where the interval has
+    both sides.
   """
   table = measures(entries)
   rows = []
@@ -121,8 +122,11 @@ def verdict(claim: dict[str, object], found: Found) -> str:
   if np.isnan(found.low):
     return 'undecided'
   inside = found.low <= published <= found.high
+  if relation == 'equals' and not inside:
+    return 'differs'
   if relation == 'equals':
-    return 'consistent' if inside else 'differs'
+    both = claim['kind'] in _CORRELATIONS and found.low <= 0 <= found.high
+    return 'undecided' if both else 'consistent'
   if inside:
     return 'undecided'
   return (
@@ -244,6 +248,7 @@ def _binary_difference(table: pd.DataFrame, claim: dict) -> Found:
   return _by_task(points['x'] - points['y'], points['task'])
 
 
+_CORRELATIONS = ('spearman', 'models', 'binary spearman')
 KINDS: dict[str, Callable[[pd.DataFrame, dict], Found]] = {
   'mean': _mean,
   'difference': _difference,

@@ -109,5 +109,16 @@ class ComparisonTest(absltest.TestCase):
     self.assertFalse((self.folders[0] / 'comparison.html').exists())
 
 
+class ClaimsTest(absltest.TestCase):
+  def test_have_the_digits_that_were_published(self):
+    row = {'claim': 'x', 'relation': 'equals', 'value': 0.99969, 'low': 0.9987}
+    row |= {'high': 1.0, 'tasks': 5, 'verdict': 'differs', 'fixed': 'before'}
+    rows = [row | {'source': '', 'published': p} for p in (0.997, 0.5)]
+    precise, rough = comparison.claims(pd.DataFrame(rows))
+    self.assertEqual(precise['found'], '1.000')
+    self.assertEqual(precise['interval'], '[0.999, 1.000]')
+    self.assertEqual(rough['interval'], '[1.00, 1.00]')
+
+
 if __name__ == '__main__':
   absltest.main()

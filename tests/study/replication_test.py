@@ -119,7 +119,22 @@ class ClaimsTest(parameterized.TestCase):
     ('equals', _FOUND(np.nan, np.nan, np.nan, 0), 'not run'),
   )
   def test_verdicts(self, relation, found, wanted):
-    claim = {'relation': relation, 'published': 0.5}
+    claim = {'kind': 'mean', 'relation': relation, 'published': 0.5}
+    self.assertEqual(replication.verdict(claim, found), wanted)
+
+  @parameterized.product(
+    kind=('spearman', 'models', 'binary spearman', 'difference'),
+    found=(
+      (_FOUND(0.4, -0.2, 0.9, 5), 'undecided'),
+      (_FOUND(0.4, 0.1, 0.9, 5), 'consistent'),
+      (_FOUND(0.0, -0.4, 0.3, 5), 'differs'),
+    ),
+  )
+  def test_a_correlation_that_may_be_none_decides_nothing(self, kind, found):
+    found, wanted = found
+    claim = {'kind': kind, 'relation': 'equals', 'published': 0.5}
+    if kind == 'difference' and wanted == 'undecided':
+      wanted = 'consistent'
     self.assertEqual(replication.verdict(claim, found), wanted)
 
   def test_every_published_claim_has_a_row(self):
