@@ -144,7 +144,11 @@ def against_torch(
 
 
 def against_cpu(
-  workload: workload_lib.Workload, *, num_steps: int, num_runs: int
+  workload: workload_lib.Workload,
+  *,
+  num_steps: int,
+  num_runs: int,
+  unroll: bool | None = None,
 ) -> dict[str, Any]:
   """Trains models at once on the device, and each alone on the CPU.
 
@@ -152,6 +156,7 @@ def against_cpu(
     workload: the model and its examples.
     num_steps: updates of each model, with dropout.
     num_runs: models.
+    unroll: whether the device's layers are unrolled; None decides by device.
 
   Returns:
     'passed', by how much logits differ and have moved in float32, and except
@@ -177,13 +182,13 @@ def against_cpu(
   device = jax.devices()[0]
   float32 = lambda: jax.default_matmul_precision('float32')
   expected = train(jax.devices('cpu')[0], 1, False, float32())
-  exact = train(device, num_runs + 1, None, float32())
+  exact = train(device, num_runs + 1, unroll, float32())
   result = judge(
     np.abs(exact - expected).max(), np.abs(expected[0] - expected[-1]).max()
   )
   # A CPU's default is float32.
   if device.platform != 'cpu':
-    rough = train(device, num_runs + 1, None, contextlib.nullcontext())
+    rough = train(device, num_runs + 1, unroll, contextlib.nullcontext())
     result |= _default_precision(rough, expected)
   return result
 

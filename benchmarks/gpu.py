@@ -121,8 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
   parts = _Parts(flags.out / name, content, flags.budget)
 
   workload = lambda shape: workload_lib.synthetic(shape, num_examples)
+  unroll = {'auto': None, 'always': True, 'never': False}[flags.unroll]
   for shape in checked:
-    _check(parts, shape, workload(shape))
+    _check(parts, shape, workload(shape), unroll)
   if not parts.passed:
     print('Not correct, so nothing is timed.', file=sys.stderr)
     return 1
@@ -137,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         width,
         repetitions=repetitions,
         torch_device=torch_device,
-        unroll={'auto': None, 'always': True, 'never': False}[flags.unroll],
+        unroll=unroll,
       )
       train(precision='float32')
       if index == 0:
@@ -147,11 +148,18 @@ def main(arguments: list[str] | None = None) -> int:
   return 0 if parts.passed else 1
 
 
-def _check(parts: _Parts, shape: str, workload: workload_lib.Workload) -> None:
+def _check(
+  parts: _Parts,
+  shape: str,
+  workload: workload_lib.Workload,
+  unroll: bool | None,
+) -> None:
   parts.run(
     f'correctness, training, {shape}',
     'correctness',
-    lambda: correctness.against_cpu(workload, num_steps=3, num_runs=2),
+    lambda: correctness.against_cpu(
+      workload, num_steps=3, num_runs=2, unroll=unroll
+    ),
   )
   parts.run(
     f'correctness, swapping, {shape}',
@@ -337,10 +345,15 @@ def _parser() -> argparse.ArgumentParser:
   add('--tiny', action='store_true', help='small sizes, also for a CPU')
   add('--budget', type=float, default=470, help='begin no part after, seconds')
   shapes = list(workload_lib.SHAPES)
-  several = functools.partial(add, nargs='*')
+  several = functools.partial(add, nargs='+')
   several('--shapes', choices=shapes, default=('bert-base', 'minilm'))
   several('--widths', type=int, default=(32, 16, 1), help='models at once')
-  add('--unroll', choices=('auto', 'always', 'never'), default='auto')
+  add(
+    '--unroll',
+    choices=('auto', 'always', 'never'),
+    default='auto',
+    help="the engine's layers",
+  )
   several(
     '--checked',
     choices=shapes,
