@@ -1,6 +1,7 @@
 """Figures that set several studies side by side."""
 
 import itertools
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
@@ -151,7 +152,8 @@ def centres(table: pd.DataFrame) -> Figure:
           alpha=0.5,
           zorder=2,
         )
-      axes.set_title(label(technique), fontsize=10)
+      # Long names would run into the next panel's.
+      axes.set_title(textwrap.fill(label(technique), 12), fontsize=10)
       axes.set_xlabel('Depth')
       axes.grid(axis='y', color='#E8E8E8', lw=0.6)
     panels[0].set_yticks(range(len(order)), order)
@@ -221,13 +223,16 @@ def events(table: pd.DataFrame) -> Figure:
     axes = figure.add_subplot()
     top = float(np.nanmax(wide[['crossing', 'initiation']].to_numpy())) + 0.5
     axes.plot([0, top], [0, top], color=style.GREY, lw=0.8, dashes=_DASHES)
-    for (task, group, _), row in wide.iterrows():
+    for (_, group, _), row in wide.iterrows():
       axes.scatter(
         row['initiation'], row['crossing'], color=group_colour(group), s=36
       )
+    # Tasks at one place share a name, or none could be read.
+    places = wide.reset_index().groupby(['initiation', 'crossing'])['task']
+    for place, tasks in places:
       axes.annotate(
-        task,
-        (row['initiation'], row['crossing']),
+        ', '.join(dict.fromkeys(tasks)),
+        place,
         xytext=(4, 3),
         textcoords='offset points',
         size=8,

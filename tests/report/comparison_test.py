@@ -81,6 +81,17 @@ class ComparisonTest(absltest.TestCase):
     filled = [len(c.get_facecolor()) > 0 for c in axes.collections]
     self.assertEqual(filled, [True] * 8 + [False] * 2)
 
+  def test_tasks_at_one_place_share_a_name(self):
+    rows = [
+      {'task': task, 'group': 'nlu', 'model': 'm', 'setup': 'noisy'}
+      | {'event': event, 'layer': layer}
+      for task, at in (('wic', 1.0), ('rte', 1.0), ('cola', 2.0))
+      for event, layer in (('crossing', at), ('initiation', 3.0))
+    ]
+    [axes] = draw.events(pd.DataFrame(rows)).axes
+    names = {text.get_text(): text.xy for text in axes.texts}
+    self.assertEqual(names, {'rte, wic': (3.0, 1.0), 'cola': (3.0, 2.0)})
+
   def test_studies_of_one_layer_have_no_depth(self):
     single = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
     page = comparison.write([single], self.output)
