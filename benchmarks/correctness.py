@@ -246,7 +246,7 @@ def model_pair(workload: workload_lib.Workload) -> tuple[Tree, Tree]:
   noisy = {
     'blocks': params['blocks'],
     'final': params['final'],
-    'heads': {'main': head(workload, workload_lib.TREC_CLASSES)},
+    'heads': {'main': head(workload, int(workload.examples.labels.max()) + 1)},
   }
   perturb = lambda x: x + rng.normal(0, 0.02, x.shape).astype(np.float32)
   return noisy, jax.tree.map(perturb, params['blocks'])
