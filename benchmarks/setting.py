@@ -81,6 +81,10 @@ class Setting:
       label_names=tuple(map(str, range(self.classes))),
       subjects=(self.subject,),
       dropout=self.model.dropout_rate,
+      weight_decay=0.01,
+      warmup=0.1,
+      clip_norm=1.0,
+      moments='float32',
       engine=engine,
     )
 

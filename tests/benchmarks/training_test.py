@@ -137,6 +137,20 @@ class WorkloadTest(absltest.TestCase):
     np.testing.assert_array_equal(one.sum(1), [20])
 
   @needs_torch
+  def test_what_techniques_are_timed_on(self):
+    from benchmarks import setting
+
+    data = workload.synthetic('tiny', 40, task='boolq', max_length=8)
+    made = setting.Setting(data, 30)
+    source = made.source('timed')
+    self.assertEqual(source.label_names, ('0', '1'))
+    [subject] = source.subjects
+    self.assertTrue(subject.mislabelled.any())
+    # Of the task's classes, not of TREC's.
+    noisy, _ = correctness.model_pair(data)
+    self.assertEqual(noisy['heads']['main']['bias'].shape, (2,))
+
+  @needs_torch
   def test_batches_of_the_loop(self):
     from benchmarks import torch_loop
 
