@@ -30,14 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
   from benchmarks import torch_loop
 
   torch_loop.configure('cpu', tf32=False)
-  workload = None
-  real = (flags.shape, flags.task, flags.max_length) == ('minilm', 'trec', None)
-  if real and not flags.synthetic:
-    workload = workload_lib.trec(flags.limit)
-  if workload is None:
-    workload = workload_lib.synthetic(
-      flags.shape, flags.limit, task=flags.task, max_length=flags.max_length
-    )
+  workload = workload_lib.of_flags(flags)
   device = jax.devices('cpu')[0]
   content = {
     'benchmark': 'localisation',
@@ -91,22 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     description=__doc__.splitlines()[0],
   )
   add = parser.add_argument
-  add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
-  add(
-    '--task',
-    choices=list(workload_lib.TASKS),
-    default='trec',
-    help='whose token lengths',
-  )
-  add('--max_length', type=int, help='at which texts are cut')
-  add('--synthetic', action='store_true', help='do not look for real TREC')
+  workload_lib.add_flags(parser)
   add(
     '--precision',
     choices=['float32', 'bfloat16'],
     default='float32',
     help='of our matrix products; PyTorch stays float32',
   )
-  add('--limit', type=int, default=600, help='training examples')
   add('--retrain_limit', type=int, default=60, help='of layer retraining')
   add('--repetitions', type=int, default=5, help='timed turns')
   add('--jobs', nargs='*', default=[], help='techniques; all if none')

@@ -32,14 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f'PyTorch cannot use the {device.platform}.', file=sys.stderr)
     return 2
   torch_loop.configure(torch_device, tf32=False)
-  workload = None
-  real = (flags.shape, flags.task, flags.max_length) == ('minilm', 'trec', None)
-  if real and not flags.synthetic:
-    workload = workload_lib.trec(flags.limit)
-  if workload is None:
-    workload = workload_lib.synthetic(
-      flags.shape, flags.limit, task=flags.task, max_length=flags.max_length
-    )
+  workload = workload_lib.of_flags(flags)
   content = {
     'benchmark': 'training',
     'environment': record.environment(device),
@@ -111,14 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     prog='python -m benchmarks.training', description=__doc__.splitlines()[0]
   )
   add = parser.add_argument
-  add('--shape', choices=list(workload_lib.SHAPES), default='minilm')
-  add(
-    '--task',
-    choices=list(workload_lib.TASKS),
-    default='trec',
-    help='whose token lengths',
-  )
-  add('--max_length', type=int, help='at which texts are cut')
   add(
     '--precision',
     choices=['float32', 'bfloat16'],
@@ -126,8 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     help="of the engine's matrix products; PyTorch's loops stay float32, and "
     'one under autocast is added',
   )
-  add('--synthetic', action='store_true', help='do not look for real TREC')
-  add('--limit', type=int, default=600, help='training examples')
+  workload_lib.add_flags(parser)
   add('--runs', type=int, default=4, help='models')
   add('--lanes', type=int, default=0, help='at once; 0: the engine chooses')
   add('--repetitions', type=int, default=7, help='timed epochs')

@@ -1,5 +1,6 @@
 """What the benchmarks train: shapes, token lengths, subsets, a table."""
 
+import argparse
 import dataclasses
 import os
 import pathlib
@@ -183,6 +184,25 @@ def trec(num_examples: int) -> Workload | None:
     examples=Examples(
       data.train.ids, data.train.length, data.labels[:1], data.train.buckets
     ),
+  )
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of which `of_flags` makes a workload."""
+  add = parser.add_argument
+  add('--shape', choices=list(SHAPES), default='minilm')
+  add('--task', choices=list(TASKS), default='trec', help='whose token lengths')
+  add('--max_length', type=int, help='at which texts are cut')
+  add('--synthetic', action='store_true', help='do not look for real TREC')
+  add('--limit', type=int, default=600, help='training examples')
+
+
+def of_flags(flags: argparse.Namespace) -> Workload:
+  """Real TREC where it is asked for and at hand, else random tokens."""
+  real = (flags.shape, flags.task, flags.max_length) == ('minilm', 'trec', None)
+  found = trec(flags.limit) if real and not flags.synthetic else None
+  return found or synthetic(
+    flags.shape, flags.limit, task=flags.task, max_length=flags.max_length
   )
 
 

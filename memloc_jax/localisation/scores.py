@@ -135,14 +135,12 @@ class Sizes(NamedTuple):
   """A source before there are models, as `Work` is counted from it.
 
   Attributes:
-    name: of the source.
     layers: L.
     heads: attention heads of a layer.
     mislabelled: which examples are, one a subject, bool [subjects, n].
     snapshots: epochs of which all subjects will have kept their weights.
   """
 
-  name: str
   layers: int
   heads: int
   mislabelled: np.ndarray

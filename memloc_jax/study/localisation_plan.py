@@ -36,22 +36,21 @@ def _sizes(study: Study) -> list[Sizes]:
   """One a source, as `subjects.sources` will find them."""
   if not study.noisy_set:
     return []
-  sets = {}
+  sets = []
   if 'main' in study.tables:
     seeds = study.config.train.seeds
-    sets['main'] = 'main', [study.noisy_set] * len(seeds)
+    sets.append(('main', [study.noisy_set] * len(seeds)))
   for setup in control.setups(study):
     label_sets = [control.label_set(study, seed) for seed in setup.seeds]
-    sets[setup.name] = 'control', label_sets
+    sets.append(('control', label_sets))
   return [
     Sizes(
-      name=name,
       layers=study.model.num_layers,
       heads=study.model.num_heads,
       mislabelled=np.stack([study.data.noisy[one] for one in label_sets]),
       snapshots=len(study.tables[table].snapshots),
     )
-    for name, (table, label_sets) in sets.items()
+    for table, label_sets in sets
     if label_sets
   ]
 

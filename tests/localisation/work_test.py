@@ -41,7 +41,6 @@ def _counted(name, source, config):
 def _sizes(subjects=1, examples=_EXAMPLES, snapshots=1):
   wrong = np.arange(examples) < examples * _NOISY // _EXAMPLES
   return scores.Sizes(
-    'main',
     _LAYERS,
     built.MODEL.num_heads,
     np.stack([wrong] * subjects),
