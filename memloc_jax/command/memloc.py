@@ -1,10 +1,12 @@
 """The console command `memloc`, thin over the entrypoint of one study."""
 
+import argparse
 import dataclasses
 import pathlib
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import flags
 from rich.table import Table
@@ -43,42 +45,48 @@ def _study(action: str) -> Callable[[Sequence[str]], None]:
   return lambda words: study.run(['memloc', f'--action={action}', *words])
 
 
-def _folders(
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong as everything else here does."""
+
+  def error(self, message: str) -> NoReturn:
+    raise InputError(f'{self.prog}: {message}.')
+
+
+def _parse(
   name: str, words: Sequence[str], known: Sequence[str]
-) -> tuple[list[pathlib.Path], dict[str, str]]:
+) -> argparse.Namespace:
   """Folders of studies among the words after a command, and its flags."""
-  given: dict[str, str] = {}
-  paths = []
-  for word in words:
-    flag, _, value = word.removeprefix('--').partition('=')
-    if not word.startswith('-'):
-      paths.append(word)
-    elif flag in known and flag not in given and '=' in word:
-      given[flag] = value
-    else:
-      raise InputError(f'memloc {name}: {word!r} is no flag of it.')
-  if not paths:
-    raise InputError(f'memloc {name} needs the folder of a study, or several.')
-  return summary.studies_in(paths), given
+  parser = _Parser(prog=f'memloc {name}', allow_abbrev=False, add_help=False)
+  parser.add_argument('folders', nargs='+', metavar='FOLDER')
+  for flag in known:
+    parser.add_argument(f'--{flag}')
+  return parser.parse_intermixed_args(words)
 
 
 def _report(words: Sequence[str]) -> None:
   """Writes the report of one workdir again, or that of several."""
-  folders, given = _folders('report', words, ('output', 'references'))
-  if len(folders) == 1 and not given:
+  given = _parse('report', words, ('output', 'references'))
+  folders = summary.studies_in(given.folders)
+  if len(folders) == 1 and not (given.output or given.references):
     workdir = Workdir(folders[0])
     report.write(workdir)
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
-  target = given.get('output', 'comparison')
-  page = comparison.write(folders, target, given.get('references'))
+  target = given.output
+  if target is None:
+    # The page of a grid lies in its folder.
+    grid = len(given.folders) == 1 and folders != [
+      pathlib.Path(given.folders[0])
+    ]
+    target = given.folders[0] if grid else 'comparison'
+  page = comparison.write(folders, target, given.references)
   print(f'comparison: {page.resolve()}')
 
 
 def _replicate(words: Sequence[str]) -> None:
   """Prints what studies say to published claims."""
-  folders, given = _folders('replicate', words, ('references',))
-  replicate.show(folders, given.get('references'))
+  given = _parse('replicate', words, ('references',))
+  replicate.show(summary.studies_in(given.folders), given.references)
 
 
 def _list_tasks(words: Sequence[str]) -> None:
@@ -137,7 +145,7 @@ COMMANDS: dict[str, Command] = {
     'FOLDER [FOLDER ...] [--output=FOLDER] [--references=FILE]',
     'Writes the report of a finished study again; of several studies, or the '
     'folder that holds them, one page that compares them, with its figures '
-    'and tables.',
+    'and tables, in --output, the one folder given, or comparison/.',
     _report,
   ),
   'replicate': Command(

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -10,11 +11,21 @@ from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import files, page, style
 from memloc_jax.report.content import duration, interval, number
-from memloc_jax.study import contrasts, replication, summary
+from memloc_jax.study import contrasts, correlations, replication, summary
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
   'models': 'Agreement of models',
+}
+# Measures of studies and the two lines of their columns.
+_MEASURES = {
+  'train_f1_noisy': ('Train F1', ''),
+  'validation_f1_noisy': ('Validation F1', ''),
+  'validation_f1_clean': ('Validation F1', 'clean twins'),
+  'detection': ('AUROC', ''),
+  'memorisation_noisy': ('Memorisation', 'noisy'),
+  'memorisation_clean': ('Memorisation', 'others'),
+  'generalisation': ('Generalisation', 'others'),
 }
 
 
@@ -68,7 +79,7 @@ def write(
     replication=replication.replicate(
       entries, replication.references(references)
     ),
-    correlations=summary.correlations(entries),
+    correlations=correlations.correlations(entries),
   )
   for field in dataclasses.fields(shown):
     table = getattr(shown, field.name)
@@ -86,8 +97,10 @@ def write(
     .get_template('comparison.html.j2')
     .render(
       studies=_studies(shown.studies),
+      measures=list(_MEASURES.values()),
       figures=figures,
       centres=_centres(shown.centres),
+      events=_events(shown.events),
       groups=_groups(shown.groups),
       controls=_controls(shown.controls),
       covariates=_covariates(shown.covariates),
@@ -149,14 +162,19 @@ def _studies(table: pd.DataFrame) -> list[dict[str, str]]:
       'examples': _whole(getattr(row, 'examples', None)),
       'noisy': _whole(getattr(row, 'noisy', None)),
       'runs': _whole(getattr(row, 'map_runs', None)),
-      'f1': number(getattr(row, 'train_f1_noisy', None)),
-      'held_out': number(getattr(row, 'validation_f1_noisy', None)),
-      'memorised': number(getattr(row, 'memorisation_noisy', None), 2),
-      'clean': number(getattr(row, 'memorisation_clean', None), 2),
+      'measures': [_measured(row, name) for name in _MEASURES],
       'cost': duration(row.seconds),
     }
     for row in table.itertuples()
   ]
+
+
+def _measured(row: Any, name: str) -> tuple[str, str]:
+  """A number of `summary.studies` and its interval."""
+  value, low, high = (
+    getattr(row, name + suffix, None) for suffix in ('', '_low', '_high')
+  )
+  return number(value, 2), interval(low, high, 2)
 
 
 def _whole(value: float | None) -> str:
@@ -175,6 +193,23 @@ def _centres(table: pd.DataFrame) -> list[dict[str, str]]:
       'seeds': str(row.seeds),
     }
     for row in table.itertuples()
+  ]
+
+
+def _events(table: pd.DataFrame) -> list[dict[str, str]]:
+  """Those of noisy examples, and those of probes."""
+  if table.empty:
+    return []
+  return [
+    {
+      'task': row.task,
+      'model': row.model,
+      'event': row.event.replace('_', ' at ', 1) + ' %' * ('_' in row.event),
+      'layer': number(row.layer, 1) if row.occurred else 'never',
+      'seeds': f'{row.lowest:g} to {row.highest:g}' if row.occurred else '–',
+      'never': str(int(row.censored)),
+    }
+    for row in table[table['setup'].isin(['noisy', ''])].itertuples()
   ]
 
 
@@ -222,7 +257,7 @@ def _covariates(table: pd.DataFrame) -> list[dict[str, str]]:
       'interval': interval(row.low, row.high, 2),
       'examples': f'{row.examples:,}',
     }
-    for row in table[table['group'] == 'clean'].itertuples()
+    for row in table[table['among'] == 'clean'].itertuples()
   ]
 
 

@@ -173,7 +173,7 @@ def matrix(rows: pd.DataFrame, title: str) -> Figure:
   """Correlations of one kind as a symmetric matrix.
 
   Args:
-    rows: from `summary.correlations`, of one `what`.
+    rows: from `correlations.correlations`, of one `what`.
     title: of the figure.
   """
   names = list(dict.fromkeys([*rows['a'], *rows['b']]))

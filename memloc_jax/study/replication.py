@@ -11,7 +11,7 @@ import pandas as pd
 
 from memloc_jax.errors import InputError
 from memloc_jax.estimators.layerwise import mean
-from memloc_jax.study import contrasts, summary
+from memloc_jax.study import contrasts, correlations, summary
 from memloc_jax.study.measures import measures
 from memloc_jax.study.summary import Entry
 from memloc_jax.tasks import registry
@@ -193,7 +193,7 @@ def _groups(table: pd.DataFrame, claim: dict) -> Found:
 def _correlation(points: pd.DataFrame, a: str, b: str) -> Found:
   """Spearman's over points, resampling tasks."""
   points = points[['task', a, b]].dropna()
-  for row in summary.correlation('', a, b, points, summary.spearman):
+  for row in correlations.correlation('', a, b, points, correlations.spearman):
     return Found(row['value'], row['low'], row['high'], row['tasks'])
   return _NOTHING
 

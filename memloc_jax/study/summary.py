@@ -4,10 +4,9 @@ Sections 4 and 5 of Dankers & Titov (2024).
 """
 
 import dataclasses
-import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,7 @@ from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry
 
-_RESAMPLES = 2000
-_SEED = 0
 _LEVEL = 0.95
-# Fewest points that a correlation is taken of.
-_FEWEST = 4
 MAIN = 'main'
 
 
@@ -129,7 +124,14 @@ def not_binarised(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def studies(entries: Sequence[Entry]) -> pd.DataFrame:
-  """One row a study: its size, fit, and how memorised its examples are."""
+  """One row a study: its size, fit, and how memorised its examples are.
+
+  Returns:
+    Columns `x` with `x_low` and `x_high`, ends of 95 % intervals: over examples
+    of mean memorisation and generalisation and of `detection`, the AUROC with
+    which 1 - generalisation tells wrong labels from others; over main models
+    of macro-F1 (Student's, cut at 0 and 1; missing for one model).
+  """
   rows = []
   for entry in entries:
     row: dict[str, Any] = dict(entry.key)
@@ -153,8 +155,9 @@ def studies(entries: Sequence[Entry]) -> pd.DataFrame:
       for purpose in ('noisy', 'clean'):
         of = main[main['purpose'] == purpose]
         row[f'{purpose}_models'] = len(of)
-        row[f'train_f1_{purpose}'] = of['train_macro_f1'].mean()
-        row[f'validation_f1_{purpose}'] = of['validation_macro_f1'].mean()
+        for part in ('train', 'validation'):
+          row |= _f1(f'{part}_f1_{purpose}', of[f'{part}_macro_f1'])
+    row |= _detection(entry.table('detection'))
     cost = entry.manifest.get('cost', {})
     row['seconds'] = sum(stage['seconds'] for stage in cost.values())
     rows.append(row)
@@ -169,6 +172,32 @@ def _mean(name: str, values: np.ndarray) -> dict[str, float]:
   half /= np.sqrt(len(values))
   mean = float(values.mean())
   return {name: mean, f'{name}_low': mean - half, f'{name}_high': mean + half}
+
+
+def _f1(name: str, of_runs: pd.Series) -> dict[str, float]:
+  """Mean over runs and its interval."""
+  values = of_runs.dropna().to_numpy(np.float64)
+  if not len(values):
+    return {name: np.nan}
+  found = mean(values)
+  low, high = np.clip([found.low, found.high], 0, 1)
+  return {name: float(found.value), f'{name}_low': low, f'{name}_high': high}
+
+
+def _detection(table: pd.DataFrame) -> dict[str, float]:
+  """How well 1 - generalisation finds wrong labels, among all examples."""
+  if table.empty:
+    return {}
+  chosen = (table['score'] == '1 - generalisation') & (
+    table['positives'] == 'noisy'
+  )
+  of = table[chosen & ~table['within_class'].astype(bool)]
+  names = {'': 'auroc', '_low': 'auroc_low', '_high': 'auroc_high'}
+  return {
+    f'detection{suffix}': row[column]
+    for row in of.to_dict('records')[:1]
+    for suffix, column in names.items()
+  }
 
 
 def profiles(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -233,167 +262,40 @@ def relative(mcog: pd.Series, layers: pd.Series) -> pd.Series:
 
 
 def events(entries: Sequence[Entry]) -> pd.DataFrame:
-  """Mean layer of each event over the seeds of main models."""
+  """Mean layer of each event over the seeds of main models.
+
+  Returns:
+    `layer` is the mean, `lowest` and `highest` are those of one seed; missing
+    where it occurred in none.
+  """
   rows = []
   for entry in entries:
     table = entry.table('events')
     if table.empty:
       continue
-    means = table[(table['source'] == MAIN) & (table['seed'] == -1)]
-    for row in means.itertuples():
-      rows.append(
-        entry.key
-        | {'event': row.event, 'setup': row.setup, 'layer': row.layer}
-        | {'occurred': row.occurred, 'censored': row.censored}
-      )
+    table = table[table['source'] == MAIN]
+    for (event, setup), of_one in table.groupby(['event', 'setup'], sort=False):
+      means = of_one['seed'] == -1
+      seeds = of_one.loc[~means & of_one['occurred'], 'layer']
+      for row in of_one[means].itertuples():
+        rows.append(
+          entry.key
+          | {'event': event, 'setup': setup, 'layer': row.layer}
+          | {'lowest': seeds.min(), 'highest': seeds.max()}
+          | {'occurred': row.occurred, 'censored': row.censored}
+        )
   return pd.DataFrame(rows)
 
 
 def covariates(entries: Sequence[Entry]) -> pd.DataFrame:
-  """The tables `covariates` of all studies, one below the other."""
-  parts = [entry.table('covariates').assign(**entry.key) for entry in entries]
-  parts = [part for part in parts if len(part)]
+  """The tables `covariates` of all studies, one below the other.
+
+  Their groups of examples are in the column `among`: `group` is the task's.
+  """
+  parts = []
+  for entry in entries:
+    table = entry.table('covariates')
+    if len(table):
+      table = table.rename(columns={'group': 'among'})
+      parts.append(table.assign(**entry.key))
   return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
-  """How far techniques, models, depth and generalisation agree.
-
-  Points are studies (tasks and models). Intervals are percentiles over 2000
-  resamples of the tasks, with all studies of a task together, since models of
-  one task are no independent points; missing with fewer than four tasks.
-
-  Returns:
-    `what`: 'techniques' (Pearson, M-CoG), 'models' (Spearman, M-CoG of all
-    techniques), 'depth and generalisation' (Spearman, M-CoG and mean
-    generalisation of clean examples), 'binary and multi-class' (Spearman,
-    M-CoG of a task and of its two most frequent classes); `a`, `b`, `value`,
-    `low`, `high`, `points`, `tasks`. M-CoG is `relative`: techniques would
-    agree by the depth of models alone.
-  """
-  table = centres(entries)
-  if table.empty:
-    return table
-  table = table.assign(mcog=relative(table['mcog'], table['layers']))
-  table = table[~table['baseline']].dropna(subset=['mcog'])
-  return pd.DataFrame(
-    [
-      *_techniques(table),
-      *_models(table),
-      *_depth(table, studies(entries)),
-      *_binary(table),
-    ]
-  )
-
-
-def _techniques(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  wide = table.pivot(
-    index=['task', 'model'], columns='technique', values='mcog'
-  )
-  for a, b in itertools.combinations(wide.columns, 2):
-    points = wide[[a, b]].dropna().reset_index()
-    yield from correlation('techniques', a, b, points, _pearson)
-
-
-def _models(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  wide = table.pivot(
-    index=['task', 'technique'], columns='model', values='mcog'
-  )
-  for a, b in itertools.combinations(wide.columns, 2):
-    points = wide[[a, b]].dropna().reset_index()
-    yield from correlation('models', a, b, points, spearman)
-
-
-def _depth(
-  table: pd.DataFrame, sizes: pd.DataFrame
-) -> Iterator[dict[str, Any]]:
-  if 'generalisation' not in sizes:
-    return
-  joined = table.merge(
-    sizes[['task', 'model', 'generalisation']], on=['task', 'model']
-  )
-  for technique, rows in joined.groupby('technique', sort=False):
-    points = rows[['task', 'mcog', 'generalisation']].dropna()
-    points = points.rename(columns={'mcog': technique})
-    yield from correlation(
-      'depth and generalisation', technique, 'generalisation', points, spearman
-    )
-
-
-def _binary(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  binary = {
-    name: base
-    for name in registry.task_names()
-    if (base := registry.base_name(name)) != name
-  }
-  of_binary = table[table['task'].isin(binary)]
-  if of_binary.empty:
-    return
-  of_binary = of_binary.assign(task=of_binary['task'].map(binary))
-  joined = of_binary.merge(
-    table, on=['task', 'model', 'technique'], suffixes=('_binary', '_whole')
-  )
-  for technique, rows in joined.groupby('technique', sort=False):
-    points = rows[['task', 'mcog_binary', 'mcog_whole']]
-    for row in correlation(
-      'binary and multi-class', 'mcog_binary', 'mcog_whole', points, spearman
-    ):
-      yield row | {
-        'a': f'{technique}, binary',
-        'b': f'{technique}, multi-class',
-      }
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-  if np.ptp(x) == 0 or np.ptp(y) == 0:
-    return np.nan
-  return float(np.corrcoef(x, y)[0, 1])
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-  """Spearman's correlation of two arrays [points]; NaN for a constant one."""
-  return _pearson(stats.rankdata(x), stats.rankdata(y))
-
-
-def correlation(
-  what: str,
-  a: str,
-  b: str,
-  points: pd.DataFrame,
-  measure: Callable[[np.ndarray, np.ndarray], float],
-) -> Iterator[dict[str, Any]]:
-  """One row of `correlations`, if there are enough points.
-
-  Args:
-    what: kind of correlation.
-    a: column of one value.
-    b: column of the other.
-    points: these and `task`.
-    measure: of two arrays [points].
-  """
-  if len(points) < _FEWEST:
-    return
-  x, y = points[a].to_numpy(np.float64), points[b].to_numpy(np.float64)
-  tasks, of = np.unique(points['task'], return_inverse=True)
-  low = high = np.nan
-  if len(tasks) >= _FEWEST:
-    rng = np.random.default_rng(_SEED)
-    places = [np.flatnonzero(of == task) for task in range(len(tasks))]
-    found = []
-    for _ in range(_RESAMPLES):
-      drawn = rng.integers(len(tasks), size=len(tasks))
-      at = np.concatenate([places[task] for task in drawn])
-      found.append(measure(x[at], y[at]))
-    if not np.isnan(found).all():
-      tail = (1 - _LEVEL) / 2
-      low, high = np.nanquantile(found, (tail, 1 - tail))
-  yield {
-    'what': what,
-    'a': a,
-    'b': b,
-    'value': measure(x, y),
-    'low': low,
-    'high': high,
-    'points': len(points),
-    'tasks': len(tasks),
-  }

@@ -115,10 +115,18 @@ class RunTest(parameterized.TestCase):
       str(made_up.workdir(folder, task, 'm', 2.0)) for task in ('rte', 'trec')
     )
     output = folder / 'out'
-    status, out, _ = _call('report', one, two, f'--output={output}')
-    self.assertEqual(status, 0)
-    self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
-    self.assertTrue((output / 'comparison.html').exists())
+    for words in (
+      [one, two, f'--output={output}'],
+      ['--output', output, folder],
+    ):
+      status, out, _ = _call('report', *map(str, words))
+      self.assertEqual(status, 0)
+      self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
+      (output / 'comparison.html').unlink()
+    # That of a grid lies in its folder.
+    status, out, _ = _call('report', str(folder))
+    self.assertEqual(out, f'comparison: {folder / "comparison.html"}\n')
+    self.assertTrue((folder / 'comparison.html').exists())
 
 
 class CorrectedTest(parameterized.TestCase):
@@ -187,8 +195,8 @@ class RefusedTest(parameterized.TestCase):
   @parameterized.parameters(
     (['fly'], "'fly' is no command"),
     (['list-tasks', 'all'], "got 'all'"),
-    (['report'], 'needs the folder'),
-    (['report', '--fast'], "'--fast' is no flag"),
+    (['report'], 'required: FOLDER'),
+    (['report', 'a', '--fast'], 'unrecognized arguments: --fast'),
     (['report', 'no/such/folder'], 'holds no study'),
   )
   def test_one_sentence_and_status_2(self, words, sentence):

@@ -35,6 +35,10 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn('Comparison of 8 studies', text)
     self.assertEqual(text.count('<figure>'), 5)
     self.assertNotIn('<b>two', text)
+    # Of examples with their right labels.
+    self.assertEqual(text.count('[0.12, 0.32]'), 8)
+    self.assertEqual(text.count('[0.70, 1.00]'), 8)
+    self.assertEqual(text.count('<td>crossing</td>'), 8)
     self.assertNotRegex(text, r'(?:src|href)="(?!data:)')
     names = ('curves', 'centres', 'events', 'correlations_techniques')
     for name in (*names, 'correlations_models'):

@@ -81,19 +81,43 @@ def workdir(
     {
       'table': 'main',
       'status': 'done',
-      'purpose': ['noisy', 'clean'],
-      'train_macro_f1': [0.99, 1.0],
-      'validation_macro_f1': [0.7, 0.8],
+      'purpose': ['noisy', 'noisy', 'clean'],
+      'train_macro_f1': [0.98, 1.0, 1.0],
+      'validation_macro_f1': [0.68, 0.72, 0.8],
     }
   )
   events = pd.DataFrame(
     [
       {'technique': 'centroids', 'source': 'main', 'event': event}
-      | {'setup': setup, 'seed': -1, 'layer': layer + (setup != 'noisy')}
+      | {'setup': setup, 'seed': seed}
+      | {'layer': layer + (setup != 'noisy') + shift}
       | {'occurred': True, 'censored': 0}
       for event, layer in (('crossing', centre), ('initiation', centre - 1))
       for setup in ('noisy', 'clean_top')
+      for seed, shift in ((1, -0.5), (2, 0.5), (-1, 0.0))
     ]
+  )
+  detection = pd.DataFrame(
+    {
+      'score': ['1 - generalisation', 'counterfactual memorisation'],
+      'positives': 'noisy',
+      'negatives': 'clean',
+      'within_class': [False, False],
+      'auroc': [0.9, 0.8],
+      'auroc_low': [0.7, 0.6],
+      'auroc_high': [1.0, 0.9],
+    }
+  )
+  covariates = pd.DataFrame(
+    {
+      'measure': 'rarity',
+      'order': 1,
+      'group': ['all', 'clean', 'noisy'],
+      'spearman': [0.11, 0.22, 0.33],
+      'low': [0.01, 0.12, 0.23],
+      'high': [0.21, 0.32, 0.43],
+      'examples': [40, 32, 8],
+    }
   )
   for name, table in (
     ('layers', pd.DataFrame(layers)),
@@ -101,6 +125,8 @@ def workdir(
     ('examples', examples),
     ('runs', runs),
     ('events', events),
+    ('detection', detection),
+    ('covariates', covariates),
   ):
     table.to_parquet(path / f'{name}.parquet')
   return path

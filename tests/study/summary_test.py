@@ -9,7 +9,7 @@ from absl.testing import absltest
 from scipy import stats
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import measures, summary
+from memloc_jax.study import correlations, measures, summary
 from tests.study import made_up
 
 _TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0, 'reuters': 5.0}
@@ -42,6 +42,30 @@ class SummaryTest(absltest.TestCase):
     self.assertAlmostEqual(row['memorisation_noisy'], 0.8)
     self.assertAlmostEqual(row['generalisation'], 1.5 / 6)
     self.assertEqual(row['map_runs'], 16)
+    half = stats.t.ppf(0.975, 1) * 0.02
+    np.testing.assert_allclose(
+      row[['validation_f1_noisy', 'validation_f1_noisy_low']].astype(float),
+      [0.7, 0.7 - half],
+    )
+    self.assertEqual(row['train_f1_noisy_high'], 1)  # And not above.
+    self.assertTrue(np.isnan(row['train_f1_clean_low']))
+    self.assertEqual(
+      tuple(row[['detection', 'detection_low', 'detection_high']]),
+      (0.9, 0.7, 1.0),
+    )
+
+  def test_events_have_their_range_over_seeds(self):
+    row = summary.events(self.entries).iloc[0]
+    self.assertEqual((row['event'], row['setup']), ('crossing', 'noisy'))
+    self.assertEqual(
+      tuple(row[['layer', 'lowest', 'highest']]), (1.5, 1.0, 2.0)
+    )
+
+  def test_covariates_keep_groups_of_tasks_and_of_examples(self):
+    found = summary.covariates(self.entries)
+    self.assertLen(found, 3 * len(self.entries))
+    self.assertEqual(set(found['among']), {'all', 'clean', 'noisy'})
+    self.assertEqual(set(found['group']), {'nlu', 'sentiment', 'topic'})
 
   def test_centres_have_intervals_over_seeds(self):
     found = summary.centres(self.entries)
@@ -57,7 +81,7 @@ class SummaryTest(absltest.TestCase):
     self.assertTrue(baseline['constant'])
 
   def test_correlations_are_over_studies_and_resample_tasks(self):
-    found = summary.correlations(self.entries)
+    found = correlations.correlations(self.entries)
     by_what = found.set_index('what')
     techniques = by_what.loc['techniques']
     self.assertEqual((techniques['a'], techniques['b']),
@@ -90,7 +114,7 @@ class SummaryTest(absltest.TestCase):
         events.to_parquet(path / 'events.parquet')
         folders.append(path)
     entries = summary.read(folders)
-    found = summary.correlations(entries).set_index(['what', 'a'])
+    found = correlations.correlations(entries).set_index(['what', 'a'])
     # The deep model's values are all above the flat one's.
     techniques = found.loc[('techniques', 'retraining')]
     self.assertAlmostEqual(techniques['value'], -1)
@@ -123,7 +147,7 @@ class SummaryTest(absltest.TestCase):
     measure = lambda x, y: float(np.corrcoef(x, y)[0, 1])
 
     def width(task):
-      (row,) = summary.correlation(
+      (row,) = correlations.correlation(
         'w', 'a', 'b', points.assign(task=task), measure
       )
       return row['high'] - row['low']
@@ -143,7 +167,7 @@ class SummaryTest(absltest.TestCase):
         ('reuters', 'two', 5.2),
       )
     ]
-    found = summary.correlations(summary.read([*self.folders, *more]))
+    found = correlations.correlations(summary.read([*self.folders, *more]))
     rows = found[found['what'] == 'binary and multi-class']
     self.assertEqual(set(rows['points']), {4})
     self.assertIn('swapping, binary', set(rows['a']))
