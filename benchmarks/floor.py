@@ -179,7 +179,7 @@ def epoch(
 def reached(
   workload: workload_lib.Workload,
   result: dict[str, Any],
-  ceilings: Machine,
+  machine: Machine,
   moments: str = 'float32',
 ) -> dict[str, Any]:
   """The least time of a model-step, and how near the engine came to it.
@@ -187,7 +187,7 @@ def reached(
   Args:
     workload: that was trained.
     result: `Comparison.as_json`.
-    ceilings: of the same machine, with operands as they were multiplied.
+    machine: its ceilings, with operands as they were multiplied.
     moments: as for `training_step`.
 
   Returns:
@@ -202,10 +202,10 @@ def reached(
     for x in jax.tree.leaves(workload.params[part])
   )
   steps = epoch(workload.model, trained, workload.examples, plan, moments)
-  seconds = float(np.mean([step.seconds(ceilings) for step in steps]))
+  seconds = float(np.mean([step.seconds(machine) for step in steps]))
   rate = result['rates'][comparison.ENGINE]['model_steps_per_second']
   return {
-    'machine': dataclasses.asdict(ceilings),
+    'machine': dataclasses.asdict(machine),
     'flops': float(np.mean([step.flops for step in steps])),
     'bytes': float(np.mean([step.bytes for step in steps])),
     'seconds': seconds,

@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
       'shape': workload.name,
       'model': repr(workload.model),
       'data': workload.source,
+      'task': flags.task,
+      'max_length': flags.max_length,
       'limit': flags.limit,
       'retrain_limit': min(flags.retrain_limit, flags.limit),
       'models': jobs.MODELS,

@@ -256,9 +256,10 @@ def _read(path: pathlib.Path, benchmark: str) -> dict[str, Any]:
 def _check_alike(
   training: dict[str, Any], localisation: dict[str, Any]
 ) -> None:
-  """Refuses parts of different models or precisions with a ValueError."""
-  for name in ('shape', 'precision'):
-    values = [part['config'][name] for part in (training, localisation)]
+  """Refuses parts of different models, precisions or texts with a ValueError."""
+  for name in ('shape', 'precision', 'task', 'max_length'):
+    # Older files do not name their texts.
+    values = [part['config'].get(name) for part in (training, localisation)]
     if values[0] != values[1]:
       raise ValueError(
         f'--training has {name} {values[0]}, --localisation {values[1]}.'

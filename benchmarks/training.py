@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
       'shape': workload.name,
       'model': repr(workload.model),
       'data': workload.source,
+      'task': flags.task,
+      'max_length': flags.max_length,
       'limit': flags.limit,
       'buckets': list(workload.examples.buckets),
       'batch_size': 8,

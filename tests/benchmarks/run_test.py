@@ -215,9 +215,10 @@ class StudyFilesTest(parameterized.TestCase):
     said = self.compose(json.dumps(training), json.dumps(localisation))
     self.assertIn('localisation: has no centroids, gradients, probes', said)
 
-  @parameterized.parameters('shape', 'precision')
+  @parameterized.parameters('shape', 'precision', 'task', 'max_length')
   def test_parts_of_different_studies(self, name):
     config = {'shape': 'minilm', 'precision': 'float32'}
+    config |= {'task': 'boolq', 'max_length': 48}
     training = {'benchmark': 'training', 'result': {}, 'config': config}
     localisation = {
       'benchmark': 'localisation',
