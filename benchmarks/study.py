@@ -256,11 +256,12 @@ def _read(path: pathlib.Path, benchmark: str) -> dict[str, Any]:
 def _check_alike(
   training: dict[str, Any], localisation: dict[str, Any]
 ) -> None:
-  """Refuses parts of different models, precisions or texts with a ValueError."""
+  """Refuses parts of different models or texts with a ValueError."""
+  configs = [part['config'] for part in (training, localisation)]
   for name in ('shape', 'precision', 'task', 'max_length'):
     # Older files do not name their texts.
-    values = [part['config'].get(name) for part in (training, localisation)]
-    if values[0] != values[1]:
+    values = [config[name] for config in configs if name in config]
+    if len(values) == 2 and values[0] != values[1]:
       raise ValueError(
         f'--training has {name} {values[0]}, --localisation {values[1]}.'
       )
