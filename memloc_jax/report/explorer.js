@@ -255,7 +255,9 @@
     const places = order();
     if (!places.length) return;
     const at = places.indexOf(current);
-    show(places[(at + by + places.length) % places.length]);
+    const ends = by > 0 ? 0 : places.length - 1;
+    const next = (at + by + places.length) % places.length;
+    show(places[at < 0 ? ends : next]);  // Another search may have hidden it.
   };
   byId('previous').addEventListener('click', () => step(-1));
   byId('next').addEventListener('click', () => step(1));

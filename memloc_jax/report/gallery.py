@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.report import (
   dynamics_figures,
   figures,
@@ -16,6 +15,7 @@ from memloc_jax.report import (
   representation_figures,
   single_example_figures,
 )
+from memloc_jax.study.summary import is_baseline
 
 EXAMPLES = 'Which examples?'
 DYNAMICS = 'How memorisation comes about'
@@ -30,6 +30,14 @@ TEXTS = 'By what of its text?'
 MAP = 'memorisation_map'
 
 _FEWEST_FOR_MCOG = 3  # seeds
+
+# Where the profile is no mean of the heat map over lengths.
+_FROM_HEAT_MAP = {
+  'retraining': ' For the profile the errors of each model are divided by that '
+  'of retraining all layers.',
+  'ablation': ' The profile is their mean over lengths minus the same of clean '
+  'examples of the same margin, and not below 0.',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +299,8 @@ def _windows(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       WINDOWS,
       f'heat_map_{technique}',
       f'{name}: error on the given labels of noisy examples, averaged over '
-      'the windows of one length that contain a layer.',
+      'the windows of one length that contain a layer.'
+      + _FROM_HEAT_MAP.get(technique, ''),
       lambda rows=rows, name=name: figures.heat_map(
         rows, f'{name}: error by window'
       ),
@@ -347,9 +356,7 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
 
 def _baselines_last(table: pd.DataFrame) -> pd.DataFrame:
   """Rows in their order, those of trivial baselines after the others."""
-  baseline = table['technique'].map(
-    lambda name: name in TECHNIQUES and TECHNIQUES[name].baseline
-  )
+  baseline = table['technique'].map(is_baseline)
   return table.assign(_last=baseline).sort_values(
     '_last', kind='stable'
   ).drop(columns='_last')  # fmt: skip

@@ -71,7 +71,8 @@ _TECHNIQUES = {
     'Layer retraining resets a window of the noisy model to pretrained blocks '
     'and trains it, with the head, for {retrain[num_epochs]} epochs at '
     '{retrain[learning_rate]:g} (batch {retrain[batch_size]}) on clean '
-    'examples; its error is relative to that of retraining all layers.'
+    'examples; for the profile, not in the heat map, its error is divided by '
+    'that of retraining all layers.'
   ),
   'rewinding': (
     'Layer rewinding sets a window back to its state after an earlier epoch; '
@@ -79,10 +80,10 @@ _TECHNIQUES = {
   ),
   'ablation': (
     'Layer ablation leaves out the blocks of a window, or replaces their '
-    'attention or MLP outputs; its error is what noisy examples lose beyond '
-    'clean ones of the same margin. Its centre of gravity is not calibrated: '
-    'long windows may lose less than short ones, so no narrower range than 1 '
-    'to L is known.'
+    'attention or MLP outputs; its profile, not its heat map, is what noisy '
+    'examples lose beyond clean ones of the same margin. Its centre of gravity '
+    'is not calibrated: long windows may lose less than short ones, so no '
+    'narrower range than 1 to L is known.'
   ),
   'gradients': (
     'Forgetting gradients are mean gradients of the {gradient[objective]} of '

@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from memloc_jax.study.summary import Entry, centres, relative, studies
+from memloc_jax.study.summary import (
+  Entry,
+  centres,
+  not_binarised,
+  relative,
+  studies,
+)
 from memloc_jax.tasks import registry
 
 _RESAMPLES = 2000
@@ -24,28 +30,31 @@ _FEWEST = 4
 def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
   """How far techniques, models, depth and generalisation agree.
 
-  Points are studies (tasks and models). Intervals are percentiles over 2000
-  resamples of the tasks, with all studies of a task together, since models of
-  one task are no independent points; missing with fewer than four tasks.
+  Points are studies (tasks and models), those of binarised tasks only where
+  they are what is compared. Intervals are percentiles over 2000 resamples of
+  the tasks, with all studies of a task together, since models of one task are
+  no independent points; missing with fewer than four tasks.
 
   Returns:
     `what`: 'techniques' (Pearson, M-CoG), 'models' (Spearman, M-CoG of all
     techniques), 'depth and generalisation' (Spearman, M-CoG and mean
     generalisation of clean examples), 'binary and multi-class' (Spearman,
     M-CoG of a task and of its two most frequent classes); `a`, `b`, `value`,
-    `low`, `high`, `points`, `tasks`. M-CoG is `relative`: techniques would
-    agree by the depth of models alone.
+    `low`, `high`, `points`, `tasks`. M-CoG is that of the profile averaged
+    over seeds, and `relative`: techniques would agree by the depth of models
+    alone.
   """
   table = centres(entries)
   if table.empty:
     return table
-  table = table.assign(mcog=relative(table['mcog'], table['layers']))
+  table = table.assign(mcog=relative(table['profile'], table['layers']))
   table = table[~table['baseline']].dropna(subset=['mcog'])
+  plain = not_binarised(table)
   return pd.DataFrame(
     [
-      *_techniques(table),
-      *_models(table),
-      *_depth(table, studies(entries)),
+      *_techniques(plain),
+      *_models(plain),
+      *_depth(plain, studies(entries)),
       *_binary(table),
     ]
   )

@@ -207,7 +207,7 @@ def _spearman(table: pd.DataFrame, claim: dict) -> Found:
 
 
 def _paired(
-  table: pd.DataFrame, measure: str, sides: Sequence[pd.DataFrame], on: list
+  measure: str, sides: Sequence[pd.DataFrame], on: list[str]
 ) -> pd.DataFrame:
   """A measure of two sets of studies side by side, as `x` and `y`."""
   left, right = (side[[*on, measure]] for side in sides)
@@ -220,8 +220,8 @@ def _models(table: pd.DataFrame, claim: dict) -> Found:
   """Correlation of a measure between two models over tasks."""
   if not _has(table, claim['measure']):
     return _NOTHING
-  sides = [table[table['model'] == claim[side]] for side in ('of', 'against')]
-  points = _paired(table, claim['measure'], sides, ['task'])
+  sides = [_of(table, claim[side]) for side in ('of', 'against')]
+  points = _paired(claim['measure'], sides, ['task'])
   return _correlation(points, 'x', 'y')
 
 
@@ -230,7 +230,7 @@ def _binary(table: pd.DataFrame, claim: dict) -> pd.DataFrame:
   base = table['task'].map(registry.base_name)
   binarised = base != table['task']
   sides = [table[binarised].assign(task=base[binarised]), table]
-  return _paired(table, claim['measure'], sides, ['task', 'model'])
+  return _paired(claim['measure'], sides, ['task', 'model'])
 
 
 def _binary_spearman(table: pd.DataFrame, claim: dict) -> Found:

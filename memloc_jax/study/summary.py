@@ -3,6 +3,7 @@
 Sections 4 and 5 of Dankers & Titov (2024).
 """
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -31,8 +32,10 @@ class Entry:
   Attributes:
     task: its name.
     group: of the task, as 'nlu', or 'own'.
-    model: its name in the grid, or the last part of its source, and its layers
-      if they were chosen; with the regime, if there is one, after a comma.
+    model: the last part of its name in the grid or of its source, or the
+      package that it comes from; its layers if they were chosen; with the
+      regime, if there is one, after a comma. The whole name or source where two
+      studies of one task would have one name for different models.
     workdir: its folder.
     manifest: what was written down of it.
   """
@@ -84,38 +87,79 @@ def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
   Raises:
     InputError: a folder holds no study, or two hold the same task and model.
   """
-  found: dict[tuple[str, str], Entry] = {}
+  opened = []
   for folder in folders:
     workdir = Workdir(folder)
     manifest = workdir.read_json('manifest.json')
     if manifest is None:
       raise InputError(f'{folder}: holds no study (there is no manifest.json).')
-    config = manifest['config']
-    task = config['task']['name']
-    group = 'own'
-    if task in registry.task_names():
-      group = registry.get_task(task).group
-    elif config['task'].get('files'):
-      task = pathlib.PurePath(config['task']['files']).stem
-    model = _model_name(config)
+    opened.append((workdir, manifest))
+  found: dict[tuple[str, str], Entry] = {}
+  models = _models([manifest['config'] for _, manifest in opened])
+  for folder, (workdir, manifest), model in zip(folders, opened, models):
+    task = _task(manifest['config'])
     if (task, model) in found:
       other = found[task, model].workdir.path
       raise InputError(
         f'{folder} and {other} are both studies of {task} with {model}.'
       )
+    group = _group(manifest)
     found[task, model] = Entry(task, group, model, workdir, manifest)
   return list(found.values())
 
 
-def _model_name(config: dict[str, Any]) -> str:
-  """What a study's model is called beside others, see `Entry`."""
-  grid = config.get('grid', {})
-  model = config['model']['source'].rstrip('/').rsplit('/', 1)[-1]
-  if grid.get('models'):
-    (model,) = grid['models']
-  elif model == 'embedded':
-    model += f' {config["model"]["layers"]}'
-  return ', '.join([model, *grid.get('regimes', ())])
+def _task(config: dict[str, Any]) -> str:
+  """What a study's task is called: of a user's own data, as their file."""
+  task = config['task']
+  if task['name'] == registry.OWN and task.get('files'):
+    return pathlib.PurePath(task['files']).stem
+  return task['name']
+
+
+def _group(manifest: dict[str, Any]) -> str:
+  """The task's group; a task that a config file registered is unknown here."""
+  known = manifest.get('data', {}).get('group')
+  task = manifest['config']['task']['name']
+  if known is None and task in registry.task_names():
+    return registry.get_task(task).group
+  return known or 'own'
+
+
+def _models(configs: Sequence[dict[str, Any]]) -> list[str]:
+  """What the models of studies are called side by side, see `Entry`."""
+  names = [_model_names(config) for config in configs]
+  meant = collections.defaultdict(set)
+  for config, (short, whole) in zip(configs, names):
+    meant[_task(config), short].add(whole)
+  unclear = {short for (_, short), wholes in meant.items() if len(wholes) > 1}
+  return [
+    ', '.join(
+      [
+        whole if short in unclear else short,
+        *config.get('grid', {}).get('regimes', ()),
+      ]
+    )
+    for config, (short, whole) in zip(configs, names)
+  ]
+
+
+def _model_names(config: dict[str, Any]) -> tuple[str, str]:
+  """A model's short name, and what a config file or flag calls it."""
+  source = config['model']['source'].rstrip('/')
+  (name,) = config.get('grid', {}).get('models') or ('',)
+  if not name and source == 'embedded':
+    name = f'{source} {config["model"]["layers"]}'
+  # A grid of tasks alone keeps no more of the source than its last part.
+  if not name or name == _last(source):
+    name = source
+  name = name.rstrip('/')
+  if name.startswith('package:'):
+    return name.removeprefix('package:').partition('/')[0], name
+  return _last(name), name
+
+
+def _last(name: str) -> str:
+  return name.rsplit('/', 1)[-1]
 
 
 def not_binarised(table: pd.DataFrame) -> pd.DataFrame:
@@ -200,6 +244,16 @@ def _detection(table: pd.DataFrame) -> dict[str, float]:
   }
 
 
+def is_baseline(technique: str) -> bool:
+  """Whether a technique is a trivial one, which others must beat.
+
+  Args:
+    technique: its name; of one that a user registered and that is unknown here,
+      nothing says so.
+  """
+  return technique in TECHNIQUES and TECHNIQUES[technique].baseline
+
+
 def profiles(entries: Sequence[Entry]) -> pd.DataFrame:
   """Weights of the layers of main models: a row a technique, seed, layer."""
   return _main(entries, 'layers')
@@ -242,7 +296,7 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
     rows.append(
       dict(zip(keys, values))
       | {
-        'baseline': TECHNIQUES[values[-1]].baseline,
+        'baseline': is_baseline(values[-1]),
         'seeds': len(seeds),
         'mcog': found.value,
         'low': found.low,

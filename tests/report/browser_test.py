@@ -172,6 +172,20 @@ class PageTest(absltest.TestCase):
     self.find('#previous').click()
     self.assertEqual(self.shown(), first)
 
+  def test_next_and_previous_of_an_example_that_is_not_listed(self):
+    examples = self.tables['examples']
+    for button, wanted in (('#next', 'nlargest'), ('#previous', 'nsmallest')):
+      self.first_row().click()
+      self.assertNotIn('row 7', self.shown())
+      self.search('"row 7"')
+      among = examples[examples['id'].str.contains('row 7')]
+      self.wait(lambda n=len(among): f'of {n} ' in self.info())
+      self.find(button).click()
+      found = getattr(among, wanted)(1, 'cm_low')['id'].item()
+      self.assertEqual(self.shown(), found)
+      self.search('')
+      self.wait(lambda: f'of {_COUNT} ' in self.info())
+
   def test_what_is_marked_in_the_map_is_listed(self):
     drag = webdriver.ActionChains(self.browser)
     area = self.find('#map .nsewdrag')

@@ -64,6 +64,24 @@ class ComparisonTest(absltest.TestCase):
     np.testing.assert_allclose(np.sort(shown), np.sort(rows['depth']))
     self.assertBetween(rows['depth'].max(), 0.5, 1)
 
+  def test_bars_are_of_groups_without_binarised_tasks(self):
+    rows = [('trec', 'topic', 0.2), ('trecv2', 'topic', 0.9)]
+    rows += [('reuters', 'topic', 0.4), ('tweets', 'medical', 0.7)]
+    table = pd.DataFrame(rows, columns=['task', 'group', 'depth'])
+    figure = draw.centres(table.assign(model='m', technique='swapping'))
+    [axes] = figure.axes
+    bars = {line.get_color(): line.get_xdata() for line in axes.lines}
+    np.testing.assert_allclose(bars[draw.group_colour('topic')], [0.3, 0.3])
+    # Groups that a user registered have points, places and names too.
+    np.testing.assert_allclose(bars[draw.group_colour('medical')], [0.7, 0.7])
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(
+      points, np.stack([table['depth'], [0, 1, 2, 3]], 1)
+    )
+    [legend] = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    self.assertEqual(names, ['topic', 'medical'])
+
   def test_every_model_has_a_marker_of_its_own(self):
     models = [f'model {i}' for i in range(10)]
     table = pd.DataFrame(
@@ -117,6 +135,35 @@ class ComparisonTest(absltest.TestCase):
     text = page.read_text('utf-8')
     self.assertNotIn(paper, text)
     self.assertIn(f'What {claims} claims and', text)
+
+  @mock.patch.object(comparison, '_figures', return_value=())
+  def test_centres_say_what_they_are_and_baselines_are_marked(self, _):
+    folder = self.folders[0]
+    mcog = pd.read_parquet(folder / 'mcog.parquet')
+    of_profile = (mcog['technique'] == 'swapping') & (mcog['seed'] == -1)
+    mcog.loc[of_profile, ['mcog', 'mcog_calibrated']] = 4.44, 5.55
+    mcog.to_parquet(folder / 'mcog.parquet')
+    pd.DataFrame(
+      [
+        {'technique': name, 'variant': '', 'seed': 1, 'setup': 'pair'}
+        | {'layers': '1+2', 'top1_in_pair': 1.0, 'top2_in_pair': 0.5}
+        for name in ('swapping', 'constant', 'of a user')
+      ]
+    ).to_parquet(folder / 'control.parquet')
+    output = comparison.write(
+      [folder, self.folders[-2], self.folders[-4]], self.output
+    )
+    text = output.read_text('utf-8')
+    centres = text.partition('<h2>Centres of gravity')[2]
+    cells = re.findall(r'<td[^>]*>([^<]*?)\s*<', centres)
+    row = cells[: cells.index('4.44') + 2]
+    seeds = mcog.loc[(mcog['technique'] == 'swapping') & ~of_profile, 'mcog']
+    self.assertEqual(row[-3:], [f'{seeds.mean():.2f}', '4.44', '5.55'])
+    for heading in ('Groups of tasks', 'Control setups'):
+      part = text.partition(f'<h2>{heading}')[2].partition('<h2>')[0]
+      self.assertIn('Constant (baseline)', part)
+      self.assertNotIn('<td>Constant</td>', part)
+    self.assertIn('<td>Of a user</td>', text)
 
   def test_output_is_no_study(self):
     with self.assertRaisesRegex(InputError, 'is the folder of a study'):

@@ -67,6 +67,26 @@ class EntriesTest(absltest.TestCase):
       )
       self.assertEqual('agreement_mcog' in _names(tables), expected)
 
+  def test_heat_maps_say_how_profiles_differ_from_them(self):
+    for technique, words in (
+      ('swapping', None),
+      ('retraining', 'divided by that of retraining all layers'),
+      ('ablation', 'minus the same of clean examples of the same margin'),
+    ):
+      window = {'technique': technique, 'variant': '', 'source': 'main'}
+      (entry,) = gallery.entries(_tables(windows=[window]))
+      caption = ' '.join(entry.caption.split())
+      if words is None:
+        self.assertNotIn('profile', caption)
+      else:
+        self.assertIn(words, caption)
+
+  def test_baselines_are_last_and_unknown_techniques_are_none(self):
+    names = ('constant', 'swapping', 'of a user')
+    table = pd.DataFrame({'technique': names})
+    found = gallery._baselines_last(table)['technique'].tolist()
+    self.assertEqual(found, ['swapping', 'of a user', 'constant'])
+
 
 class MethodsTest(absltest.TestCase):
   def test_names_the_settings_used(self):
@@ -74,12 +94,14 @@ class MethodsTest(absltest.TestCase):
     retrain = {'num_epochs': 7, 'learning_rate': 3e-5, 'batch_size': 9}
     text = ' '.join(methods.methods(tables, {'localise': {'retrain': retrain}}))
     self.assertIn('for 7 epochs at 3e-05 (batch 9)', text)
+    self.assertIn('for the profile, not in the heat map, its error', text)
     self.assertNotIn('Layer swapping', text)
 
   def test_ablation_is_not_said_to_be_calibrated(self):
     tables = _tables(layers=_layers('main', 'ablation'))
     text = ' '.join(methods.methods(tables, {}))
     self.assertIn('Its centre of gravity is not calibrated', text)
+    self.assertIn('its profile, not its heat map, is what noisy', text)
 
   def test_controls_are_not_said_to_be_of_two_layers(self):
     tables = _tables(layers=_layers('1'), control_summary=[{'setup': 'pair'}])

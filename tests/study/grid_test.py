@@ -9,7 +9,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
-from memloc_jax.study import grid
+from memloc_jax.study import grid, replication
 from memloc_jax.tasks import registry
 
 _STUDY = pathlib.Path(__file__).parents[2] / 'experiments/configs/study.py'
@@ -146,6 +146,21 @@ class StudyFileTest(parameterized.TestCase):
       ),
       other,
     )
+
+  def test_claims_name_models_as_their_sources_do(self):
+    """So that it does not matter whether a preset ran them."""
+    sources = {
+      cell.config.grid.models[0]: cell.config.model.source
+      for preset in ('paper', 'opt_1_3b')
+      for cell in grid.cells(
+        study_config.from_config_dict(_study().get_config(preset))
+      )
+    }
+    claims = replication.references()
+    claims = claims[claims['kind'] == 'models']
+    self.assertContainsSubset({*claims['of'], *claims['against']}, sources)
+    for name, source in sources.items():
+      self.assertEqual(source.rsplit('/', 1)[-1], name)
 
   def test_published_hyperparameters(self):
     config = study_config.from_config_dict(_study().get_config('paper'))

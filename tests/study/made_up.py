@@ -10,6 +10,19 @@ LAYERS = 6
 TECHNIQUES = ('swapping', 'retraining', 'constant')
 
 
+def change_manifest(path: pathlib.Path, **changes) -> None:
+  """Sets parts of a workdir's manifest, as `config__grid={...}`."""
+  file = path / 'manifest.json'
+  manifest = json.loads(file.read_text('utf-8'))
+  for name, value in changes.items():
+    *parents, last = name.split('__')
+    part = manifest
+    for parent in parents:
+      part = part[parent]
+    part[last] = value
+  file.write_text(json.dumps(manifest), 'utf-8')
+
+
 def workdir(
   folder: pathlib.Path,
   task: str,

@@ -95,7 +95,7 @@ class ClaimsTest(parameterized.TestCase):
   def test_two_models_over_tasks(self):
     found = self.found('models', 'crossing', 'one', 'two')
     self.assertAlmostEqual(found.value, 1)
-    self.assertEqual(found.tasks, 6)
+    self.assertEqual(found.tasks, 5)
 
   def test_binarised_tasks_against_the_same_tasks(self):
     found = self.found('binary difference', 'crossing')

@@ -138,6 +138,23 @@ class SummaryTest(absltest.TestCase):
       self.assertAlmostEqual(one['relative crossing'], 0.1)
     self.assertTrue(np.isnan(row.loc[('wic', 'single'), 'relative crossing']))
 
+  def test_correlations_are_of_the_profile_averaged_over_seeds(self):
+    folder = self.folder / 'averaged'
+    folder.mkdir()
+    folders = []
+    for task, centre in _TASKS.items():
+      path = made_up.workdir(folder, task, 'one', 1.0)
+      table = pd.read_parquet(path / 'mcog.parquet')
+      sign = np.where(table['technique'] == 'swapping', 1, -1)
+      averaged = table['seed'] == -1
+      # The seeds' own centres say the opposite.
+      table['mcog'] = 3.5 + (centre - 3) * np.where(averaged, sign, 1)
+      table.to_parquet(path / 'mcog.parquet')
+      folders.append(path)
+    found = correlations.correlations(summary.read(folders))
+    (row,) = found[found['what'] == 'techniques'].to_dict('records')
+    self.assertAlmostEqual(row['value'], -1)
+
   def test_intervals_are_wider_than_of_pooled_points(self):
     """Two models of one task are no two points."""
     rng = np.random.default_rng(0)
@@ -173,6 +190,84 @@ class SummaryTest(absltest.TestCase):
     self.assertIn('swapping, binary', set(rows['a']))
     # Two tasks are too few to resample.
     self.assertTrue(rows['low'].isna().all())
+    # In all else they are no tasks of their own.
+    others = found[found['what'] != 'binary and multi-class']
+    alone = correlations.correlations(self.entries)
+    pd.testing.assert_frame_equal(others, alone)
+
+  def models(self, *configs, tasks=None):
+    """What studies are said to be of, given model and grid of each."""
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    paths = []
+    for number, (source, *grid) in enumerate(configs):
+      task = tasks[number] if tasks else f'task{number}'
+      paths.append(made_up.workdir(folder, task, f'{number}', 2.0))
+      place = {'models': grid[:1], 'regimes': grid[1:]} if grid else {}
+      made_up.change_manifest(
+        paths[-1], config__model__source=source, config__grid=place
+      )
+    return [entry.model for entry in summary.read(paths)]
+
+  def test_models_are_called_alike_however_they_were_chosen(self):
+    bert, minilm = 'google-bert/bert-base-cased', 'package:minilm/model'
+    found = self.models(
+      (bert,),
+      (bert, bert),
+      (bert, 'bert-base-cased'),
+      (bert, bert, 'no dropout'),
+      ('folder/of/model/',),
+      ('embedded',),
+    )
+    self.assertEqual(
+      found,
+      ['bert-base-cased'] * 3
+      + ['bert-base-cased, no dropout', 'model', 'embedded 4'],
+    )
+    # A grid of tasks alone calls it by the last part of the source.
+    found = self.models(
+      (minilm,), (minilm, minilm), (minilm, 'model'), (minilm, 'small')
+    )
+    self.assertEqual(found, ['minilm'] * 3 + ['small'])
+
+  def test_models_of_one_name_are_told_apart(self):
+    sources = ('runs/a/checkpoint', 'runs/b/checkpoint', 'runs/a/checkpoint')
+    tasks = ('wic', 'wic', 'rte')
+    self.assertEqual(self.models(*zip(sources), tasks=tasks), list(sources))
+    packages = ('package:one/model', 'package:two/model')
+    self.assertEqual(
+      self.models(*zip(packages), tasks=('wic', 'wic')), ['one', 'two']
+    )
+    # Of one model, kept in two places.
+    self.assertEqual(
+      self.models(*zip(sources[:2]), tasks=('wic', 'rte')), ['checkpoint'] * 2
+    )
+
+  def test_what_a_config_file_registered_can_be_compared(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    paths = [
+      made_up.workdir(folder, task, 'one', centre)
+      for task, centre in (_TASKS | {'tweets': 2.5}).items()
+    ]
+    for path in paths:
+      for name in ('mcog', 'layers'):
+        table = pd.read_parquet(path / f'{name}.parquet')
+        table['technique'] = table['technique'].replace('retraining', 'mine')
+        table.to_parquet(path / f'{name}.parquet')
+    made_up.change_manifest(
+      paths[-1], config__task__files='data/rows.csv', data={'group': 'medical'}
+    )
+    entries = summary.read(paths)
+    self.assertEqual(
+      (entries[-1].task, entries[-1].group), ('tweets', 'medical')
+    )
+    self.assertEqual(entries[0].group, 'nlu')
+    table = summary.centres(entries).set_index('technique')
+    self.assertFalse(table.loc['mine', 'baseline'].any())
+    found = correlations.correlations(entries)
+    self.assertEqual(found['a'].iloc[0], 'mine')
+    self.assertEqual(found['points'].iloc[0], 6)
+    made_up.change_manifest(paths[-1], config__task__name='own')
+    self.assertEqual(summary.read(paths)[-1].task, 'rows')
 
   def test_bad_folders(self):
     with self.assertRaisesRegex(InputError, 'holds no study'):
