@@ -10,6 +10,7 @@ layers.curves
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +19,13 @@ import pandas as pd
 from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
-from memloc_jax.report import files, gallery
+from memloc_jax.report import gallery
 from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 from memloc_jax.study.tables import COLUMNS
-from memloc_jax.study.workdir import Workdir
+from memloc_jax.study.workdir import Workdir, whole
 
 MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
 
@@ -98,7 +99,8 @@ def memorise(
   Counterfactual memorisation (Feldman & Zhang, 2020): many models are trained
   on random halves, and an example is memorised as far as those that saw it
   beat those that did not. No label is changed. What is finished in the workdir
-  is not done again.
+  is not done again. The two columns are kept beside it, as lines of JSON in
+  `<workdir>.<hash of them>.jsonl`, which the study reads.
 
   Args:
     data: one row an example.
@@ -118,11 +120,11 @@ def memorise(
   Raises:
     InputError: the data, the columns, a setting or the model is at fault.
   """
-  config = _own(data, text, label, workdir, model)
+  config = _own(model)
   config.train.seeds = ()
   config.map.num_runs = runs
   config.map.pairs = pairs
-  return _run(config, workdir, settings)
+  return _run(config, data, text, label, workdir, settings)
 
 
 def localise(
@@ -139,7 +141,7 @@ def localise(
 
   Models are trained with a share of the labels made wrong, and without, and
   every technique looks for the layers that hold the wrong ones (Dankers &
-  Titov, 2024).
+  Titov, 2024). The data are kept as `memorise` keeps them.
 
   Args:
     data: one row an example.
@@ -155,44 +157,25 @@ def localise(
     The finished study; `curves` has what the techniques say.
 
   Raises:
-    InputError: the data, the columns, a setting or the model is at fault.
+    InputError: the data, the columns, a setting or the model is at fault, or
+      the noise is not between 0 and 1.
   """
-  config = _own(data, text, label, workdir, model)
+  if not 0 < noise < 1:
+    raise InputError(f'noise={noise!r}: must be between 0 and 1.')
+  config = _own(model)
   config.task.noise = noise
   config.map.num_runs = 0
   config.train.seeds = tuple(range(1, seeds + 1))
   config.train.num_epochs = 15
   config.train.learning_rate = 2e-4
   config.localise.retrain.learning_rate = 2e-4
-  return _run(config, workdir, settings)
+  return _run(config, data, text, label, workdir, settings)
 
 
-def _own(
-  data: pd.DataFrame,
-  text: str,
-  label: str,
-  workdir: str | pathlib.Path,
-  model: str,
-) -> config_dict.ConfigDict:
-  """Settings of experiments/configs/own_data.py, on a file in the workdir."""
-  for name, column in (('text', text), ('label', label)):
-    if column not in data:
-      raise InputError(
-        f'{name}={column!r}: the data have the columns '
-        f'{", ".join(map(str, data.columns))}.'
-      )
-  folder = pathlib.Path(workdir).expanduser().resolve()
-  # Beside the workdir, which is claimed once all input has been checked. Other
-  # data have another name, and with it are another study.
-  chosen = data[[text, label]].to_csv(index=False).encode()
-  digest = hashlib.sha256(chosen).hexdigest()[:12]
-  file = folder.with_name(f'{folder.name}.{digest}.csv')
-  files.write(file, chosen)
+def _own(model: str) -> config_dict.ConfigDict:
+  """Settings of experiments/configs/own_data.py, without the data."""
   config = study_config.default()
   config.task.name = 'own'
-  config.task.files = str(file)
-  config.task.text = text
-  config.task.label = label
   config.task.noise = 0.0
   config.task.max_length = 128
   config.model.source = model
@@ -206,18 +189,63 @@ def _own(
 
 def _run(
   config: config_dict.ConfigDict,
+  data: pd.DataFrame,
+  text: str,
+  label: str,
   workdir: str | pathlib.Path,
   settings: Mapping[str, Any] | None,
 ) -> Result:
+  for name, column in (('text', text), ('label', label)):
+    if list(data.columns).count(column) != 1:
+      raise InputError(
+        f'{name}={column!r}: the data have the columns '
+        f'{", ".join(map(str, data.columns))}.'
+      )
+  folder = Workdir(workdir)
+  file, content = _file(data[[text, label]], folder)
+  config.task.files = str(file)
+  config.task.text = text
+  config.task.label = label
   for name, value in (settings or {}).items():
     try:
       config.update_from_flattened_dict({name: value})
     except (KeyError, TypeError) as error:
       message = str(error.args[0]).rstrip('.')
       raise InputError(f'settings[{name!r}]={value!r}: {message}.') from error
-  done = run_study(
-    study_config.from_config_dict(config),
-    pathlib.Path(workdir).expanduser(),
-    Progress(quiet=True),
+  study = study_config.from_config_dict(config)
+  new = not file.exists()
+  if new:
+    with whole(file) as path:
+      path.write_bytes(content)
+  try:
+    return Result(run_study(study, folder.path, Progress(quiet=True)))
+  except InputError:
+    if new and _data_of(folder) != str(file):  # They were refused.
+      file.unlink()
+    raise
+
+
+def _data_of(folder: Workdir) -> str | None:
+  """The file that the study in a folder is of; None without a study."""
+  config = folder.read_json('config.json') or {}
+  return config.get('task', {}).get('files')
+
+
+def _file(data: pd.DataFrame, folder: Workdir) -> tuple[pathlib.Path, bytes]:
+  """Where the study finds its data, and what is to be there.
+
+  Beside the workdir, which is claimed once all input has been checked. Other
+  data have another name, and with it are another study.
+  """
+  text, label = data
+  # The name of a column of text is read without spaces at its ends.
+  names = (text.strip(), label)
+  cells = data.astype(object).where(data.notna(), None)
+  rows = (
+    {n: c if c is None else str(c) for n, c in zip(names, row)}
+    for row in cells.itertuples(index=False, name=None)
   )
-  return Result(done)
+  lines = ''.join(f'{json.dumps(row)}\n' for row in rows).encode()
+  place = folder.path.resolve()
+  digest = hashlib.sha256(lines).hexdigest()[:12]
+  return place.with_name(f'{place.name}.{digest}.jsonl'), lines

@@ -1,5 +1,7 @@
 """From a DataFrame to scores and layer curves, in a few lines."""
 
+from unittest import mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ from absl.testing import absltest
 
 from memloc_jax import api
 from memloc_jax.errors import InputError
+from memloc_jax.study.workdir import Workdir
+from memloc_jax.tasks import dataset
 from tests.study import tiny
 
 _WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
@@ -52,6 +56,47 @@ class ApiTest(tiny.EncoderCase):
     self.assertEqual(list(found.table('windows').columns)[:2],
                      ['technique', 'variant'])  # fmt: skip
 
+  def test_any_text_is_kept_as_it_is(self):
+    words = ['a\rb', 'c\r\nd\ne', '"f", g', ' h ', 'i' * 140_000, 'ü \u2028']
+    self.data.loc[self.data.index[: len(words)], 'sentence'] = words
+    self.data.columns = [' a', 'mood']  # As of a csv with spaces.
+    found = []
+
+    def run_study(config, workdir, progress):
+      found.append(dataset.build(config.task, self.encoder, None))
+      return workdir
+
+    with mock.patch.object(api, 'run_study', run_study):
+      self.call(api.memorise, 'texts', text=' a')
+    wanted = self.data[' a'].tolist()
+    self.assertEqual([text for (text,) in found[0].segments], wanted)
+    for changes, sentence in (
+      ({0: None}, "row 1 has no text in column 'a'"),
+      ({3: 'a\ud800b'}, r"row 4 has .* 'a', which is not valid Unicode"),
+    ):
+      data = self.data.astype(object)
+      for row, text in changes.items():
+        data.iloc[row, 0] = text
+      with (
+        mock.patch.object(self, 'data', data),
+        self.assertRaisesRegex(InputError, sentence),
+      ):
+        self.call(api.memorise, 'refused', text=' a')
+    self.assertEmpty(list(self.folder.glob('refused*')))
+
+  def test_a_study_that_fails_keeps_its_data(self):
+    def run_study(config, workdir, progress):
+      stored = {'task': {'files': config.task.files}}
+      Workdir(workdir).write_json('config.json', stored)
+      raise InputError('Every run diverged.')
+
+    with (
+      mock.patch.object(api, 'run_study', run_study),
+      self.assertRaisesRegex(InputError, 'diverged'),
+    ):
+      self.call(api.memorise, 'begun')
+    self.assertLen(list(self.folder.glob('begun.*.jsonl')), 1)
+
   @pytest.mark.full
   def test_localise(self):
     found = self.call(api.localise, 'where', seeds=2, noise=0.25)
@@ -70,7 +115,19 @@ class ApiTest(tiny.EncoderCase):
     ):
       with self.assertRaisesRegex(InputError, sentence):
         self.call(api.memorise, 'bad', **changes)
-      self.assertFalse((self.folder / 'bad').exists())
+    for noise in (0, 1, -0.1, 1.5, float('nan')):
+      with self.assertRaisesRegex(InputError, f'^noise={noise}: must be betw'):
+        self.call(api.localise, 'bad', noise=noise)
+    (self.folder / 'file').write_text('')
+    with self.assertRaisesRegex(InputError, 'cannot be written'):
+      self.call(api.memorise, 'file/bad')
+    self.data['mood'] = 'fine'
+    with self.assertRaisesRegex(InputError, 'only the class'):
+      self.call(api.memorise, 'bad')
+    self.data.columns = ['mood', 'mood']
+    with self.assertRaisesRegex(InputError, "text='mood': the data have"):
+      self.call(api.memorise, 'bad', text='mood')
+    self.assertEmpty(list(self.folder.glob('bad*')))
     with self.assertRaisesRegex(InputError, "'rows' is no table"):
       api.Result(self.folder).table('rows')
 

@@ -75,18 +75,28 @@ def compare(workdir: str | os.PathLike) -> Path | None:
 def plan(
   cells: Sequence[Cell], workdir: str | os.PathLike, price_per_hour: float
 ) -> str:
-  """What every study will need, one after the other, and all together."""
+  """What every study will need, one after the other, and all together.
+
+  The last line adds up the studies whose time is known, if there are any.
+  """
   root = _root(workdir)
-  parts, seconds = [], 0.0
+  parts, seconds = [], []
   for cell in cells:
     with _named(cell):
       found = actions.plan(cell.config, root / cell.name, price_per_hour)
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
-    seconds += found.seconds
+    if not math.isnan(found.seconds):
+      seconds.append(found.seconds)
     jax.clear_caches()
-  if not math.isnan(seconds):
-    whole = planning.in_all(seconds, price_per_hour)
-    parts.append(f'all {len(cells)} studies: {whole}')
+  if seconds:
+    whole = planning.in_all(sum(seconds), price_per_hour)
+    which = f'all {len(cells)} studies'
+    if len(seconds) < len(cells):
+      which = (
+        f'{len(seconds)} of {len(cells)} studies (of the others no time was '
+        'measured)'
+      )
+    parts.append(f'{which}: {whole}')
   return '\n\n\n'.join(parts)
 
 

@@ -68,7 +68,6 @@ def check(
   devices: list[jax.Device],
   at_least: Callable[[int], int],
   requested: int = 0,
-  limit: int | None = None,
 ) -> None:
   """Refuses, before anything is compiled, what cannot fit.
 
@@ -76,13 +75,11 @@ def check(
     devices: of the mesh.
     at_least: lanes -> bytes below which the width cannot need.
     requested: lanes asked for by flag; 0 for as few as need be.
-    limit: bytes per device, by default what the device has.
 
   Raises:
     InputError: the requested width, or a single run, does not fit.
   """
-  limit = memory_limit(devices) if limit is None else limit
-  lanes = requested or 1
+  limit, lanes = memory_limit(devices), requested or 1
   if at_least(lanes) > limit:
     raise _too_wide(lanes, at_least(lanes), limit)
 

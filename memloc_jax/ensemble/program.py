@@ -48,7 +48,8 @@ class Program:
     objectives: the tasks; each has its own head, data and optimiser state,
       and their batches alternate through one schedule.
     num_epochs: passes over each run's examples, at most.
-    batch_size: examples a step.
+    batch_size: examples a step, of the run with the most examples: all runs
+      of a table take its steps, and the batches of smaller runs are smaller.
     warmup: share of the steps over which the learning rate rises linearly;
       it then falls linearly to 0.
     clip_norm: largest global norm of a gradient, over what trains.
@@ -108,7 +109,8 @@ class RunTable:
     seed: draws the head, the batch order and dropout, int64 [runs]. Equal
       seeds give equal heads and, for equal subsets, equal batches.
     label_set: row of the data's `labels`; 0 is the original labels, [runs].
-    membership: the examples that a run trains on, bool [runs, n].
+    membership: the examples that a run trains on, bool [runs, n]. Runs of
+      unequal size train in batches of unequal size, see `Program.batch_size`.
     start: source of each layer's first weights, int32 [runs, layer]:
       `PRETRAINED`, `RANDOM` or 2 + a position in the table's list of
       finished runs.

@@ -62,7 +62,8 @@ class Table:
       the records, bool [n]; the others' logits are NaN, and there is no
       evaluation after the last epoch. None for all.
     log: whether the records also hold the logits of all training examples
-      after every evaluated epoch. It changes no result, and no hash.
+      after every evaluated epoch, for which all must be predicted. It changes
+      no result, and no hash.
     given: rows that are not trained, their weights being given, and what
       identifies these weights. They get their records from elsewhere, before
       the other rows are trained.
@@ -86,6 +87,8 @@ class Table:
   given: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    if self.log and self.predict is not None:
+      raise ValueError('Logged tables predict all examples.')
     if self.program.layers is None:
       return
     runs = self.runs

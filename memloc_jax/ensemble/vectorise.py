@@ -1,4 +1,4 @@
-"""Many runs at once: the one place with `vmap`.
+"""Many runs at once: the one place with `vmap` over runs.
 
 It turns one run's pure functions into those of a chunk of runs, which
 `placement` makes into programs on the devices.

@@ -26,7 +26,6 @@ class Consistency:
     high: upper end of the 95 % interval.
     accuracies: accuracy of OUT runs at each ratio, [ratios, n].
     out_runs: number of OUT runs at each ratio, int64 [ratios, n].
-    ratios: share of run and example pairs that are IN, [ratios].
   """
 
   name: str
@@ -36,7 +35,6 @@ class Consistency:
   high: np.ndarray
   accuracies: np.ndarray
   out_runs: np.ndarray
-  ratios: np.ndarray
 
 
 def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
@@ -70,7 +68,7 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
   """
   if not grid:
     raise ValueError('The grid holds no (membership, correctness) pair.')
-  accuracies, out_runs, ratios, errors, limits = [], [], [], [], []
+  accuracies, out_runs, errors, limits = [], [], [], []
   for at, (membership, correctness) in enumerate(grid):
     membership, correctness = np.asarray(membership), np.asarray(correctness)
     _check(at, membership, correctness, np.shape(grid[0][0])[1:])
@@ -81,7 +79,6 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
     several = np.where(runs > 1, runs - 1, np.nan)
     accuracies.append(accuracy)
     out_runs.append(runs)
-    ratios.append(1 - unseen.mean())
     errors.append(accuracy * (1 - accuracy) / several)
     limits.append(np.stack(intervals.wilson(accuracy, runs)))
   accuracies, limits = np.stack(accuracies), np.stack(limits, axis=1)
@@ -97,7 +94,6 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
     high=np.clip(score + above, 0, 1),
     accuracies=accuracies,
     out_runs=np.stack(out_runs),
-    ratios=np.asarray(ratios),
   )
 
 

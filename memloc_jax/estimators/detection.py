@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from memloc_jax.estimators import intervals
+
 _RESAMPLES = 1000
 _CHUNK = 2**21  # elements of a block of resamples held at once
 
@@ -92,7 +94,7 @@ def detection(
     resampled += weight * at_resamples
   if not used:
     point[:] = resampled[:] = np.nan
-  low, high = np.quantile(resampled, (0.025, 0.975), axis=1)
+  low, high = np.quantile(resampled, intervals.TAILS, axis=1)
   return Detection(
     auroc=float(point[0]),
     auroc_low=float(low[0]),
@@ -124,8 +126,8 @@ def rows(
 
   Returns:
     One record a comparison: `score`, `positives`, `negatives`,
-    `within_class`, and the fields of `Detection`. None where there is nothing
-    to find.
+    `within_class`, and the fields of `Detection`. No comparison of positives
+    that there are none of.
   """
   if kinds is None:
     groups = {'noisy': noisy, 'clean': ~noisy}

@@ -70,7 +70,6 @@ class Dynamics:
 
   Attributes:
     epochs: logged ones, int [T].
-    el2n_epoch: that EL2N is of.
     seen: of IN runs.
     unseen: of OUT runs.
     dynamic: counterfactual memorisation of the probability of the given
@@ -83,7 +82,6 @@ class Dynamics:
   """
 
   epochs: np.ndarray
-  el2n_epoch: int
   seen: SideDynamics
   unseen: SideDynamics
   dynamic: Memorisation
@@ -166,7 +164,6 @@ def dynamics(
   errors = deviations.errors(mean)
   return Dynamics(
     epochs=epochs,
-    el2n_epoch=int(epochs[histories.early(epochs)]),
     seen=SideDynamics(**{name: x[0] for name, x in means.items()}),
     unseen=SideDynamics(**{name: x[1] for name, x in means.items()}),
     dynamic=dynamic,

@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-  """The k largest influences for each of some examples, arrays [rows, k].
+  """The k largest influences on each evaluation example, arrays [m, k].
 
   In falling order, the lowest index first among equals. The k largest may
   include negative ones. Where there are fewer than k: index -1, NaN, NaN.
 
   Attributes:
-    index: the examples at the other end of the pairs, int64.
+    index: the training examples, int64.
     influence: see `influence`.
     se: Welch's standard error of each influence, the root of
       s_in^2 / in_runs + s_out^2 / out_runs with sample variances; NaN where a
@@ -35,8 +35,6 @@ class Influence:
   Attributes:
     helpers: for each evaluation example, [m, k]: the training examples that
       raise its value most.
-    helped: for each training example, [n, k]: the evaluation examples whose
-      value it raises most.
     value: mean influence over all evaluation examples, its own pair included,
       float64 [n]; NaN without IN or without OUT runs. If runs saw each
       example with probability one half, this is the maximum-sample-reuse
@@ -50,20 +48,8 @@ class Influence:
   """
 
   helpers: Neighbours
-  helped: Neighbours
   value: np.ndarray
   value_se: np.ndarray
-
-
-def pairwise(membership: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """The whole matrix of influences, for inputs where it fits in memory.
-
-  Args and errors are those of `influence`. Returns float64 [n, m], with NaN
-  rows for training examples without IN or without OUT runs.
-  """
-  membership, values = _checked(membership, values)
-  fixed = _fixed_point(_read(values, slice(0, values.shape[1])))
-  return _tile(fixed, membership).T
 
 
 def influence(
@@ -91,15 +77,15 @@ def influence(
       Failed runs are left out by the caller.
     values: value of each evaluation example, as correctness or probability of
       its label: any finite numbers, float or bool [runs, m]. Either array may
-      lie on disk; columns are read twice more for the standard errors.
-    k: how many to keep in either direction, at least 1.
+      lie on disk; columns are read once more for the standard errors.
+    k: how many to keep of each evaluation example, at least 1.
     exclude_self: leave the pairs (i, i) out of the k largest. The evaluation
       examples must then be the training examples in the same order.
     block_bytes: approximate bound on temporary arrays, beside the results
       and 64 bytes a run.
 
   Returns:
-    Strongest pairs in both directions, and values.
+    Strongest pairs, and values.
 
   Raises:
     ValueError: shapes do not fit, a value is not finite, or k or block_bytes
@@ -117,7 +103,7 @@ def influence(
   # Half for about four copies of a square tile, half for its two factors.
   side = min(math.isqrt(block_bytes // 64), block_bytes // (32 * runs))
   utility = np.zeros(runs)
-  helpers, helped = _Best.empty(m, k), _Best.empty(n, k)
+  best = _Best.empty(m, k)
   for columns in _slices(m, side):
     block = _fixed_point(_read(values, columns))
     utility += block.sum(axis=1)
@@ -126,52 +112,43 @@ def influence(
       tile[:, np.isnan(tile[0])] = -np.inf
       if exclude_self and rows == columns:
         np.fill_diagonal(tile, -np.inf)
-      helpers.merge(columns, tile, rows.start)
-      helped.merge(rows, tile.T, columns.start)
+      best.merge(columns, tile, rows.start)
   value, value_se = np.empty(n), np.empty(n)
   utility = utility[:, None] / m
   for rows in _slices(n, block_bytes // (64 * runs)):
     value[rows], value_se[rows] = _difference(membership[:, rows], utility)
-
-  def neighbours(best: _Best, by_training: bool) -> Neighbours:
-    found = np.isfinite(best.influence)
-    pairs = np.nonzero(found)[0], best.index[found]
-    training, evaluation = pairs if by_training else pairs[::-1]
-    influences, se = np.full((2, *found.shape), np.nan)
-    influences[found] = best.influence[found]
-    se[found] = _pair_errors(
-      membership, values, training, evaluation, block_bytes
-    )
-    return Neighbours(best.index, influences, se)
-
-  return Influence(
-    neighbours(helpers, False), neighbours(helped, True), value, value_se
+  found = np.isfinite(best.influence)
+  influences, se = np.full((2, *found.shape), np.nan)
+  influences[found] = best.influence[found]
+  se[found] = _pair_errors(
+    membership, values, best.index[found], np.nonzero(found)[0], block_bytes
   )
+  return Influence(Neighbours(best.index, influences, se), value, value_se)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Best:
-  """The k largest so far, [rows, k]; -1 and -inf where there are fewer."""
+  """The k largest so far, [m, k]; -1 and -inf where there are fewer."""
 
   index: np.ndarray
   influence: np.ndarray
 
   @classmethod
-  def empty(cls, rows: int, k: int) -> '_Best':
-    return cls(np.full((rows, k), -1), np.full((rows, k), -np.inf))
+  def empty(cls, m: int, k: int) -> '_Best':
+    return cls(np.full((m, k), -1), np.full((m, k), -np.inf))
 
-  def merge(self, rows: slice, tile: np.ndarray, first: int) -> None:
-    """Takes in [rows, others]; `first` is the index of the first other.
+  def merge(self, columns: slice, tile: np.ndarray, first: int) -> None:
+    """Takes in [columns, training]; `first` is the first one's index.
 
     Tiles come in order of index, so earlier finds win ties by position.
     """
-    index, best = self.index[rows], self.influence[rows]
+    index, best = self.index[columns], self.influence[columns]
     k = index.shape[1]
     candidates = np.concatenate([best, tile], axis=1)
     at = _largest(candidates, k)
     kept = np.take_along_axis(index, np.minimum(at, k - 1), axis=1)
-    self.index[rows] = np.where(at < k, kept, at - k + first)
-    self.influence[rows] = np.take_along_axis(candidates, at, axis=1)
+    self.index[columns] = np.where(at < k, kept, at - k + first)
+    self.influence[columns] = np.take_along_axis(candidates, at, axis=1)
 
 
 def _largest(scores: np.ndarray, k: int) -> np.ndarray:
@@ -260,14 +237,12 @@ def _pair_errors(
   evaluation: np.ndarray,
   block_bytes: int,
 ) -> np.ndarray:
-  """Standard errors of the pairs with the given indices, [pairs]."""
-  order = np.argsort(evaluation)
-  se = np.empty(len(order))
-  for part in _slices(len(order), block_bytes // (64 * len(values))):
-    at = order[part]
-    columns, inverse = np.unique(evaluation[at], return_inverse=True)
+  """Standard errors of pairs, [pairs]; their `evaluation` must be in order."""
+  se = np.empty(len(evaluation))
+  for part in _slices(len(evaluation), block_bytes // (64 * len(values))):
+    columns, inverse = np.unique(evaluation[part], return_inverse=True)
     block = np.asarray(values[:, columns], np.float64)[:, inverse]
-    se[at] = _difference(membership[:, training[at]], block)[1]
+    se[part] = _difference(membership[:, training[part]], block)[1]
   return se
 
 

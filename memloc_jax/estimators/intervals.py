@@ -4,6 +4,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+# The quantiles at the ends of an interval of percentiles.
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 def wilson(

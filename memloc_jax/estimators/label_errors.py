@@ -21,9 +21,6 @@ class LabelErrors:
     self_confidence: mean probability of the given label, in [0, 1], float64
       [n]; lower is more suspicious. It is `Memorisation.generalisation` on
       probabilities.
-    normalised_margin: half of one plus that probability minus the largest of
-      the other classes, in [0, 1], float64 [n] (Northcutt et al., 2021, as in
-      cleanlab); lower is more suspicious, below 0.5 another class leads.
     suggested: class of the largest mean probability, int64 [n]; the given
       label where it is among the largest, else the first of them.
     margin: mean probability of the rival, the likeliest class other than the
@@ -39,7 +36,6 @@ class LabelErrors:
 
   pred_probs: np.ndarray
   self_confidence: np.ndarray
-  normalised_margin: np.ndarray
   suggested: np.ndarray
   margin: np.ndarray
   margin_low: np.ndarray
@@ -136,7 +132,6 @@ def label_errors(
   return LabelErrors(
     pred_probs=mean.astype(np.float32),
     self_confidence=given,
-    normalised_margin=(1 - difference) / 2,
     suggested=suggested,
     margin=difference,
     margin_low=low,

@@ -171,6 +171,5 @@ def rank_agreement(
   found = correlation(resampled(first), resampled(second))
   if np.isnan(found).all():
     return float(value), np.nan, np.nan
-  tail = (1 - intervals.CONFIDENCE) / 2
-  low, high = np.nanquantile(found, (tail, 1 - tail))
+  low, high = np.nanquantile(found, intervals.TAILS)
   return float(value), float(low), float(high)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from memloc_jax.estimators import predictions
+from memloc_jax.estimators import intervals, predictions
 
-# A rate is quoted only where it lets through this many non-members.
+# A rate below 1 % is quoted only where it lets through this many non-members,
+# and replaced by 1 % elsewhere; larger ones always are.
 _LEAST_FALSE_POSITIVES = 10
 _FALLBACK_RATE = 0.01
 # Distinct non-members' scores kept as thresholds; two points each.
@@ -307,7 +308,7 @@ def _quality(
   num_non_members: int,
   num_targets: int,
 ) -> Quality:
-  low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
+  low, high = np.quantile(resampled, intervals.TAILS, axis=0)
   if num_targets < 2:
     low, high = np.full((2, len(point)), np.nan)
   return Quality(

@@ -8,6 +8,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 
+from memloc_jax.estimators import intervals
 from memloc_jax.estimators import memorisation as estimator
 from memloc_jax.estimators.histories import History
 from memloc_jax.estimators.sides import divide
@@ -343,8 +344,8 @@ def _summary(
   r2, reliability = point.mean(axis=-1)
   corrected = _corrected(r2, reliability)
   some, reliabilities = drawn.mean(axis=-1)
-  r2_low, r2_high = np.quantile(some, (0.025, 0.975))
-  low, high = np.quantile(_corrected(some, reliabilities), (0.025, 0.975))
+  r2_low, r2_high = np.quantile(some, intervals.TAILS)
+  low, high = np.quantile(_corrected(some, reliabilities), intervals.TAILS)
   equivalent = np.nan
   if corrected <= 0:
     equivalent = 0.0

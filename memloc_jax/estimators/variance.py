@@ -187,11 +187,12 @@ def _averages(
   drawn = rng.multinomial(subsets, np.full(subsets, 1 / subsets), _RESAMPLES)
   resampled = _named(moments, weights, drawn)
   whole = _named(moments, weights, np.ones((1, subsets)))
-  tails = [(1 - intervals.CONFIDENCE) / 2, (1 + intervals.CONFIDENCE) / 2]
   averages = {}
   for name, (value,) in whole.items():
     known = resampled[name][np.isfinite(resampled[name])]
-    ends = np.quantile(known, tails) if len(known) else (np.nan, np.nan)
+    ends = (np.nan, np.nan)
+    if len(known):
+      ends = np.quantile(known, intervals.TAILS)
     averages[name] = Average(float(value), float(ends[0]), float(ends[1]))
   return averages
 

@@ -76,7 +76,8 @@ def _site_sums(model, params, tokens, real):
     sums = {}
 
     def note(site, x):
-      sums[site] = jnp.sum(jnp.where(counts, x, 0.0), axis=(0, 1))
+      exact = jnp.where(counts, x, 0.0).astype(jnp.float32)
+      sums[site] = jnp.sum(exact, axis=(0, 1))
       return x
 
     edits = {
@@ -160,9 +161,9 @@ def _site_means(model, params, examples, chosen, batch_size):
     examples, chosen, batch_size
   ):
     sums = _site_sums(model, params, tokens, np.arange(len(rows)) < real)
-    sums = jax.tree.map(np.asarray, sums)
+    sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
     total = sums if total is None else jax.tree.map(np.add, total, sums)
-  return jax.tree.map(lambda x: x / np.float32(count), total)
+  return jax.tree.map(lambda x: (x / count).astype(np.float32), total)
 
 
 def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
@@ -214,7 +215,7 @@ def ablation(
   model, batch_size = source.model, config.batch_size
   pairs = windows.all_windows(model.num_layers)
   static = tuple(map(tuple, pairs.tolist()))
-  found = {variant: ([], []) for variant in config.ablation.variants}
+  found = {variant: [] for variant in config.ablation.variants}
   window_rows, head_rows = [], []
   jobs = len(source.subjects) * (len(found) + config.ablation.heads)
   done = 0
@@ -234,14 +235,13 @@ def ablation(
         **groups,
       )
     )
-    for variant, (weights, grids) in found.items():
+    for variant, weights in found.items():
       accuracies = measure(
         functools.partial(_predict, model, variant, static, params, means)
       )
-      lost, grid = hypotheses.error(accuracies.noisy)
+      lost, _ = hypotheses.error(accuracies.noisy)
       expected, _ = hypotheses.error(accuracies.matched)
       weights.append(np.maximum(0, lost - expected))
-      grids.append(grid)
       window_rows += hypotheses.rows(variant, subject.seed, pairs, accuracies)
       done += 1
       report(done / jobs)
@@ -252,8 +252,8 @@ def ablation(
       report(done / jobs)
   return scores.Findings(
     {
-      variant: scores.LayerScores(np.stack(weights), np.stack(grids))
-      for variant, (weights, grids) in found.items()
+      variant: scores.LayerScores(np.stack(weights))
+      for variant, weights in found.items()
     },
     {'windows': window_rows} | ({'heads': head_rows} if head_rows else {}),
   )

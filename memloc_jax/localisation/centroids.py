@@ -172,12 +172,14 @@ def centroids(
       if not (touched & moved).any():
         notes.append(f'Class {name!r} has no noisy examples.')
     for step, setup in enumerate(SETUPS):
+      job = number * len(SETUPS) + step
       blocks = mixed_blocks(setup, noisy['blocks'], clean['blocks'])
       states = representations.extract(
         source.model,
         noisy | {'blocks': blocks},
         source.examples,
         config.batch_size,
+        progress=lambda share, job=job: report((job + share) / jobs),
       )
       pairs = positions(states, subject.given, subject.original, len(names))
       for (a, b), groups in pairs.items():
@@ -202,6 +204,5 @@ def centroids(
         }
         for event, layer in happened.items()
       ]
-      report((number * len(SETUPS) + step + 1) / jobs)
   tables = {'centroids': rows, 'events': found} if rows else {}
   return scores.Findings({}, tables, tuple(dict.fromkeys(notes)))

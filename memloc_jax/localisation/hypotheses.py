@@ -148,7 +148,6 @@ def logits(
   embedded: jax.Array,
   tokens: interface.Tokens,
   pairs: np.ndarray,
-  head: str = 'main',
 ) -> jax.Array:
   """Logits under every window's hypothesis; to be called inside `jit`.
 
@@ -160,7 +159,6 @@ def logits(
     tokens: the batch. The streams of all hypotheses, [1 + windows, batch,
       length, width], are held at once.
     pairs: the windows, as `schedule` takes them.
-    head: which of the heads to use.
 
   Returns:
     [1 + windows, batch, classes], the untouched model first.
@@ -170,8 +168,8 @@ def logits(
   after = streams(apply, embedded, steps, num_slots)
   finished = model.finish(params['final'], after[: 1 + len(pairs)])
   x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
-  final, parameters = params['final'], params['heads'][head]
-  return jax.vmap(lambda x: model.head(final, parameters, x, None))(x)
+  final, head = params['final'], params['heads']['main']
+  return jax.vmap(lambda x: model.head(final, head, x, None))(x)
 
 
 def predict(

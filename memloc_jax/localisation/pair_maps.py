@@ -92,9 +92,14 @@ def _integrate(model, pair, tokens, baseline, labels, nodes, weights):
   nothing = model.embed(
     pair.embeddings, interface.Tokens(baseline, tokens.length), None
   )
+  # The path and its sums are float32; what the model computes is its own.
+  kind = text.dtype
+  text, nothing = text.astype(jnp.float32), nothing.astype(jnp.float32)
 
   def one(*params):
-    value = lambda h: _probability(model, *params, h, tokens, labels)
+    value = lambda h: _probability(
+      model, *params, h.astype(kind), tokens, labels
+    )
 
     def add(total, node):
       at, weight = node

@@ -5,6 +5,7 @@ every layer and tell noisy from clean examples; label probes of the main models
 show where given and original labels can be read off.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def _measure(
   subject: scores.Subject,
   config: LocaliseConfig,
   labels: bool,
+  report: scores.Report,
 ) -> list[dict[str, Any]]:
   """Rows of `probes` for one checkpoint, without its name and seed."""
   states = representations.extract(
@@ -113,6 +115,7 @@ def _measure(
     checkpoint.load(),
     source.examples,
     config.batch_size,
+    progress=lambda share: report(share / 2),
   )
   split = probes.split(
     len(subject.given),
@@ -174,15 +177,31 @@ def probing(
   # Subjects can have one reference, and then the same probes read it.
   references = {}
   for number, subject in enumerate(source.subjects):
-    of_noisy = _measure(source, subject.noisy, subject, config, labels)
-    report((number + 0.5) / len(source.subjects))
+    half = lambda which, share, number=number: report(
+      (number + (which + share) / 2) / len(source.subjects)
+    )
+    of_noisy = _measure(
+      source,
+      subject.noisy,
+      subject,
+      config,
+      labels,
+      functools.partial(half, 0),
+    )
     key = (
       subject.frozen.name,
       subject.given.tobytes(),
       subject.original.tobytes(),
     )
     if key not in references:
-      references[key] = _measure(source, subject.frozen, subject, config, False)
+      references[key] = _measure(
+        source,
+        subject.frozen,
+        subject,
+        config,
+        False,
+        functools.partial(half, 1),
+      )
     of_frozen = references[key]
     report((number + 1) / len(source.subjects))
     weights.append(

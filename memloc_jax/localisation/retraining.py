@@ -344,6 +344,6 @@ def retraining(
       }
       for (first, last), of_given, of_original, of_clean in measured
     ]
-  grid = windows.heat_map(np.stack(normalised))
-  found = scores.LayerScores(windows.layer_error(grid), grid)
+  errors = windows.layer_error(windows.heat_map(np.stack(normalised)))
+  found = scores.LayerScores(errors)
   return scores.Findings({'': found}, {'windows': rows}, tuple(notes))

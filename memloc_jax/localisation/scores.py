@@ -105,12 +105,9 @@ class LayerScores:
   Attributes:
     weights: one a seed and layer, float64 [seeds, L]; more means more
       memorisation. NaN throughout for a seed without a usable answer.
-    grid: heat map over windows, float64 [seeds, L, L], of techniques that
-      edit windows of layers; None for the others.
   """
 
   weights: np.ndarray
-  grid: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,9 @@ import dataclasses
 class RetrainConfig:
   """Layer retraining: windows start over and see clean examples only.
 
-  Dropout, weight decay, warm-up, clipping and the moments' type are those of
-  the study's other runs.
+  Dropout, weight decay, warm-up, the norm to clip by and the moments' type are
+  those of the study's other runs. That norm is over what trains also where
+  theirs includes frozen parameters (`paper_quirks.clip_frozen`).
 
   Attributes:
     num_epochs: passes over the retraining examples.
@@ -34,7 +35,7 @@ class RetrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GradientConfig:
-  """Forgetting gradients and gradient accounting.
+  """Forgetting gradients; gradient accounting always takes the loss.
 
   Attributes:
     objective: 'logit' differentiates the given label's logit, as published;

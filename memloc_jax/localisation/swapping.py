@@ -25,7 +25,6 @@ def swap_logits(
   other_blocks: interface.Tree,
   tokens: interface.Tokens,
   pairs: np.ndarray | None = None,
-  head: str = 'main',
 ) -> jax.Array:
   """Logits of the noisy model with another model's blocks in each window.
 
@@ -36,7 +35,6 @@ def swap_logits(
     tokens: the batch.
     pairs: windows, [W, 2], see `hypotheses.schedule`; None for all
       contiguous ones.
-    head: which of the heads to use.
 
   Returns:
     [1 + W, batch, classes], the unswapped model first.
@@ -53,14 +51,12 @@ def swap_logits(
   if pairs is None:
     pairs = windows.all_windows(model.num_layers)
   embedded = model.embed(noisy['embeddings'], tokens, None)
-  return hypotheses.logits(model, noisy, apply, embedded, tokens, pairs, head)
+  return hypotheses.logits(model, noisy, apply, embedded, tokens, pairs)
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'pairs', 'head'))
-def _predict(model, noisy, other_blocks, tokens, pairs, head):
-  logits = swap_logits(
-    model, noisy, other_blocks, tokens, np.array(pairs), head
-  )
+@functools.partial(jax.jit, static_argnames='model')
+def _predict(model, noisy, other_blocks, tokens):
+  logits = swap_logits(model, noisy, other_blocks, tokens)
   return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -70,8 +66,6 @@ def swap_predictions(
   other_blocks: interface.Tree,
   examples: Encoded,
   batch_size: int,
-  pairs: np.ndarray | None = None,
-  head: str = 'main',
   progress: Callable[[float], None] = lambda done: None,
 ) -> np.ndarray:
   """Predictions for all examples under every window, batch by batch.
@@ -86,20 +80,15 @@ def swap_predictions(
     examples: all to predict, n of them.
     batch_size: most examples in a batch. Memory grows with 1 + windows times
       as many residual streams.
-    pairs: windows; None for all contiguous ones.
-    head: which of the heads to use.
     progress: called after each batch with the share that is done.
 
   Returns:
     Predicted classes, int32 [1 + windows, n]: row 0 for the unswapped noisy
-    model, then a row per window.
+    model, then a row per contiguous window.
   """
-  if pairs is None:
-    pairs = windows.all_windows(model.num_layers)
-  static = tuple(map(tuple, np.asarray(pairs).tolist()))
   parameters = jax.device_put((noisy, other_blocks))
   return hypotheses.predict(
-    lambda tokens: _predict(model, *parameters, tokens, static, head),
+    lambda tokens: _predict(model, *parameters, tokens),
     examples,
     np.arange(len(examples)),
     batch_size,
@@ -128,7 +117,7 @@ def findings(
   rows, found = [], {}
   jobs = len(others) * len(source.subjects)
   for number, (variant, blocks_of) in enumerate(others.items()):
-    errors, grids = [], []
+    errors = []
     for at, subject in enumerate(source.subjects):
       done = number * len(source.subjects) + at
       predicted = swap_predictions(
@@ -142,11 +131,10 @@ def findings(
       measured = hypotheses.accuracies(
         predicted, subject.given, subject.original
       )
-      layers, grid = hypotheses.error(measured.noisy)
+      layers, _ = hypotheses.error(measured.noisy)
       errors.append(layers)
-      grids.append(grid)
       rows += hypotheses.rows(variant, subject.seed, pairs, measured)
-    found[variant] = scores.LayerScores(np.stack(errors), np.stack(grids))
+    found[variant] = scores.LayerScores(np.stack(errors))
   return scores.Findings(found, {'windows': rows})
 
 

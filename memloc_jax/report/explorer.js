@@ -255,9 +255,10 @@
     const places = order();
     if (!places.length) return;
     const at = places.indexOf(current);
-    const ends = by > 0 ? 0 : places.length - 1;
-    const next = (at + by + places.length) % places.length;
-    show(places[at < 0 ? ends : next]);  // Another search may have hidden it.
+    // One that is not listed has no neighbours.
+    const next = at < 0 ? (by > 0 ? 0 : places.length - 1)
+      : (at + by + places.length) % places.length;
+    show(places[next]);
   };
   byId('previous').addEventListener('click', () => step(-1));
   byId('next').addEventListener('click', () => step(1));

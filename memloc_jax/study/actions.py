@@ -113,15 +113,13 @@ class Verified:
 
   Attributes:
     same: whether it agrees with the record as far as it should.
-    tier: 'bit-equal', 'rounding' or 'agreement', the sameness that was
-      checked.
     difference: largest absolute difference of logits.
     agreement: share of examples with the same prediction.
-    text: all of it in a sentence.
+    text: all of it in a sentence, with the sameness that was checked:
+      'bit-equal', 'rounding' or 'agreement'.
   """
 
   same: bool
-  tier: str
   difference: float
   agreement: float
   text: str
@@ -173,8 +171,12 @@ def opened(config: StudyConfig, workdir: str | pathlib.Path) -> Iterator[Study]:
 
   Yields:
     The study, with the runs that were added to it.
+
+  Raises:
+    InputError: there can be no such folder.
   """
   folder = Workdir(workdir)
+  folder.refuse_file()
   with jax.default_matmul_precision(config.engine.matmul_precision):
     yield Study(folder.with_added(config), folder, Progress())
 
@@ -261,4 +263,4 @@ def _compare(
     f'{agreement:.1%} of {len(stored.logits)} examples ({another}); stored on '
     f'{stored.device}, {stored.lanes} runs at once, now on {again.device}.'
   )
-  return Verified(same, tier, difference, agreement, text)
+  return Verified(same, difference, agreement, text)

@@ -158,8 +158,6 @@ def _settings(data: Dataset, target: pathlib.Path) -> dict[str, str]:
   task = data.task
   if task.own:
     return {'task.files': str(target)}
-  if len(task.text_fields) > 2:  # More than the task `own` takes.
-    return {'task.source': f'files:{target}'}
   return {
     'task.name': OWN,
     'task.files': str(target),

@@ -19,6 +19,10 @@ from memloc_jax.tasks.encode import Encoded
 # example lose more than others do, by what they lose, at random.
 BY_MAP, BY_LOSS, AT_RANDOM = 'map', 'loss', 'random'
 
+# Integrated gradients should sum to what they explain, a probability. What is
+# further off than this says something of the integral, not of the words.
+_LARGEST_GAP = 0.02
+
 
 @stage('input_maps', needs=('layerwise',), runs=(PAIRS,))
 def input_maps(study: Study) -> None:
@@ -37,11 +41,14 @@ def input_maps(study: Study) -> None:
   )
   everyone = np.arange(len(index))
   of = np.concatenate([everyone, rows, np.tile(everyone, len(variants))])
-  found, attributions = [], []
+  found, attributions, gaps = [], [], []
   for pair, member in _pairs(study, index, (0.0, 0.6)):
     found.append(_predict(study, chosen, pair, member, texts, of))
     if config.steps:
-      attributions.append(_attribute(study, chosen, pair, member))
+      contrast, gap = _attribute(study, chosen, pair, member)
+      attributions.append(contrast)
+      gaps.append(gap)
+  _warn_of_gaps(study, gaps)
   sides = np.stack(found)  # [pairs, 2, texts]
   whole, lost, changed = np.split(
     sides, [len(everyone), len(everyone) + len(rows)], axis=2
@@ -92,8 +99,8 @@ def _predict(
 
 def _attribute(
   study: Study, chosen: Chosen, pair: hybrids.Pair, member: np.ndarray
-) -> np.ndarray:
-  """Integrated gradients, IN run minus OUT run, [m, longest]."""
+) -> tuple[np.ndarray, float]:
+  """Integrated gradients, IN run minus OUT run, [m, longest]; largest gap."""
   config = study.config.localise.inputs
   found = pair_maps.integrated(
     study.model,
@@ -105,7 +112,24 @@ def _attribute(
     config.max_tokens,
   )
   seen, unseen = orient(found.attribution.astype(np.float64), member)
-  return seen - unseen
+  return seen - unseen, float(np.abs(found.gap).max())
+
+
+def _warn_of_gaps(study: Study, gaps: list[float]) -> None:
+  """Says so where integrated gradients are far from their sum."""
+  largest = max(gaps, default=0.0)
+  if largest <= _LARGEST_GAP:
+    return
+  text = (
+    f'input_maps: integrated gradients are up to {largest:.3f} off the '
+    'probability that they should sum to (wanted: at most '
+    f'{_LARGEST_GAP}); raise --config.localise.inputs.steps, now '
+    f'{study.config.localise.inputs.steps}'
+  )
+  if study.config.engine.compute != 'float32':
+    text += ', or leave --config.engine.compute at float32'
+  study.progress.warn(f'{text}.')
+  study.workdir.log(f'{text}.')
 
 
 def _tokens(

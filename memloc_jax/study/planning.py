@@ -124,8 +124,8 @@ class Plan:
 
   Attributes:
     text: for people, as tables and sentences.
-    seconds: that training and localisation take at most; NaN if that was not
-      measured.
+    seconds: that training and localisation take at most; 0 if both are
+      finished, NaN if that was not measured.
   """
 
   text: str
@@ -167,6 +167,8 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
   if found:
     taken = sum(times.seconds for times in found) + more
     lines += ['', in_all(taken, price_per_hour)]
+  elif not (jobs or localisation):
+    taken = 0.0
   for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
   return Plan('\n'.join(lines), taken)

@@ -22,7 +22,13 @@ def check(study: 'StudyConfig') -> None:
   train, map_, control = study.train, study.map, study.control
   layerwise, inputs = study.localise.layerwise, study.localise.inputs
   patching, units = study.localise.patching, study.localise.units
+  probe, retrain = study.localise.probe, study.localise.retrain
   checks = (
+    (
+      'task.noise_draws',
+      study.task.noise_draws >= 1 or not study.task.noise,
+      'at least 1 unless task.noise is 0',
+    ),
     ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
     ('train.batch_size', train.batch_size >= 1, 'at least 1'),
     ('train.learning_rate', train.learning_rate > 0, 'above 0'),
@@ -197,6 +203,26 @@ def check(study: 'StudyConfig') -> None:
       'epochs from 1 to train.num_epochs',
     ),
     ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
+    *(
+      (f'localise.retrain.{name}', getattr(retrain, name) >= 1, 'at least 1')
+      for name in ('num_epochs', 'batch_size')
+    ),
+    (
+      'localise.retrain.learning_rate',
+      retrain.learning_rate > 0,
+      'above 0',
+    ),
+    *(
+      (f'localise.probe.{name}', getattr(probe, name) >= 1, 'at least 1')
+      for name in ('seeds', 'num_epochs', 'batch_size', 'hidden', 'layers')
+    ),
+    (
+      'localise.probe.first_epoch',
+      1 <= probe.first_epoch <= probe.num_epochs,
+      'from 1 to localise.probe.num_epochs',
+    ),
+    ('localise.probe.learning_rate', probe.learning_rate > 0, 'above 0'),
+    ('localise.probe.dropout', 0 <= probe.dropout < 1, 'in [0, 1)'),
     (
       'localise.techniques',
       set(study.localise.techniques) <= set(TECHNIQUES),

@@ -9,7 +9,7 @@ from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.study import given, versions
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import MAP, Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
 
@@ -100,8 +100,10 @@ def train(study: Study) -> None:
 def score(study: Study) -> None:
   """Collects the records into `runs`, `history` and `arrays/`.
 
+  Runs that diverged are excluded, with a warning.
+
   Raises:
-    InputError: every run of a table has diverged.
+    InputError: every run of the study has diverged.
   """
   rows, histories, first = [], [], 0
   for name, table in study.tables.items():
@@ -133,6 +135,12 @@ def score(study: Study) -> None:
   if len(diverged) == len(runs):
     raise InputError(
       'Every run diverged: lower --config.train.learning_rate and '
+      '--config.map.learning_rate.'
+    )
+  of_map = runs[runs['table'].str.startswith(MAP)]
+  if len(of_map) and (of_map['status'] == 'diverged').all():
+    study.progress.warn(
+      'No map run is left, so that there is no map: lower '
       '--config.map.learning_rate.'
     )
 

@@ -23,6 +23,7 @@ their runs' records.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -61,9 +62,9 @@ class Workdir:
     """Keeps other studies out for as long as this one uses the folder.
 
     Raises:
-      InputError: another process uses it, or it is no folder.
+      InputError: another process uses it, or it cannot be made or written to.
     """
-    existed = self.path.exists()
+    existed = os.path.exists(self.path)
     with contextlib.ExitStack() as stack:
       message = None
       if self._writes:
@@ -71,6 +72,8 @@ class Workdir:
           stack.enter_context(self._lock())
         except InputError as error:
           message = str(error)
+        except OSError as error:
+          message = f'--workdir={self.path}: cannot be used ({error.strerror}).'
       message = hosts.tell(message)
       if message:
         raise InputError(message)
@@ -85,10 +88,17 @@ class Workdir:
             self.path.rmdir()
         raise
 
+  def refuse_file(self) -> None:
+    """Raises InputError if the path is a file, or lies in one."""
+    for path in (self.path, *self.path.parents):
+      if os.path.isfile(path):
+        raise InputError(
+          f'--workdir={self.path}: {path} is a file; name a folder.'
+        )
+
   @contextlib.contextmanager
   def _lock(self) -> Iterator[None]:
-    if self.path.is_file():
-      raise InputError(f'--workdir={self.path} is a file; name a folder.')
+    self.refuse_file()
     self.path.mkdir(parents=True, exist_ok=True)
     path = self.path / '.lock'
     with open(path, 'a+', encoding='utf-8') as file:
@@ -228,7 +238,7 @@ class Workdir:
     """Reads one; None if it is not there."""
     try:
       return json.loads((self.path / name).read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
       return None
 
   def remove(self, name: str) -> None:
@@ -321,11 +331,25 @@ class Workdir:
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A file or folder that takes the place of `path` once it is whole."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  """A file or folder that takes the place of `path` once it is whole.
+
+  Raises:
+    InputError: nothing can be written there.
+    OSError: the disk is full.
+  """
   temporary = path.with_name(f'.{path.name}.partial')
-  # Left by a process that was killed.
-  shutil.rmtree(temporary, ignore_errors=True)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Left by a process that was killed.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.touch()
+    temporary.unlink()
+  except OSError as error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+      raise  # What was finished is kept, which the entrypoint says.
+    raise InputError(
+      f'{path}: cannot be written ({error.strerror}).'
+    ) from error
   try:
     yield temporary
     if temporary.is_dir() and path.is_dir():

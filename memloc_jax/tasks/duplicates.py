@@ -23,20 +23,14 @@ _RECALL = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-  """Which of n texts are near-duplicates, and what hangs together by them.
+  """Which of n texts hang together by being near-duplicates.
 
   Attributes:
     cluster: the smallest index among the texts that a text is connected with,
       directly or through others; its own where there are none, int64 [n].
-    pairs: near-duplicates, the lower index first, in order, int64 [pairs, 2].
-      Of equal texts only the first is paired with others than itself, and
-      each later one is paired with it.
-    jaccard: similarity of each pair, float64 [pairs].
   """
 
   cluster: np.ndarray
-  pairs: np.ndarray
-  jaccard: np.ndarray
 
   @property
   def size(self) -> np.ndarray:
@@ -86,26 +80,25 @@ def find(segments: Sequence[Sequence[str]], threshold: float) -> Duplicates:
     threshold: least similarity, from 0.5 to 1; 0 finds nothing.
 
   Returns:
-    Clusters and pairs.
+    The clusters.
   """
   count = len(segments)
   found = _pairs(segments, threshold) if threshold else []
-  found.sort()
-  pairs = np.array([pair[:2] for pair in found], np.int64).reshape(-1, 2)
+  pairs = np.array(found, np.int64).reshape(-1, 2)
   graph = sparse.coo_array((np.ones(len(pairs)), pairs.T), (count, count))
   _, component = csgraph.connected_components(graph, directed=False)
   _, first = np.unique(component, return_index=True)
-  return Duplicates(
-    cluster=first[component],
-    pairs=pairs,
-    jaccard=np.array([pair[2] for pair in found]),
-  )
+  return Duplicates(first[component])
 
 
 def _pairs(
   segments: Sequence[Sequence[str]], threshold: float
-) -> list[tuple[int, int, float]]:
-  """(Lower index, higher index, similarity) of all near-duplicates."""
+) -> list[tuple[int, int]]:
+  """Near-duplicates, the lower index first.
+
+  Of equal texts only the first is paired with others than itself, and each
+  later one is paired with it.
+  """
   index = MinHashLSH(num_perm=_HASHES, params=_bands(threshold))
   # A text's signature is a copy of this one, which has drawn its hashes.
   blank = MinHash(_HASHES, _SEED, hashfunc=zlib.crc32, scheme='affine32')
@@ -114,7 +107,7 @@ def _pairs(
   for number, text in enumerate(texts):
     first = seen.setdefault(text, number)
     if first != number:
-      found.append((first, number, 1.0))
+      found.append((first, number))
       continue
     own = [_shingles(segment) for segment in text]
     signature = blank.copy()
@@ -131,7 +124,7 @@ def _pairs(
         for a, b in zip(own, map(_shingles, texts[other]))
       )
       if similarity >= threshold:
-        found.append((other, number, similarity))
+        found.append((other, number))
     index.insert(number, signature)
   return found
 

@@ -261,7 +261,8 @@ def own_task(
   nothing is held out: every row is to get its score.
 
   Args:
-    text: the column that holds the text, or two with a comma between them.
+    text: the column that holds the text, or several with commas between them,
+      in the order in which they are joined.
     label: the column that holds the label.
     id: see `Task.id_field`.
     true_label: see `Task.true_label_field`.
@@ -271,10 +272,10 @@ def own_task(
     InputError: a column is not named, or named for two things.
   """
   fields = tuple(part.strip() for part in text.split(','))
-  if len(fields) > 2 or not all(fields):
+  if not all(fields):
     raise InputError(
       f'--config.task.text={text!r}: name the column that holds the text, or '
-      'two columns with a comma between them'
+      'several with commas between them'
     )
   if not label:
     raise InputError(

@@ -4,6 +4,7 @@ import functools
 import gzip
 import io
 import json
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from memloc_jax.command import grid_runs
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.study import config as study_config
-from memloc_jax.study import grid
+from memloc_jax.study import grid, planning
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 from memloc_jax.tasks import registry
@@ -67,6 +68,28 @@ class RefusedTest(tiny.EncoderCase):
       InputError, f'^{cells[1].name}: Every run diverged.$'
     ):
       grid_runs.run(cells, self.folder / 'diverged', progress, refuse)
+
+  def plan(self, *seconds):
+    """The last part of a plan of studies that take so long."""
+    cells = _cells(self.encoder, self.folder)[: len(seconds)]
+    plans = [planning.Plan('A plan.', each) for each in seconds]
+    with mock.patch.object(grid_runs.actions, 'plan', side_effect=plans):
+      text = grid_runs.plan(cells, self.folder / 'planned', 2.0)
+    return text.split('\n\n\n')[-1]
+
+  def test_a_plan_adds_up_what_is_known(self):
+    unknown = float('nan')
+    self.assertStartsWith(
+      self.plan(600.0, 0.0, 1200.0),
+      'all 3 studies: training and localisation take about 30.0 minutes and '
+      'cost 1.00 at 2 per hour',
+    )
+    self.assertStartsWith(
+      self.plan(600.0, unknown, 0.0),
+      '2 of 3 studies (of the others no time was measured): training and '
+      'localisation take about 10.0 minutes',
+    )
+    self.assertEndsWith(self.plan(unknown, unknown), 'A plan.')
 
   def test_a_folder_of_one_study_is_refused(self):
     folder = self.folder / 'one'

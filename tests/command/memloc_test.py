@@ -136,7 +136,7 @@ class CorrectedTest(parameterized.TestCase):
     (
       'study.py:regimes',
       ('--cell=6', '--tasks', 'trec', '--models=minilm'),
-      {'source': 'files:data'},  # Of a task with many text fields.
+      {'name': 'own', 'files': 'a b.csv', 'text': 'word,sentence1,sentence2'},
     ),
     ('study.py:regimes', ('--cell', '9'), {'name': 'own', 'files': 'a b.csv'}),
     ('study.py:paper', ('--cell=5',), {'name': 'own', 'files': 'a b.csv'}),

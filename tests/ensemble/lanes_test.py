@@ -134,16 +134,16 @@ class PreparedTest(toy.TestCase):
 
 class CheckTest(absltest.TestCase):
   def test_refuses_what_choose_would_refuse_before_compiling(self):
-    at_least = lambda width: 40 * width
-    check = lambda **options: lanes.check(
-      [_device()], at_least, **{'limit': 100} | options
+    at_least = lambda width: 400 * width
+    check = lambda limit, requested=0: lanes.check(
+      [_device(bytes_limit=limit)], at_least, requested
     )
-    check()
-    check(requested=2)
+    check(1200)
+    check(1200, requested=2)
     with self.assertRaisesRegex(InputError, r'lanes=3\b.*about 2 would fit'):
-      check(requested=3)
+      check(1200, requested=3)
     with self.assertRaisesRegex(InputError, 'not even one run fits'):
-      check(limit=39)
+      check(450)
 
 
 class MemoryLimitTest(absltest.TestCase):

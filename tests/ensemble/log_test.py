@@ -60,6 +60,12 @@ class LogTest(toy.TestCase):
       self.assertTrue(np.isfinite(record.logged_logits[0]).all())
       self.assertTrue(np.isnan(record.logged_logits[1]).all())
 
+  def test_refuses_to_predict_some_examples_alone(self):
+    some = np.arange(toy.NUM_EXAMPLES) < 5
+    with self.assertRaisesRegex(ValueError, 'predict all examples'):
+      _table(predict=some)
+    _table(predict=some, log=False)
+
   @pytest.mark.full
   def test_stopped_between_logged_epochs_goes_on_with_what_was_logged(self):
     expected = toy.records(toy.engine(self.folder()), _table())

@@ -48,7 +48,6 @@ class ConsistencyTest(parameterized.TestCase):
       )
       np.testing.assert_allclose(scores.accuracies[:, i], means, atol=1e-10)
       self.assertEqual(scores.out_runs[:, i].tolist(), [*map(len, unseen)])
-    np.testing.assert_allclose(scores.ratios, [m.mean() for m, _ in grid])
 
   def test_one_ratio_is_wilson_and_generalisation_under_its_names(self):
     ((membership, correctness),) = _random((0.5,))

@@ -9,6 +9,18 @@ def balanced(runs, n, seed=0):
   return rng.random((runs, n)).argsort(axis=0) < runs // 2
 
 
+def influences(membership, values):
+  """Influence of training on evaluation examples, [n, m], the whole matrix.
+
+  NaN rows without IN or without OUT runs.
+  """
+  sides = np.stack([membership, ~membership]).astype(float)
+  runs = sides.sum(axis=1)[..., None]
+  sums = np.einsum('skn,km->snm', sides, np.asarray(values, float))
+  inside, outside = sums / np.where(runs > 0, runs, np.nan)
+  return inside - outside
+
+
 def remembering(runs, n, gap=1.0, seed=0):
   """Membership, and scaled logits that are higher by `gap` where IN."""
   rng = np.random.default_rng(seed)

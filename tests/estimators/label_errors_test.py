@@ -49,11 +49,6 @@ class LabelErrorsTest(parameterized.TestCase):
       self.assertAlmostEqual(
         found.margin[i], mean[rival] - mean[given], delta=1e-9
       )
-      self.assertAlmostEqual(
-        found.normalised_margin[i],
-        (mean[given] - mean[rival] + 1) / 2,
-        delta=1e-9,
-      )
       self.assertEqual(found.suggested[i], mean.argmax())
       votes = np.mean(out.argmax(axis=1) == mean.argmax())
       self.assertAlmostEqual(found.agreement[i], votes, delta=1e-9)
@@ -97,7 +92,6 @@ class LabelErrorsTest(parameterized.TestCase):
     for name in (
       'pred_probs',
       'self_confidence',
-      'normalised_margin',
       'margin',
       'margin_low',
       'agreement',

@@ -93,3 +93,14 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
     moments='float32',
     engine=None,
   )
+
+
+def errors_of_single_layers(findings, variant):
+  """Error on noisy labels under each window of one layer, [layer]."""
+  rows = [
+    row
+    for row in findings.tables['windows']
+    if row['variant'] == variant and row['first'] == row['last']
+  ]
+  assert [row['first'] for row in rows] == [1, 2, 3]
+  return np.array([1 - row['noisy_accuracy'] for row in rows])

@@ -94,7 +94,9 @@ class AblationTest(parameterized.TestCase):
     noisy = _zero(built.params(0), silent, outputs)
     others = [built.params(seed) for seed in (1, 2, 3)]
     found = _run('ablation', built.source(noisy, *others))
-    errors = np.stack([s.grid[0, 0] for s in found.scores.values()])
+    errors = np.stack(
+      [built.errors_of_single_layers(found, name) for name in found.scores]
+    )
     np.testing.assert_array_equal(errors[:, silent], 0)
     self.assertGreater(errors[:, layer].max(), 0)
     for row in found.tables['heads']:

@@ -1,9 +1,11 @@
 """Both models of a pair at once, against each by itself."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation import hybrids, pair_maps
 from memloc_jax.models import interface
@@ -41,7 +43,7 @@ class ProbabilitiesTest(absltest.TestCase):
     self.assertGreater(np.abs(found[0] - found[1]).max(), 0.05)
 
 
-class IntegratedTest(absltest.TestCase):
+class IntegratedTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.models = _models()
@@ -51,9 +53,9 @@ class IntegratedTest(absltest.TestCase):
     is_text = np.arange(10) < self.examples.length[:, None]
     self.baseline = np.where(is_text, 39, 0).astype(np.int32)
 
-  def _integrated(self, steps):
+  def _integrated(self, steps, compute='float32'):
     return pair_maps.integrated(
-      built.MODEL,
+      dataclasses.replace(built.MODEL, compute=compute),
       self.pair,
       self.examples,
       self.baseline,
@@ -62,19 +64,22 @@ class IntegratedTest(absltest.TestCase):
       10**6,
     )
 
-  def test_sums_to_what_it_explains(self):
-    found = self._integrated(steps=64)
+  @parameterized.parameters(('float32', 2e-3), ('bfloat16', 0.1))
+  def test_sums_to_what_it_explains(self, compute, atol):
+    found = self._integrated(steps=64, compute=compute)
+    self.assertEqual(found.attribution.dtype, np.float32)
     nothing = Encoded(self.baseline, self.examples.length, (6, 10))
     for side, params in enumerate(self.models):
       explained = _alone(params, self.examples, self.labels) - _alone(
         params, nothing, self.labels
       )
       np.testing.assert_allclose(
-        found.attribution[side].sum(-1), explained, atol=2e-3
+        found.attribution[side].sum(-1), explained, atol=atol
       )
       self.assertGreater(np.abs(explained).max(), 0.1)
-    np.testing.assert_allclose(found.gap, 0, atol=2e-3)
-    # The gap tells when the points are too few.
+    np.testing.assert_allclose(found.gap, 0, atol=atol)
+
+  def test_gap_tells_when_the_points_are_too_few(self):
     self.assertGreater(np.abs(self._integrated(steps=1).gap).max(), 0.02)
 
   @pytest.mark.full

@@ -3,8 +3,12 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
+from memloc_jax.errors import Preempted
 from memloc_jax.localisation import representations
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.tasks.encode import Encoded
+from tests.localisation import built
 
 
 def _examples(count, seed=0):
@@ -66,6 +70,24 @@ class BatchesTest(parameterized.TestCase):
         1000: 64,
       },
     )
+
+
+class ExtractTest(parameterized.TestCase):
+  # Each first extracts a third, or a half, of all that it extracts.
+  @parameterized.parameters(('centroids', 1 / 3), ('probing', 1 / 2))
+  def test_techniques_can_be_stopped_within_an_extraction(self, name, first):
+    shares = []
+
+    def report(share):
+      shares.append(share)
+      if len(shares) == 2:
+        raise Preempted('asked to')
+
+    source = built.source(*[built.params(0)] * 4)
+    with self.assertRaises(Preempted):
+      TECHNIQUES[name].run(source, LocaliseConfig(batch_size=4), report)
+    self.assertBetween(shares[0], 0.01, shares[1])
+    self.assertLess(shares[1], first)
 
 
 if __name__ == '__main__':

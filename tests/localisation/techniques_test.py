@@ -50,14 +50,15 @@ class OneLayerTest(parameterized.TestCase):
     noisy = built.params(0)
     other = built.with_layer(noisy, built.params(1), layer)
     source = built.source(noisy, other, other, other, [(2, other)])
-    for found in _run(technique, source).scores.values():
+    findings = _run(technique, source)
+    for variant, found in findings.scores.items():
       weights = found.weights[0]
-      if found.grid is None:
+      if 'windows' not in findings.tables:
         self.assertGreater(weights[layer], 0)
         np.testing.assert_array_equal(np.delete(weights, layer), 0)
         continue
       # A window of one layer loses noisy labels only where it differs.
-      single = found.grid[0, 0]
+      single = built.errors_of_single_layers(findings, variant)
       self.assertGreater(single[layer], 0)
       np.testing.assert_array_equal(np.delete(single, layer), 0)
       self.assertEqual(weights.argmax(), layer)
@@ -249,6 +250,17 @@ class AblationTest(parameterized.TestCase):
       )
     self.assertLen(found.tables['heads'], 6)
     self.assertGreater(np.ptp(list(rows.values())), 0)
+
+  def test_means_are_float32_whatever_the_model_computes_in(self):
+    model = lambda compute: dataclasses.replace(built.MODEL, compute=compute)
+    rest = (built.params(0), built.random_examples(4000), np.arange(4000), 16)
+    exact = ablation._site_means(model('float32'), *rest)
+    rough = ablation._site_means(model('bfloat16'), *rest)
+    for site, mean in exact.items():
+      self.assertEqual(rough[site].dtype, np.float32)
+      # What rounding does to one element of an output, not to a long sum.
+      atol = 2.0**-7 * np.abs(mean).max()
+      np.testing.assert_allclose(rough[site], mean, rtol=0, atol=atol)
 
   def test_refuses_unknown_variants(self):
     config = LocaliseConfig(ablation=AblationConfig(variants=('burn',)))

@@ -179,7 +179,8 @@ class PageTest(absltest.TestCase):
       self.assertNotIn('row 7', self.shown())
       self.search('"row 7"')
       among = examples[examples['id'].str.contains('row 7')]
-      self.wait(lambda n=len(among): f'of {n} ' in self.info())
+      info = f'of {len(among)} '
+      self.wait(lambda info=info: info in self.info())
       self.find(button).click()
       found = getattr(among, wanted)(1, 'cm_low')['id'].item()
       self.assertEqual(self.shown(), found)

@@ -38,11 +38,22 @@ class ActionsTest(tiny.EncoderCase):
     self.assertRegex(text, r'map +4 +1 +10 +0\.\d{4} ')
     self.assertRegex(text, r'about [\d.]+ minutes and cost .* 7.5 per hour')
     before = tiny.files(self.workdir)
-    text = actions.plan(self.config, self.workdir).text
-    self.assertRegex(text, r'map +4 +0 ')
-    self.assertNotIn('minutes and cost', text)
-    self.assertIn('finished map of 4 runs', text)
+    found = actions.plan(self.config, self.workdir)
+    self.assertRegex(found.text, r'map +4 +0 ')
+    self.assertNotIn('minutes and cost', found.text)
+    self.assertIn('finished map of 4 runs', found.text)
     self.assertEqual(tiny.files(self.workdir), before)
+    # Nothing is left to do. Of localisation alone no time is measured.
+    self.assertEqual(found.seconds, 0.0)
+    mark = self.workdir / 'stages' / 'swapping.json'
+    content = mark.read_bytes()
+    mark.unlink()
+    try:
+      found = actions.plan(self.config, self.workdir)
+    finally:
+      mark.write_bytes(content)
+    self.assertRegex(found.text, r'(?m)^swapping +[\d,]+ +0$')
+    self.assertTrue(np.isnan(found.seconds))
 
   def test_the_plan_is_what_is_written(self):
     study = Study(self.config, Workdir(self.folder / 'none'), Progress())
@@ -106,6 +117,16 @@ class ActionsTest(tiny.EncoderCase):
     newest = pd.read_parquet(self.workdir / 'examples.parquet')
     np.testing.assert_array_equal(newest['in_runs'], old['in_runs'] + 4)
 
+  def test_a_file_is_no_folder_of_a_study(self):
+    file = self.folder / 'file'
+    file.write_text('')
+    for path in (file, file / 'x'):
+      with self.assertRaisesRegex(InputError, 'no finished study to extend'):
+        actions.extend(self.config, path, 4)
+      for act, argument in ((actions.plan, 0.0), (actions.verify, 0)):
+        with self.assertRaisesRegex(InputError, f'{file} is a file'):
+          act(self.config, path, argument)
+
   def test_only_a_finished_study_can_be_extended(self):
     with self.assertRaisesRegex(InputError, 'no finished study to extend'):
       actions.extend(self.config, self.folder / 'nothing', 4)
@@ -116,8 +137,12 @@ class ActionsTest(tiny.EncoderCase):
     for run in (0, 4):
       found = actions.verify(self.config, self.workdir, run)
       self.assertTrue(found.same, found.text)
-      self.assertEqual(found.tier, 'bit-equal')
+      self.assertIn('(checked: bit-equal)', found.text)
       self.assertEqual(found.difference, 0.0)
+
+  def assert_found(self, found, same, checked):
+    self.assertEqual(found.same, same)
+    self.assertIn(f'(checked: {checked})', found.text)
 
   def stored(self):
     """The study, and the records of its main runs: noisy, clean, frozen."""
@@ -143,7 +168,7 @@ class ActionsTest(tiny.EncoderCase):
     finally:
       for row, record in enumerate(records):
         study.store.write('main', row, record)
-    self.assertEqual((found.same, found.tier), (False, 'agreement'))
+    self.assert_found(found, False, 'agreement')
     self.assertGreaterEqual(found.agreement, 0.5)
     self.assertIn('(no other is like it, so all must be)', found.text)
 
@@ -165,7 +190,7 @@ class ActionsTest(tiny.EncoderCase):
       ):
         study.workdir.write_json(file, versions)
         found = actions.verify(self.config, self.workdir, 0)
-        self.assertEqual((found.same, found.tier), (tier == 'rounding', tier))
+        self.assert_found(found, tier == 'rounding', tier)
     finally:
       study.workdir.write_json(file, known)
       study.store.write('main', 0, noisy)
@@ -185,11 +210,11 @@ class ActionsTest(tiny.EncoderCase):
       elsewhere = dataclasses.replace(changed, device='TPU v9')
       study.store.write('main', 0, elsewhere)
       found = actions.verify(self.config, self.workdir, 0)
-      self.assertEqual((found.same, found.tier), (True, 'rounding'))
+      self.assert_found(found, True, 'rounding')
       swapped = dataclasses.replace(elsewhere, logits=-record.logits)
       study.store.write('main', 0, swapped)
       found = actions.verify(self.config, self.workdir, 0)
-      self.assertEqual((found.same, found.tier), (False, 'agreement'))
+      self.assert_found(found, False, 'agreement')
     finally:
       study.store.write('main', 0, record)
 

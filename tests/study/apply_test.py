@@ -237,29 +237,6 @@ class ApplyTest(tiny.EncoderCase):
     for row in listed.itertuples():
       self.assertEqual(_rows()[row.row - 1]['key'], row.id)
 
-  def test_other_tasks_are_written_as_csv(self):
-    config, workdir = self.study(None)
-    examples = pd.read_parquet(workdir / 'examples.parquet')
-    self.assertTrue(examples['noisy'].any())
-    done = apply.apply(
-      config,
-      workdir,
-      self.review(workdir, {'0': ('drop', ''), '3': ('', 'sea_like')}),
-    )
-    table = pd.read_csv(done.output, dtype=str)
-    self.assertEqual(table.columns.tolist(), ['id', 'sentence', 'label'])
-    # Wrong labels that the study has planted are not the data's own.
-    wanted = examples.assign(label=examples['original']).set_index('id')
-    wanted.loc['3', 'label'] = 'sea_like'
-    wanted = wanted.drop('0')
-    self.assertEqual(table['id'].tolist(), wanted.index.tolist())
-    self.assertEqual(table['sentence'].tolist(), wanted['text'].tolist())
-    self.assertEqual(table['label'].tolist(), wanted['label'].tolist())
-    # A study of one's own data takes it.
-    named = {k.removeprefix('task.'): v for k, v in done.settings.items()}
-    self.assertEqual(named['name'], 'own')
-    self.study(named.pop('files'), 'again', **named)
-
   def test_stale_scores_are_marked_and_counted(self):
     config, workdir = self.study(self.write('data.csv'))
     review = self.review(workdir, self.decisions)

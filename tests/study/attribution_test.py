@@ -3,11 +3,12 @@
 import numpy as np
 from absl.testing import absltest
 
-from memloc_jax.estimators import influence, privacy, roc
+from memloc_jax.estimators import privacy, roc
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.study import attribution, tables
+from tests.estimators import ensembles
 
 _NAMES = ('sea', 'farm', 'town')
 
@@ -38,7 +39,7 @@ class AttributionTest(absltest.TestCase):
       found.columns['label_margin_low'], errors.margin_low
     )
     values = probability(logits, labels)
-    pairs = influence.pairwise(membership, values)
+    pairs = ensembles.influences(membership, values)
     np.testing.assert_allclose(
       found.columns['data_value'], pairs.mean(axis=1), atol=1e-12
     )
@@ -57,7 +58,7 @@ class AttributionTest(absltest.TestCase):
     tables.check('influence', table)
     self.assertLen(table, 10 * len(labels))
     self.assertFalse((table['index'] == table['helper']).any())
-    pairs = influence.pairwise(membership, probability(logits, labels))
+    pairs = ensembles.influences(membership, probability(logits, labels))
     np.testing.assert_allclose(
       np.diagonal(pairs),
       memorisation(
@@ -96,7 +97,7 @@ class AttributionTest(absltest.TestCase):
     membership, _, _ = _arrays()
     _, logits, labels = _arrays(n=7, seed=1)
     found = attribution.held_out(membership, logits, labels)
-    pairs = influence.pairwise(membership, probability(logits, labels))
+    pairs = ensembles.influences(membership, probability(logits, labels))
     np.testing.assert_allclose(
       found.columns['held_out_value'], pairs.mean(axis=1), atol=1e-12
     )

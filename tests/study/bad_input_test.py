@@ -230,6 +230,7 @@ class BadInputTest(parameterized.TestCase):
     ('control', 'graded_seeds', (2, 3, 2)),
     ('control', 'graded_seeds', (-1,)),
     ('engine', 'unroll', 'sometimes'),
+    ('task', 'noise_draws', 0),
   )
   def test_setting_out_of_range(self, group, field, value):
     values = study_config.default()
@@ -244,6 +245,19 @@ class BadInputTest(parameterized.TestCase):
     ('inputs', 'replace', 'blank'),
     ('inputs', 'strengths', (0.5, 0.2)),
     ('inputs', 'deleted', (0,)),
+    ('retrain', 'num_epochs', 0),
+    ('retrain', 'batch_size', 0),
+    ('retrain', 'learning_rate', 0.0),
+    ('probe', 'seeds', 0),
+    ('probe', 'num_epochs', 0),
+    ('probe', 'batch_size', 0),
+    ('probe', 'hidden', 0),
+    ('probe', 'layers', 0),
+    ('probe', 'first_epoch', 0),
+    ('probe', 'first_epoch', 101),  # Of 100.
+    ('probe', 'learning_rate', -1e-3),
+    ('probe', 'dropout', 1.0),
+    ('probe', 'dropout', -0.1),
   )
   def test_setting_of_a_technique_out_of_range(self, group, field, value):
     values = study_config.default()
@@ -252,6 +266,12 @@ class BadInputTest(parameterized.TestCase):
       InputError, f'--config.localise.{group}.{field}='
     ):
       study_config.from_config_dict(values)
+
+  def test_no_draws_of_no_noise(self):
+    values = study_config.default()
+    values.task.noise = 0.0
+    values.task.noise_draws = 0
+    study_config.from_config_dict(values)
 
   @parameterized.parameters(
     ('clusters', True, 'map.design', 'independent'),

@@ -130,7 +130,7 @@ class StudyTest(GivenCase):
     for run in (0, 1):
       found = actions.verify(self.values, self.workdir, run)
       self.assertTrue(found.same)
-      self.assertEqual(found.tier, 'bit-equal')
+      self.assertIn('(checked: bit-equal)', found.text)
 
   def test_nothing_is_done_twice(self):
     before = tiny.files(self.workdir)

@@ -1,6 +1,8 @@
 """A study with pairs of runs: who is in which, and where memory lies."""
 
 import json
+import types
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,12 @@ from scipy import special
 
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
+from memloc_jax.localisation import hybrids
+from memloc_jax.localisation.settings import InputsConfig, LocaliseConfig
+from memloc_jax.study import config as study_config
 from memloc_jax.study import input_maps, pairs, units
 from memloc_jax.study.tables import COLUMNS
+from tests.localisation import built
 from tests.study import tiny
 
 _PAIRS, _CONTROL_PAIRS, _LAYERS = 3, 2, 2
@@ -308,6 +314,47 @@ class DistanceTest(absltest.TestCase):
     seen = np.full((4000, 3), special.expit(1 + 2 * 2.5))
     self.assertAlmostEqual(units.distance(seen, unseen), 2.5, places=1)
     self.assertTrue(np.isnan(units.distance(seen[:1], unseen[:1])))
+
+
+class GapTest(parameterized.TestCase):
+  """Integrated gradients against what they explain, by made-up models."""
+
+  def _said(self, steps, compute):
+    config = types.SimpleNamespace(
+      localise=LocaliseConfig(inputs=InputsConfig(steps=steps)),
+      engine=study_config.EngineConfig(compute=compute),
+    )
+    study = mock.Mock(config=config, model=built.MODEL)
+    examples = built.random_examples(6)
+    nothing = np.where(examples.ids > 0, 39, 0).astype(np.int32)
+    chosen = mock.Mock(encoded=examples, labels=np.arange(6) % built.CLASSES)
+    chosen.baseline.return_value = nothing
+    params = built.params(1)
+    pair = hybrids.pair(
+      params, built.params(2) | {'embeddings': params['embeddings']}
+    )
+    member = np.arange(6) < 3
+    contrast, gap = input_maps._attribute(study, chosen, pair, member)
+    self.assertEqual(contrast.shape, examples.ids.shape)
+    input_maps._warn_of_gaps(study, [0.0, gap])
+    warned = [call.args[0] for call in study.progress.warn.call_args_list]
+    logged = [call.args[0] for call in study.workdir.log.call_args_list]
+    self.assertEqual(warned, logged)
+    return warned
+
+  def test_silent_where_points_are_enough(self):
+    self.assertEmpty(self._said(64, 'float32'))
+
+  @parameterized.parameters('float32', 'bfloat16')
+  def test_says_what_to_raise_where_they_are_too_few(self, compute):
+    [text] = self._said(2, compute)
+    self.assertIn('--config.localise.inputs.steps, now 2', text)
+    self.assertEqual('--config.engine.compute' in text, compute != 'float32')
+
+  def test_silent_without_integrated_gradients(self):
+    study = mock.Mock()
+    input_maps._warn_of_gaps(study, [])
+    study.progress.warn.assert_not_called()
 
 
 class RadiusTest(parameterized.TestCase):

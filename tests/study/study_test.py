@@ -1,5 +1,6 @@
 """A whole study: its tables, that it repeats, resumes and adds up."""
 
+import io
 import json
 import shutil
 
@@ -8,12 +9,18 @@ import pandas as pd
 import pandas.testing
 import pytest
 from absl.testing import absltest, parameterized
+from rich.console import Console
 
+from memloc_jax.ensemble import store
+from memloc_jax.errors import InputError
 from memloc_jax.localisation import windows
-from memloc_jax.study import actions, estimation, subjects
+from memloc_jax.study import actions, estimation, subjects, training
 from memloc_jax.study import config as study_config
+from memloc_jax.study.context import Study
+from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import STAGES
 from memloc_jax.study.tables import COLUMNS
+from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
 
@@ -157,6 +164,47 @@ class StudyTest(tiny.EncoderCase):
     self.assertEmpty(
       [name for name in names if name.endswith(('.tmp', '.partial'))]
     )
+
+
+class DivergedTest(tiny.EncoderCase):
+  def score(self, name, *diverged):
+    """What is said of records of which those in some tables diverged."""
+    config = tiny.config(self.encoder, self.folder, map__pairs=2)
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=200))
+    study = Study(config, Workdir(self.folder / name), progress)
+    n, held_out = len(study.data.train), len(study.data.validation)
+    classes = len(study.data.label_names)
+    for table, hashes in study.hashes.items():
+      bad = table in diverged
+      for row, hash in enumerate(hashes):
+        record = store.Record(
+          hash=hash,
+          status='diverged' if bad else 'done',
+          lanes=1,
+          device='cpu',
+          logits=np.full((n, classes), np.nan if bad else 0, np.float32),
+          validation_logits=np.zeros((held_out, classes), np.float32),
+          epoch=np.array([1]),
+          loss=np.array([np.nan]),
+          accuracy=np.array([np.nan]),
+          macro_f1=np.array([np.nan]),
+        )
+        study.store.write(table, row, record)
+    training.score(study)
+    return said.getvalue()
+
+  def test_a_map_without_runs_is_said_to_be_none(self):
+    self.assertEmpty(self.score('good'))
+    found = self.score('pairs', 'map')
+    self.assertIn('4 of 11 runs diverged and are excluded', found)
+    self.assertNotIn('no map', found)
+    found = self.score('none', 'map', 'map-pairs')
+    self.assertIn('8 of 11 runs diverged and are excluded', found)
+    self.assertIn('No map run is left, so that there is no map: lower', found)
+    self.assertIsNone(Workdir(self.folder / 'none').read_array('membership'))
+    with self.assertRaisesRegex(InputError, '^Every run diverged: lower'):
+      self.score('all', 'main', 'map', 'map-pairs')
 
 
 if __name__ == '__main__':

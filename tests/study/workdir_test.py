@@ -1,6 +1,7 @@
 """Files of a study appear whole or not at all; the manifest is merged."""
 
 import dataclasses
+import errno
 import pathlib
 import tempfile
 from unittest import mock
@@ -43,6 +44,65 @@ class WorkdirTest(absltest.TestCase):
     with mock.patch.object(np, 'save', broken), self.assertRaises(OSError):
       self.workdir.write_array('logits', np.ones(3))
     np.testing.assert_array_equal(self.workdir.read_array('logits'), [0, 0, 0])
+
+  def test_a_place_that_cannot_be_written_is_refused(self):
+    file = self.folder / 'file'
+    file.write_text('')
+    for path in (file, file / 'x', file / 'x' / 'y'):
+      place = workdir.Workdir(path)
+      self.assertIsNone(place.read_json('config.json'))
+      for refuse in (place.refuse_file, place.in_use().__enter__):
+        with self.assertRaisesRegex(
+          InputError, f'^--workdir={path}: {file} is a file; name a folder.$'
+        ):
+          refuse()
+    denied = PermissionError(errno.EACCES, 'Permission denied')
+    with (
+      mock.patch.object(pathlib.Path, 'mkdir', side_effect=denied),
+      self.assertRaisesRegex(
+        InputError,
+        r'^--workdir=\S+/study: cannot be used \(Permission denied\).$',
+      ),
+      self.workdir.in_use(),
+    ):
+      pass
+    self.assertFalse(self.workdir.path.exists())
+
+  def test_other_processes_are_told_of_it(self):
+    denied = PermissionError(errno.EACCES, 'Permission denied')
+    with (
+      mock.patch.object(pathlib.Path, 'mkdir', side_effect=denied),
+      mock.patch.object(workdir.hosts, 'tell', side_effect=str) as tell,
+      self.assertRaises(InputError) as caught,
+      self.workdir.in_use(),
+    ):
+      pass
+    tell.assert_called_once_with(str(caught.exception))
+
+  def test_an_output_that_cannot_be_written_is_refused(self):
+    file = self.folder / 'file'
+    file.write_text('')
+    before = sorted(self.folder.rglob('*'))
+    for target in (file / 'x', file / 'x' / 'y'):
+      with (
+        self.assertRaisesRegex(
+          InputError, rf'^{target}: cannot be written \(.+\).$'
+        ),
+        workdir.whole(target),
+      ):
+        self.fail('It was begun.')
+    for error, wanted in (
+      (PermissionError(errno.EACCES, 'Permission denied'), InputError),
+      # Of which the entrypoint says more.
+      (OSError(errno.ENOSPC, 'No space left on device'), OSError),
+    ):
+      with (
+        mock.patch.object(pathlib.Path, 'touch', side_effect=error),
+        self.assertRaises(wanted),
+        workdir.whole(self.folder / 'new'),
+      ):
+        self.fail('It was begun.')
+    self.assertEqual(sorted(self.folder.rglob('*')), before)
 
   def test_a_table_without_a_column_is_refused(self):
     table = pd.DataFrame({name: [0] for name in tables.COLUMNS['history']})

@@ -114,11 +114,11 @@ class OwnDataTest(_OwnDataTest):
     self.assertLen(built.train, 16)
     self.assertEqual((len(built.validation), len(built.test)), (3, 3))
 
-  def test_two_columns_of_text(self):
-    rows = [{'b': 'the ship', 'a': r['text'], 'l': r['label']} for r in _ROWS]
-    path = self.write('mine.csv', _csv(rows))
-    built = self.build(path, text='a, b', label='l')
-    self.assertEqual(built.texts[0], 'the old ship [SEP] the ship')
+  def test_several_columns_of_text(self):
+    path = self.write('mine.csv', _csv(_all(a=lambda i: 'ship', b=hex)))
+    first = lambda text: self.build(path, text=text).texts[0]
+    self.assertEqual(first('text, a'), 'the old ship [SEP] ship')
+    self.assertEqual(first('a,b,text'), 'ship [SEP] 0x1 [SEP] the old ship')
 
   @parameterized.parameters(
     (lambda i: i % 2, ('0', '1')),
@@ -368,7 +368,7 @@ class BadColumnsTest(_OwnDataTest):
   @parameterized.parameters(
     ({'text': ''}, '--config.task.text='),
     ({'text': 'text,'}, '--config.task.text='),
-    ({'text': 'a,b,c'}, '--config.task.text='),
+    ({'text': 'a,,c'}, '--config.task.text='),
     ({'label': ''}, '--config.task.label='),
     ({'label': 'text'}, "'text' is named twice"),
     ({'text': 'text,text'}, "'text' is named twice"),
