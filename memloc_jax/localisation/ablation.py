@@ -239,8 +239,8 @@ def ablation(
       accuracies = measure(
         functools.partial(_predict, model, variant, static, params, means)
       )
-      lost, _ = hypotheses.error(accuracies.noisy)
-      expected, _ = hypotheses.error(accuracies.matched)
+      lost = hypotheses.error(accuracies.noisy)
+      expected = hypotheses.error(accuracies.matched)
       weights.append(np.maximum(0, lost - expected))
       window_rows += hypotheses.rows(variant, subject.seed, pairs, accuracies)
       done += 1

@@ -290,14 +290,10 @@ def rows(
   ]
 
 
-def error(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Error per layer and heat map from accuracies under all windows.
+def error(accuracy: np.ndarray) -> np.ndarray:
+  """Error per layer, [L], from accuracies under all windows.
 
   Args:
     accuracy: [1 + windows], in the order of `windows.all_windows`.
-
-  Returns:
-    [L] and [L, L].
   """
-  grid = windows.heat_map(accuracy[1:])
-  return windows.layer_error(grid), grid
+  return windows.layer_error(windows.heat_map(accuracy[1:]))

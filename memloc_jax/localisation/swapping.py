@@ -131,8 +131,7 @@ def findings(
       measured = hypotheses.accuracies(
         predicted, subject.given, subject.original
       )
-      layers, _ = hypotheses.error(measured.noisy)
-      errors.append(layers)
+      errors.append(hypotheses.error(measured.noisy))
       rows += hypotheses.rows(variant, subject.seed, pairs, measured)
     found[variant] = scores.LayerScores(np.stack(errors))
   return scores.Findings(found, {'windows': rows})
