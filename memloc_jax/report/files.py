@@ -1,21 +1,24 @@
 """Writing what a report consists of: whole or not at all."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 
 import pandas as pd
+
+from memloc_jax.study.workdir import whole
 
 # Of numbers in LaTeX.
 _DIGITS = 3
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
-  """Replaces a file; its folder is made where it is missing."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  temporary.write_bytes(data)
-  os.replace(temporary, path)
+  """Replaces a file; its folder is made where it is missing.
+
+  Raises:
+    InputError: nothing can be written there.
+  """
+  with whole(path) as temporary:
+    temporary.write_bytes(data)
 
 
 def write_figure(

@@ -170,6 +170,11 @@ class ComparisonTest(absltest.TestCase):
       comparison.write(self.folders, self.folders[0])
     self.assertFalse((self.folders[0] / 'comparison.html').exists())
 
+  def test_output_lies_in_a_file(self):
+    (self.folder / 'file').write_text('')
+    with self.assertRaisesRegex(InputError, r'file/\S* cannot be written'):
+      comparison.write(self.folders, self.folder / 'file' / 'out')
+
 
 class ClaimsTest(absltest.TestCase):
   def test_have_the_digits_that_were_published(self):
