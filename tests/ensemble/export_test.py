@@ -81,7 +81,6 @@ class ExportTest(toy.TestCase):
       params['blocks'],
       tokens,
       pairs=pairs,
-      head='main',
     )
 
   def test_states_and_gradients(self):
