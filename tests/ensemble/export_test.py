@@ -16,7 +16,6 @@ from memloc_jax.localisation import (
   probing,
   representations,
   swapping,
-  windows,
 )
 from memloc_jax.localisation.settings import ProbeConfig
 from memloc_jax.models import interface
@@ -73,14 +72,12 @@ class ExportTest(toy.TestCase):
 
   def test_swapping(self):
     params, tokens = self._models()
-    pairs = tuple(map(tuple, windows.all_windows(2).tolist()))
     self.lowers(
       swapping._predict,
       toy.MODEL,
       params,
       params['blocks'],
       tokens,
-      pairs=pairs,
     )
 
   def test_states_and_gradients(self):
