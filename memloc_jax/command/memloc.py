@@ -70,6 +70,12 @@ def _report(words: Sequence[str]) -> None:
   if len(folders) == 1 and not (given.output or given.references):
     workdir = Workdir(folders[0])
     report.write(workdir)
+    if workdir.read_json('stages/report.json') is None:
+      print(
+        'memloc: the study is not finished, so that its report has what there '
+        'is so far; the command that began it goes on.',
+        file=sys.stderr,
+      )
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
   target = given.output

@@ -19,6 +19,7 @@ from memloc_jax.command import memloc, study
 from memloc_jax.models import registry as models
 from memloc_jax.study import apply
 from memloc_jax.study import config as study_config
+from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
 from tests.study import made_up
 
@@ -123,6 +124,11 @@ class RunTest(parameterized.TestCase):
       self.assertEqual(status, 0)
       self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
       (output / 'comparison.html').unlink()
+    with unittest.mock.patch.object(memloc.report, 'write'):
+      _, _, error = _call('report', one)
+      self.assertIn('is not finished', error)
+      Workdir(one).write_json('stages/report.json', {})
+      self.assertEqual(_call('report', one)[::2], (0, ''))
     # That of a grid lies in its folder.
     status, out, _ = _call('report', str(folder))
     self.assertEqual(out, f'comparison: {folder / "comparison.html"}\n')
