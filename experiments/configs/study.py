@@ -90,9 +90,6 @@ def _published(config):
   config.grid.changes += tuple(
     (name, 'model.source', source) for name, source in _PUBLISHED.items()
   )
-  config.map.num_epochs = 10
-  config.map.evaluate_every = 0
-  config.map.fit_accuracy = 2.0
   config.control.seeds = (1,)
 
 

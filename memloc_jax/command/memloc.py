@@ -81,10 +81,8 @@ def _report(words: Sequence[str]) -> None:
   target = given.output
   if target is None:
     # The page of a grid lies in its folder.
-    grid = len(given.folders) == 1 and folders != [
-      pathlib.Path(given.folders[0])
-    ]
-    target = given.folders[0] if grid else 'comparison'
+    first, *more = map(pathlib.Path, given.folders)
+    target = 'comparison' if more or first in folders else first
   page = comparison.write(folders, target, given.references)
   print(f'comparison: {page.resolve()}')
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from memloc_jax.estimators import intervals
 from memloc_jax.study.summary import (
   Entry,
   centres,
@@ -22,7 +23,6 @@ from memloc_jax.tasks import registry
 
 _RESAMPLES = 2000
 _SEED = 0
-_LEVEL = 0.95
 # Fewest points that a correlation is taken of.
 _FEWEST = 4
 
@@ -52,30 +52,26 @@ def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
   plain = not_binarised(table)
   return pd.DataFrame(
     [
-      *_techniques(plain),
-      *_models(plain),
+      *_pairs('techniques', plain, 'technique', _pearson),
+      *_pairs('models', plain, 'model', spearman),
       *_depth(plain, studies(entries)),
       *_binary(table),
     ]
   )
 
 
-def _techniques(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  wide = table.pivot(
-    index=['task', 'model'], columns='technique', values='mcog'
-  )
+def _pairs(
+  what: str,
+  table: pd.DataFrame,
+  columns: str,
+  measure: Callable[[np.ndarray, np.ndarray], float],
+) -> Iterator[dict[str, Any]]:
+  """M-CoG of all pairs of techniques or of models."""
+  other = {'technique': 'model', 'model': 'technique'}[columns]
+  wide = table.pivot(index=['task', other], columns=columns, values='mcog')
   for a, b in itertools.combinations(wide.columns, 2):
     points = wide[[a, b]].dropna().reset_index()
-    yield from correlation('techniques', a, b, points, _pearson)
-
-
-def _models(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-  wide = table.pivot(
-    index=['task', 'technique'], columns='model', values='mcog'
-  )
-  for a, b in itertools.combinations(wide.columns, 2):
-    points = wide[[a, b]].dropna().reset_index()
-    yield from correlation('models', a, b, points, spearman)
+    yield from correlation(what, a, b, points, measure)
 
 
 def _depth(
@@ -159,8 +155,7 @@ def correlation(
       at = np.concatenate([places[task] for task in drawn])
       found.append(measure(x[at], y[at]))
     if not np.isnan(found).all():
-      tail = (1 - _LEVEL) / 2
-      low, high = np.nanquantile(found, (tail, 1 - tail))
+      low, high = np.nanquantile(found, intervals.TAILS)
   yield {
     'what': what,
     'a': a,

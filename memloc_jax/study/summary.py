@@ -15,13 +15,13 @@ import pandas as pd
 from scipy import stats
 
 from memloc_jax.errors import InputError
+from memloc_jax.estimators import intervals
 from memloc_jax.estimators.layerwise import Mean, mean
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry
 
-_LEVEL = 0.95
 MAIN = 'main'
 
 
@@ -212,7 +212,7 @@ def _mean(name: str, values: np.ndarray) -> dict[str, float]:
   """Mean over examples and its normal 95 % interval."""
   if len(values) < 2:
     return {name: float(values.mean()) if len(values) else np.nan}
-  half = stats.norm.ppf((1 + _LEVEL) / 2) * values.std(ddof=1)
+  half = stats.norm.ppf(intervals.TAILS[1]) * values.std(ddof=1)
   half /= np.sqrt(len(values))
   mean = float(values.mean())
   return {name: mean, f'{name}_low': mean - half, f'{name}_high': mean + half}
