@@ -141,7 +141,8 @@ COMMANDS: dict[str, Command] = {
   ),
   'plan': Command(
     _STUDY,
-    'Prints what a study will need and can tell, and writes nothing.',
+    'Prints what a study will need and can tell, and writes nothing. It trains '
+    'a few steps to see how long they take.',
     _study('plan'),
     (*_BOTH, *_SEVERAL, 'price_per_hour'),
   ),

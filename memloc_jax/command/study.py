@@ -4,6 +4,7 @@ Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request (SIGTERM)
 after saving.
 """
 
+import difflib
 import errno
 import functools
 import operator
@@ -17,7 +18,7 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from memloc_jax.command import grid_runs, replicate
 from memloc_jax.ensemble import hosts
@@ -82,15 +83,15 @@ _STAGES = flags.DEFINE_list(
   'otherwise all.',
 )  # fmt: skip
 _REFERENCES = flags.DEFINE_string(
-  'references', None, 'For --action=replicate: a CSV of claims in the place of '
-  'those of the paper.',
+  'references', None, 'For replicate: a CSV of claims in the place of those of '
+  'the paper.',
 )  # fmt: skip
 _ADD_RUNS = flags.DEFINE_integer(
-  'add_runs', 0, 'Number of map runs that --action=extend adds.'
+  'add_runs', 0, 'Number of map runs that extend adds.'
 )
 _UNTIL_HALF_WIDTH = flags.DEFINE_float(
-  'until_half_width', None, 'With --action=extend: add such blocks until nine '
-  'in ten examples have an interval of at most this half-width.',
+  'until_half_width', None, 'With extend: add such blocks until nine in ten '
+  'examples have an interval of at most this half-width.',
 )  # fmt: skip
 _UNTIL_RELIABILITY = flags.DEFINE_float(
   'until_reliability', None, 'The same, until the ranking is this reliable.'
@@ -99,26 +100,26 @@ _MAX_RUNS = flags.DEFINE_integer(
   'max_runs', 0, 'Most map runs in all, where they are added until something.'
 )
 _PRICE = flags.DEFINE_float(
-  'price_per_hour', 0.0, 'Of all devices together, for --action=plan; 0 says '
-  'nothing of money.',
+  'price_per_hour', 0.0, 'Of all devices together, for plan; 0 says nothing of '
+  'money.',
 )  # fmt: skip
 _VERIFY_RUN = flags.DEFINE_integer(
-  'verify_run', 0, 'Run, as numbered in runs.parquet, for --action=verify.'
+  'verify_run', 0, 'Run, as numbered in runs.parquet, for verify.'
 )
 _EXPORT_RUN = flags.DEFINE_integer(
-  'export_run', None, 'Run, as numbered in runs.parquet, whose weights '
-  '--action=export writes as a Hugging Face model, in place of the map.',
+  'export_run', None, 'Run, as numbered in runs.parquet, whose weights export '
+  'writes as a Hugging Face model, in place of the map.',
 )  # fmt: skip
 _REVIEWED = flags.DEFINE_string(
-  'reviewed', None, 'triage.csv with decisions, for --action=apply.'
+  'reviewed', None, 'triage.csv with decisions, for apply.'
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'What apply, export and c_score write; otherwise in the '
+  'output', None, 'Where apply, export and c-score write; otherwise into the '
   'workdir.',
 )  # fmt: skip
 _OTHER_WORKDIRS = flags.DEFINE_list(
-  'other_workdirs', [], 'For --action=c_score: finished studies of the same '
-  'data with another config.map.ratio than that in --workdir.',
+  'other_workdirs', [], 'For c-score: finished studies of the same data with '
+  'another config.map.ratio than that in --workdir.',
 )  # fmt: skip
 _QUIET = flags.DEFINE_bool(
   'quiet', False, 'Say nothing but warnings, errors and where results are.'
@@ -144,6 +145,11 @@ _TIMEOUT = flags.DEFINE_float(
 )
 
 _EXIT_FAILED, _EXIT_INPUT, _EXIT_PREEMPTED = 1, 2, 75
+# Flags that every study needs, and what they are.
+_REQUIRED = {
+  'config': 'the file of a study, such as experiments/configs/quickstart.py',
+  'workdir': 'the folder of its results, such as workdirs/quickstart',
+}
 
 
 def main(argv: list[str]) -> None:
@@ -247,8 +253,8 @@ def _act_on_all(
     return
   if _ACTION.value != 'run':
     raise InputError(
-      f'--action={_ACTION.value}: is of one study; choose one of the '
-      f'{len(cells)} with --cell.'
+      f'{_ACTION.value} is of one study; choose one of the {len(cells)} with '
+      '--cell.'
     )
   _say_devices()
   progress = Progress(quiet=_QUIET.value)
@@ -322,6 +328,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """
   try:
     words = flags.FLAGS(list(argv))
+    for name, meaning in _REQUIRED.items():
+      if not flags.FLAGS[name].value:
+        raise InputError(f'--{name} is missing: {meaning}.')
     # Of a file that could not be read it is only said once it is looked at.
     if not hasattr(_CONFIG.value, 'to_dict'):
       raise InputError('--config: its get_config() returns no ConfigDict.')
@@ -332,9 +341,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     name = _unknown_setting(argv)
     if name is None:
       raise
+    names = _settings(default())
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f'did you mean --config.{close[0]}? ' if close else ''
     _leave(
-      f'--config.{name}: there is no such setting; memloc_jax/study/config.py '
-      'lists them.',
+      f'--config.{name}: there is no such setting; {hint}All are in '
+      'memloc_jax/study/config.py.',
       _EXIT_INPUT,
     )
 
@@ -352,6 +364,16 @@ def _sentence(error: BaseException) -> str:
     place = traceback.extract_tb(root.__traceback__)[-1]
     return f'--config: {root} ({place.filename}, line {place.lineno})'
   return str(error)
+
+
+def _settings(group: ConfigDict, prefix: str = '') -> list[str]:
+  """Names of all settings, with those of their groups before them."""
+  names = []
+  for name, value in group.items():
+    names.append(prefix + name)
+    if isinstance(value, ConfigDict):
+      names += _settings(value, f'{prefix}{name}.')
+  return names
 
 
 def _unknown_setting(argv: Sequence[str]) -> str | None:
@@ -372,5 +394,4 @@ def run(argv: Sequence[str] | None = None) -> None:
   Args:
     argv: the program's name and its flags; those of the process if None.
   """
-  flags.mark_flags_as_required(['config', 'workdir'])
   app.run(main, argv=argv, flags_parser=_parse)

@@ -47,9 +47,8 @@ def accounting(
     return scores.Findings(
       {},
       notes=(
-        f'Gradient accounting, {source.name}: left out, for no weights were '
-        'kept while the models trained (train.snapshots keeps them, of models '
-        'that are trained here).',
+        'left out, for no weights were kept while the models trained '
+        '(train.snapshots keeps them, of main models that are trained here).',
       ),
     )
   rows, weights = [], []

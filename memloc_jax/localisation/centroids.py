@@ -162,15 +162,15 @@ def centroids(
     missing = len(names) - len(np.unique(subject.given[~moved]))
     if missing:
       notes.append(
-        f'Centroids, {source.name}: {missing} of {len(names)} classes have no '
-        'clean examples and are left out.'
+        f'{missing} of {len(names)} classes have no clean examples and are '
+        'left out.'
       )
     if missing > len(names) - 2:
       continue  # There is no pair.
     for label, name in enumerate(names):
       touched = (subject.given == label) | (subject.original == label)
       if not (touched & moved).any():
-        notes.append(f'Class {name!r} has no noisy examples.')
+        notes.append(f'class {name!r} has no noisy examples.')
     for step, setup in enumerate(SETUPS):
       job = number * len(SETUPS) + step
       blocks = mixed_blocks(setup, noisy['blocks'], clean['blocks'])

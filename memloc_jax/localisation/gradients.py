@@ -251,8 +251,8 @@ def gradients(
       if not ratio.sum() > 0:
         ratio = np.full_like(ratio, np.nan)
         notes.append(
-          f'Gradients, {source.name}, seed {subject.seed}: no gradient '
-          'reaches the blocks of the model or of its reference.'
+          f'of seed {subject.seed} no gradient reaches the blocks of the '
+          'model or of its reference.'
         )
       found[variant_name(norm, subtract, divide)].append(ratio / ratio.sum())
     report((number + 1) / len(source.subjects))

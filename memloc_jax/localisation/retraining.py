@@ -316,15 +316,14 @@ def retraining(
     diverged = np.isnan(accuracy)
     if diverged.any():
       notes.append(
-        f'Layer retraining, {source.name}, seed {subject.seed}: '
-        f'{diverged.sum()} of {len(accuracy)} windows diverged, so there is no '
-        'profile: lower localise.retrain.learning_rate.'
+        f'of seed {subject.seed}, {diverged.sum()} of {len(accuracy)} windows '
+        'diverged, so there is no profile: lower '
+        'localise.retrain.learning_rate.'
       )
     if accuracy[layers - 1] == 1:
       notes.append(
-        f'Layer retraining, {source.name}, seed {subject.seed}: retraining '
-        'all layers left every noisy label in place, so there is no error to '
-        'compare with.'
+        f'of seed {subject.seed}, retraining all layers left every noisy '
+        'label in place, so there is no error to compare with.'
       )
     measured = zip(
       pairs.tolist(),

@@ -37,7 +37,7 @@ def rewinding(
   if not lost:
     return found
   note = (
-    f'Layer rewinding, {source.name}: not to epochs {", ".join(lost)}, of '
-    'which there are no weights, for not all models were trained here.'
+    f'not to epochs {", ".join(lost)}, of which there are no weights, for not '
+    'all models were trained here.'
   )
   return dataclasses.replace(found, notes=(note,))

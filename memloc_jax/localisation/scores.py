@@ -118,7 +118,8 @@ class Findings:
     scores: by variant, the technique's default first; '' where there is only
       one. Empty if the source lacks what the technique needs.
     tables: rows of further tables by name, without technique and source.
-    notes: sentences that a reader of the numbers must know.
+    notes: what a reader of the numbers must know, to be read after the names
+      of technique and source and a colon.
   """
 
   scores: Mapping[str, LayerScores]

@@ -90,9 +90,9 @@ def flagged(manifest: Mapping[str, Any]) -> list[str]:
   return [
     f'{found["flagged"]:,} examples are flagged: their memorisation, by '
     f'accuracy, is above {found["threshold"]}, with a false discovery rate of '
-    f'at most {found["rate"]:.0%}. So many runs can flag about {powers}, if '
-    'one example in twenty is memorised that far; not to be flagged says '
-    'little.'
+    f'at most {found["rate"]:.0%}. Not to be flagged says little: if no more '
+    'than one example in twenty were memorised, so many runs would flag about '
+    f'{powers}; of more they flag a larger share.'
   ]
 
 

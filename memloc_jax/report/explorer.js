@@ -45,7 +45,7 @@
       ? [word('Suggested', at => name('suggested', at)),
         word('Do what', at => name('category', at))]
       : []),
-    {title: 'Memorisation', ...numeric('memorisation')},
+    {title: 'Memorised', ...numeric('memorisation')},
     {title: 'Lower end', ...numeric('low')},
     {title: 'Trained on it', ...numeric('seen')},
     {title: 'Not trained on it', ...numeric('unseen')},

@@ -5,9 +5,11 @@ from typing import Any
 import pandas as pd
 
 from memloc_jax.report.content import FITTED_EXAMPLE, interval, number
+from memloc_jax.study import triage
 
 _MOST_MEMORISED = 25
 _MOST_DOUBTFUL = 25
+_ADVICE = {'relabel': 'relabel as suggested?', 'review': 'look at it'}
 _LONGEST_TEXT = 320  # characters shown of an example
 
 
@@ -38,23 +40,20 @@ def memorised(examples: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def doubtful(examples: pd.DataFrame) -> list[dict[str, Any]]:
-  """Examples whose label unseeing runs do not confirm, least likely first."""
+  """The first rows of `triage.csv`, in its order."""
   if 'label_margin_low' not in examples:
     return []  # Written by an earlier version.
-  ranked = examples[examples['category'] != 'keep'].sort_values(
-    ['generalisation', 'index']
-  )
   return [
     _described(row)
     | {
       'suggested': row.suggested or '',
-      'category': row.category,
+      'category': _ADVICE[row.category],
       'unseen': number(row.generalisation),
       'margin': number(row.label_margin),
       'low': number(row.label_margin_low),
       'agreement': number(row.agreement, 2),
     }
-    for row in ranked.head(_MOST_DOUBTFUL).itertuples()
+    for row in triage.doubtful(examples).head(_MOST_DOUBTFUL).itertuples()
   ]
 
 

@@ -109,7 +109,7 @@ class MapConfig:
       their layers tell where each example is memorised (`localise.layerwise`).
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
     added: sizes of blocks of runs that were added later, each balanced in
-      itself; `--action=extend` appends to them.
+      itself; `memloc extend` appends to them.
   """
 
   num_runs: int = 30

@@ -32,7 +32,7 @@ def _run(study: Study, name: str) -> None:
   if wanted and name not in wanted:
     return
   parts: dict[str, list[pd.DataFrame]] = {}
-  notes = []
+  notes: dict[str, list[str]] = {}
   sources = subjects.sources(study)
   for number, source in enumerate(sources):
     span = (number / len(sources), 1 / len(sources))
@@ -49,14 +49,19 @@ def _run(study: Study, name: str) -> None:
       )
     for table, rows in found.tables.items():
       parts.setdefault(table, []).append(pd.DataFrame(rows).assign(**common))
-    notes += found.notes
+    for note in found.notes:
+      notes.setdefault(note, []).append(source.name)
   study.workdir.clear_parts(name)
   for table, frames in parts.items():
     whole = pd.concat(frames, ignore_index=True)
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
     study.workdir.write_part(name, table, whole)
-  update_manifest(study, {'notes_by_technique': {name: notes}})
+  sentences = [
+    f'{name.capitalize()}, {", ".join(names)}: {note}'
+    for note, names in notes.items()
+  ]
+  update_manifest(study, {'notes_by_technique': {name: sentences}})
 
 
 def _report(

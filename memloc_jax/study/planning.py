@@ -21,6 +21,9 @@ from memloc_jax.study import (
 )
 from memloc_jax.study.context import Study
 
+# Most classes that are named.
+_CLASSES = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Need:
@@ -146,9 +149,13 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
     The plan.
   """
   shapes = memory_plan.Shapes(study.config, study.workdir, study.progress)
+  say = study.progress.message
+  say(_data(shapes))
   engine = probe_time.for_probing(shapes.engine)
   jobs = [(table, _pending(shapes, table)) for table in shapes.tables.values()]
   jobs = [job for job in jobs if len(job[1])]
+  if jobs:
+    say('compiling, to see what memory it takes; this can take minutes')
   plans, host = memory_plan.plan(engine, jobs)
   lines = _disk(shapes) + _memory(plans, host)
   found, taken = [], float('nan')
@@ -157,6 +164,7 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
   elif not all(plan.fits for plan in plans):
     lines += ['', 'times are not measured: not every table fits into memory.']
   elif plans:
+    say('training some steps, to see how long they take')
     engine = dataclasses.replace(engine, pretrained=study.pretrained)
     found = [
       probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
@@ -164,13 +172,13 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
     lines += _time(found)
   localisation, more = localisation_plan.text(shapes, found)
   lines += localisation
+  for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
+    lines += ['', *part] if part else []
   if found:
     taken = sum(times.seconds for times in found) + more
     lines += ['', in_all(taken, price_per_hour)]
   elif not (jobs or localisation):
     taken = 0.0
-  for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
-    lines += ['', *part] if part else []
   return Plan('\n'.join(lines), taken)
 
 
@@ -183,6 +191,23 @@ def in_all(seconds: float, price_per_hour: float) -> str:
   return (
     f'{total}; what single examples are looked at for, tables and report '
     'come on top.'
+  )
+
+
+def _data(study: Study) -> str:
+  """What was read."""
+  data, config = study.data, study.config.task
+  count = np.bincount(data.labels[0], minlength=len(data.label_names))
+  order = np.argsort(-count, kind='stable')
+  named = [f'{data.label_names[i]} ({count[i]:,})' for i in order[:_CLASSES]]
+  rest = len(order) - len(named)
+  named += [f'{rest} more'] if rest else []
+  length = data.train.length
+  return (
+    f'{len(data.texts):,} examples to train on, '
+    f'{len(data.validation_labels):,} held out; {len(order)} classes: '
+    f'{", ".join(named)}; {np.median(length):.0f} tokens in the median, '
+    f'{length.max()} at most (cut at {config.max_length})'
   )
 
 

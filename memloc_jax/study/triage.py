@@ -54,11 +54,8 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
     The table `COLUMNS`; `row` counts from 1, as messages do, `decision` and
     `new_label` are empty.
   """
-  table = examples.assign(row=[at + 1 for at in positions])
-  table = table[table['category'].isin(_ORDER)]
-  table = table.assign(
-    order=table['category'].map(_ORDER.index), decision='', new_label=''
-  ).sort_values(['order', 'generalisation', 'index'])
+  table = doubtful(examples.assign(row=[at + 1 for at in positions]))
+  table = table.assign(decision='', new_label='')
   for name in ('id', 'hash', 'text', 'given', 'suggested'):
     table[name] = [
       value if pd.isna(value) else guarded(value) for value in table[name]
@@ -66,6 +63,18 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
   numbers = ['generalisation', 'label_margin', 'label_margin_low']
   table[numbers] = table[numbers].round(4)
   return table[list(COLUMNS)].reset_index(drop=True)
+
+
+def doubtful(examples: pd.DataFrame) -> pd.DataFrame:
+  """Rows of the table `examples` with doubtful labels, in the order of `rows`.
+
+  Args:
+    examples: with `category`, `generalisation` and `index`, and whatever else.
+  """
+  table = examples[examples['category'].isin(_ORDER)]
+  table = table.assign(_order=table['category'].map(_ORDER.index))
+  table = table.sort_values(['_order', 'generalisation', 'index'])
+  return table.drop(columns='_order')
 
 
 def guarded(text: str) -> str:

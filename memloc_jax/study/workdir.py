@@ -42,6 +42,8 @@ from memloc_jax.errors import InputError
 from memloc_jax.study import tables
 from memloc_jax.study.config import StudyConfig
 
+# Most settings that are named where the folder is another study's.
+_NAMED = 3
 
 class Workdir:
   """Reads and writes the files of one study.
@@ -195,9 +197,12 @@ class Workdir:
     if found is not None:
       different = self.differences(config)
       if different:
+        more = len(different) - _NAMED
+        and_more = f'; and {more} more' if more > 0 else ''
         message = (
           f'{self.path} belongs to a study with other settings: '
-          f'{"; ".join(different)}; choose another --workdir.'
+          f'{"; ".join(different[:_NAMED])}{and_more}; choose another '
+          '--workdir.'
         )
     elif (
       self._writes
@@ -387,7 +392,9 @@ def _completed(found: dict, defaults: dict) -> dict:
 def _differences(found: dict, wanted: dict) -> list[str]:
   """'train.num_epochs is 50 there and 3 here' for every difference."""
   result = []
-  for group in sorted(found.keys() | wanted.keys()):
+  # Other data and another model say most of another study.
+  rank = lambda group: (group not in ('task', 'model'), group)
+  for group in sorted(found.keys() | wanted.keys(), key=rank):
     old, new = found.get(group, {}), wanted.get(group, {})
     for field in sorted(old.keys() | new.keys()):
       if old.get(field) != new.get(field):

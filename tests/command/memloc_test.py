@@ -222,8 +222,10 @@ class RefusedTest(parameterized.TestCase):
     ('quickstart.py', ('--add_runs=x',), '--add_runs=x'),
     ('quickstart.py', ('--config.train.num_epochs=x',), 'train.num_epochs=x'),
     ('quickstart.py', ('--config.train.pace=3',), '--config.train.pace: there'),
+    ('quickstart.py', ('--config.map.num_run=3',), 'mean --config.map.num_runs'),
     ('quickstart.py', ('--config.nope.x=3',), '--config.nope.x: there'),
     ('quickstart.py', ('--workdir',), '--workdir'),
+    ('quickstart.py', ('--workdir=',), '--workdir is missing: the folder'),
     ('quickstart.py', ('more',), "'more' is no flag"),
   )
   # By ml_collections, which reads config files so.
@@ -241,6 +243,15 @@ class RefusedTest(parameterized.TestCase):
     self.assertStartsWith(error, 'memloc: ')
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
+
+  def test_no_flags_at_all(self):
+    status, _, error = _call_with_flags('run')
+    self.assertEqual(status, 2)
+    self.assertEqual(
+      error,
+      'memloc: --config is missing: the file of a study, such as '
+      'experiments/configs/quickstart.py.\n',
+    )
 
 
 if __name__ == '__main__':

@@ -135,7 +135,7 @@ class PageTest(absltest.TestCase):
     table = pd.read_csv(file)
     self.assertLen(table, wanted)
     self.assertTrue(table['Id'].str.contains('row 7').all())
-    self.assertTrue(table['Memorisation'].is_monotonic_decreasing)
+    self.assertTrue(table['Memorised'].is_monotonic_decreasing)
 
   def test_sort(self):
     examples = self.tables['examples']

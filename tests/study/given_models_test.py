@@ -98,8 +98,8 @@ class StudyTest(GivenCase):
     variants = layers.loc[layers['technique'] == 'rewinding', 'variant']
     self.assertEqual(set(variants), {'epoch-0'})
     notes = json.loads((self.workdir / 'manifest.json').read_text())['notes']
-    for name in ('Gradient accounting', 'Layer rewinding'):
-      [note] = [n for n in notes if n.startswith(name)]
+    for name in ('Accounting', 'Rewinding'):
+      [note] = [n for n in notes if n.startswith(f'{name}, main: ')]
       self.assertIn('trained here', note)
 
   def test_swapping_keeps_what_is_the_noisy_models(self):

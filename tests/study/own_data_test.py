@@ -214,6 +214,15 @@ class OwnDataTest(tiny.EncoderCase):
       'other settings: map.num_runs is 4 there and 6 here',
       dataclasses.replace(config, map=other),
     )
+    task = dataclasses.replace(config.task, max_length=9)
+    refused(
+      'max_length is .* and 9 here; map.[^;]*; map.[^;]*; and 2 more; choose',
+      dataclasses.replace(
+        config,
+        task=task,
+        map=dataclasses.replace(other, ratio=0.6, num_epochs=9, seed=9),
+      ),
+    )
     self.write('changing.csv', ('text', 'label'), _ROWS)
     run(config)
     file = encoder / 'model.safetensors'

@@ -62,6 +62,17 @@ class PlanTest(tiny.EncoderCase):
     times = probe_time.Times('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
     self.assertEqual(times.seconds, 7 + 3 * (10 * 0.5 + 8 * 0.25))
 
+  def test_data(self):
+    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
+    said = planning._data(study)
+    self.assertStartsWith(said, '80 examples to train on, 10 held out; 4 class')
+    # The most frequent classes come first.
+    counts = [int(count) for count in re.findall(r'\((\d+)\)', said)]
+    self.assertEqual(counts, sorted(counts, reverse=True))
+    self.assertEqual(sum(counts), 80)
+    with mock.patch.object(planning, '_CLASSES', 3):
+      self.assertIn('), 1 more; ', planning._data(study))
+
   def test_text(self):
     study = Study(self.config, Workdir(self.folder / 'none'), Progress())
     lines = pilot.worst_case(study)
