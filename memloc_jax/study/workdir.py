@@ -45,6 +45,7 @@ from memloc_jax.study.config import StudyConfig
 # Most settings that are named where the folder is another study's.
 _NAMED = 3
 
+
 class Workdir:
   """Reads and writes the files of one study.
 

@@ -222,7 +222,7 @@ class RefusedTest(parameterized.TestCase):
     ('quickstart.py', ('--add_runs=x',), '--add_runs=x'),
     ('quickstart.py', ('--config.train.num_epochs=x',), 'train.num_epochs=x'),
     ('quickstart.py', ('--config.train.pace=3',), '--config.train.pace: there'),
-    ('quickstart.py', ('--config.map.num_run=3',), 'mean --config.map.num_runs'),
+    ('quickstart.py', ('--config.map.num_run=3',), 'mean --config.map.num_ru'),
     ('quickstart.py', ('--config.nope.x=3',), '--config.nope.x: there'),
     ('quickstart.py', ('--workdir',), '--workdir'),
     ('quickstart.py', ('--workdir=',), '--workdir is missing: the folder'),
