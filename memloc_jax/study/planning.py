@@ -184,7 +184,8 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
 
 def in_all(seconds: float, price_per_hour: float) -> str:
   """How long training and localisation take, in words, and what they cost."""
-  total = f'training and localisation take about {seconds / 60:.1f} minutes'
+  minutes = f'{seconds / 60:.1f} minutes'
+  total = f'training and localisation take at most about {minutes}'
   if price_per_hour:
     cost = seconds / 3600 * price_per_hour
     total += f' and cost {cost:.2f} at {price_per_hour:g} per hour'
@@ -202,12 +203,12 @@ def _data(study: Study) -> str:
   named = [f'{data.label_names[i]} ({count[i]:,})' for i in order[:_CLASSES]]
   rest = len(order) - len(named)
   named += [f'{rest} more'] if rest else []
-  length = data.train.length
+  length, held_out = data.train.length, len(data.validation_labels)
   return (
-    f'{len(data.texts):,} examples to train on, '
-    f'{len(data.validation_labels):,} held out; {len(order)} classes: '
-    f'{", ".join(named)}; {np.median(length):.0f} tokens in the median, '
-    f'{length.max()} at most (cut at {config.max_length})'
+    f'{len(data.texts):,} examples to train on, {held_out or "none"} held '
+    f'out; {len(order)} classes: {", ".join(named)}; '
+    f'{np.median(length):.0f} tokens in the median, {length.max()} at most '
+    f'(cut at {config.max_length})'
   )
 
 

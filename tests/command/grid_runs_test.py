@@ -81,13 +81,14 @@ class RefusedTest(tiny.EncoderCase):
     unknown = float('nan')
     self.assertStartsWith(
       self.plan(600.0, 0.0, 1200.0),
-      'all 3 studies: training and localisation take about 30.0 minutes and '
+      'all 3 studies: training and localisation take at most about 30.0 '
+      'minutes and '
       'cost 1.00 at 2 per hour',
     )
     self.assertStartsWith(
       self.plan(600.0, unknown, 0.0),
       '2 of 3 studies (of the others no time was measured): training and '
-      'localisation take about 10.0 minutes',
+      'localisation take at most about 10.0 minutes',
     )
     self.assertEndsWith(self.plan(unknown, unknown), 'A plan.')
 

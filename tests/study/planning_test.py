@@ -160,7 +160,7 @@ class PlanTest(tiny.EncoderCase):
     self.assertAlmostEqual(
       whole, lanes * each + common + tokens + rest, delta=0.1 * lanes
     )
-    self.assertRegex(found, r'training and localisation take about [\d.]+ min')
+    self.assertRegex(found, r'localisation take at most about [\d.]+ minutes')
     self.assertIn('at 2 per hour', found)
     self.assertRegex(found, r'(?m)^swapping +[\d,]+ +0 +\d+\.\d$')
     self.assertRegex(found, r'(?m)^retraining +[\d,]+ +[\d,]+ +\d+\.\d$')
