@@ -137,9 +137,9 @@ def next_command(
     # Beside the grid's folder, whose page compares all studies in it.
     target = pathlib.Path(f'{place.parent}-corrected', place.name)
   settings = {**(alone or {}), **applied.settings}
-  words = list(argv[1:])
+  start, words = [sys.executable, argv[0]], list(argv[1:])
   if words[:1] == ['apply']:  # Of `memloc`; `run.py` has a flag for it.
-    words[0] = 'run'
+    start, words[0] = [argv[0]], 'run'
   kept, skip = [], False
   for word in words:
     name, sets, _ = word.lstrip('-').partition('=')
@@ -151,7 +151,7 @@ def next_command(
       kept.append(word)
   new = [f'--workdir={target}']
   new += [f'--config.{n}={value}' for n, value in settings.items()]
-  return shlex.join([sys.executable, argv[0], *kept, *new])
+  return shlex.join([*start, *kept, *new])
 
 
 def _settings(data: Dataset, target: pathlib.Path) -> dict[str, str]:

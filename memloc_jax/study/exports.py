@@ -88,7 +88,13 @@ def write_examples(folder: pathlib.Path, examples: pd.DataFrame) -> None:
 
   write_csv(folder / 'examples.csv', examples)
   data = datasets.Dataset.from_pandas(examples, preserve_index=False)
-  data.save_to_disk(folder / 'examples')
+  shown = not datasets.are_progress_bars_disabled()
+  datasets.disable_progress_bars()  # It is done in a moment.
+  try:
+    data.save_to_disk(folder / 'examples')
+  finally:
+    if shown:
+      datasets.enable_progress_bars()
 
 
 def write_cleanlab(

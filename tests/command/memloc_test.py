@@ -178,9 +178,9 @@ class CorrectedTest(parameterized.TestCase):
     config, workdir, *_ = applied.call_args.args
     self.assertEqual(config.train.num_epochs, 21)
     command = shlex.split(out.splitlines()[-1])
-    self.assertEqual(command[:3], [sys.executable, 'memloc', 'run'])
+    self.assertEqual(command[:2], ['memloc', 'run'])
     with unittest.mock.patch.object(study, '_act') as act:
-      status, _, error = _call_with_flags(*command[2:])
+      status, _, error = _call_with_flags(*command[1:])
     self.assertEqual(status, 0, error)
     self.assertEqual(
       act.call_args.args[0],

@@ -287,7 +287,7 @@ class ApplyTest(tiny.EncoderCase):
     words = ['memloc', 'apply', '--config=own.py', '--reviewed=r.csv']
     command = apply.next_command(done, 'mine', words)
     self.assertEqual(
-      shlex.split(command)[1:4], ['memloc', 'run', '--config=own.py']
+      shlex.split(command)[:3], ['memloc', 'run', '--config=own.py']
     )
     # A study of the corrected data is another study, with the new labels.
     _, new = self.study(done.output, 'mine-corrected')
