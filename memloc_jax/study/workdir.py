@@ -39,11 +39,8 @@ import pandas as pd
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
-from memloc_jax.study import tables
+from memloc_jax.study import identity, tables
 from memloc_jax.study.config import StudyConfig
-
-# Most settings that are named where the folder is another study's.
-_NAMED = 3
 
 
 class Workdir:
@@ -192,18 +189,15 @@ class Workdir:
       InputError: the folder belongs to a study with other settings, or holds
         something else.
     """
-    wanted = _identity(config)
+    wanted = identity.of(config)
     found = self.read_json('config.json') if self._writes else None
     message = None
     if found is not None:
       different = self.differences(config)
       if different:
-        more = len(different) - _NAMED
-        and_more = f'; and {more} more' if more > 0 else ''
         message = (
           f'{self.path} belongs to a study with other settings: '
-          f'{"; ".join(different[:_NAMED])}{and_more}; choose another '
-          '--workdir.'
+          f'{identity.some(different)}; choose another --workdir.'
         )
     elif (
       self._writes
@@ -227,13 +221,13 @@ class Workdir:
 
   def differences(self, config: StudyConfig) -> list[str]:
     """What the settings of the folder's study are, where these are others."""
-    found, wanted = self.read_json('config.json') or {}, _identity(config)
-    found = _completed(found, _identity(StudyConfig()))
+    found, wanted = self.read_json('config.json') or {}, identity.of(config)
+    found = identity.completed(found)
     # As `with_added` has taken it from here, it can only be longer.
     added = found['map']['added']
     if wanted['map']['added'][: len(added)] == added:
       found['map']['added'] = wanted['map']['added']
-    return _differences(found, wanted)
+    return identity.differences(found, wanted)
 
   def write_json(self, name: str, value: Any) -> None:
     """Writes one JSON file."""
@@ -371,36 +365,3 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
   """Writes a table as RFC 4180 has it: lines end in CRLF, UTF-8."""
   table.to_csv(path, index=False, lineterminator='\r\n', encoding='utf-8')
-
-
-def _identity(config: StudyConfig) -> dict[str, Any]:
-  values = dataclasses.asdict(config)
-  del values['engine']
-  # Through JSON, so that tuples compare equal to what a file holds.
-  return json.loads(json.dumps(values))
-
-
-def _completed(found: dict, defaults: dict) -> dict:
-  """A stored configuration with the fields that are newer than it."""
-  return found | {
-    name: _completed(found.get(name, {}), value)
-    if isinstance(value, dict)
-    else found.get(name, value)
-    for name, value in defaults.items()
-  }
-
-
-def _differences(found: dict, wanted: dict) -> list[str]:
-  """'train.num_epochs is 50 there and 3 here' for every difference."""
-  result = []
-  # Other data and another model say most of another study.
-  rank = lambda group: (group not in ('task', 'model'), group)
-  for group in sorted(found.keys() | wanted.keys(), key=rank):
-    old, new = found.get(group, {}), wanted.get(group, {})
-    for field in sorted(old.keys() | new.keys()):
-      if old.get(field) != new.get(field):
-        result.append(
-          f'{group}.{field} is {old.get(field)!r} there '
-          f'and {new.get(field)!r} here'
-        )
-  return result
