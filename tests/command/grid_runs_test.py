@@ -82,8 +82,7 @@ class RefusedTest(tiny.EncoderCase):
     self.assertStartsWith(
       self.plan(600.0, 0.0, 1200.0),
       'all 3 studies: training and localisation take at most about 30.0 '
-      'minutes and '
-      'cost 1.00 at 2 per hour',
+      'minutes and cost 1.00 at 2 per hour',
     )
     self.assertStartsWith(
       self.plan(600.0, unknown, 0.0),
