@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 def line_of(name: str, found: dict[str, Any]) -> str:
   """One job's result as text."""
   line = f'{name:11} ours {found["summary"][turns.OURS]["median"]:8.2f} s'
+  line += f', {found["compilation"]["seconds"]:.0f} s to compile'
   for other, ratio in found['ratios'].items():
     line += (
       f'; {other} {ratio["median"]:.2f}x '

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
+from benchmarks.compilations import compilations
 
 OURS, SENSIBLE, RELEASED = 'ours', 'sensible PyTorch', 'as released'
 LIBRARY = 'jax.nn.dot_product_attention'
@@ -56,25 +57,32 @@ def measure(job: Job, repetitions: int, tolerance: float) -> dict[str, Any]:
 
   Returns:
     What `json` can write: seconds of the whole job, each repetition and its
-    summary, and ratios within repetitions.
+    summary, ratios within repetitions, and what was compiled for OURS.
   """
   names = list(job.contenders)
   seconds = {name: [] for name in names}
-  results, warm_up = {}, {}
+  results, warm_up, compiled = {}, {}, {}
   for turn in range(repetitions + 1):
     for name in names if turn % 2 else reversed(names):
       time.sleep(_SETTLE)
-      start = time.perf_counter()
-      found = job.contenders[name].run()
-      taken = time.perf_counter() - start
+      with compilations() as programs:
+        start = time.perf_counter()
+        found = job.contenders[name].run()
+        taken = time.perf_counter() - start
       if turn == 0:
         results[name], warm_up[name] = found, taken
+        compiled[name] = programs
       else:
         seconds[name].append(taken * job.contenders[name].parts)
   content = {
     'what': job.what,
     'parts': {name: c.parts for name, c in job.contenders.items()},
     'warm_up': warm_up,
+    'compilation': {
+      'programs': len(compiled[OURS]),
+      'seconds': sum(compiled[OURS]),
+      'longest': max(compiled[OURS], default=0.0),
+    },
     'seconds': seconds,
     'summary': {name: record.summary(s) for name, s in seconds.items()},
     'ratios': {

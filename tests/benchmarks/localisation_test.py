@@ -9,6 +9,8 @@ import sys
 import tempfile
 import unittest
 
+import jax
+import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
@@ -82,6 +84,22 @@ class TurnsTest(parameterized.TestCase):
     self.assertLen(found['seconds'][turns.OURS], 2)
     # A thousandth of the job was done, the whole is reckoned from it.
     self.assertGreater(found['ratios'][turns.SENSIBLE]['median'], 10)
+    self.assertEqual(found['compilation']['programs'], 0)
+
+  def test_says_what_ours_compiled_in_the_warm_up(self):
+    ours, theirs = jax.jit(lambda x: x + 1), jax.jit(lambda x: x + 2)
+    one = np.float32(1)
+    job = turns.Job(
+      'a job',
+      {
+        turns.OURS: turns.Contender(lambda: ours(one).block_until_ready()),
+        turns.SENSIBLE: turns.Contender(lambda: theirs(one)),
+      },
+    )
+    found = turns.measure(job, repetitions=1, tolerance=0.0)['compilation']
+    self.assertEqual(found['programs'], 1)
+    self.assertEqual(found['seconds'], found['longest'])
+    self.assertGreater(found['seconds'], 0)
 
 
 if __name__ == '__main__':

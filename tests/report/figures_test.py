@@ -1,5 +1,8 @@
 """Figures show the numbers of the tables."""
 
+import io
+
+import matplotlib.image
 import numpy as np
 import pandas as pd
 from absl.testing import absltest, parameterized
@@ -80,6 +83,18 @@ class FiguresTest(parameterized.TestCase):
 
     self.assertLess(size(6000), 300_000)
     self.assertLess(size(1400), 400_000)
+
+  def test_rendering_again_gives_the_same_files(self):
+    measured, _ = _measured(3)
+    figure = figures.heat_map(measured, 'title')
+    first = style.render(figure)
+    self.assertEqual(style.render(figure), first)
+    again = figures.heat_map(measured, 'title')
+    self.assertEqual(style.render(again), first)
+    # Nothing of the figure is cut off, in no format.
+    image = matplotlib.image.imread(io.BytesIO(first['png']))
+    for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+      self.assertEqual(edge.min(), 1.0)
 
 
 if __name__ == '__main__':
