@@ -73,7 +73,10 @@ def compare(workdir: str | os.PathLike) -> Path | None:
 
 
 def plan(
-  cells: Sequence[Cell], workdir: str | os.PathLike, price_per_hour: float
+  cells: Sequence[Cell],
+  workdir: str | os.PathLike,
+  price_per_hour: float,
+  progress: Progress,
 ) -> str:
   """What every study will need, one after the other, and all together.
 
@@ -83,7 +86,9 @@ def plan(
   parts, seconds = [], []
   for cell in cells:
     with _named(cell):
-      found = actions.plan(cell.config, root / cell.name, price_per_hour)
+      found = actions.plan(
+        cell.config, root / cell.name, price_per_hour, progress
+      )
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
     if not math.isnan(found.seconds):
       seconds.append(found.seconds)

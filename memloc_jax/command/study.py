@@ -204,7 +204,8 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     _act_on_all(cells, workdir, termination)
     return
   if _ACTION.value == 'plan':
-    print(actions.plan(config, workdir, _PRICE.value).text)
+    progress = Progress(quiet=_QUIET.value)
+    print(actions.plan(config, workdir, _PRICE.value, progress).text)
     return
   if _ACTION.value == 'verify':
     found = actions.verify(config, workdir, _VERIFY_RUN.value)
@@ -248,8 +249,9 @@ def _act_on_all(
   cells: Sequence[grid.Cell], workdir: str, termination: Termination
 ) -> None:
   """Plans or runs all studies of a grid."""
+  progress = Progress(quiet=_QUIET.value)
   if _ACTION.value == 'plan':
-    print(grid_runs.plan(cells, workdir, _PRICE.value))
+    print(grid_runs.plan(cells, workdir, _PRICE.value, progress))
     return
   if _ACTION.value != 'run':
     raise InputError(
@@ -257,7 +259,6 @@ def _act_on_all(
       '--cell.'
     )
   _say_devices()
-  progress = Progress(quiet=_QUIET.value)
   page = grid_runs.run(cells, workdir, progress, _runner(termination))
   if page and hosts.is_first():
     print(f'comparison: {page.resolve()}')

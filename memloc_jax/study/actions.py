@@ -29,6 +29,7 @@ def plan(
   config: StudyConfig,
   workdir: str | pathlib.Path,
   price_per_hour: float = 0.0,
+  progress: Progress | None = None,
 ) -> planning.Plan:
   """What the study will need; nothing is written.
 
@@ -39,6 +40,7 @@ def plan(
     config: the study.
     workdir: its folder, which need not be there.
     price_per_hour: of all devices together; 0 leaves money out.
+    progress: where to say what is being done, by default on standard error.
 
   Returns:
     The plan, with its text.
@@ -48,7 +50,7 @@ def plan(
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
-  with opened(config, workdir) as study:
+  with opened(config, workdir, progress) as study:
     return planning.plan(study, price_per_hour)
 
 
@@ -162,12 +164,17 @@ def verify(
 
 
 @contextlib.contextmanager
-def opened(config: StudyConfig, workdir: str | pathlib.Path) -> Iterator[Study]:
+def opened(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+) -> Iterator[Study]:
   """Opens the study of a folder, under its precision, which hashes cover.
 
   Args:
     config: the study.
     workdir: its folder.
+    progress: where to report, by default on standard error.
 
   Yields:
     The study, with the runs that were added to it.
@@ -178,7 +185,7 @@ def opened(config: StudyConfig, workdir: str | pathlib.Path) -> Iterator[Study]:
   folder = Workdir(workdir)
   folder.refuse_file()
   with jax.default_matmul_precision(config.engine.matmul_precision):
-    yield Study(folder.with_added(config), folder, Progress())
+    yield Study(folder.with_added(config), folder, progress or Progress())
 
 
 def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:

@@ -74,7 +74,9 @@ class RefusedTest(tiny.EncoderCase):
     cells = _cells(self.encoder, self.folder)[: len(seconds)]
     plans = [planning.Plan('A plan.', each) for each in seconds]
     with mock.patch.object(grid_runs.actions, 'plan', side_effect=plans):
-      text = grid_runs.plan(cells, self.folder / 'planned', 2.0)
+      text = grid_runs.plan(
+        cells, self.folder / 'planned', 2.0, Progress(quiet=True)
+      )
     return text.split('\n\n\n')[-1]
 
   def test_a_plan_adds_up_what_is_known(self):

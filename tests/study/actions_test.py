@@ -1,12 +1,14 @@
 """A study is planned, extended without training anything twice, verified."""
 
 import dataclasses
+import io
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import absltest
+from rich.console import Console
 
 from memloc_jax.errors import InputError
 from memloc_jax.study import actions, localisation_plan, planning
@@ -38,7 +40,10 @@ class ActionsTest(tiny.EncoderCase):
     self.assertRegex(text, r'map +4 +1 +10 +0\.\d{4} ')
     self.assertRegex(text, r'about [\d.]+ minutes and cost .* 7.5 per hour')
     before = tiny.files(self.workdir)
-    found = actions.plan(self.config, self.workdir)
+    said = io.StringIO()
+    progress = Progress(Console(file=said))
+    found = actions.plan(self.config, self.workdir, progress=progress)
+    self.assertIn('80 examples to train on', said.getvalue())
     self.assertRegex(found.text, r'map +4 +0 ')
     self.assertNotIn('minutes and cost', found.text)
     self.assertIn('finished map of 4 runs', found.text)
