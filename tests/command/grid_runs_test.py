@@ -147,6 +147,7 @@ class SharedProgramsTest(tiny.EncoderCase):
     ]
     pd.testing.assert_frame_equal(*examples)
 
+  @pytest.mark.full
   def test_studies_of_another_precision_compile_their_own(self):
     programs = {}
     counts = []

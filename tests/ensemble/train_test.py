@@ -92,10 +92,10 @@ class SamenessTest(toy.TestCase):
   def test_devices_change_only_the_rounding(self):
     self.changes_only_the_rounding(lanes=1, devices=None)
 
-  @pytest.mark.full
   @parameterized.named_parameters(
     ('one_lane', {'lanes': 1}), ('unrolled_layers', {'unroll': True})
   )
+  @pytest.mark.full
   def test_width_changes_only_the_rounding(self, changes):
     self.changes_only_the_rounding(**changes)
 

@@ -136,6 +136,7 @@ class GradientsTest(parameterized.TestCase):
     for name, weights in expected.items():
       np.testing.assert_allclose(found[name].weights[0], weights, atol=1e-5)
 
+  @pytest.mark.full
   def test_batches_change_nothing(self):
     source = built.source(*[built.params(seed) for seed in range(4)])
     for size in (1, 100):
