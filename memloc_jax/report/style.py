@@ -83,6 +83,7 @@ def render(figure: Figure) -> dict[str, bytes]:
   contents = {}
   with styled():
     figure.draw_without_rendering()
+    # No engine, not even 'none': with any, saving draws once more.
     figure.set_layout_engine(None)
     pad = matplotlib.rcParams['savefig.pad_inches']
     extent = figure.get_tightbbox().padded(pad)

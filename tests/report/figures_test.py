@@ -91,7 +91,7 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(style.render(figure), first)
     again = figures.heat_map(measured, 'title')
     self.assertEqual(style.render(again), first)
-    # Nothing of the figure is cut off, in no format.
+    # Nothing of the figure is cut off.
     image = matplotlib.image.imread(io.BytesIO(first['png']))
     for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
       self.assertEqual(edge.min(), 1.0)
