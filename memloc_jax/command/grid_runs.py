@@ -58,9 +58,7 @@ def run(
     progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
     with _named(cell):
       run_one(cell.config, workdir=root / cell.name, programs=programs)
-    if not _share_programs(cell, following):
-      programs.clear()
-      jax.clear_caches()
+    _keep_programs(programs, cell, following)
   return compare(root) if hosts.is_first() else None
 
 
@@ -84,15 +82,17 @@ def plan(
   """
   root = _root(workdir)
   parts, seconds = [], []
-  for cell in cells:
+  programs: dict[Any, Any] = {}
+  for cell, following in itertools.zip_longest(cells, cells[1:]):
+    progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
     with _named(cell):
       found = actions.plan(
-        cell.config, root / cell.name, price_per_hour, progress
+        cell.config, root / cell.name, price_per_hour, progress, programs
       )
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
     if not math.isnan(found.seconds):
       seconds.append(found.seconds)
-    jax.clear_caches()
+    _keep_programs(programs, cell, following)
   if seconds:
     whole = planning.in_all(sum(seconds), price_per_hour)
     which = f'all {len(cells)} studies'
@@ -112,6 +112,15 @@ def _named(cell: Cell) -> Iterator[None]:
     yield
   except InputError as error:
     raise InputError(f'{cell.name}: {error}') from error
+
+
+def _keep_programs(
+  programs: dict[Any, Any], cell: Cell, following: Cell | None
+) -> None:
+  """Forgets the compiled programs that the next study cannot use."""
+  if not _share_programs(cell, following):
+    programs.clear()
+    jax.clear_caches()
 
 
 def _share_programs(cell: Cell, following: Cell | None) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ def plan(
   workdir: str | pathlib.Path,
   price_per_hour: float = 0.0,
   progress: Progress | None = None,
+  programs: dict[Any, Any] | None = None,
 ) -> planning.Plan:
   """What the study will need; nothing is written.
 
@@ -41,6 +43,7 @@ def plan(
     workdir: its folder, which need not be there.
     price_per_hour: of all devices together; 0 leaves money out.
     progress: where to say what is being done, by default on standard error.
+    programs: compiled ones that studies of one process share; filled here.
 
   Returns:
     The plan, with its text.
@@ -50,7 +53,7 @@ def plan(
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
-  with opened(config, workdir, progress) as study:
+  with opened(config, workdir, progress, programs) as study:
     return planning.plan(study, price_per_hour)
 
 
@@ -168,6 +171,7 @@ def opened(
   config: StudyConfig,
   workdir: str | pathlib.Path,
   progress: Progress | None = None,
+  programs: dict[Any, Any] | None = None,
 ) -> Iterator[Study]:
   """Opens the study of a folder, under its precision, which hashes cover.
 
@@ -175,6 +179,7 @@ def opened(
     config: the study.
     workdir: its folder.
     progress: where to report, by default on standard error.
+    programs: compiled ones that studies share, see `Engine`.
 
   Yields:
     The study, with the runs that were added to it.
@@ -185,7 +190,12 @@ def opened(
   folder = Workdir(workdir)
   folder.refuse_file()
   with jax.default_matmul_precision(config.engine.matmul_precision):
-    yield Study(folder.with_added(config), folder, progress or Progress())
+    yield Study(
+      folder.with_added(config),
+      folder,
+      progress or Progress(),
+      programs=programs,
+    )
 
 
 def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:

@@ -65,7 +65,7 @@ class Study:
     self.config, self.workdir, self.progress = config, workdir, progress
     self.asked_to_stop = asked_to_stop
     self._profile = profile
-    self._programs = {} if programs is None else programs
+    self.programs = {} if programs is None else programs
     self.store = RowStore(workdir.rows)
 
   @functools.cached_property
@@ -166,7 +166,7 @@ class Study:
       checkpoint_seconds=60 * config.checkpoint_minutes,
       shared_folder=self.workdir.shared,
       profile=self.workdir.path / 'profile' if self._profile else None,
-      programs=self._programs,
+      programs=self.programs,
     )
 
   def _devices(self, wanted: int) -> tuple[jax.Device, ...] | None:

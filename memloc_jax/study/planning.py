@@ -148,7 +148,9 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
   Returns:
     The plan.
   """
-  shapes = memory_plan.Shapes(study.config, study.workdir, study.progress)
+  shapes = memory_plan.Shapes(
+    study.config, study.workdir, study.progress, programs=study.programs
+  )
   say = study.progress.message
   say(_data(shapes))
   engine = probe_time.for_probing(shapes.engine)

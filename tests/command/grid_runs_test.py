@@ -93,6 +93,22 @@ class RefusedTest(tiny.EncoderCase):
     )
     self.assertEndsWith(self.plan(unknown, unknown), 'A plan.')
 
+  def test_a_plan_keeps_programs_for_studies_of_the_same_model(self):
+    cells = _cells(self.encoder, self.folder)
+    # As it is, in another regime of the same model, and from a random start.
+    order = (cells[0], cells[0], cells[1])
+    known = []
+
+    def compiling(config, workdir, price, progress, programs):
+      del config, price, progress
+      known.append(set(programs))
+      programs[workdir.name] = 'compiled'
+      return planning.Plan('A plan.', 1.0)
+
+    with mock.patch.object(grid_runs.actions, 'plan', side_effect=compiling):
+      grid_runs.plan(order, self.folder / 'kept', 0.0, Progress(quiet=True))
+    self.assertEqual(known, [set(), {cells[0].name}, set()])
+
   def test_a_folder_of_one_study_is_refused(self):
     folder = self.folder / 'one'
     folder.mkdir()

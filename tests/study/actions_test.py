@@ -60,6 +60,19 @@ class ActionsTest(tiny.EncoderCase):
     self.assertRegex(found.text, r'(?m)^swapping +[\d,]+ +0$')
     self.assertTrue(np.isnan(found.seconds))
 
+  def test_plans_share_what_they_compile(self):
+    programs = {}
+    known = []
+    for noise in (0.1, 0.2):
+      config = tiny.config(
+        self.encoder, self.folder, train__seeds=(), task__noise=noise
+      )
+      found = actions.plan(config, self.folder / 'next', programs=programs)
+      self.assertGreater(found.seconds, 0)
+      known.append(set(programs))
+    self.assertNotEmpty(known[0])
+    self.assertEqual(known[0], known[1])
+
   def test_the_plan_is_what_is_written(self):
     study = Study(self.config, Workdir(self.folder / 'none'), Progress())
     planned = {need.name: need for need in planning.needs(study)}
