@@ -11,7 +11,13 @@ from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import files, page, style
 from memloc_jax.report.content import duration, interval, number
-from memloc_jax.study import contrasts, correlations, replication, summary
+from memloc_jax.study import (
+  contrasts,
+  correlations,
+  regimes,
+  replication,
+  summary,
+)
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
@@ -38,6 +44,7 @@ class _Shown:
   centres: pd.DataFrame
   events: pd.DataFrame
   groups: pd.DataFrame
+  regimes: pd.DataFrame
   controls: pd.DataFrame
   correlations: pd.DataFrame
   covariates: pd.DataFrame
@@ -74,6 +81,7 @@ def write(
     centres=summary.centres(entries),
     events=summary.events(entries),
     groups=contrasts.groups(entries),
+    regimes=regimes.regimes(entries),
     controls=contrasts.controls(entries),
     covariates=summary.covariates(entries),
     replication=replication.replicate(
@@ -85,6 +93,7 @@ def write(
     table = getattr(shown, field.name)
     if len(table):
       files.write_tables(output / 'tables', field.name, table)
+  changed = _changed(shown.regimes)
   figures = []
   for name, caption, figure in _figures(shown):
     rendered = style.render(figure)
@@ -102,6 +111,8 @@ def write(
       centres=_centres(shown.centres),
       events=_events(shown.events),
       groups=_groups(shown.groups),
+      changed=changed,
+      regimes=_regimes(shown.regimes, list(changed)),
       controls=_controls(shown.controls),
       covariates=_covariates(shown.covariates),
       replication=claims(shown.replication),
@@ -236,6 +247,37 @@ def _groups(table: pd.DataFrame) -> list[dict[str, str]]:
     }
     for row in table.itertuples()
   ]
+
+
+def _changed(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+  """Measures of `regimes.regimes` to show, and the two lines of their columns.
+
+  Baselines are left to its CSV file.
+  """
+  found = {}
+  for name in [] if table.empty else table['measure'].unique():
+    kind, _, technique = name.partition(' ')
+    if not technique:
+      found[name] = _MEASURES[name]
+    elif not summary.is_baseline(technique):
+      found[name] = (kind.capitalize(), draw.label(technique))
+  return found
+
+
+def _regimes(
+  table: pd.DataFrame, measures: Sequence[str]
+) -> list[dict[str, Any]]:
+  """A row a study: the differences that its regime makes."""
+  if table.empty:
+    return []
+  rows = []
+  keys = ['task', 'model', 'regime']
+  for values, of_one in table.groupby(keys, sort=False):
+    by_measure = of_one.set_index('measure')[['difference', 'low', 'high']]
+    cells = by_measure.reindex(measures).itertuples(index=False)
+    measured = [(number(d, 2), interval(*ends, 2)) for d, *ends in cells]
+    rows.append(dict(zip(keys, values)) | {'measures': measured})
+  return rows
 
 
 def _controls(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -20,15 +20,15 @@ _SHORT = 1.0  # seconds; stages that take less are not listed
 
 
 def number(value: Any, digits: int = 3) -> str:
-  """A number with fixed digits, or a dash for one that is missing."""
-  return '–' if pd.isna(value) else f'{value:.{digits}f}'
+  """A number with fixed digits and no minus at 0; a dash for a missing one."""
+  return '–' if pd.isna(value) else f'{value:z.{digits}f}'
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:
   """An interval in brackets, or nothing if an end is missing."""
   if pd.isna(low) or pd.isna(high):
     return ''
-  return f'[{low:.{digits}f}, {high:.{digits}f}]'
+  return f'[{low:z.{digits}f}, {high:z.{digits}f}]'
 
 
 def duration(seconds: float) -> str:

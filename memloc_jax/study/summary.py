@@ -46,6 +46,16 @@ class Entry:
   workdir: Workdir
   manifest: dict[str, Any]
 
+  @property
+  def regime(self) -> str:
+    """In which the model was trained; '' for none."""
+    return ', '.join(_regimes(self.manifest['config']))
+
+  @property
+  def plain_model(self) -> str:
+    """What the model is called without its regime."""
+    return self.model.removesuffix(f', {self.regime}')
+
   def table(self, name: str) -> pd.DataFrame:
     """One of its tables, empty where there is none."""
     found = self.workdir.read_table(name)
@@ -133,14 +143,14 @@ def _models(configs: Sequence[dict[str, Any]]) -> list[str]:
     meant[_task(config), short].add(whole)
   unclear = {short for (_, short), wholes in meant.items() if len(wholes) > 1}
   return [
-    ', '.join(
-      [
-        whole if short in unclear else short,
-        *config.get('grid', {}).get('regimes', ()),
-      ]
-    )
+    ', '.join([whole if short in unclear else short, *_regimes(config)])
     for config, (short, whole) in zip(configs, names)
   ]
+
+
+def _regimes(config: dict[str, Any]) -> Sequence[str]:
+  """The regime of a study, if it has one."""
+  return config.get('grid', {}).get('regimes', ())
 
 
 def _model_names(config: dict[str, Any]) -> tuple[str, str]:
@@ -308,6 +318,21 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
     )
   found = pd.DataFrame(rows)
   return found.assign(depth=relative(found['mcog_calibrated'], found['layers']))
+
+
+def depths_by_seed(entry: Entry) -> pd.DataFrame:
+  """Where the memory of each main model lies, by technique.
+
+  Returns:
+    `technique`, `seed` and `depth`, as in `centres`.
+  """
+  table = _main([entry], 'mcog')
+  if table.empty:
+    return table
+  table = table[table['seed'] != -1]
+  layers = pd.Series(entry.manifest['model']['layers'], table.index)
+  depth = relative(table['mcog_calibrated'], layers)
+  return table[['technique', 'seed']].assign(depth=depth)
 
 
 def relative(mcog: pd.Series, layers: pd.Series) -> pd.Series:

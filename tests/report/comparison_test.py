@@ -50,6 +50,30 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn(r'\toprule', latex)
     self.assertLen(re.findall(r'\\\\', latex), len(table) + 1)
 
+  def test_regimes_are_shown_against_the_same_study_without(self):
+    folders = []
+    for name, regime, centre in (('a', [], 2.0), ('b', ['<i>other'], 4.0)):
+      path = made_up.workdir(
+        self.folder, 'trec', name, centre, generalisation=0.5 + centre / 10
+      )
+      grid = {'models': ['same'], 'regimes': regime}
+      made_up.change_manifest(path, config__grid=grid)
+      folders.append(path)
+    text = comparison.write(folders, self.output).read_text('utf-8')
+    start = text.index('<h2>Regimes</h2>')
+    part = text[start : text.index('</table>', start)]
+    self.assertLen(re.findall('<th class="number">', part), 7)
+    self.assertNotIn('Constant', part)
+    self.assertIn('Generalisation<br>others', part)
+    self.assertIn('Depth<br>Swapping', part)
+    self.assertIn('<td>same</td><td>&lt;i&gt;other</td>', part)
+    self.assertRegex(part, r'0\.20\s+<span class="[a-z ]+">\[0\.20, 0\.20\]')
+    table = pd.read_csv(self.output / 'tables/regimes.csv')
+    self.assertIn('depth constant', set(table['measure']))
+    # Where no regime was studied there is nothing to show.
+    text = comparison.write(self.folders, self.output).read_text('utf-8')
+    self.assertNotIn('<h2>Regimes</h2>', text)
+
   def test_models_of_different_depth_share_an_axis(self):
     more = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
     more = [

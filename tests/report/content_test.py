@@ -140,6 +140,10 @@ class FormatTest(parameterized.TestCase):
     self.assertEqual(content.interval(np.nan, 1.0), '')
     self.assertEqual(content.number(0.12345), '0.123')
 
+  def test_no_minus_before_zero(self):
+    self.assertEqual(content.number(-0.0004), '0.000')
+    self.assertEqual(content.interval(-0.0006, -0.0004), '[-0.001, 0.000]')
+
   def test_spread_is_over_seeds_that_have_an_answer(self):
     table = pd.DataFrame(
       {

@@ -82,6 +82,7 @@ def workdir(
   examples = pd.DataFrame(
     {
       'index': np.arange(40),
+      'id': [f'row {i}' for i in range(40)],
       'given': np.where(np.arange(40) % 2, 'a', 'b'),
       'noisy': noisy,
       'generalisation': np.where(noisy, 0.1, generalisation),
@@ -95,6 +96,7 @@ def workdir(
       'table': 'main',
       'status': 'done',
       'purpose': ['noisy', 'noisy', 'clean'],
+      'seed': [1, 2, 1],
       'train_macro_f1': [0.98, 1.0, 1.0],
       'validation_macro_f1': [0.68, 0.72, 0.8],
     }
