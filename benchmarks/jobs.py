@@ -51,15 +51,23 @@ _RETRAIN = RetrainConfig()
 
 
 def all_jobs(
-  workload: workload_lib.Workload, retrain_limit: int
+  workload: workload_lib.Workload, retrain_limit: int, programs: int | None
 ) -> Iterator[tuple[str, Callable[[], Job]]]:
-  """Name of each job and what makes it."""
+  """Name of each job and what makes it.
+
+  Args:
+    workload: the model and its texts.
+    retrain_limit: examples of layer retraining.
+    programs: of layer retraining, 0 for those of a study so small; None has one
+      for each first layer, as a long study, of which this is a part without
+      compiling.
+  """
   yield 'scoring', functools.partial(_scoring, workload)
   setting = Setting(workload, len(workload.examples.length))
   for make in (_swapping, _hybrids, _gradients, _centroids, _probes):
     yield make.__name__[1:], functools.partial(make, setting)
   smaller = Setting(workload, retrain_limit)
-  yield 'retraining', functools.partial(_retraining, smaller)
+  yield 'retraining', functools.partial(_retraining, smaller, programs)
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -294,29 +302,30 @@ def _probes(setting: Setting) -> Job:
 class _Retraining:
   """Our retraining of all windows; each call begins anew."""
 
-  def __init__(self, setting: Setting, folder: pathlib.Path):
-    self._setting, self._calls = setting, 0
-    self._engine = Engine(
-      model=setting.model,
-      pretrained={'embeddings': setting.embeddings} | setting.pretrained,
-      fingerprint='benchmark',
-      store=RowStore(folder),
-      devices=(jax.devices('cpu')[0],),
-    )
+  def __init__(self, setting: Setting, config: RetrainConfig):
+    self._setting, self._config = setting, config
+    # Calls share what it compiles.
+    self._programs = {}
 
   def __call__(self) -> None:
-    # Under a new name, so that no finished row is found.
-    source = self._setting.source(f'call{self._calls}', self._engine)
-    self._calls += 1
-    # The division of long runs, of which this is a part without compiling.
-    retrain = dataclasses.replace(
-      _RETRAIN, programs=self._setting.model.num_layers
-    )
-    config = LocaliseConfig(retrain=retrain)
-    retraining.retraining(source, config, lambda share: None)
+    setting = self._setting
+    with tempfile.TemporaryDirectory() as folder:
+      engine = Engine(
+        model=setting.model,
+        pretrained={'embeddings': setting.embeddings} | setting.pretrained,
+        fingerprint='benchmark',
+        store=RowStore(pathlib.Path(folder)),
+        devices=(jax.devices('cpu')[0],),
+        programs=self._programs,
+      )
+      retraining.retraining(
+        setting.source('benchmark', engine),
+        LocaliseConfig(retrain=self._config),
+        lambda share: None,
+      )
 
 
-def _retraining(setting: Setting) -> Job:
+def _retraining(setting: Setting, programs: int | None) -> Job:
   train, held_out = retraining.split(setting.subject.mislabelled, _RETRAIN.seed)
   noisy_examples = np.flatnonzero(setting.subject.mislabelled)
   rng = np.random.default_rng(0)
@@ -336,8 +345,9 @@ def _retraining(setting: Setting) -> Job:
   pairs = windows.all_windows(setting.model.num_layers)
   # One window in the middle stands for the loop as released.
   middle = pairs[len(pairs) // 2]
-  folder = tempfile.TemporaryDirectory()
-  ours = _Retraining(setting, pathlib.Path(folder.name))
+  if programs is None:
+    programs = setting.model.num_layers
+  config = dataclasses.replace(_RETRAIN, programs=programs)
 
   def torch_windows(chosen, evaluation, released):
     for window in chosen:
@@ -345,15 +355,11 @@ def _retraining(setting: Setting) -> Job:
         *networks, window, epochs, evaluation, _RETRAIN, 'fused', released
       )
 
-  def run_ours():
-    ours()
-    return folder  # Lives as long as the job.
-
   return Job(
     f'{len(pairs)} windows, {_RETRAIN.num_epochs} epochs of '
     f'{len(epochs[0])} steps, evaluation; {len(setting.given)} examples',
     {
-      OURS: Contender(run_ours),
+      OURS: Contender(_Retraining(setting, config)),
       SENSIBLE: Contender(lambda: torch_windows(pairs, sorted_, False)),
       RELEASED: Contender(
         lambda: torch_windows([middle], every, True), len(pairs)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import jobs, record, turns
+from benchmarks import record, turns
 from benchmarks import workload as workload_lib
 
 # Largest difference from PyTorch's float32 results, see `jobs`.
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
   if importlib.util.find_spec('torch') is None:
     print('PyTorch is missing; install memloc_jax[parity].', file=sys.stderr)
     return 2
-  from benchmarks import torch_loop
+  from benchmarks import jobs, torch_loop
 
   torch_loop.configure('cpu', tf32=False)
   workload = workload_lib.of_flags(flags)
@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
       'max_length': flags.max_length,
       'limit': flags.limit,
       'retrain_limit': min(flags.retrain_limit, flags.limit),
+      'programs': flags.programs,
       'models': jobs.MODELS,
       'probe_epochs': jobs.PROBE.num_epochs,
       'precision': flags.precision,
@@ -54,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
   tolerance = _TOLERANCE[flags.precision]
   precision = jax.default_matmul_precision(flags.precision)
   with jax.default_device(device), precision:
-    for name, job in jobs.all_jobs(workload, flags.retrain_limit):
+    for name, job in jobs.all_jobs(
+      workload, flags.retrain_limit, flags.programs
+    ):
       if flags.jobs and name not in flags.jobs:
         continue
       found = turns.measure(job(), flags.repetitions, tolerance)
@@ -95,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     help='of our matrix products; PyTorch stays float32',
   )
   add('--retrain_limit', type=int, default=60, help='of layer retraining')
+  add(
+    '--programs',
+    type=int,
+    help='of layer retraining, 0 for those of a study so small; one for each '
+    'first layer if not given',
+  )
   add('--repetitions', type=int, default=5, help='timed turns')
   add('--jobs', nargs='*', default=[], help='techniques; all if none')
   add('--out', type=pathlib.Path, help='JSON file to write')

@@ -2,8 +2,9 @@
 
 Command:  python -m benchmarks.profile --workload=training
 Cost:     about a minute on 2 CPU cores.
-Result:   seconds by kind of operation, summed over threads. An operation
-          that waits for another thread counts while it waits.
+Result:   what compiling took; seconds by kind of operation, summed over
+          threads. An operation that waits for another thread counts while it
+          waits.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 
 from benchmarks import workload as workload_lib
+from benchmarks.compilations import compilations
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.train import Engine
 
@@ -101,13 +103,18 @@ def main(arguments: list[str] | None = None) -> int:
     jax.default_matmul_precision(flags.precision),
   ):
     folder = pathlib.Path(name)
-    if flags.workload == 'training':
-      _train(workload, flags.lanes, folder)
-    else:
-      run = _job(workload, flags.workload)
-      run()  # Compiles.
-      with jax.profiler.trace(str(folder / 'trace')):
+    with compilations() as compiled:
+      if flags.workload == 'training':
+        _train(workload, flags.lanes, folder)
+      else:
+        run = _job(workload, flags.workload, flags.programs)
         run()
+        with jax.profiler.trace(str(folder / 'trace')):
+          run()
+    print(
+      f'{sum(compiled):.1f} s to compile {len(compiled)} programs, the '
+      f'longest {max(compiled):.1f} s'
+    )
     print(table_of(kinds(folder), flags.most))
   return 0
 
@@ -128,11 +135,14 @@ def _train(
   ).train(table)
 
 
-def _job(workload: workload_lib.Workload, name: str) -> Callable[[], Any]:
+def _job(
+  workload: workload_lib.Workload, name: str, programs: int | None
+) -> Callable[[], Any]:
   # Imported here: training is traced where PyTorch is missing, too.
   from benchmarks import jobs, turns
 
-  job = dict(jobs.all_jobs(workload, retrain_limit=60))[name]()
+  every = jobs.all_jobs(workload, retrain_limit=60, programs=programs)
+  job = dict(every)[name]()
   return job.contenders[turns.OURS].run
 
 
@@ -147,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
   add('--precision', choices=['float32', 'bfloat16'], default='float32')
   add('--limit', type=int, default=120, help='training examples')
   add('--lanes', type=int, default=4, help='models at once, in training')
+  add(
+    '--programs',
+    type=int,
+    help='of layer retraining, as in benchmarks.localisation',
+  )
   add('--most', type=int, default=12, help='kinds of operation to print')
   return parser
 

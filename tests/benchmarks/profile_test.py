@@ -51,6 +51,19 @@ class ProfileTest(absltest.TestCase):
     with contextlib.redirect_stdout(said):
       self.assertEqual(profile.main(flags), 0)
     self.assertTrue(re.search(r'dot|fusion', said.getvalue()))
+    self.assertRegex(said.getvalue(), r'[\d.]+ s to compile \d+ programs')
+
+  @pytest.mark.full
+  def test_retraining_compiles_as_many_programs_as_asked_for(self):
+    counts = []
+    for programs in (1, 2):
+      flags = ['--workload=retraining', '--shape=tiny', '--limit=24']
+      said = io.StringIO()
+      with contextlib.redirect_stdout(said):
+        self.assertEqual(profile.main([*flags, f'--programs={programs}']), 0)
+      found = re.search(r'to compile (\d+) programs', said.getvalue())
+      counts.append(int(found[1]))
+    self.assertLess(counts[0], counts[1])
 
 
 if __name__ == '__main__':
