@@ -17,7 +17,8 @@ Presets:  small            MiniLM on 200 examples of each task; CPU
           gradients        which of eight forgetting gradients, on two tasks
           h200             paper_corrected cut to what one GPU may do in a day;
                            never run
-Result:   docs/results/small.md, docs/results/quirks.md
+Result:   docs/results/small.md, docs/results/quirks.md,
+          docs/results/regimes.md
 
 Fixed before any result of `small` was seen, and the same for all its tasks:
 examples, length, seeds, epochs and rates. Rate and epochs were chosen on other
