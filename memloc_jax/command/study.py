@@ -159,6 +159,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   termination = Termination()
+  if _ACTION.value in ('run', 'extend'):  # The others cannot go on.
+    termination.listen()
   try:
     if len(argv) > 1:
       raise InputError(f'{argv[1]!r} is no flag, and nothing else is taken.')

@@ -11,8 +11,10 @@ class Termination:
   """
 
   def __init__(self):
-    """Takes over the signal; to be called in the main thread."""
     self._asked = False
+
+  def listen(self) -> None:
+    """Takes over the signal, in the main thread, for work that can save."""
     signal.signal(signal.SIGTERM, self._handle)
 
   def asked(self) -> bool:
