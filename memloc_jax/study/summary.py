@@ -324,7 +324,8 @@ def depths_by_seed(entry: Entry) -> pd.DataFrame:
   """Where the memory of each main model lies, by technique.
 
   Returns:
-    `technique`, `seed` and `depth`, as in `centres`.
+    `technique`, `seed` and `depth`, from 0, all in the first layer, to 1, all
+    in the last, by calibrated M-CoG.
   """
   table = _main([entry], 'mcog')
   if table.empty:
