@@ -111,12 +111,6 @@ class FilesTest(absltest.TestCase):
         self.assertRegex(first, r'^\w.*\.$')
         self.assertIn(rest[:1], ([], ['']))
 
-  def test_files_are_short(self):
-    for path in FILES:
-      with self.subTest(str(path.relative_to(ROOT))):
-        lines = path.read_text('utf-8').count('\n')
-        self.assertLessEqual(lines, 400)
-
   def test_neither_pmap_nor_rbg(self):
     for path in PACKAGE.rglob('*.py'):
       with self.subTest(str(path.relative_to(ROOT))):
