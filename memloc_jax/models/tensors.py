@@ -278,9 +278,10 @@ def _removal(file: pathlib.Path, prefix: str) -> str:
   if not file.name.endswith(shards.INDEX):
     return f"{load}f = '{file}'; {each}"
   return (
-    f"import pathlib; {load}i = pathlib.Path('{file}'); "
-    f"[{each} for f in i.parent.glob('*.safetensors')]; "
-    f'i.write_text(i.read_text().replace(chr(34) + {prefix!r}, chr(34)))'
+    f"import json, pathlib; {load}i = pathlib.Path('{file}'); "
+    "t = i.read_text(); w = json.loads(t)['weight_map']; "
+    f'[{each} for f in {{i.parent / n for n in w.values()}}]; '
+    f'i.write_text(t.replace(chr(34) + {prefix!r}, chr(34)))'
   )
 
 
