@@ -19,7 +19,7 @@ from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
-from memloc_jax.models import registry
+from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import (
   control,
@@ -27,6 +27,7 @@ from memloc_jax.study import (
   encoder,
   main_models,
   pairs,
+  read_out,
   subsets,
 )
 from memloc_jax.study import given as given_models
@@ -209,6 +210,21 @@ class Study:
     return given_models.find(self.config)
 
   @functools.cached_property
+  def read_out(self) -> read_out.Decision:
+    """How main models are read out; InputError, see `given.read_out`."""
+    return given_models.read_out(self)
+
+  def identity_of_given(self, purpose: str, seed: int) -> str:
+    """What identifies the weights of a main model that is given."""
+    return given_models.identity(self, purpose, seed)
+
+  @functools.cached_property
+  def dense_layer(self) -> Tree | None:
+    """The checkpoint's dense layer of the read-out; None if it has none."""
+    name = self.read_out.name
+    return checkpoint.dense_layer(self.model_folder, self.model, name)
+
+  @functools.cached_property
   def tables(self) -> dict[str, Table]:
     """The tables of runs that the configuration asks for, by name."""
     added = range(1, 1 + len(self.config.map.added))
@@ -253,6 +269,11 @@ class Study:
       )
       for objective in self.tables[table].program.objectives
     }
+    if (finished := self.tables[table].finished) is not None:
+      # Beside given models, heads read as theirs do.
+      heads |= jax.eval_shape(
+        lambda tree: jax.tree.map(lambda x: x[0], tree), finished[1]['heads']
+      )
     like = {
       'blocks': self.pretrained['blocks'],
       'final': self.pretrained['final'],

@@ -56,6 +56,11 @@ class Shapes(Study):
     return ''
 
   @functools.cached_property
+  def dense_layer(self) -> Tree | None:
+    """The checkpoint's, or None as of one without; shapes are the same."""
+    return None if self.missing else super().dense_layer
+
+  @functools.cached_property
   def model_fingerprint(self) -> str:
     """Hash of the checkpoint, or of none, which no record has."""
     return '' if self.missing else super().model_fingerprint

@@ -72,7 +72,7 @@ def _need(study: Study, table: Table) -> Need:
     kept += moments if table.keep[row] else 0
   return Need(
     name=table.name,
-    runs=len(table.runs),
+    runs=len(table.runs) - len(table.skipped),
     pending=len(pending),
     lanes=lanes,
     records=logits * len(pending) + kept * least.weights * placed.share,

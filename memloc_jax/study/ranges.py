@@ -197,6 +197,26 @@ def check(study: 'StudyConfig') -> None:
         ('clean', study.model.clean),
       )
     ),
+    *(
+      (
+        f'model.{role}_memorised',
+        not early or len(early) == len(late),
+        f'empty, or as many folders as there are in model.{role}',
+      )
+      for role, early, late in (
+        ('noisy', study.model.noisy_memorised, study.model.noisy),
+        ('clean', study.model.clean_memorised, study.model.clean),
+      )
+    ),
+    (
+      'model.frozen',
+      not study.model.frozen
+      or (
+        study.model.noisy and len(study.model.frozen) in (1, len(train.seeds))
+      ),
+      'empty, or one folder or one for each of train.seeds, of a study with '
+      'model.noisy',
+    ),
     (
       'train.snapshots',
       all(1 <= e <= train.num_epochs for e in train.snapshots),

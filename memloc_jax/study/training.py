@@ -87,7 +87,11 @@ def train(study: Study) -> None:
   versions.note(study)
   if study.given:
     given.take_in(study)
-    update_manifest(study, {'model': {'given': given.summary(study)}})
+    of_model = {
+      'given': given.summary(study),
+      'read_out': given.decision(study),
+    }
+    update_manifest(study, {'model': of_model})
   for table in study.tables.values():
     study.engine.train(table)
 
@@ -108,6 +112,8 @@ def score(study: Study) -> None:
   rows, histories, first = [], [], 0
   for name, table in study.tables.items():
     for row, hash in enumerate(study.hashes[name]):
+      if row in table.skipped:
+        continue
       record = study.store.read(name, row, hash)
       rows.append(_run_row(study, table, row, record) | {'run': first + row})
       histories.append(
