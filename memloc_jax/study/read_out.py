@@ -21,7 +21,7 @@ EXAMPLES = 256
 # A model fits its labels from this agreement beyond chance (Cohen's kappa) ...
 _KAPPA = 0.2
 # ... and from so many standard deviations of what shuffled labels give.
-_DEVIATIONS = 2.33
+_DEVIATIONS = 3.0
 # From this sign statistic over examples, one read-out is clearly better.
 _CLEARLY = 3.0
 
