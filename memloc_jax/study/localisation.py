@@ -10,7 +10,7 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import comparison, control, subjects
+from memloc_jax.study import chosen, comparison, control, subjects
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import STAGES, late, stage
@@ -165,7 +165,7 @@ def _add_stages() -> None:
   )
 
 
-@stage('localise')
+@stage('localise', check=chosen.check)
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
   tables = {}

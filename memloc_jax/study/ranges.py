@@ -223,6 +223,22 @@ def check(study: 'StudyConfig') -> None:
       'epochs from 1 to train.num_epochs',
     ),
     ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
+    (
+      'localise.retrain.held_out',
+      not retrain.held_out or (train.seeds and study.task.has_noise),
+      "'' unless there are main models with wrong labels",
+    ),
+    (
+      'localise.gradient.clean',
+      not study.localise.gradient.clean
+      or (
+        len(study.localise.gradient.clean) in {1, len(train.seeds)}
+        and train.seeds
+        and study.task.has_noise
+      ),
+      'empty, or one file or one for each of train.seeds, of a study with '
+      'wrong labels',
+    ),
     *(
       (f'localise.retrain.{name}', getattr(retrain, name) >= 1, 'at least 1')
       for name in ('num_epochs', 'batch_size')

@@ -4,7 +4,7 @@ from memloc_jax.ensemble import metrics, store
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.scores import Checkpoint, Source, Subject
-from memloc_jax.study import control, given
+from memloc_jax.study import chosen, control, given
 from memloc_jax.study.context import Study
 
 
@@ -42,7 +42,7 @@ def _source(
   purposes: dict[str, str],
   seeds: tuple[int, ...],
 ) -> Source:
-  table = study.tables[table_name]
+  table, main = study.tables[table_name], name == 'main'
   subjects = []
   for seed in seeds:
     rows = {
@@ -65,6 +65,8 @@ def _source(
         given=study.data.labels[label_set],
         original=study.data.labels[0],
         clean_memorised=_given_early(study, table, rows['clean']),
+        held_out=chosen.held_out(study) if main else None,
+        clean_group=chosen.clean_group(study, seed) if main else None,
       )
     )
   return Source(

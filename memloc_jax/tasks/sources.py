@@ -61,9 +61,11 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   pool = next(
     (s for s in (task.pool, 'validation', 'test') if s in tables), None
   )
+  held_out = task if pool is None else _held_out(tables[pool], task)
   if task.own:
-    for name in filter(None, ('train', pool)):
-      own.check(tables[name], task, training=name == 'train')
+    own.check(tables['train'], task, training=True)
+    if pool is not None:
+      own.check(tables[pool], held_out, training=False)
   train = _named_rows(tables['train'], task)
   names = _label_names(train, task)
   splits = {'train': _rows(train, names, task)}
@@ -74,7 +76,8 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
       f'{train.where}: training needs at least two classes, this has {held}'
     )
   if pool is not None:
-    splits['pool'] = _rows(_named_rows(tables[pool], task), names, task)
+    rows = _named_rows(tables[pool], held_out)
+    splits['pool'] = _rows(rows, names, held_out)
   if task.true_label_field:
     true = _true_labels(tables['train'], task, splits['train'])
     splits['train'] = dataclasses.replace(splits['train'], true_labels=true)
@@ -85,6 +88,15 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
       _refuse_surrogates(f'{train.where}: row {row}', {column: text})
     splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
+
+
+def _held_out(table: Table, task: Task) -> Task:
+  """The task as a held-out split has it: without given labels, its labels are
+  the true ones."""
+  given, true = task.label_field, task.true_label_field
+  if true and given not in table.columns and true in table.columns:
+    return dataclasses.replace(task, label_field=true)
+  return task
 
 
 def local(location: str) -> dict[str, Table]:

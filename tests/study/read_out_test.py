@@ -448,7 +448,7 @@ class DecoderTest(_FamilyCase):
   FAMILY = 'gpt_neo'
 
   def test_there_is_one_way(self):
-    pair = self.pair('plain', False)
+    pair = self.pair('plain', False, stored=False)
     self.assertIn('the only way', self.study(**pair).read_out.why)
     self.check(pair, 'last_token')
     with self.assertRaisesRegex(InputError, "'first_token'.* at last_token"):
