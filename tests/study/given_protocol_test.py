@@ -4,12 +4,13 @@ import io
 
 import jax
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import gradients, retraining
 from memloc_jax.study import actions, chosen, planning, subjects
-from tests.study.read_out_test import WideCase, run_noted
+from tests.study.wide import WideCase, run_noted
 
 
 class ProtocolTest(WideCase):
@@ -142,10 +143,10 @@ class ProtocolTest(WideCase):
       {'model__noisy': ('a', 'b'), 'model__noisy_memorised': ('a',)},
       'model.noisy_memorised.*as many',
     ),
-    ({'localise__gradient__clean': ('a', 'b', 'c')}, 'gradient.clean'),
+    ({'localise__gradient__clean': ('a', 'b', 'c')}, 'localise.gradient.clean'),
     (
       {'localise__retrain__held_out': 'a', 'task__noise': 0.0},
-      'retrain.held_out',
+      'localise.retrain.held_out',
     ),
   )
   def test_settings_that_do_not_go_together(self, changes, words):
@@ -190,6 +191,7 @@ class ChosenTest(WideCase):
       self.assertEqual(noisy.tolist(), self.noisy.tolist())
       self.assertEqual(clean.tolist(), group.tolist())
 
+  @pytest.mark.full
   def test_a_file_of_what_would_be_drawn_changes_nothing(self):
     mislabelled = self.data.noisy[1]
     _, held_out = retraining.split(mislabelled, 42)
