@@ -169,8 +169,9 @@ def decide(scored: Sequence[Scored], wanted: str = AUTO) -> Decision:
   )
   return Decision(
     name,
-    f'The {len(scored)} given models are read out at {name}, {reason}; lowest '
-    f'macro-F1 on the labels that they learnt, {count} examples: {lowest}.',
+    f'Given models are read out at {name}, {reason}; lowest macro-F1 on the '
+    f'labels that they learnt ({count} examples, models: {len(scored)}): '
+    f'{lowest}.',
     tuple(
       {
         'purpose': one.role,

@@ -120,6 +120,11 @@ class WideCase(tiny.EncoderCase):
       found[f'model__{role}'] = (folder,)
     return found
 
+  def logits(self, params):
+    """Of all training examples."""
+    tokens = interface.Tokens(self.data.train.ids, self.data.train.length)
+    return np.asarray(interface.forward(self.model, params, tokens).logits)
+
   def macro_f1(self, workdir):
     runs = pd.read_parquet(workdir / 'runs.parquet').set_index('purpose')
     return runs['train_macro_f1']
