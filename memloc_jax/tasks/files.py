@@ -356,7 +356,9 @@ def _kind(path: pathlib.Path, kinds: Mapping[bytes, str]) -> str | None:
 
 def _parquet_columns(path: pathlib.Path) -> Stored:
   # One page at a time, however much of a row group a column fills.
-  opened = lambda: pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20)
+  opened = functools.partial(
+    pyarrow.parquet.ParquetFile, path, buffer_size=1 << 20, pre_buffer=False
+  )
 
   def batches(name: str) -> Iterator[pyarrow.Array]:
     with opened() as file:

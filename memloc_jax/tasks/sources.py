@@ -1,5 +1,6 @@
 """The one way in: a source string and a task to labelled rows of text."""
 
+import array
 import collections
 import dataclasses
 import re
@@ -233,7 +234,7 @@ def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
 
 def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   index: Mapping[str, int] = {name: i for i, name in enumerate(names)}
-  kept, labels, segments = [], [], []
+  kept, labels, segments = array.array('q'), array.array('i'), []
   seen = set()
   for i, (label, *texts) in enumerate(zip(table.labels, *table.texts)):
     texts = tuple(map(labelling.scalar, texts))
