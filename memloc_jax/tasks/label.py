@@ -110,5 +110,6 @@ def named(cell: Any, known: Sequence[str] | None) -> str | None:
 def ordered(names: Sequence[str]) -> tuple[str, ...]:
   """Names of classes in order: numbers as such, otherwise as text."""
   if all(name.isdecimal() and name.isascii() for name in names):
-    return tuple(sorted(names, key=lambda n: (len(n.lstrip('0')), n)))
+    bare = {name: name.lstrip('0') for name in names}
+    return tuple(sorted(names, key=lambda n: (len(bare[n]), bare[n], n)))
   return tuple(sorted(names))

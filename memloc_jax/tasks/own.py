@@ -33,7 +33,8 @@ def check(table: Table, task: Task, training: bool) -> None:
   _check_labels(table, name, labels)
   if not training:
     return
-  _check_classes(table.where, name, list(map(label.canonical, labels)))
+  known = table.names_of(name)
+  _check_classes(table.where, name, [label.named(c, known) for c in labels])
   if task.paraphrase_field:
     name, texts = table.column(task.paraphrase_field)
     _check_texts(table, name, texts)
