@@ -1,6 +1,5 @@
 """Reads splits from a user's own files: json, csv, tsv or parquet."""
 
-import codecs
 import collections
 import csv
 import dataclasses
@@ -226,7 +225,9 @@ def resolve(location: str) -> pathlib.Path:
     raise InputError(f'{path}: no such file or folder') from error
   # No permission, a name too long, a NUL in it, an unknown ~user.
   except (OSError, ValueError, RuntimeError) as error:
-    raise InputError(f'{location}: cannot be read ({_cause(error)})') from error
+    raise InputError(
+      f'{cut(location, 200)!r}: cannot be read ({_cause(error)})'
+    ) from error
   return path
 
 
@@ -315,19 +316,18 @@ def _read_file(
       f'{path}: the name must end in one of {", ".join(SUFFIXES)}'
     )
   try:
-    if kind := _kind(path, _OTHER_TEXTS):
-      raise InputError(f'{path}: is {kind}')
     if path.suffix == '.parquet':
       return Table(str(path), _parquet_columns(path), class_names)
     csv_like = path.suffix in ('.csv', '.tsv')
     rows = _csv_rows(path, names) if csv_like else _json_rows(path)
     columns = _transpose(list(rows))
   except pyarrow.ArrowException as error:
-    kind = _kind(path, _OTHERS)
-    raise InputError(
-      f'{path}: '
-      + (f'is {kind}' if kind else f'cannot be read ({_cause(error)})')
-    ) from error
+    with open(path, 'rb') as file:
+      start = file.read(64)
+    what = f'cannot be read ({_cause(error)})'
+    if not start.startswith(b'PAR1'):
+      what = _kind(start, _OTHERS | _OTHER_TEXTS) or what
+    raise InputError(f'{path}: {what}') from error
   except (OSError, EOFError, zlib.error) as error:
     raise InputError(f'{path}: cannot be read ({_cause(error)})') from error
   if not columns or not len(next(iter(columns.values()))):
@@ -337,20 +337,17 @@ def _read_file(
 
 def _cause(error: Exception) -> str:
   """The first line of what an error says."""
-  lines = str(error).strip().splitlines() or [type(error).__name__]
+  # Without the path, which a message has already.
+  text = getattr(error, 'strerror', None) or str(error)
+  lines = text.strip().splitlines() or [type(error).__name__]
   return lines[0].rstrip('.')
 
 
-def _kind(path: pathlib.Path, kinds: Mapping[bytes, str]) -> str | None:
-  """What a file is by its first bytes, and what to do about it."""
-  with open(path, 'rb') as file:
-    start = file.read(64)
-  text = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+def _kind(start: bytes, kinds: Mapping[bytes, str]) -> str | None:
+  """What a file is by how it begins, and what to do about it."""
   for mark, kind in kinds.items():
-    if mark == b'PAR1' and path.suffix == '.parquet':
-      continue  # It is what it is called, and damaged.
-    if start.startswith(mark) or text.startswith(mark):
-      return kind
+    if start.startswith(mark) or start.lower().startswith(mark):
+      return f'is {kind}'
   return None
 
 
@@ -380,12 +377,18 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
   # The decoder's own error knows the byte, but not the line.
   options = {'encoding': 'utf-8-sig', 'errors': 'surrogateescape'}
   with opener(path, 'rt', newline='', **options) as lines:
+    start = b''
     for number, line in enumerate(lines, 1):
       if number == 1 and line.startswith(_UTF_16):
         raise InputError(f'{path}: is UTF-16; save it as UTF-8')
+      if not start:
+        # Python takes the first byte of gzip for a blank.
+        start = line.lstrip(' \t\r\n')[:64].encode('utf-8', 'surrogateescape')
+        if kind := _kind(start, _OTHER_TEXTS):
+          raise InputError(f'{path}: {kind}')
       if found := _NO_TEXT.search(line):
-        if path.suffix != '.gz' and (kind := _kind(path, _OTHERS)):
-          raise InputError(f'{path}: is {kind}')
+        if kind := _kind(start, _OTHERS):
+          raise InputError(f'{path}: {kind}')
         byte = ord(found.group()) & 0xFF
         what = f'the byte {byte:#x}, which is not UTF-8' if byte else 'a NUL'
         raise InputError(
