@@ -12,7 +12,10 @@ class InputError(ValueError):
 
 def shown(value: object) -> str:
   """A value of the user's as a message can hold it: one line, not too long."""
-  return cut(repr(value))
+  try:
+    return cut(repr(value))
+  except ValueError:  # Of an integer with thousands of digits.
+    return f'an {type(value).__name__} too long to show'
 
 
 def cut(text: str, most: int = 60) -> str:

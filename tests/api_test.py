@@ -71,8 +71,15 @@ class ApiTest(tiny.EncoderCase):
     wanted = self.data[' a'].tolist()
     self.assertEqual([text for (text,) in found[0].segments], wanted)
     for changes, sentence in (
-      ({0: None}, "row 1 has no text in column 'a'"),
-      ({3: 'a\ud800b'}, r"row 4 has .* 'a', which is not valid Unicode"),
+      (
+        {0: None},
+        r"^the DataFrame: row 1 \(index 100\) has no text in column ' a'",
+      ),
+      (
+        {3: 'a\ud800b'},
+        r"^the DataFrame: row 4 \(index 103\) has .* ' a', which is not valid "
+        'Unicode',
+      ),
     ):
       data = self.data.astype(object)
       for row, text in changes.items():

@@ -27,6 +27,7 @@ from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import read_out as read_outs
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.main_models import MAIN
+from memloc_jax.tasks import label
 
 if TYPE_CHECKING:
   from memloc_jax.study.context import Study
@@ -361,7 +362,8 @@ def _order(
   text = (one.folder / checkpoint.CONFIG).read_text(encoding='utf-8')
   stored = json.loads(text).get('id2label') or {}
   try:
-    names = [str(stored[key]) for key in sorted(stored, key=int)]
+    stored = [stored[key] for key in sorted(stored, key=int)]
+    names = [label.canonical(name) or str(name) for name in stored]
   except (TypeError, ValueError) as error:
     raise InputError(
       f'{one.place}: id2label of {checkpoint.CONFIG} does not give each class, '

@@ -222,7 +222,7 @@ class BadFileTest(_OwnDataTest):
       '0xe9',
     ),
     ('nul', 'x.csv', _csv(_but(5, text='a\0b')), 'line 6', 'NUL'),
-    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0\x06\0', 'line 1', 'NUL'),
+    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0', 'zip', 'save it as csv'),
     (
       'unclosed_quote',
       'x.csv',
