@@ -107,7 +107,8 @@ def take_in(study: 'Study') -> None:
   for row, one in _rows(study):
     if _is_taken_in(study, row):
       continue
-    study.stop_if_asked()
+    if not study.engine.together:  # The others go on to train.
+      study.stop_if_asked()
     params = _read(study, one)
     found = _record(study, row, one, params)
     # What all models have in common is kept once.
