@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memloc_jax.ensemble import hosts
 from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.program import (
   Objective,
@@ -39,6 +40,7 @@ from memloc_jax.tasks.encode import Encoded
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
 MAP = 'map'
+STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
 
 
 class Study:
@@ -193,16 +195,20 @@ class Study:
     self.progress.epoch(event)
     self.workdir.log(self.progress.line(event))
 
-  def stop_if_asked(self) -> None:
+  def stop_if_asked(self, together: bool = False) -> None:
     """To be called where nothing would be lost by stopping.
+
+    Args:
+      together: whether all processes call this, and stop if one was asked to.
 
     Raises:
       Preempted: the study was asked to stop.
     """
-    if self.asked_to_stop():
-      raise Preempted(
-        'Stopped; what is finished is kept, and the same command goes on.'
-      )
+    asked = self.asked_to_stop()
+    if together:
+      [asked] = hosts.any_of(asked)
+    if asked:
+      raise Preempted(STOPPED)
 
   @functools.cached_property
   def given(self) -> dict[tuple[str, int], given_models.Given]:

@@ -231,7 +231,8 @@ def take_in(study: 'Study') -> None:
       continue
     hash = study.hashes[MAIN][row]
     for moment, one in found.items():
-      study.stop_if_asked()
+      if not study.engine.together:  # The others go on to train.
+        study.stop_if_asked()
       params = _read(study, one, study.read_out.name)
       if moment == FINAL:
         record = _record(study, row, one, params)

@@ -36,8 +36,11 @@ def _run(study: Study, name: str) -> None:
   sources = subjects.sources(study)
   for number, source in enumerate(sources):
     span = (number / len(sources), 1 / len(sources))
-    report = functools.partial(_report, study, source.name, span)
-    found = TECHNIQUES[name].run(source, study.config.localise, report)
+    technique = TECHNIQUES[name]
+    report = functools.partial(
+      _report, study, source.name, span, technique.trains
+    )
+    found = technique.run(source, study.config.localise, report)
     common = {'technique': name, 'source': source.name}
     for variant, scores in found.scores.items():
       of_variant = common | {'variant': variant}
@@ -65,11 +68,15 @@ def _run(study: Study, name: str) -> None:
 
 
 def _report(
-  study: Study, source: str, span: tuple[float, float], share: float
+  study: Study,
+  source: str,
+  span: tuple[float, float],
+  together: bool,
+  share: float,
 ) -> None:
   """Passes on what a technique has done on a source; a place to stop."""
   study.progress.update(span[0] + span[1] * share, source)
-  study.stop_if_asked()
+  study.stop_if_asked(together)
 
 
 def _layers(scores: LayerScores, source: Source) -> pd.DataFrame:
