@@ -100,6 +100,8 @@ class Process:
     with self._watching():
       try:
         main(self)
+        if self._raised:
+          raise KeyboardInterrupt  # Which something has swallowed.
         sys.stdout.flush()
         self._ending.acquire()  # From here on signals change nothing.
       except BaseException as error:
@@ -140,21 +142,22 @@ class Process:
     if threading.current_thread() is not threading.main_thread():
       yield
       return
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     hooks = threading.excepthook, sys.unraisablehook
     threading.excepthook = self._of_thread
     read, write = os.pipe()
     os.set_blocking(write, False)
     wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     # A shell has what it starts in the background ignore Ctrl-C.
-    if before[signal.SIGINT] != signal.SIG_IGN:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
       signal.signal(signal.SIGINT, self._handle)
     threading.Thread(target=self._follow, args=(read,), daemon=True).start()
     try:
       yield
     finally:
-      for number, handler in before.items():
-        signal.signal(number, handler)
+      for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) == self._handle:
+          # Python's own handler would show where it was ending.
+          signal.signal(number, signal.SIG_DFL)
       signal.set_wakeup_fd(wakeup)
       threading.excepthook, sys.unraisablehook = hooks
       os.close(write)
@@ -185,7 +188,7 @@ class Process:
       self._signals += 1
       if self._stage is _Stage.SAVING and self._signals == 1:
         self._ask(number)
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and not self._ending.locked():
           _say(
             'stopping as soon as nothing would be lost; press Ctrl-C again to '
             'end at once.'
@@ -217,12 +220,13 @@ class Process:
       threads, which may wait for the dead or have something to say of their
       own.
     """
+    # Or what it has become on its way.
+    if self._raised or isinstance(error, KeyboardInterrupt):
+      return Status.INTERRUPTED, 'interrupted.', True
     if isinstance(error, SystemExit):
       return self._exit(error)
     if isinstance(error, InputError):
       return Status.INPUT, str(error), self.joined
-    if isinstance(error, KeyboardInterrupt):
-      return Status.INTERRUPTED, 'interrupted.', True
     if isinstance(error, Preempted) or (
       # Where all were asked to stop, the first that goes is no failure.
       isinstance(error, PeerError) and self.asked()

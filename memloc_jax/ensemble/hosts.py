@@ -39,6 +39,10 @@ _TICK = 0.2
 _barriers = 0
 
 
+# The first of a list of nodes: name, first number in brackets, rest of name.
+_NODES = re.compile(r'([\w.-]*)(?:\[(\w+)[\w,-]*\]([\w.-]*))?(?:,|$)', re.ASCII)
+
+
 class _Place(NamedTuple):
   """A process among those of the study.
 
@@ -146,7 +150,7 @@ def _of_slurm() -> _Place | None:
 def _first_node() -> str:
   """The host that comes first in Slurm's list, as of node[001-003,7],other."""
   nodes = os.environ.get('SLURM_STEP_NODELIST', '')
-  found = re.match(r'([\w.-]*)(?:\[(\w+)[\w,-]*\]([\w.-]*))?(?:,|$)', nodes)
+  found = _NODES.match(nodes)
   if not found or not (host := ''.join(part or '' for part in found.groups())):
     _refuse_slurm('SLURM_STEP_NODELIST', 'a list of nodes')
   return host
@@ -335,6 +339,8 @@ def _admitted(
       f'{place.flags[1]} must be the same in all processes: it is '
       f'{place.count} in process 0 and {count} in process {number}.'
     )
+  if number not in range(1, count):
+    return None
   if number in guests.values():
     raise InputError(
       f'{place.flags[2]}={number}: two processes have it; each must have its '
@@ -396,6 +402,8 @@ def _answer(
       if time.monotonic() > deadline:
         return b''
       continue
+    except OSError:
+      return found  # It may have said something before it hung up.
     if not data:
       return found
     found += data
