@@ -2,7 +2,7 @@
 
 import fnmatch
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ def read(
   row: family.Family,
   model: interface.Model,
   read_out: str = '',
+  keep: bool = True,
 ) -> interface.Tree:
   """Reads a file of tensors, or several with an index.
 
@@ -35,6 +36,8 @@ def read(
     row: the family of `model`.
     model: the sizes to expect.
     read_out: which of `read_outs` to read the file as; '' for the first.
+    keep: whether to return the tensors; otherwise they are only checked, and
+      the result is without meaning.
 
   Returns:
     Float32 numpy leaves under 'embeddings', 'blocks' (stacked, [layer, ...])
@@ -64,7 +67,9 @@ def read(
       parts = np.split(leaf, len(entry.names), axis=-1)  # Views.
       for name, part in zip(entry.names, parts):
         part = part.T if entry.transpose else part
-        part[...] = _tensor(stored, names[name.format(layer=layer)], part.shape)
+        x = _tensor(stored, names[name.format(layer=layer)], part.shape)
+        if keep:  # What is not written to takes no memory.
+          part[...] = x
 
     for entry in (*table, *head):
       leaf = np.empty(leaves[entry.path].shape, np.float32)
@@ -131,6 +136,22 @@ def dense_layer(
       x = _tensor(stored, name, shape).astype(np.float32)
       found[kind] = np.ascontiguousarray(x.T) if entry.transpose else x
   return found or None
+
+
+def check(
+  file: pathlib.Path, row: family.Family, model: interface.Model
+) -> None:
+  """Refuses what `read` would refuse, with one tensor at a time in memory.
+
+  Args:
+    file: as for `read`.
+    row: the family of `model`.
+    model: the sizes to expect.
+
+  Raises:
+    InputError: see `read`.
+  """
+  read(file, row, model, keep=False)
 
 
 def serialise(
@@ -267,11 +288,13 @@ def _merge(
   # Names of heads may carry the prefix, which files may leave out.
   spelt = {row.canonical(name): name for entry in table for name in entry.names}
   stored = {spelt.get(key, key): name for key, name in stored.items()}
+  # If there are more layers than tensors, not all that are missing are named.
+  layers = min(model.num_layers, len(stored) + 1)
   expected = {
     name.format(layer=layer)
     for entry in table
     for name in entry.names
-    for layer in (range(model.num_layers) if _is_stacked(entry) else (None,))
+    for layer in (range(layers) if _is_stacked(entry) else (None,))
   }
   missing = sorted(expected - set(stored))
   left_over = {row.canonical(name) for entry in others for name in entry.names}
@@ -281,11 +304,64 @@ def _merge(
     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in row.unused)
   )
   if missing or unexpected:
+    _refuse_prefix(row, expected, stored.values(), file)
     raise InputError(
       f'{file} does not fit config.json: missing tensors: {_listed(missing)}; '
       f'not expected: {_listed(unexpected)}.'
     )
   return stored
+
+
+def _refuse_prefix(
+  row: family.Family,
+  expected: Collection[str],
+  names: Collection[str],
+  file: pathlib.Path,
+) -> None:
+  """Says so if tensors have other names only for what stands before them.
+
+  As where a network was saved from inside of another, such as
+  `torch.nn.DataParallel` ('module.') or `torch.compile` ('_orig_mod.').
+  """
+  # The first table of a family is one that every size has.
+  anchor = row.rows[0].names[0]
+  found = {
+    name.removesuffix(anchor).removesuffix(row.prefix)
+    for name in names
+    if name.endswith(f'.{anchor}')
+  } - {''}
+  for prefix in sorted(found, key=len):
+    inner = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+    if not expected & set(map(row.canonical, inner)):
+      continue
+    twice = sorted(set(inner) & set(names))
+    if twice:
+      raise InputError(
+        f'The prefix {prefix!r} stands before the names of tensors in {file} '
+        f'that are there without it, too, such as {twice[0]}; delete one of '
+        'each two.'
+      )
+    raise InputError(
+      f'The prefix {prefix!r} stands before the names of {len(inner)} of the '
+      f'{len(names)} tensors in {file}, which is not how a published class '
+      f'saves them; remove it once, with: python -c "{_removal(file, prefix)}"'
+    )
+
+
+def _removal(file: pathlib.Path, prefix: str) -> str:
+  """Code that takes a prefix off all names, in every file of an index."""
+  load = 'import pathlib, safetensors.numpy as s; '
+  each = (
+    f's.save_file({{k.removeprefix({prefix!r}): v for k, v in '
+    "s.load_file(f).items()}, f, metadata={'format': 'pt'})"
+  )
+  if not file.name.endswith(shards.INDEX):
+    return f"{load}f = '{file}'; {each}"
+  return (
+    f"{load}i = pathlib.Path('{file}'); "
+    f"[{each} for f in i.parent.glob('*.safetensors')]; "
+    f'i.write_text(i.read_text().replace(chr(34) + {prefix!r}, chr(34)))'
+  )
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

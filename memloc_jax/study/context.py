@@ -36,11 +36,14 @@ from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import dataset, duplicates
-from memloc_jax.tasks.encode import Encoded
+from memloc_jax.tasks.encode import Encoded, vocabulary_size
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
 MAP = 'map'
 STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
+# Share of a token table's rows that a tokenizer uses at least; published tables
+# are padded to a multiple of at most 512.
+_LEAST_KNOWN = 0.9
 
 
 class Study:
@@ -91,6 +94,14 @@ class Study:
     """Embeddings, blocks and final norm that runs start from, host arrays."""
     return encoder.weights(self.config, self.model_folder, self.model)
 
+  def check_weights(self) -> None:
+    """Refuses a checkpoint that does not hold what its `config.json` says.
+
+    Raises:
+      InputError: a file is missing, damaged or does not fit.
+    """
+    _ = self.pretrained
+
   @functools.cached_property
   def embeddings(self) -> Tree:
     """The frozen embeddings on the device, once for all techniques."""
@@ -104,7 +115,14 @@ class Study:
   @functools.cached_property
   def data(self) -> dataset.Dataset:
     """The task, split, mislabelled and tokenised."""
-    return self.build(self.config.task)
+    data = self.build(self.config.task)
+    known, rows = vocabulary_size(self.model_folder), self.model.vocab_size
+    if known is not None and known < _LEAST_KNOWN * rows:
+      self.progress.warn(
+        f'{self.model_folder}: its tokenizer has {known:,} tokens and its '
+        f'token table {rows:,} rows; check that the vocabulary is whole.'
+      )
+    return data
 
   def build(self, task: dataset.DataConfig) -> dataset.Dataset:
     """A data set as the model takes it.

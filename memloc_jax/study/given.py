@@ -9,9 +9,8 @@ there.
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
-import re
+import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,6 @@ _SETTINGS = ('noisy', 'clean', f'noisy{_EARLY}', f'clean{_EARLY}', 'frozen')
 _FREE = frozenset(
   {'dropout_rate', 'initial_scale', 'compute', 'remat', 'padded_read_out'}
 )
-# What `transformers` calls classes that have no names.
-_GENERIC = re.compile(r'LABEL_\d+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,6 +314,17 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
     )
   head, wanted = params['heads']['main'], study.data.label_names
   classes = head['kernel'].shape[-1]
+  named = checkpoint.num_named(one.folder)
+  if classes == 1:
+    raise InputError(
+      f'{one.place} has a single output, as for regression, and the task '
+      f'{len(wanted)} classes: {", ".join(wanted)}.'
+    )
+  if named is not None and named != classes:
+    raise InputError(
+      f'{one.place} tells {classes} classes apart, and its {checkpoint.CONFIG} '
+      f'speaks of {named}; correct id2label there.'
+    )
   if classes != len(wanted):
     raise InputError(
       f'{one.place} tells {classes} classes apart, and the task '
@@ -360,32 +368,39 @@ def _order(
   Raises:
     InputError: the classes have other names.
   """
-  text = (one.folder / checkpoint.CONFIG).read_text(encoding='utf-8')
-  stored = json.loads(text).get('id2label') or {}
   try:
-    stored = [stored[key] for key in sorted(stored, key=int)]
-    names = [label.canonical(name) or str(name) for name in stored]
-  except (TypeError, ValueError) as error:
-    raise InputError(
-      f'{one.place}: id2label of {checkpoint.CONFIG} does not give each class, '
-      'from 0, a name.'
-    ) from error
+    names = checkpoint.class_names(one.folder)
+  except InputError as error:
+    raise InputError(f'--config.model.{one.role}: {error}') from error
+  if names is not None:
+    names = tuple(label.canonical(name) or name for name in names)
   in_place = np.arange(len(wanted))
-  if tuple(names) == wanted:
-    return in_place, None
-  if sorted(names) == sorted(wanted):
-    order = np.array([names.index(name) for name in wanted])
-    return order, 'its classes were put in the order of the task'
-  if all(_GENERIC.fullmatch(name) for name in names):
+  made_up = tuple(f'LABEL_{i}' for i in in_place)
+  if names is None and set(wanted) == set(made_up):
+    names = made_up  # The task's own names, in an order of their own.
+  if names is None:
     return in_place, (
       'its classes have no names and are taken to be, in this order, '
       f'{", ".join(wanted)}'
     )
+  if names == wanted:
+    return in_place, None
+  if sorted(names) == sorted(wanted):
+    order = np.array([names.index(name) for name in wanted])
+    return order, 'its classes were put in the order of the task'
+  alike = sorted(map(_folded, names)) == sorted(map(_folded, wanted))
+  told = ', the same but for case, blanks or Unicode form' if alike else ''
   raise InputError(
     f'{one.place} has the classes {", ".join(names)}, and the task '
-    f'{", ".join(wanted)}: name them alike in id2label of '
+    f'{", ".join(wanted)}{told}: name them alike in id2label of '
     f'{checkpoint.CONFIG}.'
   )
+
+
+def _folded(name: str) -> str:
+  """A name without what is easily overlooked."""
+  folded = unicodedata.normalize('NFKC', name).casefold()
+  return ''.join(c for c in folded if c.isprintable() and not c.isspace())
 
 
 def _record(study: 'Study', row: int, one: Given, params: Tree) -> Record:
