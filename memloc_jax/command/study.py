@@ -304,10 +304,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return words
   except (flags.Error, OSError, InputError) as error:
     raise InputError(_sentence(error)) from error
-  except (AttributeError, LookupError, TypeError, ValueError) as error:
+  except Exception as error:
     name = _unknown_setting(argv)
     if name is None:
-      raise
+      place = _place_in_config(error, argv)
+      if place is None:
+        raise
+      what = f'{type(error).__name__}: {error}'.partition('\n')[0]
+      raise InputError(f'--config: {what} ({place}).') from error
     names = _settings(default())
     close = difflib.get_close_matches(name, names, n=1)
     hint = f'did you mean --config.{close[0]}? ' if close else ''
@@ -330,6 +334,23 @@ def _sentence(error: BaseException) -> str:
     place = traceback.extract_tb(root.__traceback__)[-1]
     return f'--config: {root} ({place.filename}, line {place.lineno})'
   return str(error)
+
+
+def _place_in_config(error: Exception, argv: Sequence[str]) -> str | None:
+  """Where the config file raised an error; None if it did not."""
+  # What follows a colon is the argument of the file's get_config().
+  values = [re.sub(r'^--?config=', '', word).partition(':')[0] for word in argv]
+  given = {os.path.realpath(value) for value in values}
+  frames = traceback.extract_tb(error.__traceback__)
+  places = [(frame.filename, frame.lineno) for frame in frames]
+  if isinstance(error, SyntaxError):
+    places.append((error.filename, error.lineno))
+  of_file = [
+    f'{file}, line {line}'
+    for file, line in places
+    if file and os.path.realpath(file) in given
+  ]
+  return of_file[-1] if of_file else None
 
 
 def _settings(group: ConfigDict, prefix: str = '') -> list[str]:

@@ -249,6 +249,28 @@ class RefusedTest(parameterized.TestCase):
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
 
+  @parameterized.parameters(
+    ('import nothere', "ModuleNotFoundError: No module named 'nothere' ("),
+    ('x = 1 / 0', 'ZeroDivisionError: division by zero ('),
+    ('def get_config():\n  return undefined', 'line 2).'),
+    ('def get_config():\n  raise KeyError("k")', "KeyError: 'k' ("),
+    ('def get_config() return', 'SyntaxError: expected'),
+    ('def get_config():\n  return 3', 'returns no ConfigDict'),
+  )
+  # By ml_collections, which reads config files so.
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_a_config_file_that_fails_is_named(self, text, sentence):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    # Of the same name as a file of the package.
+    (folder / 'study.py').write_text(text, 'utf-8')
+    status, _, error = _call_with_flags(
+      'run', f'--config={folder / "study.py"}', f'--workdir={folder}/workdir'
+    )
+    self.assertEqual(status, 2, error)
+    self.assertStartsWith(error, 'memloc: --config: ')
+    self.assertIn(sentence, error)
+    self.assertEqual(error.count('\n'), 1)
+
   def test_no_flags_at_all(self):
     status, _, error = _call_with_flags('run')
     self.assertEqual(status, 2)
