@@ -1,5 +1,7 @@
 """Columns of the tables on where single examples are memorised."""
 
+from memloc_jax.estimators import verdicts
+
 SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
   # Over pairs of runs on complementary halves: one row an example. `depth` is
   # the layer up to which half of its memorisation lies.
@@ -61,6 +63,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'high',
     'layers_inside',
     'pairs',
+    *verdicts.COLUMNS,
   ),
   # How often localisers find memory that was put in a known place.
   'injection': (
@@ -73,6 +76,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'low',
     'high',
     'chance',
+    *verdicts.COLUMNS,
   ),
   # One row a token of the examples that input maps look at: what hiding its
   # unit costs IN runs more than OUT runs.
@@ -192,5 +196,6 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'high',
     'pairs',
     'seeds',
+    *verdicts.COLUMNS,
   ),
 }
