@@ -14,7 +14,7 @@ from rich.table import Table
 from memloc_jax.command import output, replicate, study
 from memloc_jax.errors import InputError
 from memloc_jax.models import registry as models
-from memloc_jax.report import comparison
+from memloc_jax.report import comparison, conclusions
 from memloc_jax.report import stage as report
 from memloc_jax.study import summary
 from memloc_jax.study.workdir import Workdir
@@ -76,6 +76,7 @@ def _report(words: Sequence[str]) -> None:
         'is so far; the command that began it goes on.',
         file=sys.stderr,
       )
+    print(*conclusions.of_workdir(workdir.path), sep='\n')
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
   target = given.output
@@ -84,6 +85,7 @@ def _report(words: Sequence[str]) -> None:
     first, *more = map(pathlib.Path, given.folders)
     target = 'comparison' if more or first in folders else first
   page = comparison.write(folders, target, given.references)
+  print(*conclusions.of_comparison(page.parent), sep='\n')
   print(f'comparison: {page.resolve()}')
 
 

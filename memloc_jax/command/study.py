@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from memloc_jax.command import grid_runs, replicate
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, PeerError, Preempted
+from memloc_jax.report import conclusions
 from memloc_jax.report import stage as report  # Registers all stages, too.
 from memloc_jax.study import (
   actions,
@@ -243,6 +244,8 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     done = run(config)
   page = done / 'report.html'
   if hosts.is_first() and page.exists():  # Unless --stages left it out.
+    if not _QUIET.value:
+      print(*conclusions.of_workdir(done), sep='\n')
     print(f'report: {page.resolve()}')
   hosts.leave()
 
@@ -263,6 +266,8 @@ def _act_on_all(
   _say_devices()
   page = grid_runs.run(cells, workdir, progress, _runner(termination))
   if page and hosts.is_first():
+    if not _QUIET.value:
+      print(*conclusions.of_comparison(page.parent), sep='\n')
     print(f'comparison: {page.resolve()}')
   hosts.leave()
 

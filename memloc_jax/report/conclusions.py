@@ -1,14 +1,30 @@
 """What studies can tell, in the same words on the page and the terminal."""
 
+import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
 from memloc_jax.estimators import verdicts
+from memloc_jax.report.content import group_name
 from memloc_jax.study import replication
 from memloc_jax.study.comparison import default_variants
+from memloc_jax.study.workdir import Workdir
 
+# Tables that are looked at.
+_OF_STUDY = (
+  'detection',
+  'control_summary',
+  'injection',
+  'control_pairs',
+  'mcog',
+  'layer_agreement',
+  'correlations',
+  'covariates',
+)
+_OF_STUDIES = ('replication', 'controls', 'groups', 'regimes', 'correlations')
 # First columns of names that stand in pairs.
 _PAIRED = ('a', 'technique_a')
 # More names than this are counted.
@@ -45,7 +61,7 @@ def of_study(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
       *_injection(get('injection')),
       *_rest(get),
     )
-    if len(rows) and (text := answer(rows, names, noun))
+    if len(rows) and (text := answer(rows, names, noun, 'This study'))
   ]
 
 
@@ -61,8 +77,8 @@ def _detection(table: pd.DataFrame) -> Iterator[_Part]:
   keys = ['positives', 'negatives']
   for (positives, negatives), rows in table.groupby(keys, sort=False):
     yield (
-      f'Do scores rank {positives} examples above {negatives} ones of the same '
-      'given label?',
+      f'Do scores rank {group_name(positives)} above {group_name(negatives)} '
+      'of the same given label?',
       rows,
       ['score'],
       'score',
@@ -188,13 +204,15 @@ def of_studies(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
   ):
     rows = tables.get(name, pd.DataFrame())
     if len(rows):
-      text = answer(rows, names, noun)
+      text = answer(rows, names, noun, 'These studies')
       if text:
         found.append(Conclusion(question, text))
   return found
 
 
-def answer(rows: pd.DataFrame, names: Sequence[str], noun: str) -> str:
+def answer(
+  rows: pd.DataFrame, names: Sequence[str], noun: str, subject: str
+) -> str:
   """Sentences on the claims of some rows.
 
   Args:
@@ -202,6 +220,7 @@ def answer(rows: pd.DataFrame, names: Sequence[str], noun: str) -> str:
       which claim nothing, are passed over.
     names: columns that say what a row is about.
     noun: what that is.
+    subject: that answers.
   """
   if 'verdict' not in rows:
     return _EARLIER
@@ -214,16 +233,46 @@ def answer(rows: pd.DataFrame, names: Sequence[str], noun: str) -> str:
     text = _listed(rows, 'verdict', noun)
   else:
     reasons = list(dict.fromkeys(rows['reason']))
-    text = f'This study cannot answer this question: {_why(reasons, noun)}.'
+    why = _why(reasons, noun)
+    text = f'{subject} cannot answer this question: {why}.'
   if 'against_baseline' not in rows:
     return text
   beside = rows[rows['against_baseline'] != '']
   known = beside['against_baseline'] != verdicts.CANNOT_BE_TOLD
   if known.any():
     text += ' ' + _listed(beside, 'against_baseline', noun)
-  elif len(beside) and told.any():
-    text += ' Whether any is better than the baseline cannot be told.'
+  elif len(beside):
+    best = beside.loc[beside['baseline_value'].idxmax()]
+    name = best['best_baseline'].replace('_', ' ')
+    text += (
+      f' Better than the baseline: cannot be told; the trivial baseline {name} '
+      f'reaches {best["baseline_value"]:.2f}.'
+    )
   return text
+
+
+def of_workdir(path: str | os.PathLike) -> list[str]:
+  """Lines on the study in a folder, as its page has them."""
+  workdir = Workdir(path)
+  tables = {name: workdir.read_table(name) for name in _OF_STUDY}
+  known = {name: t for name, t in tables.items() if t is not None}
+  return [' '.join(each) for each in of_study(known)]
+
+
+def of_comparison(path: str | os.PathLike) -> list[str]:
+  """Lines on the studies that a page compares, as the page has them.
+
+  Args:
+    path: folder of the page.
+  """
+  tables = {}
+  for name in _OF_STUDIES:
+    file = pathlib.Path(path) / 'tables' / f'{name}.csv'
+    if file.exists():
+      table = pd.read_csv(file)
+      words = table.columns.intersection(verdicts.WORDS)
+      tables[name] = table.fillna(dict.fromkeys(words, ''))
+  return [' '.join(each) for each in of_studies(tables)]
 
 
 def _named(row: pd.Series) -> str:

@@ -210,7 +210,7 @@ def _preference(depth: np.ndarray) -> verdicts.Claim:
     if len(depth) < 2:
       return np.nan, np.nan
     found = layerwise.mean(depth, level)
-    return float(found.low), float(found.high)
+    return max(0.0, float(found.low)), min(1.0, float(found.high))
 
   return verdicts.Claim(
     interval,

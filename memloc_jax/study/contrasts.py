@@ -91,7 +91,7 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
           lambda level, sides=sides: difference(*sides, level)[1:],
           'differs',
           delta=verdicts.DELTA['depth'],
-          units=f'{len(sides[0])} and {verdicts.count(len(sides[1]), "task")}',
+          units=' and '.join(verdicts.count(len(s), 'task') for s in sides),
         )
       )
   if not rows:
