@@ -97,10 +97,12 @@ class Claim:
   def verdict(self, low: float, high: float) -> str:
     """Words on the claim, given the ends of its interval."""
     # Nothing is known without an interval, and from values all alike.
+    if self.relation == 'better' and low <= self.reference:
+      return CANNOT_BE_TOLD if np.isnan(high) else NOT_BETTER
     if not low < high:
       return CANNOT_BE_TOLD
     if self.relation == 'better':
-      return BETTER if low > self.reference else NOT_BETTER
+      return BETTER
     if self.settled(low, high):
       return {
         'above': SUPPORTED if low > self.reference else CONTRADICTED,

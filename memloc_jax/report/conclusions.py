@@ -23,6 +23,8 @@ _OF_STUDY = (
   'layer_agreement',
   'correlations',
   'covariates',
+  'deletion',
+  'unit_deletion',
 )
 _OF_STUDIES = ('replication', 'controls', 'groups', 'regimes', 'correlations')
 # First columns of names that stand in pairs.
@@ -143,6 +145,18 @@ def _rest(get) -> Iterator[_Part]:
     agreement,
     ['technique'],
     'technique',
+  )
+  yield (
+    'Is memorisation lost without the parts of the text that the map names?',
+    get('deletion'),
+    ['ranking', 'deleted'],
+    'ranking',
+  )
+  yield (
+    'Is memorisation lost without a few heads or neurons?',
+    get('unit_deletion'),
+    ['deleted', 'kind', 'ranking'],
+    'ranking',
   )
   correlations = get('correlations')
   yield (

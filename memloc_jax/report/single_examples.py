@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from memloc_jax.report.content import interval, judged, number
+from memloc_jax.report.content import judged, number
 
 
 def control_pairs(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -43,13 +43,13 @@ def unit_deletion(table: pd.DataFrame) -> list[dict[str, str]]:
       'zeroed': f'{row.deleted} {row.kind}',
       'ranking': row.ranking,
       'removed': number(row.removed, 2),
-      'interval': interval(row.removed_low, row.removed_high, 2),
       'distance': f'{number(row.distance_before, 1)} → '
       f'{number(row.distance, 1)}',
       'others': f'{number(row.others_before, 2)} → {number(row.others, 2)}',
       'accuracy': f'{number(row.accuracy_before, 2)} → '
       f'{number(row.accuracy, 2)}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]
 

@@ -149,6 +149,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'accuracy_before',
     'accuracy',
     'pairs',
+    *verdicts.COLUMNS,
   ),
   # Memorisation that is left when the top units of each example are hidden.
   'deletion': (
@@ -162,6 +163,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'less_than_random',
     'less_low',
     'less_high',
+    *verdicts.COLUMNS,
   ),
   # Memorisation of perturbed texts, all examples together.
   'variants': (

@@ -49,6 +49,9 @@ class ClaimTest(parameterized.TestCase):
     ('better', 0.51, 0.9, 'better than the baseline'),
     ('better', 0.49, 0.9, 'not better than the baseline'),
     ('better', 0.1, 0.2, 'not better than the baseline'),
+    ('better', 0.5, 0.5, 'not better than the baseline'),
+    ('better', 0.7, 0.7, 'cannot be told'),
+    ('better', np.nan, np.nan, 'cannot be told'),
   )
   def test_words(self, relation, low, high, wanted):
     self.assertEqual(_claim(low, high, relation).verdict(low, high), wanted)
