@@ -29,18 +29,19 @@ class Mean(NamedTuple):
   high: np.ndarray
 
 
-def mean(values: np.ndarray) -> Mean:
+def mean(values: np.ndarray, level: float = intervals.CONFIDENCE) -> Mean:
   """Mean over the first axis, pairs, which are independent.
 
   Args:
     values: [pairs, ...].
+    level: confidence of the interval.
   """
   count, average = len(values), values.mean(0)
   if count < 2:
     nothing = np.full(average.shape, np.nan)
     return Mean(average, nothing, nothing, nothing)
   se = values.std(0, ddof=1) / np.sqrt(count)
-  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, count - 1) * se
+  half = stats.t.ppf((1 + level) / 2, count - 1) * se
   return Mean(average, se, average - half, average + half)
 
 
@@ -110,7 +111,7 @@ def join(parts: list[Layerwise]) -> Layerwise:
 
 
 def ratio_of_means(
-  part: np.ndarray, whole: np.ndarray
+  part: np.ndarray, whole: np.ndarray, level: float = intervals.CONFIDENCE
 ) -> tuple[float, float, float]:
   """A share of a sum over pairs, with its 95 % interval.
 
@@ -122,6 +123,7 @@ def ratio_of_means(
   Args:
     part: numerators, [pairs].
     whole: denominators, [pairs].
+    level: confidence of the interval.
 
   Returns:
     The ratio of means and the ends of its interval. All are NaN if the
@@ -131,7 +133,8 @@ def ratio_of_means(
     return np.nan, np.nan, np.nan
   value = part.mean() / whole.mean()
   # The residuals' mean is zero, and what they deviate is what the ratio does.
-  _, _, low, high = mean((part - value * whole) / np.abs(whole.mean()))
+  residuals = (part - value * whole) / np.abs(whole.mean())
+  _, _, low, high = mean(residuals, level)
   return float(value), float(value + low), float(value + high)
 
 
@@ -151,25 +154,38 @@ def rank_agreement(
     error. With few rows a side the ends are too close, as those of any such
     bootstrap, and with few layers only few values are possible.
   """
+  rank = lambda profiles: stats.rankdata(profiles.mean(0))
+  value = float(_correlation(rank(first), rank(second)))
+  if min(len(first), len(second)) < 2:
+    return value, np.nan, np.nan
+  found = rank_agreement_resamples(first, second)
+  if np.isnan(found).all():
+    return value, np.nan, np.nan
+  low, high = np.nanquantile(found, intervals.TAILS)
+  return value, float(low), float(high)
+
+
+def rank_agreement_resamples(
+  first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+  """The resampled correlations of `rank_agreement`, [2000].
+
+  Their draws depend on the numbers of rows alone, so that those of two
+  techniques beside the same pairs are paired.
+  """
   rng = np.random.default_rng(_SEED)
 
   def resampled(profiles):
     drawn = rng.integers(len(profiles), size=(_RESAMPLES, len(profiles)))
     return stats.rankdata(profiles[drawn].mean(1), axis=1)
 
-  def correlation(x, y):
-    x = x - x.mean(-1, keepdims=True)
-    y = y - y.mean(-1, keepdims=True)
-    scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
-    out = np.full(scale.shape, np.nan)
-    return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)
+  return _correlation(resampled(first), resampled(second))
 
-  rank = lambda profiles: stats.rankdata(profiles.mean(0))
-  value = correlation(rank(first), rank(second))
-  if min(len(first), len(second)) < 2:
-    return float(value), np.nan, np.nan
-  found = correlation(resampled(first), resampled(second))
-  if np.isnan(found).all():
-    return float(value), np.nan, np.nan
-  low, high = np.nanquantile(found, intervals.TAILS)
-  return float(value), float(low), float(high)
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Over the last axis; NaN where one of the two is constant."""
+  x = x - x.mean(-1, keepdims=True)
+  y = y - y.mean(-1, keepdims=True)
+  scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
+  out = np.full(scale.shape, np.nan)
+  return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)
