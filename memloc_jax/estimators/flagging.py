@@ -239,7 +239,7 @@ def p_values(in_runs: int, out_runs: int, threshold: float) -> np.ndarray:
       unseen = _likely(out_runs, out)
       yield np.ix_(seen[0], unseen[0]), np.outer(seen[1], unseen[1])
 
-  return _largest_chance(_score(in_runs, out_runs, threshold), chances())
+  return _largest_chance(score(in_runs, out_runs, threshold), chances())
 
 
 @functools.lru_cache(maxsize=16)
@@ -341,7 +341,7 @@ def joint(
   )
 
 
-def _score(in_runs: int, out_runs: int, threshold: float) -> np.ndarray:
+def score(in_runs: int, out_runs: int, threshold: float) -> np.ndarray:
   """Farrington & Manning's statistic of every result, as `p_values`."""
   p = (np.arange(in_runs + 1) / in_runs)[:, None]
   q = (np.arange(out_runs + 1) / out_runs)[None, :]

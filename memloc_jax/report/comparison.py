@@ -10,7 +10,12 @@ import pandas as pd
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import files, page, style
-from memloc_jax.report.content import duration, interval, number
+from memloc_jax.report.content import (
+  clustered,
+  duration,
+  interval,
+  number,
+)
 from memloc_jax.study import (
   contrasts,
   correlations,
@@ -286,9 +291,13 @@ def _controls(table: pd.DataFrame) -> list[dict[str, str]]:
       'technique': _technique(row.technique, row.variant),
       'model': row.model,
       'one': number(row.accuracy_1, 2),
-      'one_interval': interval(row.accuracy_1_low, row.accuracy_1_high, 2),
+      'one_interval': clustered(
+        row.accuracy_1, row.accuracy_1_low, row.accuracy_1_high, 'tasks', 2
+      ),
       'two': number(row.accuracy_2, 2),
-      'two_interval': interval(row.accuracy_2_low, row.accuracy_2_high, 2),
+      'two_interval': clustered(
+        row.accuracy_2, row.accuracy_2_low, row.accuracy_2_high, 'tasks', 2
+      ),
       'chance': number(row.chance, 2),
       'models': f'{row.models} / {row.tasks}',
     }

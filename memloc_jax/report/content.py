@@ -31,6 +31,20 @@ def interval(low: Any, high: Any, digits: int = 3) -> str:
   return f'[{low:z.{digits}f}, {high:z.{digits}f}]'
 
 
+def clustered(value: Any, low: Any, high: Any, unit: str, digits: int) -> str:
+  """The same of `comparison.clustered_interval`, which few units lack.
+
+  Args:
+    value: the mean; nothing is said where it is missing, too.
+    low: lower end.
+    high: upper end.
+    unit: what values are clustered by, in the plural.
+    digits: behind the point.
+  """
+  found = interval(low, high, digits)
+  return found or ('' if pd.isna(value) else f'too few {unit} for an interval')
+
+
 def duration(seconds: float) -> str:
   """A time span that is read at a glance."""
   if seconds < 60:
@@ -305,9 +319,13 @@ def control(table: pd.DataFrame) -> list[dict[str, str]]:
       + ' (baseline)' * bool(row.baseline),
       'setup': row.setup,
       'accuracy_1': number(row.accuracy_1),
-      'interval_1': interval(row.accuracy_1_low, row.accuracy_1_high),
+      'interval_1': clustered(
+        row.accuracy_1, row.accuracy_1_low, row.accuracy_1_high, 'seeds', 3
+      ),
       'accuracy_2': number(row.accuracy_2),
-      'interval_2': interval(row.accuracy_2_low, row.accuracy_2_high),
+      'interval_2': clustered(
+        row.accuracy_2, row.accuracy_2_low, row.accuracy_2_high, 'seeds', 3
+      ),
       'rank': number(row.rank_correlation),
       'rank_interval': interval(
         row.rank_correlation_low, row.rank_correlation_high

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from memloc_jax.report.content import interval, number
+from memloc_jax.report.content import clustered, interval, number
 
 
 def control_pairs(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -28,7 +28,7 @@ def injection(table: pd.DataFrame) -> list[dict[str, str]]:
       'localiser': f'{row.localiser} {row.variant}'.strip()
       + ' (baseline)' * row.baseline,
       'recall': number(row.recall, 2),
-      'interval': interval(row.low, row.high, 2),
+      'interval': clustered(row.recall, row.low, row.high, 'cases', 2),
       'chance': number(row.chance, 2),
       'cases': str(row.cases),
     }

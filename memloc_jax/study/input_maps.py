@@ -5,7 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from memloc_jax.estimators.layerwise import Mean, mean, ratio_of_means
+from memloc_jax.estimators.layerwise import (
+  Mean,
+  bounded_mean,
+  mean,
+  ratio_of_means,
+)
 from memloc_jax.localisation import hybrids, occlusion, pair_maps
 from memloc_jax.study import input_texts
 from memloc_jax.study.context import Study
@@ -298,7 +303,8 @@ def _deletion(
   for (name, deleted), values in by_name.items():
     value = np.mean(values, axis=0)
     random = np.mean(by_name.get((AT_RANDOM, deleted), values), axis=0)
-    average, less = mean(value), mean(random - value)
+    average = bounded_mean(value, size=count)
+    less = bounded_mean(random - value, -2, 2, count)
     result.append(
       {
         'ranking': name,
