@@ -9,10 +9,12 @@ the studies of one half and judged on those of the other, both ways.
 """
 
 import math
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import intervals
 from benchmarks.subsamples import Ensemble, shrunk
@@ -144,6 +146,7 @@ def coverage(
           'pairs': size,
           'method': name,
           'studies': sum(len(x) for x in whole),
+          'values': values.shape[1],
           'coverage': average(whole),
           'coverage_se': disjoint(whole),
           'coverage_raw': average([half.raw for half in halves]),
@@ -182,7 +185,7 @@ def missed(rows: list[dict[str, Any]]) -> list[str]:
   return found
 
 
-def group_methods(size: int) -> dict[str, Callable]:
+def group_methods(size: int | np.ndarray) -> dict[str, Callable]:
   """Intervals of a mean over so many examples."""
 
   def bounded(values):
@@ -206,6 +209,35 @@ def groups(
       for row in coverage(of(reference), of(values), group_methods(size))
     ]
   return rows
+
+
+def layers(
+  reference: pathlib.Path, studied: pathlib.Path
+) -> list[dict[str, Any]]:
+  """Coverage of the shares of layers in groups of examples.
+
+  Args:
+    reference: folder of a study of pairs with the stage `layerwise`.
+    studied: folder of the study that few pairs are taken from.
+
+  Returns:
+    Rows as `coverage`, over all groups and players together; none if a study
+    lacks the stage.
+  """
+  tables = []
+  for folder in (reference, studied):
+    path = folder / 'layers_by_pair.parquet'
+    if not path.exists():
+      return []
+    table = pd.read_parquet(path)
+    tables.append(
+      table.pivot(index='pair', columns=['group', 'layer'], values='share')
+    )
+  sizes = pd.read_parquet(reference / 'layers_by_group.parquet')
+  sizes = sizes.drop_duplicates('group').set_index('group')['examples']
+  size = sizes[tables[0].columns.get_level_values('group')].to_numpy()
+  other, known = (table[tables[0].columns].to_numpy() for table in tables)
+  return coverage(other, known, group_methods(size))
 
 
 def dependence(known: dict[str, Pairs]) -> list[dict[str, Any]]:

@@ -53,7 +53,10 @@ def mean(values: np.ndarray) -> Mean:
 
 
 def bounded_mean(
-  values: np.ndarray, least: float = -1.0, most: float = 1.0, size: int = 1
+  values: np.ndarray,
+  least: float = -1.0,
+  most: float = 1.0,
+  size: int | np.ndarray = 1,
 ) -> Mean:
   """Mean of bounded values over the first axis, pairs.
 
@@ -70,7 +73,7 @@ def bounded_mean(
     values: [pairs, ...], between `least` and `most`.
     least: of the range.
     most: of the range.
-    size: examples that each value is a mean of.
+    size: examples that each value is a mean of, one for all or [...].
   """
   plain = mean(values)
   if len(values) < 2:
