@@ -8,6 +8,9 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals
 
+# Of each of the two pseudo-pairs of `bounded_mean`, see
+# docs/decisions/2026-11-30-intervals-of-pairs.md.
+_PSEUDO = 0.25
 # Of bootstrap intervals.
 _RESAMPLES = 2000
 _SEED = 0
@@ -18,8 +21,10 @@ class Mean(NamedTuple):
 
   Attributes:
     value: the mean.
-    se: standard error; NaN with fewer than two pairs.
-    low: lower end, by Student's t with one degree of freedom less than pairs.
+    se: standard error; NaN with fewer than two pairs. It is the plain one,
+      whatever the interval.
+    low: lower end, see `mean` and `bounded_mean`; NaN with fewer than two
+      pairs.
     high: upper end.
   """
 
@@ -30,7 +35,10 @@ class Mean(NamedTuple):
 
 
 def mean(values: np.ndarray, level: float = intervals.CONFIDENCE) -> Mean:
-  """Mean over the first axis, pairs, which are independent.
+  """Mean over the first axis, pairs, with Student's t interval.
+
+  For values of which no bounds are known. The degrees of freedom are one less
+  than the pairs, which are independent.
 
   Args:
     values: [pairs, ...].
@@ -43,6 +51,46 @@ def mean(values: np.ndarray, level: float = intervals.CONFIDENCE) -> Mean:
   se = values.std(0, ddof=1) / np.sqrt(count)
   half = stats.t.ppf((1 + level) / 2, count - 1) * se
   return Mean(average, se, average - half, average + half)
+
+
+def bounded_mean(
+  values: np.ndarray,
+  least: float = -1.0,
+  most: float = 1.0,
+  size: int | np.ndarray = 1,
+  level: float = intervals.CONFIDENCE,
+) -> Mean:
+  """Mean of bounded values over the first axis, pairs.
+
+  A t interval is too narrow for few values that are bounded and skewed: eight
+  pairs may all miss the rare outcome that moves the mean. Before it is taken,
+  a pair of weight 1/4 is added at either end of the range, so that the
+  interval is centred slightly closer to the middle. It is cut to the range.
+
+  Where a value is itself a mean over several examples, one of them is put at
+  the end of the range and the others stay where they are: the pseudo-pairs
+  move closer to the mean, and the interval of a large group is Student's.
+
+  Args:
+    values: [pairs, ...], between `least` and `most`.
+    least: of the range.
+    most: of the range.
+    size: examples that each value is a mean of, one for all or [...].
+    level: confidence of the interval.
+  """
+  plain = mean(values)
+  if len(values) < 2:
+    return plain
+  weight = len(values) + 2 * _PSEUDO
+  ends = [plain.value + (end - plain.value) / size for end in (least, most)]
+  centre = (len(values) * plain.value + _PSEUDO * sum(ends)) / weight
+  squares = np.square(values - centre).sum(0)
+  squares += _PSEUDO * sum(np.square(end - centre) for end in ends)
+  quantile = stats.t.ppf((1 + level) / 2, weight - 1)
+  half = quantile * np.sqrt(squares / (weight * (weight - 1)))
+  return plain._replace(
+    low=np.maximum(centre - half, least), high=np.minimum(centre + half, most)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +126,7 @@ class Layerwise:
 
   def memorisation(self) -> Mean:
     """Counterfactual memorisation over the pairs, [n]."""
-    return mean(self.seen - self.unseen)
+    return bounded_mean(self.seen - self.unseen)
 
   def depth(self) -> np.ndarray:
     """Players from below that hold half of the memorisation, float [n].

@@ -14,6 +14,8 @@ from memloc_jax.study import control as control_lib
 from memloc_jax.study.context import Study
 
 _LEVEL = 0.95
+# Fewest clusters that have an interval: of two it is nearly all of [0, 1].
+FEWEST = 3
 # Ties between layers are broken at random, with this seed.
 _TIE_SEED = 0
 
@@ -138,11 +140,14 @@ def clustered_interval(
 ) -> tuple[float, float, float]:
   """Mean of values in [0, 1] with a 95 % interval clustered by seed.
 
-  Wilson's interval on the effective number of observations n / d. The design
-  effect d is the ratio of the cluster-robust variance of the mean to that of
-  independent observations, between 1 and the cluster size; where all values
-  are equal and nothing can be estimated, it is the cluster size, as if every
-  seed were one observation.
+  Wilson's interval on the effective number of observations n / d, with the
+  quantile of Student's t with one degree of freedom less than seeds in place
+  of the normal one (as Korn & Graubard, 1998, do for surveys of few clusters).
+  The design effect d is the ratio of the cluster-robust variance of the mean
+  to that of independent observations, between 1 and the cluster size; where
+  all values are equal and nothing can be estimated, it is the cluster size,
+  as if every seed were one observation. What it covers with 3 to 10 seeds is
+  in docs/results/coverage_pairs.md.
 
   Args:
     values: [n].
@@ -150,13 +155,16 @@ def clustered_interval(
     level: confidence.
 
   Returns:
-    Mean, lower and upper end.
+    Mean, lower and upper end; NaN ends with fewer than three seeds, which are
+    too few to tell.
   """
   n, mean = len(values), float(values.mean())
   names, inverse = np.unique(cluster, return_inverse=True)
+  if len(names) < FEWEST:
+    return mean, float('nan'), float('nan')
   size = n / len(names)
   independent = values.var() / n
-  if independent > 0 and len(names) > 1:
+  if independent > 0:
     sums = np.bincount(inverse, values - mean)
     factor = len(names) / (len(names) - 1)
     robust = factor * float(np.square(sums).sum()) / n**2
@@ -164,7 +172,7 @@ def clustered_interval(
   else:
     effect = size
   effective = n / effect
-  z = stats.norm.ppf((1 + level) / 2)
+  z = stats.t.ppf((1 + level) / 2, len(names) - 1)
   centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
   half = (
     z

@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.estimators import verdicts
-from memloc_jax.estimators.layerwise import Mean, mean, ratio_of_means
+from memloc_jax.estimators.layerwise import (
+  Mean,
+  bounded_mean,
+  mean,
+  ratio_of_means,
+)
 from memloc_jax.localisation import hybrids, occlusion, pair_maps
 from memloc_jax.study import input_texts
 from memloc_jax.study.context import Study
@@ -303,7 +308,7 @@ def _deletion(
   for (name, deleted), value in by_name.items():
     claims.append(
       verdicts.Claim(
-        _interval(whole - value),
+        _interval(whole - value, count),
         'above',
         delta=verdicts.DELTA['memorisation'],
         units=verdicts.count(len(value), 'pair'),
@@ -317,14 +322,15 @@ def _deletion(
           other,
           float((whole - by_name[other, deleted]).mean()),
           float((by_name[other, deleted] - value).mean()),
-          _interval(by_name[other, deleted] - value),
+          _interval(by_name[other, deleted] - value, count),
         )
         for other in (BY_LOSS, AT_RANDOM)
         if (other, deleted) in by_name
       ]
     )
     random = by_name.get((AT_RANDOM, deleted), value)
-    average, less = mean(value), mean(random - value)
+    average = bounded_mean(value, size=count)
+    less = bounded_mean(random - value, -2, 2, count)
     result.append(
       {
         'ranking': name,
@@ -344,11 +350,11 @@ def _deletion(
   )
 
 
-def _interval(values: np.ndarray) -> verdicts.Interval:
-  """Of the mean of values of pairs, [pairs]."""
+def _interval(values: np.ndarray, size: int) -> verdicts.Interval:
+  """Of the mean of differences of memorisation, means of `size` examples."""
 
   def ends(level: float) -> tuple[float, float]:
-    _, _, low, high = mean(values, level)
+    _, _, low, high = bounded_mean(values, -2, 2, size, level)
     return float(low), float(high)
 
   return ends

@@ -82,6 +82,7 @@ class _Measured:
     groups: of training examples by name, bool [n].
     accuracy: of hybrids on validation examples, by how many players are from
       the first run, [pairs, players + 1]; None without such examples.
+    held_out: number of these examples.
     distance: between the blocks of a pair's runs, [pairs, L].
   """
 
@@ -92,6 +93,7 @@ class _Measured:
   examples: Layerwise
   groups: dict[str, np.ndarray]
   accuracy: np.ndarray | None
+  held_out: int
   distance: np.ndarray
 
   @property
@@ -178,6 +180,7 @@ def _measure(
     examples=estimate.join(parts),
     groups=_groups(study),
     accuracy=np.stack(accuracies) if accuracies else None,
+    held_out=len(held_out),
     distance=np.stack(distances),
   )
 
@@ -238,8 +241,8 @@ def _by_example(found: _Measured) -> pd.DataFrame:
       'generalisation_pairs': found.examples.unseen.mean(0),
       'cm_pairs': whole.value,
       'cm_pairs_se': whole.se,
-      'cm_pairs_low': np.clip(whole.low, -1, 1),
-      'cm_pairs_high': np.clip(whole.high, -1, 1),
+      'cm_pairs_low': whole.low,
+      'cm_pairs_high': whole.high,
       'depth': depth,
       'pairs': len(found.pairs),
     }
@@ -278,7 +281,10 @@ def _by_group(found: _Measured) -> pd.DataFrame:
   """Rows of `layers_by_group`."""
   parts = []
   for group, chosen in found.groups.items():
-    average = estimate.mean(found.examples.of_group(chosen))
+    # Shapley values of probabilities are in [-1, 1], as the whole is.
+    average = estimate.bounded_mean(
+      found.examples.of_group(chosen), size=int(chosen.sum())
+    )
     parts.append(
       found.players.assign(
         source=found.name,
@@ -315,15 +321,15 @@ def _by_pair(found: _Measured) -> pd.DataFrame:
 
 def _accuracies(found: _Measured) -> pd.DataFrame:
   """Rows of `hybrids`."""
-  average = estimate.mean(found.accuracy)
+  average = estimate.bounded_mean(found.accuracy, 0, 1, found.held_out)
   return pd.DataFrame(
     {
       'source': found.name,
       'players': np.arange(len(average.value)),
       'accuracy': average.value,
       'accuracy_se': average.se,
-      'low': np.clip(average.low, 0, 1),
-      'high': np.clip(average.high, 0, 1),
+      'low': average.low,
+      'high': average.high,
     }
   )
 

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
+from benchmarks import known_truth
+from memloc_jax.report import content
 from memloc_jax.study import comparison, control
 
 
@@ -13,10 +15,29 @@ class ClusteredIntervalTest(absltest.TestCase):
   def test_agreeing_seeds_count_as_one_observation_each(self):
     cluster = np.repeat(np.arange(10), 3)
     mean, low, high = comparison.clustered_interval(np.ones(30), cluster)
-    # Wilson's interval for ten successes of ten.
+    # Wilson's interval for ten successes of ten, with t for ten seeds.
     self.assertEqual(mean, 1)
     self.assertAlmostEqual(high, 1)
-    self.assertAlmostEqual(low, 10 / (10 + 1.959964**2), places=5)
+    self.assertAlmostEqual(low, 10 / (10 + 2.262157**2), places=5)
+
+  def test_holds_the_truth_with_few_seeds(self):
+    for seeds, mean, correlation in (
+      (3, 0.9, 0.5),
+      (4, 0.5, 0.5),
+      (6, 0.97, 1),
+    ):
+      found = known_truth.clusters(seeds, 3, mean, correlation, 800)
+      self.assertGreater(found['coverage'], 0.94)
+    # With the normal quantile it does not.
+    self.assertLess(found['normal'], 0.91)
+
+  def test_two_seeds_are_too_few(self):
+    values, cluster = np.array([1.0, 1, 0, 1]), np.array([1, 1, 2, 2])
+    found = comparison.clustered_interval(values, cluster)
+    np.testing.assert_array_equal(found, (0.75, np.nan, np.nan))
+    self.assertEqual(
+      content.clustered(*found, 'seeds', 3), 'too few seeds for an interval'
+    )
 
   def test_dependent_values_widen_it(self):
     cluster = np.repeat(np.arange(10), 4)
@@ -86,9 +107,9 @@ class ControlTest(absltest.TestCase):
     self.assertAlmostEqual(row['accuracy_2'], 0.5)
     self.assertEqual((row['chance'], row['num_seeds']), (0.5, 3))
     self.assertTrue(np.isnan(row['rank_correlation']))
-    # Wilson's interval for two of three.
-    self.assertAlmostEqual(row['accuracy_1_low'], 0.2077, places=4)
-    self.assertAlmostEqual(row['accuracy_1_high'], 0.9385, places=4)
+    # Wilson's interval for two of three, with t for three seeds.
+    self.assertAlmostEqual(row['accuracy_1_low'], 0.0630, places=4)
+    self.assertAlmostEqual(row['accuracy_1_high'], 0.9835, places=4)
 
 
 class CorrelationsTest(absltest.TestCase):
