@@ -7,7 +7,6 @@ import pandas as pd
 from absl.testing import absltest
 
 from benchmarks import known_truth
-from memloc_jax.report import content
 from memloc_jax.study import comparison, control
 
 
@@ -35,9 +34,6 @@ class ClusteredIntervalTest(absltest.TestCase):
     values, cluster = np.array([1.0, 1, 0, 1]), np.array([1, 1, 2, 2])
     found = comparison.clustered_interval(values, cluster)
     np.testing.assert_array_equal(found, (0.75, np.nan, np.nan))
-    self.assertEqual(
-      content.clustered(*found, 'seeds', 3), 'too few seeds for an interval'
-    )
 
   def test_dependent_values_widen_it(self):
     cluster = np.repeat(np.arange(10), 4)
