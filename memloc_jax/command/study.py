@@ -22,6 +22,7 @@ from memloc_jax.command import grid_runs, replicate
 from memloc_jax.command.ending import Process, Status
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted, cut
+from memloc_jax.report import conclusions
 from memloc_jax.report import stage as report  # Registers all stages, too.
 from memloc_jax.study import (
   actions,
@@ -234,6 +235,8 @@ def _act(config: StudyConfig, process: Process) -> None:
     done = run(config)
   page = done / 'report.html'
   if hosts.is_first() and page.exists():  # Unless --stages left it out.
+    if not _QUIET.value:
+      print(*conclusions.of_workdir(done), sep='\n')
     print(f'report: {page.resolve()}')
   hosts.leave()
 
@@ -255,6 +258,8 @@ def _act_on_all(
   _say_devices()
   page = grid_runs.run(cells, workdir, progress, _runner(process))
   if page and hosts.is_first():
+    if not _QUIET.value:
+      print(*conclusions.of_comparison(page.parent), sep='\n')
     print(f'comparison: {page.resolve()}')
   hosts.leave()
 

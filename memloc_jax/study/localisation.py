@@ -10,7 +10,7 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import comparison, control, subjects
+from memloc_jax.study import chosen, comparison, control, subjects
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import STAGES, late, stage
@@ -172,7 +172,7 @@ def _add_stages() -> None:
   )
 
 
-@stage('localise')
+@stage('localise', check=chosen.check)
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
   tables = {}
@@ -181,6 +181,8 @@ def localise(study: Study) -> None:
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
       tables[name] = pd.concat(parts, ignore_index=True)
+      if name == 'mcog':
+        tables[name] = comparison.centres(tables[name], study.model.num_layers)
       study.workdir.write_table(name, tables[name])
   manifest = study.workdir.read_json('manifest.json')
   by_technique = manifest.get('notes_by_technique', {})

@@ -174,18 +174,35 @@ def check(study: Study) -> None:
   Raises:
     InputError: saying what.
   """
+  check_input(study)
+  for table in study.tables.values():
+    study.engine.check(table)
+  planning.check_disk(study)
+
+
+def check_input(study: Study) -> None:
+  """Refuses settings, data and models that a study cannot be made of.
+
+  Memory and disk are left out, of which a plan says what they lack.
+
+  Args:
+    study: the study, of which the checkpoint's shapes will do.
+
+  Raises:
+    InputError: saying what.
+  """
   for function in _LATE:
     function()
+  # Before tables, whose size follows from what `config.json` says of layers.
+  _ = study.data
+  study.check_weights()
   if not study.tables:
     raise InputError(
       'The study has no runs: set --config.map.num_runs, --config.train.seeds '
       'or --config.control.seeds.'
     )
-  for table in study.tables.values():
-    study.engine.check(table)
   for each in STAGES.values():
     each.check(study)
-  planning.check_disk(study)
 
 
 def _needed(stages: Collection[str]) -> dict[str, tuple[str, ...]]:
