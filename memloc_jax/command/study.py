@@ -151,7 +151,17 @@ _REQUIRED = {
 
 
 def main(process: Process, argv: list[str]) -> None:
-  """Runs the study that the flags say."""
+  """Runs the study that the flags say.
+
+  Args:
+    process: how it ends, and whether it was asked to.
+    argv: the program's name, after which nothing is taken.
+
+  Raises:
+    InputError: see `actions`, `stages.run_study` and `hosts.join`.
+    Preempted: the study was asked to stop, and has saved.
+    PeerError: another process of the study has died.
+  """
   process.workdir, process.verbose = _WORKDIR.value, _VERBOSE.value
   if not flags.FLAGS['verbosity'].present:
     # Libraries say much at INFO.
