@@ -21,7 +21,11 @@ class ClusteredIntervalTest(absltest.TestCase):
     self.assertAlmostEqual(low, 10 / (10 + 2.262157**2), places=5)
 
   def test_holds_the_truth_with_few_seeds(self):
-    for seeds, mean, correlation in ((3, 0.9, 0.5), (4, 0.5, 0.5), (6, 0.97, 1)):
+    for seeds, mean, correlation in (
+      (3, 0.9, 0.5),
+      (4, 0.5, 0.5),
+      (6, 0.97, 1),
+    ):
       found = known_truth.clusters(seeds, 3, mean, correlation, 800)
       self.assertGreater(found['coverage'], 0.94)
     # With the normal quantile it does not.
