@@ -8,9 +8,6 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals
 
-# Of each of the two pseudo-pairs of `bounded_mean`, see
-# docs/decisions/2026-11-30-intervals-of-pairs.md.
-_PSEUDO = 0.25
 # Of bootstrap intervals.
 _RESAMPLES = 2000
 _SEED = 0
@@ -34,7 +31,7 @@ class Mean(NamedTuple):
   high: np.ndarray
 
 
-def mean(values: np.ndarray) -> Mean:
+def mean(values: np.ndarray, level: float = intervals.CONFIDENCE) -> Mean:
   """Mean over the first axis, pairs, with Student's t interval.
 
   For values of which no bounds are known. The degrees of freedom are one less
@@ -42,13 +39,14 @@ def mean(values: np.ndarray) -> Mean:
 
   Args:
     values: [pairs, ...].
+    level: confidence of the interval.
   """
   count, average = len(values), values.mean(0)
   if count < 2:
     nothing = np.full(average.shape, np.nan)
     return Mean(average, nothing, nothing, nothing)
   se = values.std(0, ddof=1) / np.sqrt(count)
-  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, count - 1) * se
+  half = stats.t.ppf((1 + level) / 2, count - 1) * se
   return Mean(average, se, average - half, average + half)
 
 
@@ -57,6 +55,7 @@ def bounded_mean(
   least: float = -1.0,
   most: float = 1.0,
   size: int | np.ndarray = 1,
+  level: float = intervals.CONFIDENCE,
 ) -> Mean:
   """Mean of bounded values over the first axis, pairs.
 
@@ -74,16 +73,17 @@ def bounded_mean(
     least: of the range.
     most: of the range.
     size: examples that each value is a mean of, one for all or [...].
+    level: confidence of the interval.
   """
   plain = mean(values)
   if len(values) < 2:
     return plain
-  weight = len(values) + 2 * _PSEUDO
+  weight = len(values) + 2 * intervals.PSEUDO
   ends = [plain.value + (end - plain.value) / size for end in (least, most)]
-  centre = (len(values) * plain.value + _PSEUDO * sum(ends)) / weight
+  centre = (len(values) * plain.value + intervals.PSEUDO * sum(ends)) / weight
   squares = np.square(values - centre).sum(0)
-  squares += _PSEUDO * sum(np.square(end - centre) for end in ends)
-  quantile = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, weight - 1)
+  squares += intervals.PSEUDO * sum(np.square(end - centre) for end in ends)
+  quantile = stats.t.ppf((1 + level) / 2, weight - 1)
   half = quantile * np.sqrt(squares / (weight * (weight - 1)))
   return plain._replace(
     low=np.maximum(centre - half, least), high=np.minimum(centre + half, most)
@@ -156,7 +156,7 @@ def join(parts: list[Layerwise]) -> Layerwise:
 
 
 def ratio_of_means(
-  part: np.ndarray, whole: np.ndarray
+  part: np.ndarray, whole: np.ndarray, level: float = intervals.CONFIDENCE
 ) -> tuple[float, float, float]:
   """A share of a sum over pairs, with its 95 % interval.
 
@@ -168,6 +168,7 @@ def ratio_of_means(
   Args:
     part: numerators, [pairs].
     whole: denominators, [pairs].
+    level: confidence of the interval.
 
   Returns:
     The ratio of means and the ends of its interval. All are NaN if the
@@ -177,7 +178,8 @@ def ratio_of_means(
     return np.nan, np.nan, np.nan
   value = part.mean() / whole.mean()
   # The residuals' mean is zero, and what they deviate is what the ratio does.
-  _, _, low, high = mean((part - value * whole) / np.abs(whole.mean()))
+  residuals = (part - value * whole) / np.abs(whole.mean())
+  _, _, low, high = mean(residuals, level)
   return float(value), float(value + low), float(value + high)
 
 
@@ -197,25 +199,38 @@ def rank_agreement(
     error. With few rows a side the ends are too close, as those of any such
     bootstrap, and with few layers only few values are possible.
   """
+  rank = lambda profiles: stats.rankdata(profiles.mean(0))
+  value = float(_correlation(rank(first), rank(second)))
+  if min(len(first), len(second)) < 2:
+    return value, np.nan, np.nan
+  found = rank_agreement_resamples(first, second)
+  if np.isnan(found).all():
+    return value, np.nan, np.nan
+  low, high = np.nanquantile(found, intervals.TAILS)
+  return value, float(low), float(high)
+
+
+def rank_agreement_resamples(
+  first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+  """The resampled correlations of `rank_agreement`, [2000].
+
+  Their draws depend on the numbers of rows alone, so that those of two
+  techniques beside the same pairs are paired.
+  """
   rng = np.random.default_rng(_SEED)
 
   def resampled(profiles):
     drawn = rng.integers(len(profiles), size=(_RESAMPLES, len(profiles)))
     return stats.rankdata(profiles[drawn].mean(1), axis=1)
 
-  def correlation(x, y):
-    x = x - x.mean(-1, keepdims=True)
-    y = y - y.mean(-1, keepdims=True)
-    scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
-    out = np.full(scale.shape, np.nan)
-    return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)
+  return _correlation(resampled(first), resampled(second))
 
-  rank = lambda profiles: stats.rankdata(profiles.mean(0))
-  value = correlation(rank(first), rank(second))
-  if min(len(first), len(second)) < 2:
-    return float(value), np.nan, np.nan
-  found = correlation(resampled(first), resampled(second))
-  if np.isnan(found).all():
-    return float(value), np.nan, np.nan
-  low, high = np.nanquantile(found, intervals.TAILS)
-  return float(value), float(low), float(high)
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Over the last axis; NaN where one of the two is constant."""
+  x = x - x.mean(-1, keepdims=True)
+  y = y - y.mean(-1, keepdims=True)
+  scale = np.sqrt(np.square(x).sum(-1) * np.square(y).sum(-1))
+  out = np.full(scale.shape, np.nan)
+  return np.divide((x * y).sum(-1), scale, out=out, where=scale > 0)

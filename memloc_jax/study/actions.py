@@ -13,7 +13,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, planning, versions
+from memloc_jax.study import given, planning, stages, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -49,12 +49,13 @@ def plan(
     The plan, with its text.
 
   Raises:
-    InputError: the price is below 0.
+    InputError: the price is below 0; or the study could not run, other than
+      for lack of memory or disk, or of weights that are not there yet.
   """
   if price_per_hour < 0:
     raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
   with opened(config, workdir, progress, programs) as study:
-    return planning.plan(study, price_per_hour)
+    return planning.plan(study, price_per_hour, stages.check_input)
 
 
 def extend(

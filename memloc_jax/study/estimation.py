@@ -73,6 +73,11 @@ def estimate(study: Study) -> None:
     noisy,
     labels,
     data.kinds,
+    # What needs no runs that did not see the example, and no text.
+    baselines={
+      '1 - training memorisation': 1 - scores['training_memorisation'],
+      'rarity of the given label': -np.bincount(labels)[labels].astype(float),
+    },
   )
   if found:
     study.workdir.write_table('detection', pd.DataFrame(found))

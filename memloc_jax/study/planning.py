@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ def _need(study: Study, table: Table) -> Need:
     kept += moments if table.keep[row] else 0
   return Need(
     name=table.name,
-    runs=len(table.runs),
+    runs=len(table.runs) - len(table.skipped),
     pending=len(pending),
     lanes=lanes,
     records=logits * len(pending) + kept * least.weights * placed.share,
@@ -135,7 +136,11 @@ class Plan:
   seconds: float
 
 
-def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
+def plan(
+  study: Study,
+  price_per_hour: float = 0.0,
+  check: Callable[[Study], None] = lambda study: None,
+) -> Plan:
   """Plans a study.
 
   Args:
@@ -144,13 +149,19 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
       take.
     price_per_hour: of all devices together, in any currency; 0 says nothing
       of money.
+    check: refuses what a run would refuse; is called with the study, of whose
+      checkpoint it has the shapes.
 
   Returns:
     The plan.
+
+  Raises:
+    InputError: the study could not run, other than for lack of memory or disk.
   """
   shapes = memory_plan.Shapes(
     study.config, study.workdir, study.progress, programs=study.programs
   )
+  check(shapes)
   say = study.progress.message
   say(_data(shapes))
   engine = probe_time.for_probing(shapes.engine)

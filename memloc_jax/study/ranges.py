@@ -197,12 +197,48 @@ def check(study: 'StudyConfig') -> None:
         ('clean', study.model.clean),
       )
     ),
+    *(
+      (
+        f'model.{role}_memorised',
+        not early or len(early) == len(late),
+        f'empty, or as many folders as there are in model.{role}',
+      )
+      for role, early, late in (
+        ('noisy', study.model.noisy_memorised, study.model.noisy),
+        ('clean', study.model.clean_memorised, study.model.clean),
+      )
+    ),
+    (
+      'model.frozen',
+      not study.model.frozen
+      or (
+        study.model.noisy and len(study.model.frozen) in (1, len(train.seeds))
+      ),
+      'empty, or one folder or one for each of train.seeds, of a study with '
+      'model.noisy',
+    ),
     (
       'train.snapshots',
       all(1 <= e <= train.num_epochs for e in train.snapshots),
       'epochs from 1 to train.num_epochs',
     ),
     ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
+    (
+      'localise.retrain.held_out',
+      not retrain.held_out or (train.seeds and study.task.has_noise),
+      "'' unless there are main models with wrong labels",
+    ),
+    (
+      'localise.gradient.clean',
+      not study.localise.gradient.clean
+      or (
+        len(study.localise.gradient.clean) in {1, len(train.seeds)}
+        and train.seeds
+        and study.task.has_noise
+      ),
+      'empty, or one file or one for each of train.seeds, of a study with '
+      'wrong labels',
+    ),
     *(
       (f'localise.retrain.{name}', getattr(retrain, name) >= 1, 'at least 1')
       for name in ('num_epochs', 'batch_size')

@@ -13,6 +13,7 @@ import pandas as pd
 
 from memloc_jax.errors import InputError, shown
 from memloc_jax.tasks import files, own
+from memloc_jax.tasks import label as label_cells
 
 COLUMNS = (
   'id',
@@ -118,7 +119,8 @@ def read(
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise InputError(f'--reviewed={path}: no such file')
-  table = files.read(str(path))['train']
+  names = ('id', 'hash', 'decision', 'new_label')
+  table = files.read(str(path), names)['train']
   columns = [table.column(n)[1] for n in ('id', 'hash', 'decision')]
   columns.append(table.columns.get('new_label', [None] * len(columns[0])))
   found = {row.id: row for row in examples.itertuples()}
@@ -178,6 +180,7 @@ def _decide(
       f'{place} decides to {decision} and has the new label {shown(new)}; '
       'leave one of them empty'
     )
+  new = label_cells.canonical(new) or ''
   if new and new not in label_names:
     raise InputError(
       f'{place} has the unknown label {shown(new)}; expected one of '

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import html
 import importlib.metadata
 import io
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 import unittest.mock
@@ -15,8 +17,9 @@ import pytest
 from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
 
-from memloc_jax.command import memloc, study
+from memloc_jax.command import ending, memloc, study
 from memloc_jax.models import registry as models
+from memloc_jax.report import stage as report
 from memloc_jax.study import apply
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
@@ -33,6 +36,7 @@ _ACTIONS = {
 def _call(*words: str) -> tuple[int, str, str]:
   """Exit status, standard output and standard error."""
   out, error, status = io.StringIO(), io.StringIO(), 0
+  handler = signal.getsignal(signal.SIGINT)
   with (
     unittest.mock.patch.object(sys, 'argv', ['memloc', *words]),
     contextlib.redirect_stdout(out),
@@ -42,6 +46,8 @@ def _call(*words: str) -> tuple[int, str, str]:
       memloc.main()
     except SystemExit as end:
       status = end.code or 0
+    finally:
+      signal.signal(signal.SIGINT, handler)
   return status, out.getvalue(), error.getvalue()
 
 
@@ -51,7 +57,7 @@ def _call_with_flags(*words: str) -> tuple[int, str, str]:
   with (
     flagsaver.flagsaver(),
     unittest.mock.patch.object(study.app, 'run', run),
-    unittest.mock.patch.object(study, 'Termination'),
+    unittest.mock.patch.object(ending.Process, 'listen'),
   ):
     try:
       return _call(*words)
@@ -98,7 +104,7 @@ class RunTest(parameterized.TestCase):
     with unittest.mock.patch.object(study.app, 'run') as run:
       _call(name, *words)
     ((main,), named) = run.call_args
-    self.assertIs(main, study.main)
+    self.assertIs(main.func, study.main)
     self.assertEqual(named['argv'], ['memloc', f'--action={action}', *words])
 
   def test_lists(self):
@@ -122,16 +128,24 @@ class RunTest(parameterized.TestCase):
     ):
       status, out, _ = _call('report', *map(str, words))
       self.assertEqual(status, 0)
-      self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
+      *lines, last = out.splitlines()
+      self.assertEqual(last, f'comparison: {output / "comparison.html"}')
+      # What the page concludes.
+      page = html.unescape((output / 'comparison.html').read_text('utf-8'))
+      self.assertNotEmpty(lines)
+      for line in lines:
+        question, _, answer = line.partition('? ')
+        self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
       (output / 'comparison.html').unlink()
-    with unittest.mock.patch.object(memloc.report, 'write'):
+    with unittest.mock.patch.object(report, 'write'):
       _, _, error = _call('report', one)
       self.assertIn('is not finished', error)
       Workdir(one).write_json('stages/report.json', {})
       self.assertEqual(_call('report', one)[::2], (0, ''))
     # That of a grid lies in its folder.
     status, out, _ = _call('report', str(folder))
-    self.assertEqual(out, f'comparison: {folder / "comparison.html"}\n')
+    last = out.splitlines()[-1]
+    self.assertEqual(last, f'comparison: {folder / "comparison.html"}')
     self.assertTrue((folder / 'comparison.html').exists())
 
 
@@ -241,6 +255,28 @@ class RefusedTest(parameterized.TestCase):
     self.assertEqual(status, 2, error)
     self.assertEqual(out, '')
     self.assertStartsWith(error, 'memloc: ')
+    self.assertIn(sentence, error)
+    self.assertEqual(error.count('\n'), 1)
+
+  @parameterized.parameters(
+    ('import nothere', "ModuleNotFoundError: No module named 'nothere' ("),
+    ('x = 1 / 0', 'ZeroDivisionError: division by zero ('),
+    ('def get_config():\n  return undefined', 'line 2).'),
+    ('def get_config():\n  raise KeyError("k")', "KeyError: 'k' ("),
+    ('def get_config() return', 'SyntaxError: expected'),
+    ('def get_config():\n  return 3', 'returns no ConfigDict'),
+  )
+  # By ml_collections, which reads config files so.
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_a_config_file_that_fails_is_named(self, text, sentence):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    # Of the same name as a file of the package.
+    (folder / 'study.py').write_text(text, 'utf-8')
+    status, _, error = _call_with_flags(
+      'run', f'--config={folder / "study.py"}', f'--workdir={folder}/workdir'
+    )
+    self.assertEqual(status, 2, error)
+    self.assertStartsWith(error, 'memloc: --config: ')
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
 

@@ -133,8 +133,65 @@ class CorrelationsTest(absltest.TestCase):
     expected = np.corrcoef([0.1, 0.2, 0.7], [0.2, 0.3, 0.5])[0, 1]
     self.assertAlmostEqual(of_layers['pearson'].iloc[0], expected)
     self.assertEqual(of_layers['num_points'].iloc[0], 3)
+    # Layers of one model are no independent points.
+    self.assertEqual(of_layers['verdict'].tolist(), ['cannot be told'])
     baselines = layers[layers['technique'] == 'constant']
     self.assertEmpty(comparison.correlations(baselines, 'main'))
+
+
+class LocatedTest(absltest.TestCase):
+  def one(self, name, hits, cases, beside='seed'):
+    hits = np.array(hits, float)
+    baseline = name.startswith('trivial')
+    return comparison.Located(
+      name, baseline, hits, cases, np.array(cases), 'seed', beside, 0.5
+    )
+
+  def test_only_on_the_same_cases(self):
+    cases = list(range(30))
+    found = comparison.located(
+      [
+        self.one('a', [1] * 30, cases),
+        # Of one case that `a` does not know, and wrong in all others.
+        self.one('trivial', [0] * 29 + [1], [*cases[1:], 99]),
+        self.one('b', [1] * 30, cases, beside='pair'),
+        self.one('trivial pair', [1] * 30, cases, beside='pair'),
+      ]
+    )
+    self.assertEqual(found['best_baseline'].tolist(),
+                     ['trivial', '', 'trivial pair', ''])  # fmt: skip
+    self.assertEqual(found['baseline_value'].tolist()[::2], [0.0, 1.0])
+    self.assertEqual(
+      found['against_baseline'].tolist(),
+      ['better than the baseline', '', 'not better than the baseline', ''],
+    )
+
+  def test_no_case_in_common(self):
+    found = comparison.located(
+      [self.one('a', [1, 1], [0, 1]), self.one('trivial', [1, 1], [2, 3])]
+    )
+    self.assertEqual(found['against_baseline'].iloc[0], 'cannot be told')
+
+
+class CentresTest(absltest.TestCase):
+  def test_depth_against_a_flat_profile(self):
+    def found(*centres):
+      rows = [
+        {'technique': 'swapping', 'variant': '', 'source': 'main'}
+        | {'seed': seed, 'mcog_calibrated': centre}
+        for seed, centre in enumerate(centres)
+      ]
+      rows.append(rows[0] | {'seed': -1, 'mcog_calibrated': np.mean(centres)})
+      table = comparison.centres(pd.DataFrame(rows), 5)
+      self.assertEqual(set(table['verdict'].iloc[:-1]), {''})
+      return table.iloc[-1]
+
+    self.assertEqual(found(4.0, 4.1, 3.9, 4.2)['verdict'], 'supported')
+    flat = found(3.01, 2.99, 3.02, 2.98)
+    self.assertEqual(flat['verdict'], 'equivalent within 0.05')
+    self.assertEqual(found(4.0, 2.0, 3.5)['verdict'], 'cannot be told')
+    self.assertEqual(found(4.0)['reason'], 'no interval from 1 seed')
+    self.assertEqual(found(4.0, 4.0)['reason'], 'no spread among 2 seeds')
 
 
 if __name__ == '__main__':
