@@ -7,7 +7,6 @@ import pandas as pd
 from absl.testing import absltest
 
 from benchmarks import known_truth
-from memloc_jax.report import content
 from memloc_jax.study import comparison, control
 
 
@@ -35,9 +34,6 @@ class ClusteredIntervalTest(absltest.TestCase):
     values, cluster = np.array([1.0, 1, 0, 1]), np.array([1, 1, 2, 2])
     found = comparison.clustered_interval(values, cluster)
     np.testing.assert_array_equal(found, (0.75, np.nan, np.nan))
-    self.assertEqual(
-      content.clustered(*found, 'seeds', 3), 'too few seeds for an interval'
-    )
 
   def test_dependent_values_widen_it(self):
     cluster = np.repeat(np.arange(10), 4)
@@ -99,6 +95,13 @@ class ControlTest(absltest.TestCase):
       found['rank_correlation'], [1, -1, 0.8, 0, 0], atol=1e-9
     )
     self.assertTrue(found['top1_in_pair'].isna().all())
+
+  def test_two_seeds_have_no_interval_and_say_so(self):
+    found = _control([[4, 3, 2, 1], [1, 4, 3, 2]])
+    (row,) = comparison.control_summary(found, 4).to_dict('records')
+    self.assertTrue(np.isnan(row['accuracy_1_low']))
+    self.assertEqual(row['verdict'], 'cannot be told')
+    self.assertEqual(row['reason'], 'no interval from 2 seeds')
 
   def test_summary(self):
     found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
