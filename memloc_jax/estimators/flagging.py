@@ -112,8 +112,7 @@ def by_correctness(
   each other. Pairs and other runs are independent, and their p-values are
   combined as p1^w p2^(1 - w) with w the share of the runs that are in no pair
   (Good, 1955). The price is power: the worst dependence has to be allowed
-  for, so that pairs alone flag what half as many independent runs would where
-  all agree.
+  for. Where all runs agree, pairs have the p-value of half as many runs.
 
   Args:
     in_right: IN runs, those of pairs left out, that predict the given label,

@@ -6,8 +6,9 @@ from scipy import stats
 CONFIDENCE = 0.95
 # The quantiles at the ends of an interval of percentiles.
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-# Weight of the value added at each end of the range in `bounded_mean`.
-_PSEUDO = 0.25
+# Weight of the value added at each end of a range, see
+# docs/decisions/2026-11-30-intervals-of-pairs.md.
+PSEUDO = 0.25
 
 
 def wilson(
@@ -89,7 +90,7 @@ def bounded_variance(
     values: independent, in [-bound, bound], [n], n at least 1.
     bound: largest absolute value possible.
   """
-  weights = np.append(np.ones(len(values)), (_PSEUDO, _PSEUDO))
+  weights = np.append(np.ones(len(values)), (PSEUDO, PSEUDO))
   padded = np.append(values, (-bound, bound))
   total = weights.sum()
   centre = (weights @ padded) / total

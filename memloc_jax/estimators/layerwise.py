@@ -8,9 +8,6 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals
 
-# Of each of the two pseudo-pairs of `bounded_mean`, see
-# docs/decisions/2026-11-30-intervals-of-pairs.md.
-_PSEUDO = 0.25
 # Of bootstrap intervals.
 _RESAMPLES = 2000
 _SEED = 0
@@ -81,11 +78,11 @@ def bounded_mean(
   plain = mean(values)
   if len(values) < 2:
     return plain
-  weight = len(values) + 2 * _PSEUDO
+  weight = len(values) + 2 * intervals.PSEUDO
   ends = [plain.value + (end - plain.value) / size for end in (least, most)]
-  centre = (len(values) * plain.value + _PSEUDO * sum(ends)) / weight
+  centre = (len(values) * plain.value + intervals.PSEUDO * sum(ends)) / weight
   squares = np.square(values - centre).sum(0)
-  squares += _PSEUDO * sum(np.square(end - centre) for end in ends)
+  squares += intervals.PSEUDO * sum(np.square(end - centre) for end in ends)
   quantile = stats.t.ppf((1 + level) / 2, weight - 1)
   half = quantile * np.sqrt(squares / (weight * (weight - 1)))
   return plain._replace(

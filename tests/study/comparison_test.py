@@ -96,6 +96,13 @@ class ControlTest(absltest.TestCase):
     )
     self.assertTrue(found['top1_in_pair'].isna().all())
 
+  def test_two_seeds_have_no_interval_and_say_so(self):
+    found = _control([[4, 3, 2, 1], [1, 4, 3, 2]])
+    (row,) = comparison.control_summary(found, 4).to_dict('records')
+    self.assertTrue(np.isnan(row['accuracy_1_low']))
+    self.assertEqual(row['verdict'], 'cannot be told')
+    self.assertEqual(row['reason'], 'no interval from 2 seeds')
+
   def test_summary(self):
     found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
     (row,) = comparison.control_summary(found, 4).to_dict('records')
