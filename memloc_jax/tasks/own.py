@@ -48,6 +48,17 @@ def missing(value: Any) -> bool:
   return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def stripped(value: Any) -> str:
+  """An id, or another short cell, as it is compared and written.
+
+  Surrounding blanks do not count: spreadsheets and readers of csv take them
+  off, and nobody sees them.
+  """
+  if isinstance(value, bytes):
+    value = value.decode('utf-8', 'surrogateescape')
+  return str(value).strip()
+
+
 def _check_texts(where: str, name: str, texts: Sequence[Any]) -> None:
   for row, text in enumerate(texts, 1):
     if missing(text):
@@ -103,11 +114,12 @@ def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
     if missing(value):
       raise InputError(f'{where}: row {row} has no id in column {name!r}')
     # Compared as they will be written.
-    first = rows.setdefault(str(value), row)
+    first = rows.setdefault(stripped(value), row)
     if first != row:
       raise InputError(
-        f'{where}: rows {first} and {row} both have the id {shown(value)} in '
-        f'column {name!r}'
+        f'{where}: rows {first} and {row} both have the id '
+        f'{shown(stripped(value))} in column {name!r}; blanks around an id do '
+        'not count'
       )
 
 

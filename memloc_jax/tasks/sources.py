@@ -131,7 +131,9 @@ def _named_rows(table: Table, task: Task) -> _NamedRows:
       )
     named.append(names)
   values = table.columns.get(task.id_field or 'id')
-  ids = [str(i) for i in (range(len(labels)) if values is None else values)]
+  if values is None:
+    values = range(len(labels))
+  ids = [own.stripped(value) for value in values]
   if len(set(ids)) < len(ids):
     ids = [str(i) for i in range(len(labels))]
   return _NamedRows(table.where, list(zip(*texts)), named, ids)
