@@ -1,5 +1,14 @@
 """What ends a study early, each with one sentence for whoever started it."""
 
+import re
+
+# Characters without a shape that Python counts as printable: joiners, fillers,
+# variation selectors, tags.
+_BLANK = re.compile(
+  '[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164'
+  '\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]'
+)
+
 
 class InputError(ValueError):
   """Input that the user can mend: a file, row, flag, tensor or configuration.
@@ -12,7 +21,17 @@ class InputError(ValueError):
 
 def shown(value: object) -> str:
   """A value of the user's as a message can hold it: one line, not too long."""
-  return cut(repr(value))
+  return cut(visible(repr(value)))
+
+
+def visible(text: str) -> str:
+  """A text in which every character that cannot be seen is escaped."""
+  return ''.join(
+    char
+    if char.isprintable() and not _BLANK.match(char)
+    else char.encode('unicode_escape').decode()
+    for char in text
+  )
 
 
 def cut(text: str, most: int = 60) -> str:

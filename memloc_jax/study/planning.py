@@ -11,7 +11,7 @@ from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble import partial
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.table import Table
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, visible
 from memloc_jax.study import (
   given,
   localisation_plan,
@@ -159,7 +159,8 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
   if jobs:
     say('compiling, to see what memory it takes; this can take minutes')
   plans, host = memory_plan.plan(engine, jobs)
-  lines = _disk(shapes) + _memory(plans, host)
+  lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
+  lines += _disk(shapes) + _memory(plans, host)
   found, taken = [], float('nan')
   if shapes.missing:
     lines += ['', f'times are not measured: {shapes.missing}']
@@ -202,7 +203,9 @@ def _data(study: Study) -> str:
   data, config = study.data, study.config.task
   count = np.bincount(data.labels[0], minlength=len(data.label_names))
   order = np.argsort(-count, kind='stable')
-  named = [f'{data.label_names[i]} ({count[i]:,})' for i in order[:_CLASSES]]
+  named = [
+    f'{visible(data.label_names[i])} ({count[i]:,})' for i in order[:_CLASSES]
+  ]
   rest = len(order) - len(named)
   named += [f'{rest} more'] if rest else []
   length, held_out = data.train.length, len(data.validation_labels)

@@ -59,6 +59,7 @@ def data(study: Study) -> None:
     'test': len(dataset.test),
     'noisy': int(dataset.noisy[study.noisy_set].sum()),
     'near_duplicates': repeated,
+    'doubts': study.doubts,
     'buckets': list(dataset.train.buckets),
     'mean_tokens': float(dataset.train.length.mean()),
     'fingerprint': dataset.fingerprint,
@@ -70,6 +71,8 @@ def data(study: Study) -> None:
     'fingerprint': study.model_fingerprint,
   }
   update_manifest(study, {'data': summary, 'model': model})
+  for doubt in study.doubts:
+    study.progress.warn(doubt)
   if repeated['examples']:
     study.progress.message(
       f'{repeated["examples"]:,} of {len(dataset.train):,} training examples '
