@@ -43,8 +43,8 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   Raises:
     InputError: if the source cannot be read or holds unusable rows.
   """
-  kind, colon, location = source.partition(':')
-  if not colon or kind not in (*_READERS, 'embedded'):
+  kind, _, location = source.partition(':')
+  if is_unknown(source):
     raise InputError(
       f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
     )
@@ -85,6 +85,12 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
       _refuse_surrogates(f'{train.where}: row {row}', {column: text})
     splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
+
+
+def is_unknown(source: str) -> bool:
+  """Whether a source string is of none of the kinds that `load_rows` reads."""
+  kind, colon, _ = source.partition(':')
+  return not colon or kind not in (*_READERS, 'embedded')
 
 
 def local(location: str) -> dict[str, Table]:
