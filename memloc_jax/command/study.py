@@ -329,21 +329,22 @@ def _parse(argv: Sequence[str]) -> list[str]:
   With one sentence and the status of bad input, where absl would take that of
   a study that failed.
   """
+  logging.set_verbosity(logging.ERROR)  # Warnings about files are ours.
   try:
     words = flags.FLAGS(list(argv))
     for name, meaning in _REQUIRED.items():
-      if not flags.FLAGS[name].value:
+      if not flags.FLAGS[name].present or flags.FLAGS[name].value == '':
         raise InputError(f'--{name} is missing: {meaning}.')
     # Of a file that could not be read it is only said once it is looked at.
     if not hasattr(_CONFIG.value, 'to_dict'):
       raise InputError('--config: its get_config() returns no ConfigDict.')
     return words
   except (flags.Error, OSError, InputError) as error:
-    _leave(_sentence(error), _EXIT_INPUT)
-  except (AttributeError, LookupError, TypeError, ValueError):
+    _leave(_sentence(error, argv), _EXIT_INPUT)
+  except (Exception, SystemExit) as error:  # Whatever a config file raises.
     name = _unknown_setting(argv)
     if name is None:
-      raise
+      _leave(_sentence(error, argv), _EXIT_INPUT)
     names = _settings(default())
     close = difflib.get_close_matches(name, names, n=1)
     hint = f'did you mean --config.{close[0]}? ' if close else ''
@@ -354,7 +355,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     )
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, argv: Sequence[str]) -> str:
   """What is wrong with the flags, on one line."""
   root = error
   while (cause := root.__cause__ or root.__context__) is not None:
@@ -363,10 +364,18 @@ def _sentence(error: BaseException) -> str:
     return str(root)
   if isinstance(error, OSError):
     return f'--config: {str(root).splitlines()[-1].strip()}'
-  if '\n' in str(error):  # Of the file itself, with a traceback as text.
-    place = traceback.extract_tb(root.__traceback__)[-1]
-    return f'--config: {root} ({place.filename}, line {place.lineno})'
-  return str(error)
+  frames = traceback.extract_tb(root.__traceback__)
+  text = ' '.join(str(error).split())
+  # Of a flag, and not of what the config file does.
+  of_flag = isinstance(error, flags.Error) or text.startswith('--')
+  if of_flag and 'Traceback' not in text:
+    return text
+  found = (re.match('--?config=(.+)', word) for word in argv)
+  file = next((match[1] for match in found if match), '').partition(':')[0]
+  lines = [f.lineno for f in frames if f.filename == file]
+  place = f' (line {lines[-1]})' if lines else ''
+  cause = ' '.join(str(root).split())
+  return f'--config={file}: {type(root).__name__}: {cause}{place}'
 
 
 def _settings(group: ConfigDict, prefix: str = '') -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -51,8 +52,10 @@ def plan(
   Raises:
     InputError: the price is below 0.
   """
-  if price_per_hour < 0:
-    raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
+  if not 0 <= price_per_hour < math.inf:
+    raise InputError(
+      f'--price_per_hour={price_per_hour:g}: is below 0 or not finite.'
+    )
   with opened(config, workdir, progress, programs) as study:
     return planning.plan(study, price_per_hour)
 

@@ -298,7 +298,7 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
   """
   try:
     values = config.to_dict()
-  except config_dict.RequiredValueError as error:
+  except (config_dict.RequiredValueError, TypeError) as error:
     raise InputError(f'--config: {error}') from error
   study = _build(StudyConfig, values, '--config')
   ranges.check(study)

@@ -37,7 +37,6 @@ def check(study: 'StudyConfig') -> None:
   task, tasks = study.task, (*registry.task_names(), registry.OWN)
   seeds = 'an integer from 0 to 2**31 - 1'
   checks = (
-    ('task.name', task.name in tasks, f'one of {", ".join(tasks)}'),
     *(
       (
         name,
@@ -401,6 +400,17 @@ def check(study: 'StudyConfig') -> None:
       )
       for name in ('compute', 'moments')
     ),
+    (
+      'grid.changes',
+      all(
+        len(change) == 3 and all(isinstance(x, str) for x in change[:2])
+        for change in study.grid.changes
+      ),
+      "of the form ((name, setting, value),), as (('rte', 'control.seeds', "
+      '()),)',
+    ),
+    # Last, as names of a grid may stand for tasks until all else is right.
+    ('task.name', task.name in tasks, f'one of {", ".join(tasks)}'),
   )
   for name, holds, wanted in checks:
     if not holds:
