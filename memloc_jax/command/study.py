@@ -375,6 +375,8 @@ def _sentence(error: BaseException, argv: Sequence[str]) -> str:
   lines = [f.lineno for f in frames if f.filename == file]
   place = f' (line {lines[-1]})' if lines else ''
   cause = ' '.join(str(root).split())
+  if isinstance(root, AttributeError) and cause.endswith("'get_config'"):
+    return f'--config={file}: has no function get_config().'
   return f'--config={file}: {type(root).__name__}: {cause}{place}'
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, planning, versions
+from memloc_jax.study import given, planning, stages, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -50,14 +50,16 @@ def plan(
     The plan, with its text.
 
   Raises:
-    InputError: the price is below 0.
+    InputError: the price is below 0, or `run_study` would refuse the study
+      for another reason than too little memory or disk.
   """
   if not 0 <= price_per_hour < math.inf:
     raise InputError(
       f'--price_per_hour={price_per_hour:g}: is below 0 or not finite.'
     )
   with opened(config, workdir, progress, programs) as study:
-    return planning.plan(study, price_per_hour)
+    study.workdir.refuse_others(study.config)
+    return planning.plan(study, price_per_hour, stages.check_input)
 
 
 def extend(

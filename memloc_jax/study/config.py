@@ -1,6 +1,7 @@
 """What a study is: typed, frozen, validated; ConfigDict only at the edge."""
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -305,11 +306,14 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
   return study
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:
   """A dataclass from nested dicts, with every name and type checked."""
   if not isinstance(values, dict):
     raise InputError(f'{path}={shown(values)}: must be a group of settings.')
-  hints = typing.get_type_hints(cls)
+  hints = _hints(cls)
   unknown = sorted(map(str, set(values) - set(hints)))
   if unknown:
     raise InputError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,15 +103,21 @@ def check_disk(study: Study) -> None:
   Raises:
     InputError: saying how much is missing.
   """
-  found = needs(study)
+  if lacking := _lacking(study, needs(study)):
+    raise InputError(lacking)
+
+
+def _lacking(study: Study, found: list[Need]) -> str:
+  """A sentence on a disk that is too small; '' where it is not."""
   wanted = sum(n.records for n in found) + max(n.states for n in found)
   wanted += given.disk(study)
   free = free_bytes(study)
-  if wanted > free:
-    raise InputError(
-      f'--workdir={study.workdir.path}: the study may write '
-      f'{wanted / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free there.'
-    )
+  if wanted <= free:
+    return ''
+  return (
+    f'--workdir={study.workdir.path}: the study may write '
+    f'{wanted / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free there.'
+  )
 
 
 def free_bytes(study: Study) -> int:
@@ -135,7 +142,11 @@ class Plan:
   seconds: float
 
 
-def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
+def plan(
+  study: Study,
+  price_per_hour: float = 0.0,
+  check: Callable[[Study], None] = lambda study: None,
+) -> Plan:
   """Plans a study.
 
   Args:
@@ -144,6 +155,7 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
       take.
     price_per_hour: of all devices together, in any currency; 0 says nothing
       of money.
+    check: refuses what the study could not do, by InputError.
 
   Returns:
     The plan.
@@ -151,6 +163,7 @@ def plan(study: Study, price_per_hour: float = 0.0) -> Plan:
   shapes = memory_plan.Shapes(
     study.config, study.workdir, study.progress, programs=study.programs
   )
+  check(shapes)
   say = study.progress.message
   say(_data(shapes))
   engine = probe_time.for_probing(shapes.engine)
@@ -219,11 +232,13 @@ def _data(study: Study) -> str:
 
 def _disk(study: Study) -> list[str]:
   size = lambda count: f'{_mib(count)} MiB'
+  found = needs(study)
+  lacking = _lacking(study, found)
   lines = [
     f'{"table":12} {"runs":>6} {"to do":>6} {"lanes":>6} {"records":>12} '
     f'{"checkpoints":>12}'
   ]
-  for need in needs(study):
+  for need in found:
     lines.append(
       f'{need.name:12} {need.runs:6} {need.pending:6} '
       f'{need.lanes or "auto":>6} {size(need.records):>12} '
@@ -235,6 +250,7 @@ def _disk(study: Study) -> list[str]:
     'at a time, while it trains longer than '
     f'{study.config.engine.checkpoint_minutes:g} minutes; free in '
     f'{study.workdir.path}: {size(free_bytes(study))}.',
+    *([f'DOES NOT FIT: {lacking}'] if lacking else []),
   ]
 
 

@@ -150,6 +150,21 @@ def check(study: Study) -> None:
   Raises:
     InputError: saying what.
   """
+  check_input(study)
+  for table in study.tables.values():
+    study.engine.check(table)
+  planning.check_disk(study)
+
+
+def check_input(study: Study) -> None:
+  """The same, but for what memory and disk allow, which a plan shows.
+
+  Args:
+    study: the study; of its checkpoint, shapes will do.
+
+  Raises:
+    InputError: saying what.
+  """
   for function in _LATE:
     function()
   if not study.tables:
@@ -157,11 +172,8 @@ def check(study: Study) -> None:
       'The study has no runs: set --config.map.num_runs, --config.train.seeds '
       'or --config.control.seeds.'
     )
-  for table in study.tables.values():
-    study.engine.check(table)
   for each in STAGES.values():
     each.check(study)
-  planning.check_disk(study)
 
 
 def _needed(stages: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -36,7 +36,8 @@ def _check_sources(study: Study) -> None:
     ('data', f'task.{data}', study.data.fingerprint),
   ):
     before = manifest.get(part, {}).get('fingerprint', now)
-    if before != now:
+    # Without a checkpoint, a plan has no hash of it.
+    if now and before != now:
       raise InputError(
         f'--config.{source}: has changed since the study in {folder.path} was '
         'begun; choose another --workdir.'
