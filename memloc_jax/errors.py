@@ -1,7 +1,10 @@
 """What ends a study early, each with one sentence for whoever started it."""
 
+import pathlib
 import re
 
+# How a file begins in whose place Git LFS has put a reference to it.
+_POINTER = b'version https://git-lfs.github.com/spec/'
 # Characters without a shape that Python counts as printable: joiners, fillers,
 # variation selectors, tags.
 _BLANK = re.compile(
@@ -21,7 +24,10 @@ class InputError(ValueError):
 
 def shown(value: object) -> str:
   """A value of the user's as a message can hold it: one line, not too long."""
-  return cut(visible(repr(value)))
+  try:
+    return cut(visible(repr(value)))
+  except ValueError:  # Of an integer with thousands of digits.
+    return f'an {type(value).__name__} too long to show'
 
 
 def visible(text: str) -> str:
@@ -37,6 +43,27 @@ def visible(text: str) -> str:
 def cut(text: str, most: int = 60) -> str:
   """The beginning of a text that is too long."""
   return text if len(text) <= most else f'{text[: most - 1]}…'
+
+
+def refuse_pointer(path: pathlib.Path) -> None:
+  """Refuses a file that Git LFS has not fetched.
+
+  Args:
+    path: of the file; one that cannot be read is left to whoever reads it.
+
+  Raises:
+    InputError: it holds a reference to the file in the place of the file.
+  """
+  try:
+    with path.open('rb') as file:
+      start = file.read(len(_POINTER))
+  except OSError:
+    return
+  if start == _POINTER:
+    raise InputError(
+      f'{path} is a pointer of Git LFS and not the file itself; run '
+      "'git lfs pull' there, or download the file."
+    )
 
 
 class Preempted(Exception):

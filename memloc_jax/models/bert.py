@@ -38,10 +38,6 @@ FAMILY = family.Family(
   fixed={
     'hidden_act': ('gelu', 'gelu_python'),  # Both are the exact one.
     'position_embedding_type': ('absolute',),
-    'is_decoder': (False,),
-    'is_encoder_decoder': (False,),
-    'add_cross_attention': (False,),
-    'pruned_heads': ({},),
   },
   # Of Google's first releases; they describe the pooler and the data.
   ignored=frozenset(
@@ -87,8 +83,10 @@ FAMILY = family.Family(
         *family.dense('heads/main/pooler', 'bert.pooler.dense'),
         *family.dense('heads/main', 'classifier'),
       ),
+      'pooler',
     ),
   ),
+  plain='first_token',
   separator='sep_token',
   pad='pad_token',
   prefix='bert.',

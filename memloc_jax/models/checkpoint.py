@@ -7,16 +7,17 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, cut, refuse_pointer, shown
 from memloc_jax.models import interface, registry, shards, tensors
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = f'{WEIGHTS}{shards.INDEX}'
 _SHARDS = 'model-*-of-*.safetensors'
+_PICKLED = 'pytorch_model.bin'
 # Fields of CONFIG that a tokenizer's tokens are known by.
 _TOKEN_IDS = tuple(
   f'{name}_token_id' for name in ('bos', 'cls', 'eos', 'mask', 'pad', 'sep')
@@ -30,6 +31,17 @@ TOKENIZER = (
   'vocab.json',
   'vocab.txt',
 )
+
+
+# `problem_type` of a classifier that gives every text one class, and what the
+# others do.
+_ONE_OF_SEVERAL = 'single_label_classification'
+_OTHER_PROBLEMS = {
+  'multi_label_classification': 'a text can have several classes, or none',
+  'regression': 'the model predicts numbers',
+}
+# What `transformers` calls classes that have no names.
+_MADE_UP = re.compile(r'LABEL_\d+')
 
 
 def resolve(source: str) -> pathlib.Path:
@@ -75,12 +87,15 @@ def load_model(folder: pathlib.Path) -> interface.Model:
   return registry.parse(_read_config(folder), folder / CONFIG)
 
 
-def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
+def load_params(
+  folder: pathlib.Path, model: interface.Model, read_out: str = ''
+) -> interface.Tree:
   """Reads `model.safetensors`, or the files of its index where it is split.
 
   Args:
     folder: of the model, see `resolve`.
     model: as `load_model` returns it.
+    read_out: of its classification head, one of `read_outs`; '' for the first.
 
   Returns:
     What `tensors.read` returns.
@@ -89,7 +104,100 @@ def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
     InputError: A file is missing, damaged or does not fit `model`.
   """
   row = registry.family_of(model)
-  return tensors.read(_weights_file(folder), row, model)
+  return tensors.read(_weights_file(folder), row, model, read_out)
+
+
+def read_outs(folder: pathlib.Path, model: interface.Model) -> tuple[str, ...]:
+  """How a model's classification head can be read; see `tensors.read_outs`."""
+  return tensors.read_outs(_weights_file(folder), registry.family_of(model))
+
+
+def dense_layer(
+  folder: pathlib.Path, model: interface.Model, read_out: str
+) -> interface.Tree | None:
+  """The dense layer of a read-out, if stored; see `tensors.dense_layer`."""
+  row = registry.family_of(model)
+  return tensors.dense_layer(_weights_file(folder), row, model, read_out)
+
+
+def check_params(folder: pathlib.Path, model: interface.Model) -> None:
+  """Refuses weights that `load_params` would refuse, and keeps none.
+
+  Args:
+    folder: of the model, see `resolve`.
+    model: as `load_model` returns it.
+
+  Raises:
+    InputError: see `load_params`.
+  """
+  row = registry.family_of(model)
+  tensors.check(_weights_file(folder), row, model)
+
+
+def has_weights(folder: pathlib.Path) -> bool:
+  """Whether a folder holds weights in any format, be they damaged."""
+  names = (WEIGHTS, INDEX, _PICKLED)
+  return any((folder / name).exists() for name in names)
+
+
+def class_names(folder: pathlib.Path) -> tuple[str, ...] | None:
+  """Names of the classes that a classifier tells apart, in order.
+
+  Args:
+    folder: of the model, see `resolve`.
+
+  Returns:
+    The names; None if `config.json` gives them none, or only those that
+    `transformers` makes up, `LABEL_0` and so on.
+
+  Raises:
+    InputError: `config.json` says that the model does not choose one of several
+      classes, or its fields on classes are malformed or contradict each other.
+  """
+  file, config = folder / CONFIG, _read_config(folder)
+  config = {k: v for k, v in config.items() if v is not None}
+  problem = config.get('problem_type', _ONE_OF_SEVERAL)
+  if problem != _ONE_OF_SEVERAL:
+    meaning = _OTHER_PROBLEMS.get(problem) if isinstance(problem, str) else None
+    meaning = f', with which {meaning}' if meaning else ''
+    raise InputError(
+      f'{file} sets problem_type to {shown(problem)}{meaning}, but only '
+      f'{_ONE_OF_SEVERAL} is implemented: one class for each text.'
+    )
+  names = _names(config.get('id2label', {}), file)
+  other = _names_by_index(config.get('label2id', {}), file)
+  count = config.get('num_labels', len(names or other))
+  if (names or other) and count != len(names or other):
+    raise InputError(
+      f'{file} sets num_labels to {shown(count)}, and names '
+      f'{len(names or other)} classes; correct the one that is wrong.'
+    )
+  if names and other and len(names) != len(other):
+    raise InputError(
+      f'{file} has {len(names)} classes in id2label and {len(other)} in '
+      'label2id; correct the one that is wrong.'
+    )
+  names, other = _without_made_up(names, file), _without_made_up(other, file)
+  for i, (one, two) in enumerate(zip(names, other)):
+    if one != two:
+      raise InputError(
+        f'{file} calls class {i} {shown(one)} in id2label and {shown(two)} in '
+        'label2id; correct the one that is wrong.'
+      )
+  return names or other or None
+
+
+def num_named(folder: pathlib.Path) -> int | None:
+  """How many classes `config.json` speaks of; None if of none.
+
+  Args:
+    folder: of a model that `class_names` takes.
+  """
+  config = _read_config(folder)
+  for name in ('id2label', 'label2id'):
+    if config.get(name):
+      return len(config[name])
+  return config.get('num_labels')
 
 
 def export(
@@ -227,15 +335,78 @@ def _hub_folder(source: str) -> pathlib.Path:
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
   file = folder / CONFIG
+  refuse_pointer(file)
   try:
-    config = json.loads(file.read_text(encoding='utf-8'))
+    content = file.read_bytes()
   except OSError as error:
     raise InputError(f'{folder} has no readable {CONFIG}.') from error
-  except ValueError as error:
-    raise InputError(f'{file} is not valid JSON: {error}.') from error
+  config = shards.parse_json(content, file)
   if not isinstance(config, dict):
     raise InputError(f'{file} does not hold a JSON object.')
   return config
+
+
+def _names(stored: Any, file: pathlib.Path) -> tuple[str, ...]:
+  """Values of `id2label`, which has the keys 0 to n - 1."""
+  wrong = (
+    f'{file}: id2label does not give each class, from 0, a name of its own'
+  )
+  if not isinstance(stored, dict):
+    raise InputError(f'{wrong}: it is {shown(stored)}, and no object.')
+  wanted = [str(i) for i in range(len(stored))]
+  if set(stored) != set(wanted):
+    raise InputError(
+      f'{wrong}: its keys are {_listed(stored)}, not {_listed(wanted)}.'
+    )
+  names = [_name(stored[key]) for key in wanted]
+  for key, name in zip(wanted, names):
+    if name is None:
+      raise InputError(f'{wrong}: that of {key} is {shown(stored[key])}.')
+    if names.count(name) > 1:
+      raise InputError(f'{wrong}: several are called {shown(name)}.')
+  return tuple(names)
+
+
+def _name(value: Any) -> str | None:
+  """A class's name as it was meant: a text that is not blank, or a number."""
+  if type(value) is int:
+    return str(value)
+  return value if isinstance(value, str) and value.strip() else None
+
+
+def _names_by_index(stored: Any, file: pathlib.Path) -> tuple[str, ...]:
+  """Keys of `label2id`, of which the values are 0 to n - 1."""
+  wrong = f'{file}: label2id does not give each class a number, from 0'
+  if not isinstance(stored, dict):
+    raise InputError(f'{wrong}: it is {shown(stored)}, and no object.')
+  wanted = [str(i) for i in range(len(stored))]
+  found = {str(value): name for name, value in stored.items()}
+  if set(found) != set(wanted):
+    values = [str(value) for value in stored.values()]
+    raise InputError(
+      f'{wrong}: its values are {_listed(values)}, not {_listed(wanted)}.'
+    )
+  return tuple(found[i] for i in wanted)
+
+
+def _without_made_up(
+  names: tuple[str, ...], file: pathlib.Path
+) -> tuple[str, ...]:
+  """The names, or () if they stand for none."""
+  if not all(map(_MADE_UP.fullmatch, names)):
+    return names
+  for i, name in enumerate(names):
+    if name != f'LABEL_{i}':
+      raise InputError(
+        f'{file} calls class {i} {name}, which stands for class '
+        f'{name.removeprefix("LABEL_")} without a name; name the classes in '
+        'id2label.'
+      )
+  return ()
+
+
+def _listed(words: Iterable[Any]) -> str:
+  return cut(', '.join(map(str, words))) or 'none'
 
 
 def _token_ids(source: pathlib.Path, pad: str) -> dict[str, Any]:
@@ -257,9 +428,11 @@ def _weights_file(folder: pathlib.Path) -> pathlib.Path:
   """The file with the weights, or else the index of several."""
   for file in (folder / WEIGHTS, folder / INDEX):
     if file.is_file():
+      refuse_pointer(file)
       return file
-  pickled = folder / 'pytorch_model.bin'
+  pickled = folder / _PICKLED
   if pickled.is_file():
+    refuse_pointer(pickled)
     code = (
       'import torch, safetensors.torch as s; '
       f"d = torch.load('{pickled}', weights_only=True); "

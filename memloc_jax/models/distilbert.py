@@ -21,6 +21,17 @@ class DistilBert(encoder.Encoder):
     return jax.nn.relu(x)
 
 
+def _write_config(config):
+  """Without the general spelling, which `transformers` reads as well."""
+  return {k: v for k, v in config.items() if k not in _GENERAL}
+
+
+# What the sizes are called in other families -> attribute.
+_GENERAL = {
+  'num_hidden_layers': 'num_layers',
+  'hidden_size': 'width',
+  'num_attention_heads': 'num_heads',
+}
 _LAYER = 'transformer.layer.{layer}'
 
 FAMILY = family.Family(
@@ -35,13 +46,10 @@ FAMILY = family.Family(
     'dropout': 'dropout_rate',
     'attention_dropout': 'dropout_rate',
     'initializer_range': 'initial_scale',
+    **_GENERAL,
   },
   fixed={
     'activation': ('gelu',),
-    'is_decoder': (False,),
-    'is_encoder_decoder': (False,),
-    'add_cross_attention': (False,),
-    'pruned_heads': ({},),
   },
   ignored=frozenset(
     {
@@ -80,11 +88,14 @@ FAMILY = family.Family(
         *family.dense('heads/main/pooler', 'pre_classifier'),
         *family.dense('heads/main', 'classifier'),
       ),
+      'pre_classifier',
     ),
   ),
+  plain='first_token',
   separator='sep_token',
   pad='pad_token',
   prefix='distilbert.',
   defaults={'dropout': 0.1, 'attention_dropout': 0.1},
   unused=('vocab_transform.*', 'vocab_layer_norm.*', 'vocab_projector.*'),
+  write_config=_write_config,
 )

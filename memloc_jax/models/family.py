@@ -6,10 +6,12 @@ of our parameters. Reading and writing (`checkpoint.py`) is the same for all.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from memloc_jax.errors import InputError
+from memloc_jax.models import fields as config_fields
 from memloc_jax.models import interface
 
 
@@ -30,15 +32,19 @@ class Row(NamedTuple):
 
 
 class Head(NamedTuple):
-  """A classification head as it is published.
+  """A classification head as it is stored.
 
   Attributes:
-    architecture: the class of `transformers` that has it.
+    architecture: the class of `transformers` that has it; None for a head that
+      only code of other people's computes from these tensors.
     rows: its parameters; names as they are in the file.
+    read_out: name of what the last linear layer reads; '' for the stream at
+      the read-out position itself, see `Family.plain`.
   """
 
-  architecture: str
+  architecture: str | None
   rows: tuple[Row, ...]
+  read_out: str = ''
 
 
 def kernel(path: str, *names: str) -> tuple[Row]:
@@ -60,18 +66,6 @@ def norm(path: str, name: str) -> tuple[Row, Row]:
   )
 
 
-# Fields that describe files, labels or text generation, never the encoder.
-_BOOKKEEPING = frozenset({
-  '_name_or_path', 'architectures', 'bos_token_id', 'chunk_size_feed_forward',
-  'cls_token_id', 'dtype', 'eos_token_id', 'finetuning_task',
-  'gradient_checkpointing', 'id2label', 'label2id', 'mask_token_id',
-  'model_type', 'num_labels', 'output_attentions', 'output_hidden_states',
-  'output_past', 'pad_token_id', 'problem_type', 'return_dict',
-  'sep_token_id', 'tie_word_embeddings', 'tokenizer_class', 'torch_dtype',
-  'torchscript', 'transformers_version', 'unk_token_id', 'use_cache',
-})  # fmt: skip
-
-
 def _same(value: Any) -> Any:
   return value
 
@@ -85,8 +79,9 @@ class Family:
     sizes: field of `config.json` -> attribute of `model`. Fields that share
       an attribute must agree.
     fixed: field -> the values under which the family's file computes what
-      the checkpoint means; the first one is written on export.
-    ignored: further fields that do not change the encoder.
+      the checkpoint means; the first one is written on export. Those of
+      `fields.CHANGES` hold for every family that does not list them.
+    ignored: fields that do not change the encoder, beside `fields.HARMLESS`.
     rows: every parameter of the encoder; of those that only some sizes have,
       the ones that a model lacks are left out.
     heads: of the models with a classification head. The first one is what
@@ -106,6 +101,8 @@ class Family:
     write_config: the inverse, in a form that `transformers` reads.
     publish: rewrites a model's parameters into those of a published class
       that computes the same, where none has what `Model.init_head` makes.
+    plain: name of the read-out of `Model.init_head`: a linear layer on the
+      stream at the position that `Model.read_out` takes.
   """
 
   model: type[interface.Model]
@@ -123,6 +120,13 @@ class Family:
   read_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
   write_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
   publish: Callable[[interface.Tree], interface.Tree] = _same
+  plain: str = 'last_token'
+
+  @property
+  def read_outs(self) -> tuple[str, ...]:
+    """Names of all read-outs that the family knows, `plain` first."""
+    named = [head.read_out for head in self.heads if head.read_out]
+    return tuple(dict.fromkeys((self.plain, *named)))
 
   def parse(self, config: Mapping[str, Any], file: Any) -> interface.Model:
     """Builds the model that `config.json` describes.
@@ -142,19 +146,10 @@ class Family:
     config = {k: v for k, v in config.items() if v is not None}
     config = {**self.defaults, **config}
     config = self.read_config(config)
-    for name, values in self.fixed.items():
-      if config.get(name, values[0]) not in values:
-        raise InputError(
-          f'{file} sets {name} to {config[name]!r}, but only '
-          f'{" or ".join(map(repr, values))} is implemented.'
-        )
-    known = _BOOKKEEPING | self.ignored | set(self.fixed) | set(self.sizes)
-    unknown = sorted(set(config) - known)
-    if unknown:
-      raise InputError(
-        f'{file} sets {", ".join(unknown)}, which is not known here and may '
-        'change the computation; delete from the file what does not.'
-      )
+    known = self.ignored | set(self.sizes)
+    reason = config_fields.refusal(config, self.fixed, known)
+    if reason:
+      raise InputError(f'{file} {reason}.')
     arguments = {}
     source = {}
     fields = {f.name: f for f in dataclasses.fields(self.model)}
@@ -196,7 +191,8 @@ def _value(
   """Checks one size.
 
   A count is at least 1 unless the attribute says otherwise, a rate or scale
-  at least 0; what is no number is a truth value or a list of words.
+  at least 0 and below what the attribute says; what is no number is a truth
+  value or a list of words.
   """
   kind = field.type
   if kind is bool:
@@ -207,8 +203,10 @@ def _value(
     right = type(value) is int and value >= least
     what = 'a positive integer' if least else 'a non-negative integer'
   elif kind is float:
-    right = type(value) in (int, float) and value >= 0
+    below = field.metadata.get('below', math.inf)
+    right = type(value) in (int, float) and 0 <= value < below
     what = 'a non-negative number'
+    what += '' if below == math.inf else f' below {below}'
   else:
     kind, what = tuple, 'a list of words'
     right = isinstance(value, list | tuple) and all(

@@ -20,7 +20,7 @@ class GptNeo(transformer.Transformer):
     window: positions that local attention looks at, its own included.
   """
 
-  dropout_rate: float = 0.0
+  dropout_rate: float = dataclasses.field(default=0.0, metadata={'below': 1})
   attention: tuple[str, ...]
   window: int = 256
 
@@ -130,9 +130,15 @@ def _read_config(config):
 def _write_config(config):
   """As the groups that `transformers` makes its list from."""
   layers = list(config['attention_layers'])
+  config = {k: v for k, v in config.items() if k not in _GENERAL}
   return config | {'attention_layers': layers, 'attention_types': [[layers, 1]]}
 
 
+# What the sizes are called in other families -> attribute.
+_GENERAL = {
+  'num_hidden_layers': 'num_layers',
+  'num_attention_heads': 'num_heads',
+}
 _LAYER = 'h.{layer}'
 
 FAMILY = family.Family(
@@ -152,10 +158,11 @@ FAMILY = family.Family(
     'embed_dropout': 'dropout_rate',
     'attention_dropout': 'dropout_rate',
     'initializer_range': 'initial_scale',
+    **_GENERAL,
   },
   fixed={
     'activation_function': ('gelu_new', 'gelu_pytorch_tanh'),  # The same.
-    'is_encoder_decoder': (False,),
+    'is_decoder': (False, True),  # Causal in any case.
   },
   # Of other heads.
   ignored=frozenset(

@@ -22,7 +22,7 @@ class GptNeoX(transformer.Transformer):
       otherwise the MLP starts from what attention made of it.
   """
 
-  dropout_rate: float = 0.0
+  dropout_rate: float = dataclasses.field(default=0.0, metadata={'below': 1})
   rotary_share: float = 0.25
   rotary_base: float = 10000.0
   parallel: bool = True
@@ -137,11 +137,14 @@ _ROTARY = {
   'partial_rotary_factor': 'rotary_pct',
   'rope_type': 'rope_type',
 }
+_UNSCALED = {'rope_type': 'default'}
 
 
 def _read_config(config):
   """Rotary settings one by one; an unknown one is left to be refused."""
   config = dict(config)
+  if config.get('rope_scaling') in ({'type': 'default'}, _UNSCALED):
+    del config['rope_scaling']
   nested = config.pop('rope_parameters', None)
   if nested is not None:
     if not isinstance(nested, dict) or not nested.keys() <= _ROTARY.keys():
@@ -151,8 +154,8 @@ def _read_config(config):
 
 
 def _write_config(config):
-  """Without what only the nested spelling has."""
-  return {name: value for name, value in config.items() if name != 'rope_type'}
+  """Without what only other spellings have."""
+  return {k: v for k, v in config.items() if k not in _ROTARY}
 
 
 _LAYER = 'layers.{layer}'
@@ -168,6 +171,9 @@ FAMILY = family.Family(
     'max_position_embeddings': 'max_positions',
     'rotary_pct': 'rotary_share',
     'rotary_emb_base': 'rotary_base',
+    # Written beside the older spelling from transformers 4.43 on.
+    'partial_rotary_factor': 'rotary_share',
+    'rope_theta': 'rotary_base',
     'use_parallel_residual': 'parallel',
     'layer_norm_eps': 'norm_epsilon',
     'hidden_dropout': 'dropout_rate',
@@ -179,7 +185,6 @@ FAMILY = family.Family(
     'attention_bias': (True,),
     'rope_type': ('default',),
     'is_decoder': (False, True),  # Causal in any case.
-    'is_encoder_decoder': (False,),
   },
   ignored=frozenset({'classifier_dropout'}),
   rows=(
@@ -209,7 +214,12 @@ FAMILY = family.Family(
     'layers.*.attention.rotary_emb.inv_freq',
     'embed_out.weight',
   ),
-  defaults={'hidden_dropout': 0.0, 'attention_dropout': 0.0},
+  defaults={
+    'hidden_dropout': 0.0,
+    'attention_dropout': 0.0,
+    'rotary_pct': 0.25,
+    'rotary_emb_base': 10000.0,
+  },
   read_config=_read_config,
   write_config=_write_config,
 )

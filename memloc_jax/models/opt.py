@@ -185,9 +185,9 @@ FAMILY = family.Family(
     'enable_bias': (True,),
     'layer_norm_elementwise_affine': (True,),
     '_remove_final_layer_norm': (False,),
-    'is_encoder_decoder': (False,),
+    'is_decoder': (False, True),  # Causal in any case.
   },
-  ignored=frozenset({'prefix'}),  # Of generation.
+  ignored=frozenset(),
   rows=(
     family.Row('embeddings/token', ('decoder.embed_tokens.weight',)),
     family.Row('embeddings/position', ('decoder.embed_positions.weight',)),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, refuse_pointer
 
 # What the index of several files is called, after the name of a single one.
 INDEX = '.index.json'
@@ -34,8 +34,19 @@ class Tensors:
     return tuple(self.readers[name].get_slice(name).get_shape())
 
   def read(self, name: str) -> np.ndarray:
-    """A tensor as it is stored, of any shape."""
-    return self.readers[name].get_tensor(name)
+    """A tensor as it is stored, of any shape.
+
+    Raises:
+      InputError: numpy has no such type of numbers.
+    """
+    try:
+      return self.readers[name].get_tensor(name)
+    except (AttributeError, safetensors.SafetensorError) as error:
+      kind = self.readers[name].get_slice(name).get_dtype()
+      raise InputError(
+        f'{self.files[name]}: {name} has type {kind}, which cannot be read; '
+        'save the model in float32.'
+      ) from error
 
 
 @contextlib.contextmanager
@@ -98,13 +109,43 @@ def all_files(file: pathlib.Path) -> list[pathlib.Path]:
   return [file, *sorted(set(_weight_map(file).values()))]
 
 
+def parse_json(content: bytes, file: pathlib.Path) -> Any:
+  """Parses a file in JSON that says nothing twice.
+
+  Args:
+    content: of the file.
+    file: its path, for messages.
+
+  Raises:
+    InputError: it is no JSON, or a key is there twice in one object.
+  """
+
+  def unique(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+      names = [name for name, _ in pairs]
+      twice = next(name for name in names if names.count(name) > 1)
+      raise InputError(f'{file} lists {twice} twice; fetch it again.')
+    return found
+
+  try:
+    return json.loads(content, object_pairs_hook=unique)
+  except InputError:
+    raise
+  except (ValueError, RecursionError) as error:
+    raise InputError(f'{file} is not valid JSON: {error}.') from error
+
+
 def _is_index(file: pathlib.Path) -> bool:
   return file.name.endswith(INDEX)
 
 
 def _open(file: pathlib.Path) -> Any:
+  refuse_pointer(file)
   try:
     return safetensors.safe_open(file, framework='np')
+  except OSError as error:
+    raise InputError(f'{file} cannot be read: {error}.') from error
   except safetensors.SafetensorError as error:
     raise InputError(
       f'{file} is truncated or damaged ({error}); fetch it again.'
@@ -114,21 +155,7 @@ def _open(file: pathlib.Path) -> Any:
 def _weight_map(index: pathlib.Path) -> dict[str, pathlib.Path]:
   """The file of every tensor, by an index."""
 
-  def unique(pairs):
-    content = dict(pairs)
-    if len(content) < len(pairs):
-      names = [name for name, _ in pairs]
-      twice = next(name for name in names if names.count(name) > 1)
-      raise InputError(f'{index} lists {twice} twice; fetch it again.')
-    return content
-
-  text = index.read_bytes()
-  try:
-    content = json.loads(text, object_pairs_hook=unique)
-  except InputError:
-    raise
-  except ValueError as error:
-    raise InputError(f'{index} is not valid JSON: {error}.') from error
+  content = parse_json(index.read_bytes(), index)
   files = content.get('weight_map') if isinstance(content, dict) else None
   if not files or not isinstance(files, dict):
     raise InputError(

@@ -2,7 +2,7 @@
 
 import fnmatch
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,16 @@ from memloc_jax.errors import InputError
 from memloc_jax.models import family, interface, shards
 
 _FLOATS = ('float16', 'bfloat16', 'float32')
+# Paths of the parameters between the read-out position and the last layer.
+_DENSE = 'heads/main/pooler/'
 
 
 def read(
-  file: pathlib.Path, row: family.Family, model: interface.Model
+  file: pathlib.Path,
+  row: family.Family,
+  model: interface.Model,
+  read_out: str = '',
+  keep: bool = True,
 ) -> interface.Tree:
   """Reads a file of tensors, or several with an index.
 
@@ -29,6 +35,9 @@ def read(
     file: in the safetensors format, or an index of such files.
     row: the family of `model`.
     model: the sizes to expect.
+    read_out: which of `read_outs` to read the file as; '' for the first.
+    keep: whether to return the tensors; otherwise they are only checked, and
+      the result is without meaning.
 
   Returns:
     Float32 numpy leaves under 'embeddings', 'blocks' (stacked, [layer, ...])
@@ -36,13 +45,21 @@ def read(
 
   Raises:
     InputError: A file is damaged or missing; or a tensor is missing, not
-      expected, of another shape or type, or not finite.
+      expected, of another shape or type, or not finite; or the file does not
+      hold what the read-out needs.
   """
   with shards.opened(file) as stored:
     leaves = _leaves(model)
     table = tuple(entry for entry in row.rows if entry.path in leaves)
-    head = _head(row, stored.files)
-    names = _merge(row, model, (*table, *head), stored.files, file)
+    heads = _heads(row, stored.files)
+    if heads and read_out and read_out not in heads:
+      raise InputError(
+        f'{file} does not hold the tensors of the read-out {read_out!r}; it '
+        f'can be read out as {" or ".join(heads)}.'
+      )
+    head = heads.get(read_out, next(iter(heads.values()), ()))
+    others = tuple(entry for rows in heads.values() for entry in rows)
+    names = _merge(row, model, (*table, *head), stored.files, file, others)
     if head:
       leaves |= _head_leaves(stored, names, model, head)
 
@@ -50,7 +67,9 @@ def read(
       parts = np.split(leaf, len(entry.names), axis=-1)  # Views.
       for name, part in zip(entry.names, parts):
         part = part.T if entry.transpose else part
-        part[...] = _tensor(stored, names[name.format(layer=layer)], part.shape)
+        x = _tensor(stored, names[name.format(layer=layer)], part.shape)
+        if keep:  # What is not written to takes no memory.
+          part[...] = x
 
     for entry in (*table, *head):
       leaf = np.empty(leaves[entry.path].shape, np.float32)
@@ -61,6 +80,78 @@ def read(
       else:
         fill(leaf, entry, None)
   return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def read_outs(file: pathlib.Path, row: family.Family) -> tuple[str, ...]:
+  """Read-outs of which a file holds all tensors.
+
+  Args:
+    file: in the safetensors format, or an index of such files.
+    row: the family of the model.
+
+  Returns:
+    Names of `row.read_outs`, the one that `transformers` computes first; none
+    if the file has no classification head.
+
+  Raises:
+    InputError: A file is damaged or missing.
+  """
+  with shards.opened(file) as stored:
+    return tuple(_heads(row, stored.files))
+
+
+def dense_layer(
+  file: pathlib.Path, row: family.Family, model: interface.Model, read_out: str
+) -> interface.Tree | None:
+  """The dense layer that a read-out puts before the last linear layer.
+
+  Args:
+    file: in the safetensors format, or an index of such files.
+    row: the family of `model`.
+    model: the sizes to expect.
+    read_out: one of `row.read_outs`.
+
+  Returns:
+    'kernel' [width, width] and 'bias' [width]; None if the file has no such
+    tensors, or the read-out no such layer.
+
+  Raises:
+    InputError: A file is damaged or missing, or a tensor of another shape.
+  """
+  entries = [
+    entry
+    for head in row.heads
+    for entry in head.rows
+    if head.read_out == read_out and entry.path.startswith(_DENSE)
+  ]
+  found = {}
+  with shards.opened(file) as stored:
+    names = {row.canonical(name): name for name in stored.files}
+    for entry in entries:
+      name = names.get(row.canonical(entry.names[0]))
+      if name is None:
+        return None
+      kind = entry.path.removeprefix(_DENSE)
+      shape = (model.width,) * (2 if kind == 'kernel' else 1)
+      x = _tensor(stored, name, shape).astype(np.float32)
+      found[kind] = np.ascontiguousarray(x.T) if entry.transpose else x
+  return found or None
+
+
+def check(
+  file: pathlib.Path, row: family.Family, model: interface.Model
+) -> None:
+  """Refuses what `read` would refuse, with one tensor at a time in memory.
+
+  Args:
+    file: as for `read`.
+    row: the family of `model`.
+    model: the sizes to expect.
+
+  Raises:
+    InputError: see `read`.
+  """
+  read(file, row, model, keep=False)
 
 
 def serialise(
@@ -110,18 +201,26 @@ def _leaves(model: interface.Model) -> dict[str, Any]:
   return traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
 
 
-def _head(row: family.Family, names: Iterable[str]) -> tuple[family.Row, ...]:
-  """The published head whose tensors are all there; () if there is none."""
-  found = {row.canonical(name) for name in names}
+def _heads(
+  row: family.Family, names: Iterable[str]
+) -> dict[str, tuple[family.Row, ...]]:
+  """Heads whose tensors are all there, by read-out, the standard one first."""
+  stored = {row.canonical(name) for name in names}
   complete = [
-    head.rows
+    head
     for head in row.heads
     if all(
-      row.canonical(n) in found for entry in head.rows for n in entry.names
+      row.canonical(n) in stored for entry in head.rows for n in entry.names
     )
   ]
-  # Of two of which one contains the other, the larger.
-  return max(complete, key=len, default=())
+  # Of published heads of which one contains the other, the larger.
+  complete.sort(key=lambda h: (h.architecture is not None, len(h.rows)))
+  found = {h.read_out or row.plain: h.rows for h in reversed(complete)}
+  # A dense layer can be stored without being used.
+  for rows in list(found.values()):
+    last = tuple(e for e in rows if not e.path.startswith(_DENSE))
+    found.setdefault(row.plain, last)
+  return found
 
 
 def _published(
@@ -129,12 +228,13 @@ def _published(
 ) -> tuple[str, tuple[family.Row, ...]]:
   """The published head that has exactly these parameters."""
   paths = {path for path in leaves if path.startswith('heads/')}
-  for head in row.heads:
+  published = [head for head in row.heads if head.architecture]
+  for head in published:
     if {entry.path for entry in head.rows} == paths:
       return head.architecture, head.rows
   raise InputError(
     f'No published class has a head of {", ".join(sorted(paths))}; there are '
-    f'{", ".join(head.architecture for head in row.heads)}.'
+    f'{", ".join(head.architecture for head in published)}.'
   )
 
 
@@ -171,8 +271,11 @@ def _merge(
   table: Sequence[family.Row],
   names: Iterable[str],
   file: pathlib.Path,
+  others: Iterable[family.Row] = (),
 ) -> dict[str, str]:
   """Matches the file's tensors with the family's table, both ways.
+
+  Those of `others`, which the file is not read as, may be left over.
 
   Returns:
     Name in the table -> name in the file.
@@ -185,24 +288,80 @@ def _merge(
   # Names of heads may carry the prefix, which files may leave out.
   spelt = {row.canonical(name): name for entry in table for name in entry.names}
   stored = {spelt.get(key, key): name for key, name in stored.items()}
+  # If there are more layers than tensors, not all that are missing are named.
+  layers = min(model.num_layers, len(stored) + 1)
   expected = {
     name.format(layer=layer)
     for entry in table
     for name in entry.names
-    for layer in (range(model.num_layers) if _is_stacked(entry) else (None,))
+    for layer in (range(layers) if _is_stacked(entry) else (None,))
   }
   missing = sorted(expected - set(stored))
+  left_over = {row.canonical(name) for entry in others for name in entry.names}
   unexpected = sorted(
     stored[name]
-    for name in set(stored) - expected
+    for name in set(stored) - expected - left_over
     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in row.unused)
   )
   if missing or unexpected:
+    _refuse_prefix(row, expected, stored.values(), file)
     raise InputError(
       f'{file} does not fit config.json: missing tensors: {_listed(missing)}; '
       f'not expected: {_listed(unexpected)}.'
     )
   return stored
+
+
+def _refuse_prefix(
+  row: family.Family,
+  expected: Collection[str],
+  names: Collection[str],
+  file: pathlib.Path,
+) -> None:
+  """Says so if tensors have other names only for what stands before them.
+
+  As where a network was saved from inside of another, such as
+  `torch.nn.DataParallel` ('module.') or `torch.compile` ('_orig_mod.').
+  """
+  # The first table of a family is one that every size has.
+  anchor = row.rows[0].names[0]
+  found = {
+    name.removesuffix(anchor).removesuffix(row.prefix)
+    for name in names
+    if name.endswith(f'.{anchor}')
+  } - {''}
+  for prefix in sorted(found, key=len):
+    inner = [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+    if not expected & set(map(row.canonical, inner)):
+      continue
+    twice = sorted(set(inner) & set(names))
+    if twice:
+      raise InputError(
+        f'The prefix {prefix!r} stands before the names of tensors in {file} '
+        f'that are there without it, too, such as {twice[0]}; delete one of '
+        'each two.'
+      )
+    raise InputError(
+      f'The prefix {prefix!r} stands before the names of {len(inner)} of the '
+      f'{len(names)} tensors in {file}, which is not how a published class '
+      f'saves them; remove it once, with: python -c "{_removal(file, prefix)}"'
+    )
+
+
+def _removal(file: pathlib.Path, prefix: str) -> str:
+  """Code that takes a prefix off all names, in every file of an index."""
+  load = 'import pathlib, safetensors.numpy as s; '
+  each = (
+    f's.save_file({{k.removeprefix({prefix!r}): v for k, v in '
+    "s.load_file(f).items()}, f, metadata={'format': 'pt'})"
+  )
+  if not file.name.endswith(shards.INDEX):
+    return f"{load}f = '{file}'; {each}"
+  return (
+    f"{load}i = pathlib.Path('{file}'); "
+    f"[{each} for f in i.parent.glob('*.safetensors')]; "
+    f'i.write_text(i.read_text().replace(chr(34) + {prefix!r}, chr(34)))'
+  )
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

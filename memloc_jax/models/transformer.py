@@ -62,7 +62,7 @@ class Transformer(interface.Model):
   hidden: int
   vocab_size: int
   max_positions: int
-  dropout_rate: float = 0.1
+  dropout_rate: float = dataclasses.field(default=0.1, metadata={'below': 1})
   norm_epsilon: float = 1e-5
   initial_scale: float = 0.02
   compute: str = 'float32'

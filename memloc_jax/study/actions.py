@@ -50,8 +50,8 @@ def plan(
     The plan, with its text.
 
   Raises:
-    InputError: the price is below 0, or `run_study` would refuse the study
-      for another reason than too little memory or disk.
+    InputError: the price is below 0; or the study could not run, other than
+      for lack of memory or disk, or of weights that are not there yet.
   """
   if not 0 <= price_per_hour < math.inf:
     raise InputError(

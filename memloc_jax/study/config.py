@@ -36,6 +36,16 @@ class ModelConfig:
       elsewhere from `source` on the noisy labels, one for each of
       `train.seeds`; empty to train them here.
     clean: the same of classifiers for the original labels.
+    noisy_memorised: the models of `noisy` after the first epoch that fitted
+      their labels, one for each of `train.seeds`, which gradients use; empty
+      to use those at their end.
+    clean_memorised: the same of `clean`, for techniques of your own.
+    frozen: classifiers whose blocks were frozen while they were fitted to the
+      noisy labels: one, or one for each of `train.seeds`; empty to train one
+      here where a technique needs it.
+    read_out: what the classification heads of given models read: 'auto'
+      decides by what fits the labels that they learnt, otherwise a name that
+      the family knows, such as 'pooler' or 'first_token' (docs/models.md).
   """
 
   source: str = 'google-bert/bert-base-cased'
@@ -45,6 +55,10 @@ class ModelConfig:
   start: str = 'pretrained'
   noisy: tuple[str, ...] = ()
   clean: tuple[str, ...] = ()
+  noisy_memorised: tuple[str, ...] = ()
+  clean_memorised: tuple[str, ...] = ()
+  frozen: tuple[str, ...] = ()
+  read_out: str = 'auto'
 
 
 @dataclasses.dataclass(frozen=True)

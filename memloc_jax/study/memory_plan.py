@@ -1,9 +1,10 @@
 """What memory a study will need: on each device, table by table, and beside it.
 
 Programs are compiled, as training will do, but nothing is put on a device,
-and of the checkpoint only `config.json` is read.
+and of the checkpoint's weights nothing is kept.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -49,11 +50,24 @@ class Shapes(Study):
   @functools.cached_property
   def missing(self) -> str:
     """Why there are no weights; '' where there are."""
+    if checkpoint.has_weights(self.model_folder):
+      return ''
     try:
       checkpoint.fingerprint(self.model_folder)
     except InputError as error:
       return str(error)
     return ''
+
+  def check_weights(self) -> None:
+    """The same of weights that are there, of which none are kept."""
+    if not self.missing:
+      whole = checkpoint.load_model(self.model_folder)
+      checkpoint.check_params(self.model_folder, whole)
+
+  @functools.cached_property
+  def dense_layer(self) -> Tree | None:
+    """The checkpoint's, or None as of one without; shapes are the same."""
+    return None if self.missing else super().dense_layer
 
   @functools.cached_property
   def model_fingerprint(self) -> str:
@@ -154,6 +168,7 @@ def plan(
     A plan for each table that has such rows, and what the host needs.
   """
   devices = engine.local_devices()
+  _forget_peak()
   before, _ = process_memory()
   checkpoint_bytes = sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(engine.pretrained)
@@ -332,8 +347,15 @@ def _is_host(engine: Engine) -> bool:
   return engine.local_devices()[0].platform == 'cpu'
 
 
+def _forget_peak() -> None:
+  """Lets the largest size of this process begin anew, where Linux can."""
+  # Checkpoints that were read to check them are not what compiling takes.
+  with contextlib.suppress(OSError):
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+
+
 def process_memory() -> tuple[int, int]:
-  """Bytes that this process has, and the most that it ever had."""
+  """Bytes that this process has, and the most that it had."""
   now = psutil.Process().memory_info().rss
   status = pathlib.Path('/proc/self/status')
   if status.exists():

@@ -73,7 +73,7 @@ def _need(study: Study, table: Table) -> Need:
     kept += moments if table.keep[row] else 0
   return Need(
     name=table.name,
-    runs=len(table.runs),
+    runs=len(table.runs) - len(table.skipped),
     pending=len(pending),
     lanes=lanes,
     records=logits * len(pending) + kept * least.weights * placed.share,
@@ -155,10 +155,14 @@ def plan(
       take.
     price_per_hour: of all devices together, in any currency; 0 says nothing
       of money.
-    check: refuses what the study could not do, by InputError.
+    check: refuses what a run would refuse; is called with the study, of whose
+      checkpoint it has the shapes.
 
   Returns:
     The plan.
+
+  Raises:
+    InputError: the study could not run, other than for lack of memory or disk.
   """
   shapes = memory_plan.Shapes(
     study.config, study.workdir, study.progress, programs=study.programs

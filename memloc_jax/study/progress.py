@@ -18,6 +18,14 @@ def _now() -> str:
   return time.strftime('%Y-%m-%d %H:%M:%S')
 
 
+class Terminal(Console):
+  """A console that leaves it to the entrypoint what a closed pipe means."""
+
+  def on_broken_pipe(self) -> None:
+    """Passes the exception on that rich is handling."""
+    raise  # noqa: PLE0704
+
+
 class Progress:
   """A bar on a terminal, an occasional line elsewhere."""
 
@@ -26,12 +34,12 @@ class Progress:
 
     Those are on standard error even where `console` is quiet.
     """
-    self._console = console or Console(
+    self._console = console or Terminal(
       stderr=True, highlight=False, quiet=quiet
     )
     self._warnings = self._console
     if self._console.quiet:
-      self._warnings = Console(stderr=True, highlight=False)
+      self._warnings = Terminal(stderr=True, highlight=False)
     self._bar = None
     self._task = None
     self._name = ''

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Above these, arrays would fill any memory before a plan could say so.
 _MOST_EPOCHS, _MOST_RUNS, _MOST_DRAWS = 10**5, 10**5, 10**3
 _LARGEST_BATCH, _WIDEST, _DEEPEST = 2**16, 2**16, 10**3
+# Settings of `model` that name folders of models.
+_GIVEN = ('noisy', 'clean', 'noisy_memorised', 'clean_memorised', 'frozen')
 _LONGEST_NAME = 255  # of a file or folder, in bytes
 
 
@@ -55,8 +57,9 @@ def check(study: 'StudyConfig') -> None:
         ('task.files', [task.files]),
         ('control.auxiliary_source', [control.auxiliary_source]),
         ('model.source', [study.model.source]),
-        ('model.noisy', study.model.noisy),
-        ('model.clean', study.model.clean),
+        *((f'model.{name}', getattr(study.model, name)) for name in _GIVEN),
+        ('localise.retrain.held_out', [retrain.held_out]),
+        ('localise.gradient.clean', study.localise.gradient.clean),
         ('engine.cache', [study.engine.cache]),
         ('grid.models', study.grid.models),
       )
@@ -315,11 +318,47 @@ def check(study: 'StudyConfig') -> None:
         ('clean', study.model.clean),
       )
     ),
+    *(
+      (
+        f'model.{role}_memorised',
+        not early or len(early) == len(late),
+        f'empty, or as many folders as there are in model.{role}',
+      )
+      for role, early, late in (
+        ('noisy', study.model.noisy_memorised, study.model.noisy),
+        ('clean', study.model.clean_memorised, study.model.clean),
+      )
+    ),
+    (
+      'model.frozen',
+      not study.model.frozen
+      or (
+        study.model.noisy and len(study.model.frozen) in (1, len(train.seeds))
+      ),
+      'empty, or one folder or one for each of train.seeds, of a study with '
+      'model.noisy',
+    ),
     (
       'train.snapshots',
       all(1 <= e <= train.num_epochs for e in train.snapshots)
       and _differ(train.snapshots),
       'different epochs from 1 to train.num_epochs',
+    ),
+    (
+      'localise.retrain.held_out',
+      not retrain.held_out or (train.seeds and study.task.has_noise),
+      "'' unless there are main models with wrong labels",
+    ),
+    (
+      'localise.gradient.clean',
+      not study.localise.gradient.clean
+      or (
+        len(study.localise.gradient.clean) in {1, len(train.seeds)}
+        and train.seeds
+        and study.task.has_noise
+      ),
+      'empty, or one file or one for each of train.seeds, of a study with '
+      'wrong labels',
     ),
     ('localise.retrain.seed', retrain.seed >= 0, seeds),
     ('localise.retrain.programs', retrain.programs >= 0, 'at least 0'),

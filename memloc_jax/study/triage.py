@@ -16,6 +16,7 @@ import pandas as pd
 
 from memloc_jax.errors import InputError, shown
 from memloc_jax.tasks import files, own
+from memloc_jax.tasks import label as label_cells
 
 COLUMNS = (
   'id',
@@ -165,7 +166,8 @@ def read(
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise InputError(f'--reviewed={path}: no such file')
-  table = files.read(str(path))['train']
+  names = ('id', 'hash', 'decision', 'new_label', 'index')
+  table = files.read(str(path), names)['train']
   needed = [table.column(n)[1] for n in ('id', 'hash', 'decision')]
   nothing = [None] * len(needed[0])
   more = [table.columns.get(n, nothing) for n in ('new_label', 'index')]
@@ -255,12 +257,13 @@ def _number(cell: str) -> float | None:
     return None
 
 
-def _named(label: str, names: Sequence[str]) -> str | None:
-  """The class that a cell means, as spreadsheets and pandas may write it.
+def _named(cell: str, names: Sequence[str]) -> str | None:
+  """The class that a cell means; None if that may be none or several.
 
-  They write `true` as TRUE, and whole numbers as 1.0; None if that could be
-  no class or several.
+  Spreadsheets write truth values in capitals and numbers without zeros in
+  front.
   """
+  label = label_cells.canonical(cell) or ''
   if label in names:
     return label
   number = _number(label)

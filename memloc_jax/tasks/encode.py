@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, cut, refuse_pointer, shown
 
 # Files of a tokenizer folder that decide what a text becomes.
 _TOKENIZER_FILES = (
@@ -25,8 +26,10 @@ _TOKENIZER_FILES = (
   'vocab.json',
   'vocab.txt',
 )
+# Share of unknown tokens from which texts are not what the model read.
+_MOST_UNKNOWN = 0.5
 # Raise when cached arrays would no longer be what this module computes.
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,19 +126,34 @@ def tokenise(
     if stored is not None:
       return stored
   tokenizer = load_tokenizer(folder)
-  if max_length <= tokenizer.num_special_tokens_to_add():
+  special = tokenizer.num_special_tokens_to_add()
+  if max_length <= special:
     raise InputError(f'max_length {max_length}: leaves no room for text')
+  longest = tokenizer.model_max_length
+  if type(longest) not in (int, float) or not longest > special:
+    raise InputError(
+      f'{folder / "tokenizer_config.json"}: model_max_length is '
+      f'{shown(longest)}, which leaves no room for text'
+    )
   if separator.endswith('_token'):
     separator = _special(tokenizer, separator, folder)
   pad = tokenizer.convert_tokens_to_ids(_special(tokenizer, pad, folder))
   # A text that is cut is meant to be, and the library's warning about texts
   # that are longer than the model is raised before it cuts.
-  ids = tokenizer(
-    [join(s, separator) for s in segments],
-    truncation=True,
-    padding=False,
-    max_length=min(max_length, tokenizer.model_max_length),
-  )['input_ids']
+  texts = [join(s, separator) for s in segments]
+  try:
+    ids = tokenizer(
+      texts,
+      truncation=True,
+      padding=False,
+      max_length=int(min(max_length, longest)),
+    )['input_ids']
+  except Exception as error:  # As of a vocabulary without an unknown token.
+    raise InputError(
+      f'{_vocabulary(folder) or folder}: the tokenizer cannot be used '
+      f'({_cause(error)})'
+    ) from error
+  _check_ids(ids, tokenizer, folder)
   result = Tokenised(
     flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
     length=np.asarray([len(i) for i in ids], np.int32),
@@ -145,6 +163,34 @@ def tokenise(
   if path is not None:
     _store(path, result)
   return result
+
+
+def _check_ids(
+  ids: Sequence[Sequence[int]], tokenizer: Any, folder: pathlib.Path
+) -> None:
+  """Refuses a tokenizer that does not make of texts what the model read.
+
+  Raises:
+    InputError: it knows few of the words, or does not mark where texts begin.
+  """
+  flat = np.fromiter(itertools.chain.from_iterable(ids), np.int64)
+  special = [i for i in tokenizer.all_special_ids if i is not None]
+  unknown = tokenizer.unk_token_id
+  if unknown is not None:
+    others = np.setdiff1d(special, [unknown])
+    real = flat[~np.isin(flat, others)]
+    share = float((real == unknown).mean()) if len(real) else 0.0
+    if share > _MOST_UNKNOWN:
+      raise InputError(
+        f'{folder}: the tokenizer does not know {share:.0%} of the words of '
+        'the texts; take the vocabulary that belongs to the model, whole'
+      )
+  first = tokenizer.cls_token_id
+  if first is not None and any(first not in one for one in ids):
+    raise InputError(
+      f'{folder}: the tokenizer has a {tokenizer.cls_token} token and does not '
+      'put it before texts; tokenizer.json lacks its post_processor'
+    )
 
 
 def _special(tokenizer: Any, name: str, folder: pathlib.Path) -> str:
@@ -239,19 +285,112 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
   # Imported here: it takes seconds, and a warm cache does without.
   import transformers
 
-  if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+  files = [folder / n for n in _TOKENIZER_FILES if (folder / n).is_file()]
+  if not files:
     raise InputError(
       f'{folder}: no tokenizer; expected tokenizer.json or vocab.txt there'
     )
+  for file in files:
+    _check_file(file)
+  names = {file.name for file in files}
+  if not names & {'tokenizer.json', 'vocab.txt'}:
+    # Without its vocabulary, `transformers` makes one up.
+    pair = ('merges.txt', 'vocab.json')
+    lacking = [name for name in pair if name not in names]
+    if lacking and not any(folder.glob('*.model')):
+      raise InputError(
+        f'{folder}: no tokenizer; expected tokenizer.json or vocab.txt there, '
+        f'or {" and ".join(pair)}, of which {" and ".join(lacking)} '
+        f'{"is" if len(lacking) == 1 else "are"} missing'
+      )
   try:
     return transformers.AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True
     )
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+  except Exception as error:  # `tokenizers` raises the base class itself.
+    raise InputError(_unloadable(folder, error)) from error
+
+
+def vocabulary_size(folder: pathlib.Path) -> int | None:
+  """Number of tokens of a tokenizer by its files; None if they do not say.
+
+  Args:
+    folder: of a tokenizer that can be loaded.
+  """
+  file = _vocabulary(folder)
+  if file is None:
+    return None
+  text = file.read_text('utf-8')
+  if file.suffix == '.txt':
+    return len(text.splitlines())
+  content = json.loads(text)
+  if file.name == 'vocab.json':
+    return len(content)
+  known = content.get('model', {}).get('vocab', ())
+  added = {token.get('content') for token in content.get('added_tokens', ())}
+  # A dict of tokens, or a list of tokens with their scores.
+  names = known if isinstance(known, dict) else [token for token, _ in known]
+  return len(added.union(names))
+
+
+def _vocabulary(folder: pathlib.Path) -> pathlib.Path | None:
+  """The file that decides which tokens there are."""
+  names = ('tokenizer.json', 'vocab.txt', 'vocab.json')
+  return next((folder / n for n in names if (folder / n).is_file()), None)
+
+
+def _check_file(file: pathlib.Path) -> None:
+  """Refuses a file that cannot be what its name says.
+
+  Raises:
+    InputError: it is a pointer, no text, or JSON other than an object.
+  """
+  refuse_pointer(file)
+  cause = None
+  try:
+    text = file.read_text('utf-8')
+    content = json.loads(text) if file.suffix == '.json' else {}
+  except UnicodeDecodeError:
+    cause = 'it is no text in UTF-8'
+  except (ValueError, RecursionError) as error:
+    cause = f'it is not valid JSON: {error}'
+  else:
+    if not isinstance(content, dict):
+      cause = 'it holds no JSON object'
+    elif file.suffix == '.txt' and not text.strip():
+      cause = 'it is empty'
+  if cause:
     raise InputError(
-      f'{folder}: the tokenizer cannot be loaded ({cause})'
-    ) from error
+      f'{file}: the tokenizer cannot be loaded ({cause}); fetch it again'
+    )
+
+
+def _unloadable(folder: pathlib.Path, error: Exception) -> str:
+  """Why a tokenizer cannot be loaded, with the file that is at fault."""
+  # Imported here, as `transformers`.
+  import tokenizers
+
+  file, hint = _vocabulary(folder), ''
+  if file is None:
+    return f'{folder}: the tokenizer cannot be loaded ({_cause(error)})'
+  if file.name == 'tokenizer.json':
+    try:
+      tokenizers.Tokenizer.from_file(str(file))
+      file = folder / 'tokenizer_config.json'
+    except Exception as other:
+      error = other
+      hint = (
+        '; it may be of another version than tokenizers '
+        f'{tokenizers.__version__}, which is installed here: save the '
+        'tokenizer again with this version, or fetch it again'
+      )
+  return f'{file}: the tokenizer cannot be loaded ({_cause(error)}){hint}'
+
+
+def _cause(error: Exception) -> str:
+  """The first line of what a library says."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return cut(f'no {lines[0]}' if isinstance(error, KeyError) else lines[0], 120)
 
 
 def _key(
@@ -262,8 +401,9 @@ def _key(
   digest = hashlib.sha256(repr((_CACHE_VERSION, settings)).encode())
   for name in _TOKENIZER_FILES:
     path = folder / name
-    content = path.read_bytes() if path.is_file() else b''
-    digest.update(f'\n{name} {len(content)}\n'.encode() + content)
+    if path.is_file():  # An empty file is not one that is missing.
+      content = path.read_bytes()
+      digest.update(f'\n{name} {len(content)}\n'.encode() + content)
   for example in segments:
     for text in example:
       content = text.encode('utf-8', 'surrogatepass')

@@ -5,12 +5,12 @@ export with holes or a table of something else is what is to be expected.
 """
 
 import math
-import numbers
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memloc_jax.errors import InputError, cut, shown, visible
+from memloc_jax.tasks import label
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import Task
 
@@ -34,15 +34,16 @@ def check(table: Table, task: Task, training: bool) -> None:
   """
   for field in task.text_fields:
     name, texts = table.column(field)
-    _check_texts(table.where, name, texts)
+    _check_texts(table, name, texts)
   name, labels = table.column(task.label_field)
-  _check_labels(table.where, name, labels)
+  _check_labels(table, name, labels)
   if not training:
     return
-  _check_classes(table.where, name, labels)
+  known = table.names_of(name)
+  _check_classes(table.where, name, [label.named(c, known) for c in labels])
   if task.paraphrase_field:
     name, texts = table.column(task.paraphrase_field)
-    _check_texts(table.where, name, texts)
+    _check_texts(table, name, texts)
   if task.id_field:
     _check_ids(table.where, *table.column(task.id_field))
 
@@ -54,54 +55,64 @@ def missing(value: Any) -> bool:
   return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def stripped(value: Any) -> str:
+def stripped(cell: Any) -> str:
   """An id, or another short cell, as it is compared and written.
 
   Surrounding blanks do not count: spreadsheets and readers of csv take them
   off, and nobody sees them.
   """
-  if isinstance(value, bytes):
-    value = value.decode('utf-8', 'surrogateescape')
-  return str(value).strip()
+  return str(label.scalar(cell)).strip()
 
 
-def _check_texts(where: str, name: str, texts: Sequence[Any]) -> None:
+def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
   for row, text in enumerate(texts, 1):
     if missing(text):
-      raise InputError(f'{where}: row {row} has no text in column {name!r}')
+      raise InputError(f'{table.place(row)} has no text in column {name!r}')
     if not isinstance(text, str | bytes):
       raise InputError(
-        f'{where}: row {row} has {shown(text)} in column {name!r}, which is '
+        f'{table.place(row)} has {shown(text)} in column {name!r}, which is '
         'not text'
       )
     if ('\0' if isinstance(text, str) else b'\0') in text:
-      raise InputError(f'{where}: row {row} has a NUL in column {name!r}')
+      raise InputError(f'{table.place(row)} has a NUL in column {name!r}')
   if len(texts) and all(_number(text) is not None for text in texts):
     raise InputError(
-      f'{where}: column {name!r} holds nothing but numbers, such as '
+      f'{table.where}: column {name!r} holds nothing but numbers, such as '
       f'{shown(texts[0])}; which column holds the text?'
     )
 
 
-def _check_labels(where: str, name: str, labels: Sequence[Any]) -> None:
-  for row, label in enumerate(labels, 1):
-    if missing(label):
-      raise InputError(f'{where}: row {row} has no label in column {name!r}')
-    # Numbers of other kinds, such as decimals, are as unsuited as dates.
-    if not isinstance(label, str | bytes | numbers.Real):
+def _check_labels(table: Table, name: str, cells: Sequence[Any]) -> None:
+  rows: dict[str | None, int] = {}  # The first of each class.
+  numeric = True
+  for row, cell in enumerate(cells, 1):
+    if missing(cell):
+      raise InputError(f'{table.place(row)} has no label in column {name!r}')
+    if not label.is_one(cell):
       raise InputError(
-        f'{where}: row {row} has {shown(label)} in column {name!r}, which is '
+        f'{table.place(row)} has {shown(cell)} in column {name!r}, which is '
         'not one label: a name or a whole number'
       )
-  values = {label: _number(label) for label in dict.fromkeys(labels)}
-  if None in values.values():
-    return  # Names, one of which may look like a number.
-  for row, label in enumerate(labels, 1):
-    if not values[label].is_integer():
+    class_name = label.canonical(cell)
+    numeric = numeric and _number(cell) is not None
+    rows.setdefault(class_name, row)
+  for class_name, row in rows.items():
+    # A fraction among names is the text of a name.
+    fraction = numeric and not _number(cells[row - 1]).is_integer()
+    if class_name is None or fraction:
       raise InputError(
-        f'{where}: row {row} has the label {shown(label)} in column {name!r}; '
-        'labels are names or whole numbers'
+        f'{table.place(row)} has the label {shown(cells[row - 1])} in column '
+        f'{name!r}; labels are names or whole numbers'
       )
+  truth = [row for key, row in rows.items() if key in ('False', 'True')]
+  whole = [row for key, row in rows.items() if label.is_whole(key)]
+  if truth and whole and table.names_of(name) is None:
+    first, other = min(truth), min(whole)
+    raise InputError(
+      f'{table.where}: column {name!r} mixes truth values and numbers (row '
+      f'{first}: {shown(cells[first - 1])}, row {other}: '
+      f'{shown(cells[other - 1])}), which may mean the same; write them one way'
+    )
 
 
 def _check_classes(where: str, name: str, labels: Sequence[Any]) -> None:

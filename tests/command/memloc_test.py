@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 import unittest.mock
@@ -16,8 +17,9 @@ import pytest
 from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
 
-from memloc_jax.command import memloc, study
+from memloc_jax.command import ending, memloc, study
 from memloc_jax.models import registry as models
+from memloc_jax.report import stage as report
 from memloc_jax.study import apply
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
@@ -34,6 +36,7 @@ _ACTIONS = {
 def _call(*words: str) -> tuple[int, str, str]:
   """Exit status, standard output and standard error."""
   out, error, status = io.StringIO(), io.StringIO(), 0
+  handler = signal.getsignal(signal.SIGINT)
   with (
     unittest.mock.patch.object(sys, 'argv', ['memloc', *words]),
     contextlib.redirect_stdout(out),
@@ -43,6 +46,8 @@ def _call(*words: str) -> tuple[int, str, str]:
       memloc.main()
     except SystemExit as end:
       status = end.code or 0
+    finally:
+      signal.signal(signal.SIGINT, handler)
   return status, out.getvalue(), error.getvalue()
 
 
@@ -52,7 +57,7 @@ def _call_with_flags(*words: str) -> tuple[int, str, str]:
   with (
     flagsaver.flagsaver(),
     unittest.mock.patch.object(study.app, 'run', run),
-    unittest.mock.patch.object(study, 'Termination'),
+    unittest.mock.patch.object(ending.Process, 'listen'),
   ):
     try:
       return _call(*words)
@@ -99,7 +104,7 @@ class RunTest(parameterized.TestCase):
     with unittest.mock.patch.object(study.app, 'run') as run:
       _call(name, *words)
     ((main,), named) = run.call_args
-    self.assertIs(main, study.main)
+    self.assertIs(main.func, study.main)
     self.assertEqual(named['argv'], ['memloc', f'--action={action}', *words])
 
   def test_lists(self):
@@ -125,7 +130,7 @@ class RunTest(parameterized.TestCase):
       self.assertEqual(status, 0)
       self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
       (output / 'comparison.html').unlink()
-    with unittest.mock.patch.object(memloc.report, 'write'):
+    with unittest.mock.patch.object(report, 'write'):
       _, _, error = _call('report', one)
       self.assertIn('is not finished', error)
       Workdir(one).write_json('stages/report.json', {})

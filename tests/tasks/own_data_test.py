@@ -158,6 +158,44 @@ class OwnDataTest(_OwnDataTest):
       [i for i in some.ids if i == '2'],
     )
 
+  def test_held_out_files_need_not_repeat_the_given_label(self):
+    right = lambda i: {3: 'farm'}.get(i, _ROWS[i - 1]['label'])
+    self.write('train.csv', _csv(_all(right=right)))
+    rows = [
+      {'text': f'an {word} boat', 'right': label}
+      for word in _WORDS[:4]
+      for label in ('sea', 'farm')
+    ]
+    self.write('validation.csv', _csv(rows))
+    built = self.build(self.data, true_label='right')
+    held_out = [*built.validation_labels, *built.test_labels]
+    self.assertEqual(np.bincount(held_out).tolist(), [4, 4])
+    self.assertEqual(np.flatnonzero(built.noisy[1]).tolist(), [2])
+    # Where both are there, the given label counts, as in training.
+    both = [row | {'label': 'sea'} for row in rows]
+    self.write('validation.csv', _csv(both))
+    built = self.build(self.data, true_label='right')
+    self.assertEqual({*built.validation_labels, *built.test_labels}, {1})
+    # The given label is the only one there is without the other column.
+    self.write('validation.csv', _csv(_ROWS))
+    self.build(self.data, true_label='right')
+
+  def test_held_out_labels_that_are_no_labels(self):
+    self.write('train.csv', _csv(_all(right=lambda i: '')))
+    rows = [{'text': f'a ship {i}', 'right': 'sea'} for i in range(6)]
+    for change, words in (
+      ({'right': ''}, "row 2 has no label in column 'right'"),
+      ({'right': 'moon'}, "row 2 has an unknown label 'moon'.* farm, sea"),
+    ):
+      bad = [*rows[:1], rows[1] | change, *rows[2:]]
+      self.write('validation.csv', _csv(bad))
+      with self.assertRaisesRegex(InputError, words):
+        self.build(self.data, true_label='right')
+    # Without either column the given one is missed.
+    self.write('validation.csv', _csv([{'text': 'a ship'}] * 4))
+    with self.assertRaisesRegex(InputError, "no column 'label'"):
+      self.build(self.data, true_label='right')
+
   def test_noise_can_be_asked_for(self):
     built = self.build(self.write('train.csv', _csv()), noise=0.25)
     self.assertEqual(built.noisy[1].sum(), 4)
@@ -184,7 +222,7 @@ class BadFileTest(_OwnDataTest):
       '0xe9',
     ),
     ('nul', 'x.csv', _csv(_but(5, text='a\0b')), 'line 6', 'NUL'),
-    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0\x06\0', 'line 1', 'NUL'),
+    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0', 'zip', 'save it as csv'),
     (
       'unclosed_quote',
       'x.csv',
