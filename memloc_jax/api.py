@@ -12,9 +12,10 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from ml_collections import config_dict
 
@@ -26,6 +27,13 @@ from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 from memloc_jax.study.tables import COLUMNS
 from memloc_jax.study.workdir import Workdir, whole
+from memloc_jax.tasks import frames, sources
+from memloc_jax.tasks.registry import OWN, Task
+
+# Settings that the DataFrame and the names of its columns stand for.
+_OF_THE_DATA = ('name', 'source', 'files', 'text', 'label')
+# Settings that name further columns.
+_FURTHER = ('id', 'true_label', 'paraphrase')
 
 MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
 
@@ -86,8 +94,8 @@ class Result:
 
 def memorise(
   data: pd.DataFrame,
-  text: str,
-  label: str,
+  text: Hashable,
+  label: Hashable,
   workdir: str | pathlib.Path,
   model: str = MINILM,
   runs: int = 30,
@@ -99,20 +107,22 @@ def memorise(
   Counterfactual memorisation (Feldman & Zhang, 2020): many models are trained
   on random halves, and an example is memorised as far as those that saw it
   beat those that did not. No label is changed. What is finished in the workdir
-  is not done again. The two columns are kept beside it, as lines of JSON in
-  `<workdir>.<hash of them>.jsonl`, which the study reads.
+  is not done again. Cells are read and refused as those of files are. The
+  columns are kept beside the workdir, as lines of JSON in `<workdir>.<hash of
+  them>.jsonl`, which the study reads.
 
   Args:
     data: one row an example.
     text: column of the texts.
-    label: column of the labels, of any type with few values.
+    label: column of the labels, names or whole numbers.
     workdir: folder of the results, made if it is not there.
     model: hub id or folder of the encoder that is fine-tuned.
     runs: fine-tunings on random halves.
     pairs: pairs of further ones on complementary halves, which tell where in
       the network, and by what of its text, each example is memorised.
     settings: of the study by dotted name, as {'map.num_epochs': 6}; see
-      `memloc_jax.study.config.StudyConfig`.
+      `memloc_jax.study.config.StudyConfig`. 'task.id', 'task.true_label' and
+      'task.paraphrase' name further columns of the data.
 
   Returns:
     The finished study.
@@ -129,8 +139,8 @@ def memorise(
 
 def localise(
   data: pd.DataFrame,
-  text: str,
-  label: str,
+  text: Hashable,
+  label: Hashable,
   workdir: str | pathlib.Path,
   model: str = MINILM,
   seeds: int = 3,
@@ -190,28 +200,28 @@ def _own(model: str) -> config_dict.ConfigDict:
 def _run(
   config: config_dict.ConfigDict,
   data: pd.DataFrame,
-  text: str,
-  label: str,
+  text: Hashable,
+  label: Hashable,
   workdir: str | pathlib.Path,
   settings: Mapping[str, Any] | None,
 ) -> Result:
-  for name, column in (('text', text), ('label', label)):
-    if list(data.columns).count(column) != 1:
-      raise InputError(
-        f'{name}={column!r}: the data have the columns '
-        f'{", ".join(map(str, data.columns))}.'
-      )
-  folder = Workdir(workdir)
-  file, content = _file(data[[text, label]], folder)
-  config.task.files = str(file)
-  config.task.text = text
-  config.task.label = label
   for name, value in (settings or {}).items():
+    if name in (f'task.{setting}' for setting in _OF_THE_DATA):
+      raise InputError(
+        f'settings[{name!r}]={value!r}: the data are the DataFrame; name its '
+        'columns with text and label.'
+      )
     try:
       config.update_from_flattened_dict({name: value})
     except (KeyError, TypeError) as error:
       message = str(error.args[0]).rstrip('.')
       raise InputError(f'settings[{name!r}]={value!r}: {message}.') from error
+  named = {'text': text, 'label': label}
+  named |= {name: config.task[name] for name in _FURTHER if config.task[name]}
+  content = _lines(data, named)
+  folder = Workdir(workdir)
+  file = _file(content, folder)
+  config.task.update({name: name for name in named} | {'files': str(file)})
   study = study_config.from_config_dict(config)
   new = not file.exists()
   if new:
@@ -231,21 +241,49 @@ def _data_of(folder: Workdir) -> str | None:
   return config.get('task', {}).get('files')
 
 
-def _file(data: pd.DataFrame, folder: Workdir) -> tuple[pathlib.Path, bytes]:
-  """Where the study finds its data, and what is to be there.
+def _lines(data: pd.DataFrame, named: Mapping[str, Hashable]) -> bytes:
+  """The columns as the study finds them, as lines of JSON.
+
+  Args:
+    data: one row an example.
+    named: the columns, by the setting that is to name them.
+
+  Returns:
+    Objects whose keys are the settings' names.
+
+  Raises:
+    InputError: as of a file with these columns, naming the DataFrame's row.
+  """
+  task = Task(
+    OWN,
+    OWN,
+    text_fields=(named['text'],),
+    label_field=named['label'],
+    own=True,
+    id_field=named.get('id', ''),
+    true_label_field=named.get('true_label', ''),
+    paraphrase_field=named.get('paraphrase', ''),
+  )
+  rows = sources.rows_of({'train': frames.table(data, named)}, task)['train']
+  names, true = np.array(rows.label_names, object), rows.true_labels
+  columns = {
+    'text': [text for (text,) in rows.segments],
+    'label': names[rows.labels],
+    'id': rows.ids,
+    'true_label': names[rows.labels if true is None else true],
+    'paraphrase': rows.paraphrases,
+  }
+  cells = zip(*(columns[name] for name in named))
+  lines = (json.dumps(dict(zip(named, row))) for row in cells)
+  return ''.join(f'{line}\n' for line in lines).encode()
+
+
+def _file(content: bytes, folder: Workdir) -> pathlib.Path:
+  """Where the study finds its data.
 
   Beside the workdir, which is claimed once all input has been checked. Other
   data have another name, and with it are another study.
   """
-  text, label = data
-  # The name of a column of text is read without spaces at its ends.
-  names = (text.strip(), label)
-  cells = data.astype(object).where(data.notna(), None)
-  rows = (
-    {n: c if c is None else str(c) for n, c in zip(names, row)}
-    for row in cells.itertuples(index=False, name=None)
-  )
-  lines = ''.join(f'{json.dumps(row)}\n' for row in rows).encode()
   place = folder.path.resolve()
-  digest = hashlib.sha256(lines).hexdigest()[:12]
-  return place.with_name(f'{place.name}.{digest}.jsonl'), lines
+  digest = hashlib.sha256(content).hexdigest()[:12]
+  return place.with_name(f'{place.name}.{digest}.jsonl')

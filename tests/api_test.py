@@ -5,7 +5,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from memloc_jax import api
 from memloc_jax.errors import InputError
@@ -71,8 +71,15 @@ class ApiTest(tiny.EncoderCase):
     wanted = self.data[' a'].tolist()
     self.assertEqual([text for (text,) in found[0].segments], wanted)
     for changes, sentence in (
-      ({0: None}, "row 1 has no text in column 'a'"),
-      ({3: 'a\ud800b'}, r"row 4 has .* 'a', which is not valid Unicode"),
+      (
+        {0: None},
+        r"^the DataFrame: row 1 \(index 100\) has no text in column ' a'",
+      ),
+      (
+        {3: 'a\ud800b'},
+        r"^the DataFrame: row 4 \(index 103\) has .* ' a', which is not valid "
+        'Unicode',
+      ),
     ):
       data = self.data.astype(object)
       for row, text in changes.items():
@@ -83,6 +90,128 @@ class ApiTest(tiny.EncoderCase):
       ):
         self.call(api.memorise, 'refused', text=' a')
     self.assertEmpty(list(self.folder.glob('refused*')))
+
+  def built(self, data, text, label, **changes):
+    """The data set of a study of a DataFrame; nothing is trained."""
+    found = []
+
+    def run_study(config, workdir, progress):
+      found.append(dataset.build(config.task, self.encoder, None))
+      return workdir
+
+    with (
+      mock.patch.object(api, 'run_study', run_study),
+      mock.patch.object(self, 'data', data),
+    ):
+      self.call(api.memorise, 'built', text=text, label=label, **changes)
+    return found[0]
+
+  @parameterized.named_parameters(
+    ('names', 'sentence', 'mood', ('bad', 'fine')),
+    ('integers', 0, 1, ('0', '1')),
+    ('tuples', ('a', 's'), ('a', 'l'), ('0', '1')),
+    ('comma', 'a, b', 'c,d', ('0', '1')),
+    ('same_text', 1, '1', ('0', '1')),
+  )
+  def test_any_names_of_columns(self, text, label, names):
+    labels = [names[i % 2] for i in range(16)]
+    texts = self.data['sentence'].tolist()
+    data = pd.DataFrame(list(zip(texts, labels, texts)))
+    data.columns = pd.Index([text, label, 'other'], tupleize_cols=False)
+    built = self.built(data, text, label)
+    self.assertEqual([text for (text,) in built.segments], texts)
+    self.assertEqual(built.label_names, names)
+    self.assertEqual(built.labels[0].tolist(), [0, 1] * 8)
+    multi = pd.MultiIndex.from_tuples([('a', 's'), ('a', 'l'), ('b', '')])
+    data.columns = multi
+    again = self.built(data, ('a', 's'), ('a', 'l'))
+    self.assertEqual(again.fingerprint, built.fingerprint)
+
+  def test_cells_are_read_as_those_of_files(self):
+    labels = [1.0, 0.0] * 8
+    texts = [text.encode() for text in self.data['sentence']]
+    built = self.built(pd.DataFrame({'s': texts, 'l': labels}), 's', 'l')
+    path = self.folder / 'same.csv'
+    pd.DataFrame({'text': self.data['sentence'], 'label': labels}).to_csv(
+      path, index=False
+    )
+    task = dataset.DataConfig(
+      'own', files=str(path), text='text', label='label', noise=0.0,
+      max_length=128,
+    )  # fmt: skip
+    of_file = dataset.build(task, self.encoder, None)
+    self.assertEqual(built.label_names, ('0', '1'))
+    self.assertEqual(built.segments[0], (self.data['sentence'].iloc[0],))
+    self.assertEqual(built.fingerprint, of_file.fingerprint)
+
+  def test_further_columns(self):
+    right = [None] * 15 + ['bad']
+    data = self.data.assign(
+      key=[f'k{i}' for i in range(16)], right=right, other=self.data['sentence']
+    )
+    data['mood'] = data['mood'].astype('category')
+    data.loc[data.index[-1], 'mood'] = 'fine'
+    built = self.built(
+      data,
+      'sentence',
+      'mood',
+      settings={
+        'task.id': 'key',
+        'task.true_label': 'right',
+        'task.paraphrase': 'other',
+      },
+    )
+    self.assertEqual(built.ids, tuple(data['key']))
+    self.assertEqual(np.flatnonzero(built.noisy[1]).tolist(), [15])
+    self.assertEqual(built.paraphrases, tuple(data['sentence']))
+    for setting, value, part in (
+      ('task.id', 'nope', "id='nope': the data have the columns"),
+      ('task.id', 'mood', "id='mood': the column is named for something else"),
+      ('task.files', 'x.csv', 'the data are the DataFrame'),
+      ('task.text', 'sentence', 'the data are the DataFrame'),
+    ):
+      with self.assertRaisesRegex(InputError, part):
+        self.built(data, 'sentence', 'mood', settings={setting: value})
+
+  @parameterized.named_parameters(
+    (
+      'tokens',
+      {'sentence': ['the', 'ship']},
+      'row 2 .index 101. has .*not tex',
+    ),
+    ('nan', {'sentence': float('nan')}, 'row 2 .index 101. has no text'),
+    ('number', {'sentence': 7}, 'row 2 .index 101. has 7 in .*not text'),
+    ('bytes', {'sentence': b'caf\xe9'}, 'row 2 .index 101. has .*Unicode'),
+    ('missing', {'mood': None}, 'row 2 .index 101. has no label'),
+    ('na', {'mood': pd.NA}, 'row 2 .index 101. has no label'),
+    ('nat', {'mood': pd.NaT}, 'row 2 .index 101. has no label'),
+    ('date', {'mood': pd.Timestamp(0)}, 'row 2 .index 101. has .*one label'),
+    ('list', {'mood': [1]}, r'row 2 .index 101. has \[1\] .*one label'),
+    ('fraction', {'mood': 0.5}, 'row 2 .index 101. has the label 0.5'),
+  )
+  def test_the_row_of_the_frame_is_named(self, cells, sentence):
+    data = self.data.astype(object)
+    for name, cell in cells.items():
+      data.at[101, name] = cell
+    with (
+      mock.patch.object(self, 'data', data),
+      self.assertRaisesRegex(InputError, f'^the DataFrame: {sentence}'),
+    ):
+      self.call(api.memorise, 'bad')
+    self.assertEmpty(list(self.folder.glob('bad*')))
+
+  @parameterized.parameters(({},), None, (['a'],), 'x.csv', (pd.Series(['a']),))
+  def test_what_is_no_frame(self, data):
+    with (
+      mock.patch.object(self, 'data', data),
+      self.assertRaisesRegex(InputError, 'the data are a .*; give a pandas Da'),
+    ):
+      self.call(api.memorise, 'bad')
+    with (
+      mock.patch.object(self, 'data', self.data.iloc[:0]),
+      self.assertRaisesRegex(InputError, 'the DataFrame holds no rows'),
+    ):
+      self.call(api.localise, 'bad')
 
   def test_a_study_that_fails_keeps_its_data(self):
     def run_study(config, workdir, progress):

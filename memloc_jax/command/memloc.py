@@ -1,4 +1,8 @@
-"""The console command `memloc`, thin over the entrypoint of one study."""
+"""The console command `memloc`, thin over the entrypoint of one study.
+
+What a command needs is imported once it runs: that takes seconds, in which
+Ctrl-C gets its sentence, and help need not wait for it.
+"""
 
 import argparse
 import dataclasses
@@ -8,19 +12,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import flags
-from rich.table import Table
-
-from memloc_jax.command import output, replicate, study
+from memloc_jax.command.ending import Process
 from memloc_jax.errors import InputError
-from memloc_jax.models import registry as models
-from memloc_jax.report import comparison
-from memloc_jax.report import stage as report
-from memloc_jax.study import summary
-from memloc_jax.study.workdir import Workdir
-from memloc_jax.tasks import registry as tasks
 
-_EXIT_INPUT = 2
 _WIDTH = 80
 
 
@@ -31,18 +25,23 @@ class Command:
   Attributes:
     usage: what follows its name.
     about: what it does, in a sentence or two.
-    run: does it, given the words after its name.
+    run: does it, given the process and the words after its name.
     flags: that belong to it, of those that the study's entrypoint defines.
   """
 
   usage: str
   about: str
-  run: Callable[[Sequence[str]], None]
+  run: Callable[[Process, Sequence[str]], None]
   flags: tuple[str, ...] = ()
 
 
-def _study(action: str) -> Callable[[Sequence[str]], None]:
-  return lambda words: study.run(['memloc', f'--action={action}', *words])
+def _study(action: str) -> Callable[[Process, Sequence[str]], None]:
+  def run(process: Process, words: Sequence[str]) -> None:
+    from memloc_jax.command import study
+
+    study.run(process, ['memloc', f'--action={action}', *words])
+
+  return run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,10 +62,17 @@ def _parse(
   return parser.parse_intermixed_args(words)
 
 
-def _report(words: Sequence[str]) -> None:
+def _report(process: Process, words: Sequence[str]) -> None:
   """Writes the report of one workdir again, or that of several."""
+  from memloc_jax.report import comparison, conclusions
+  from memloc_jax.report import stage as report
+  from memloc_jax.study import summary
+  from memloc_jax.study.workdir import Workdir
+
+  process.loaded()
   given = _parse('report', words, ('output', 'references'))
   folders = summary.studies_in(given.folders)
+  process.workdir = given.folders[0]
   if len(folders) == 1 and not (given.output or given.references):
     workdir = Workdir(folders[0])
     report.write(workdir)
@@ -76,6 +82,7 @@ def _report(words: Sequence[str]) -> None:
         'is so far; the command that began it goes on.',
         file=sys.stderr,
       )
+    print(*conclusions.of_workdir(workdir.path), sep='\n')
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
   target = given.output
@@ -84,16 +91,27 @@ def _report(words: Sequence[str]) -> None:
     first, *more = map(pathlib.Path, given.folders)
     target = 'comparison' if more or first in folders else first
   page = comparison.write(folders, target, given.references)
+  print(*conclusions.of_comparison(page.parent), sep='\n')
   print(f'comparison: {page.resolve()}')
 
 
-def _replicate(words: Sequence[str]) -> None:
+def _replicate(process: Process, words: Sequence[str]) -> None:
   """Prints what studies say to published claims."""
+  from memloc_jax.command import replicate
+  from memloc_jax.study import summary
+
+  process.loaded()
   given = _parse('replicate', words, ('references',))
   replicate.show(summary.studies_in(given.folders), given.references)
 
 
-def _list_tasks(words: Sequence[str]) -> None:
+def _list_tasks(process: Process, words: Sequence[str]) -> None:
+  from rich.table import Table
+
+  from memloc_jax.command import output
+  from memloc_jax.tasks import registry as tasks
+
+  process.loaded()
   _nothing_after('list-tasks', words)
   table = Table('task', 'group', 'texts', 'classes', 'hub', box=None)
   for name in tasks.task_names():
@@ -113,7 +131,13 @@ def _list_tasks(words: Sequence[str]) -> None:
   )
 
 
-def _list_models(words: Sequence[str]) -> None:
+def _list_models(process: Process, words: Sequence[str]) -> None:
+  from rich.table import Table
+
+  from memloc_jax.command import output
+  from memloc_jax.models import registry as models
+
+  process.loaded()
   _nothing_after('list-models', words)
   table = Table('model_type', 'for example', box=None)
   for name in sorted(models.FAMILIES):
@@ -222,14 +246,19 @@ def overview() -> str:
       '  memloc run --config=experiments/configs/quickstart.py \\',
       '    --workdir=workdirs/quickstart',
       '',
-      'Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request after',
-      'saving; the same command then goes on.',
+      'Ctrl-C stops a study once what was done is saved, a second one at once.',
+      'Exit status: 0 done, 1 failed, 2 bad input, 75 stopped by SIGTERM, 130',
+      'by Ctrl-C. The same command then goes on.',
     ]
   )
 
 
 def about(name: str) -> str:
   """What `memloc NAME --help` prints."""
+  from absl import flags
+
+  from memloc_jax.command import study as _  # noqa: F401  defines the flags
+
   command = COMMANDS[name]
   lines = [f'usage: memloc {name} {command.usage}'.rstrip(), '']
   lines += textwrap.wrap(command.about, _WIDTH)
@@ -249,6 +278,10 @@ def about(name: str) -> str:
 
 def main() -> None:
   """Runs the subcommand that the process was given."""
+  Process().run(_main)
+
+
+def _main(process: Process) -> None:
   words = sys.argv[1:]
   if words[:1] == ['help']:
     words = [*words[1:], '--help']
@@ -256,15 +289,11 @@ def main() -> None:
   if name in ('-h', '--help'):
     print(overview())
     return
-  try:
-    if name not in COMMANDS:
-      raise InputError(
-        f'{name!r} is no command; there are {", ".join(COMMANDS)}.'
-      )
-    if {'-h', '--help'} & set(words[1:]):
-      print(about(name))
-      return
-    COMMANDS[name].run(words[1:])
-  except InputError as error:
-    print(f'memloc: {error}', file=sys.stderr)
-    sys.exit(_EXIT_INPUT)
+  if name not in COMMANDS:
+    raise InputError(
+      f'{name!r} is no command; there are {", ".join(COMMANDS)}.'
+    )
+  if {'-h', '--help'} & set(words[1:]):
+    print(about(name))
+    return
+  COMMANDS[name].run(process, words[1:])

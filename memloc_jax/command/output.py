@@ -2,8 +2,9 @@
 
 import sys
 
-from rich.console import Console
 from rich.table import Table
+
+from memloc_jax.study.progress import Terminal
 
 _UNBROKEN = 1000
 
@@ -12,4 +13,4 @@ def show(table: Table) -> None:
   """Prints a table."""
   # Lines that a shell reads are not to be broken.
   width = None if sys.stdout.isatty() else _UNBROKEN
-  Console(highlight=False, width=width).print(table)
+  Terminal(highlight=False, width=width).print(table)

@@ -1,11 +1,9 @@
 """A study, or several, from flags: what `experiments/run.py` starts.
 
-Exit status: 0 done, 1 failed, 2 bad input, 75 stopped on request (SIGTERM)
-after saving.
+How it ends is in `ending`.
 """
 
 import difflib
-import errno
 import functools
 import operator
 import os
@@ -21,8 +19,10 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from memloc_jax.command import grid_runs, replicate
+from memloc_jax.command.ending import Process, Status
 from memloc_jax.ensemble import hosts
-from memloc_jax.errors import InputError, PeerError, Preempted
+from memloc_jax.errors import InputError, Preempted, cut
+from memloc_jax.report import conclusions
 from memloc_jax.report import stage as report  # Registers all stages, too.
 from memloc_jax.study import (
   actions,
@@ -36,7 +36,6 @@ from memloc_jax.study import (
 )
 from memloc_jax.study.config import StudyConfig, default, from_config_dict
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.signals import Termination
 from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 
@@ -144,7 +143,6 @@ _TIMEOUT = flags.DEFINE_float(
   'join_timeout', 300.0, 'Seconds to wait for the other processes.'
 )
 
-_EXIT_FAILED, _EXIT_INPUT, _EXIT_PREEMPTED = 1, 2, 75
 # Flags that every study needs, and what they are.
 _REQUIRED = {
   'config': 'the file of a study, such as experiments/configs/quickstart.py',
@@ -152,45 +150,47 @@ _REQUIRED = {
 }
 
 
-def main(argv: list[str]) -> None:
-  """Runs the study that the flags say."""
+def main(process: Process, argv: list[str]) -> None:
+  """Runs the study that the flags say.
+
+  Args:
+    process: how it ends, and whether it was asked to.
+    argv: the program's name, after which nothing is taken.
+
+  Raises:
+    InputError: see `actions`, `stages.run_study` and `hosts.join`.
+    Preempted: the study was asked to stop, and has saved.
+    PeerError: another process of the study has died.
+  """
+  process.workdir, process.verbose = _WORKDIR.value, _VERBOSE.value
   if not flags.FLAGS['verbosity'].present:
     # Libraries say much at INFO.
     logging.set_verbosity(logging.INFO if _VERBOSE.value else logging.WARNING)
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
-  termination = Termination()
-  if _ACTION.value in ('run', 'extend'):  # The others cannot go on.
-    termination.listen()
+  listens = _ACTION.value in ('run', 'extend')  # The others cannot go on.
+  if listens:
+    process.listen()
+  if len(argv) > 1:
+    raise InputError(f'{argv[1]!r} is no flag, and nothing else is taken.')
+  config = from_config_dict(_CONFIG.value)
+  hosts.join(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_ID.value,
+    _TIMEOUT.value,
+    stop=process.asked,
+  )
+  process.joined = hosts.are_several()
+  if listens:
+    process.listen()  # JAX has taken SIGTERM for itself.
   try:
-    if len(argv) > 1:
-      raise InputError(f'{argv[1]!r} is no flag, and nothing else is taken.')
-    config = from_config_dict(_CONFIG.value)
-    hosts.join(
-      _COORDINATOR.value,
-      _NUM_PROCESSES.value,
-      _PROCESS_ID.value,
-      _TIMEOUT.value,
-    )
-    _act(config, termination)
-  except InputError as error:
-    _leave(error, _EXIT_INPUT)
-  except Preempted as error:
-    _leave(error, _EXIT_PREEMPTED)
-  except PeerError as error:
-    # Where all were asked to stop, the first that goes is no failure.
-    _leave(error, _EXIT_PREEMPTED if termination.asked() else _EXIT_FAILED)
-  except Exception as error:
-    if not _disk_is_full(error):
-      raise
-    _leave(
-      f'The disk of --workdir={_WORKDIR.value} is full; what was finished is '
-      'kept, and the same command goes on once there is room.',
-      _EXIT_INPUT,
-      at_once=True,  # Or threads that still save would have the last word.
-    )
+    _act(config, process)
+  except (InputError, Preempted):
+    hosts.leave()
+    raise
 
 
-def _act(config: StudyConfig, termination: Termination) -> None:
+def _act(config: StudyConfig, process: Process) -> None:
   """Does what --action says, to one study or to those of a grid."""
   workdir = _WORKDIR.value
   if _ACTION.value == 'replicate':
@@ -203,8 +203,10 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     alone = grid.alone(config, cell.config)
     config, workdir = cell.config, os.path.join(workdir, cell.name)
   elif cells:
-    _act_on_all(cells, workdir, termination)
+    _act_on_all(cells, workdir, process)
     return
+  if _ACTION.value in ('plan', 'verify'):
+    _devices()
   if _ACTION.value == 'plan':
     progress = Progress(quiet=_QUIET.value)
     print(actions.plan(config, workdir, _PRICE.value, progress).text)
@@ -213,7 +215,7 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     found = actions.verify(config, workdir, _VERIFY_RUN.value)
     print(found.text)
     if not found.same:
-      sys.exit(_EXIT_FAILED)
+      sys.exit(Status.FAILED)
     return
   if _ACTION.value == 'apply':
     _apply(config, workdir, alone)
@@ -234,7 +236,7 @@ def _act(config: StudyConfig, termination: Termination) -> None:
   if _ACTION.value == 'extend' and until is None:
     config = actions.extend(config, workdir, _ADD_RUNS.value)
   _say_devices()
-  run = functools.partial(_runner(termination), workdir=workdir)
+  run = functools.partial(_runner(process), workdir=workdir)
   if _ACTION.value == 'extend' and until is not None:
     done = adaptive.extend_until(
       config, workdir, _ADD_RUNS.value, _MAX_RUNS.value, until, run
@@ -243,16 +245,19 @@ def _act(config: StudyConfig, termination: Termination) -> None:
     done = run(config)
   page = done / 'report.html'
   if hosts.is_first() and page.exists():  # Unless --stages left it out.
+    if not _QUIET.value:
+      print(*conclusions.of_workdir(done), sep='\n')
     print(f'report: {page.resolve()}')
   hosts.leave()
 
 
 def _act_on_all(
-  cells: Sequence[grid.Cell], workdir: str, termination: Termination
+  cells: Sequence[grid.Cell], workdir: str, process: Process
 ) -> None:
   """Plans or runs all studies of a grid."""
   progress = Progress(quiet=_QUIET.value)
   if _ACTION.value == 'plan':
+    _devices()
     print(grid_runs.plan(cells, workdir, _PRICE.value, progress))
     return
   if _ACTION.value != 'run':
@@ -261,25 +266,45 @@ def _act_on_all(
       '--cell.'
     )
   _say_devices()
-  page = grid_runs.run(cells, workdir, progress, _runner(termination))
+  page = grid_runs.run(cells, workdir, progress, _runner(process))
   if page and hosts.is_first():
+    if not _QUIET.value:
+      print(*conclusions.of_comparison(page.parent), sep='\n')
     print(f'comparison: {page.resolve()}')
   hosts.leave()
 
 
-def _runner(termination: Termination) -> Callable[..., pathlib.Path]:
+def _runner(process: Process) -> Callable[..., pathlib.Path]:
   """`run_study` as the flags say; wants a study and its folder."""
   return functools.partial(
     run_study,
     progress=Progress(quiet=_QUIET.value),
-    asked_to_stop=termination.asked,
+    asked_to_stop=process.asked,
     profile=_PROFILE.value,
     stages=_STAGES.value,
   )
 
 
+def _devices() -> list[jax.Device]:
+  """All devices, of all processes.
+
+  Raises:
+    InputError: there are none, or not those that JAX was told to take.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = os.environ.get('JAX_PLATFORMS')
+    which = f'JAX_PLATFORMS={wanted}: ' if wanted else ''
+    why = cut(str(error).partition('\n')[0], 200) or 'it is not installed'
+    raise InputError(
+      f'{which}JAX cannot use its devices ({why}); see JAX_PLATFORMS, without '
+      'which it takes what there is.'
+    ) from error
+
+
 def _say_devices() -> None:
-  devices = jax.devices()
+  devices = _devices()
   text = f'devices: {len(devices)} x {devices[0].device_kind}'
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'
@@ -299,62 +324,37 @@ def _apply(
   print(apply.next_command(done, workdir, sys.argv, alone))
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-  """Whether that is at the root of an error, whatever library raised it."""
-  while error is not None:
-    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
-      return True
-    if 'No space left on device' in str(error):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
-
-
-def _leave(message: object, status: int, at_once: bool = False) -> None:
-  """Says why, and ends the process."""
-  print(f'memloc: {message}', file=sys.stderr, flush=True)
-  if jax.distributed.is_initialized():
-    if status != _EXIT_FAILED:
-      hosts.leave()
-    at_once = True  # Not waiting for threads that wait for the dead.
-  if at_once:
-    sys.stdout.flush()
-    os._exit(status)
-  sys.exit(status)
-
-
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; those that cannot be meant end the process.
+  """Parses flags; InputError for those that cannot be meant.
 
-  With one sentence and the status of bad input, where absl would take that of
-  a study that failed.
+  Absl would end the process with the status of a study that failed.
   """
+  logging.set_verbosity(logging.ERROR)  # Warnings about files are ours.
   try:
     words = flags.FLAGS(list(argv))
     for name, meaning in _REQUIRED.items():
-      if not flags.FLAGS[name].value:
+      if not flags.FLAGS[name].present or flags.FLAGS[name].value == '':
         raise InputError(f'--{name} is missing: {meaning}.')
     # Of a file that could not be read it is only said once it is looked at.
     if not hasattr(_CONFIG.value, 'to_dict'):
       raise InputError('--config: its get_config() returns no ConfigDict.')
     return words
   except (flags.Error, OSError, InputError) as error:
-    _leave(_sentence(error), _EXIT_INPUT)
-  except (AttributeError, LookupError, TypeError, ValueError):
+    raise InputError(_sentence(error, argv)) from error
+  except (Exception, SystemExit) as error:  # Whatever a config file raises.
     name = _unknown_setting(argv)
     if name is None:
-      raise
+      raise InputError(_sentence(error, argv)) from error
     names = _settings(default())
     close = difflib.get_close_matches(name, names, n=1)
     hint = f'did you mean --config.{close[0]}? ' if close else ''
-    _leave(
+    raise InputError(
       f'--config.{name}: there is no such setting; {hint}All are in '
-      'memloc_jax/study/config.py.',
-      _EXIT_INPUT,
-    )
+      'memloc_jax/study/config.py.'
+    ) from error
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, argv: Sequence[str]) -> str:
   """What is wrong with the flags, on one line."""
   root = error
   while (cause := root.__cause__ or root.__context__) is not None:
@@ -363,10 +363,20 @@ def _sentence(error: BaseException) -> str:
     return str(root)
   if isinstance(error, OSError):
     return f'--config: {str(root).splitlines()[-1].strip()}'
-  if '\n' in str(error):  # Of the file itself, with a traceback as text.
-    place = traceback.extract_tb(root.__traceback__)[-1]
-    return f'--config: {root} ({place.filename}, line {place.lineno})'
-  return str(error)
+  frames = traceback.extract_tb(root.__traceback__)
+  text = ' '.join(str(error).split())
+  # Of a flag, and not of what the config file does.
+  of_flag = isinstance(error, flags.Error) or text.startswith('--')
+  if of_flag and 'Traceback' not in text:
+    return text
+  found = (re.match('--?config=(.+)', word) for word in argv)
+  file = next((match[1] for match in found if match), '').partition(':')[0]
+  lines = [f.lineno for f in frames if f.filename == file]
+  place = f' (line {lines[-1]})' if lines else ''
+  cause = ' '.join(str(root).split())
+  if isinstance(root, AttributeError) and cause.endswith("'get_config'"):
+    return f'--config={file}: has no function get_config().'
+  return f'--config={file}: {type(root).__name__}: {cause}{place}'
 
 
 def _settings(group: ConfigDict, prefix: str = '') -> list[str]:
@@ -391,10 +401,12 @@ def _unknown_setting(argv: Sequence[str]) -> str | None:
   return None
 
 
-def run(argv: Sequence[str] | None = None) -> None:
-  """Parses flags and runs `main`; does not return.
+def run(process: Process, argv: Sequence[str] | None = None) -> None:
+  """Parses flags and runs `main`.
 
   Args:
+    process: how it ends.
     argv: the program's name and its flags; those of the process if None.
   """
-  app.run(main, argv=argv, flags_parser=_parse)
+  process.loaded()
+  app.run(functools.partial(main, process), argv=argv, flags_parser=_parse)

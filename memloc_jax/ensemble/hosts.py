@@ -7,11 +7,14 @@ calls of a program, are decisions (to save, to stop) and finished records.
 
 import contextlib
 import importlib.util
+import json
 import os
+import re
+import selectors
 import socket
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -20,14 +23,52 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from memloc_jax.errors import InputError, PeerError
+from memloc_jax.errors import InputError, PeerError, Preempted, shown
 
 # Bytes of one exchange; a fixed size compiles once.
 _PIECE = 16 * 2**20
 # How long one process waits for the others: longer than any stage takes.
 _PATIENCE = 7 * 24 * 3600
 
+# What processes send each other before JAX connects them, a line each.
+_GREETING = 'memloc_jax'
+_LONGEST = 10_000
+# Seconds between two looks at whether the study was asked to stop.
+_TICK = 0.2
+
 _barriers = 0
+
+
+# The first of a list of nodes: name, first number in brackets, rest of name.
+_NODES = re.compile(r'([\w.-]*)(?:\[(\w+)[\w,-]*\]([\w.-]*))?(?:,|$)', re.ASCII)
+
+
+class _Place(NamedTuple):
+  """A process among those of the study.
+
+  Attributes:
+    coordinator: host:port of process 0.
+    count: of processes.
+    number: of this one, from 0.
+    flags: how to name these three to the user.
+  """
+
+  coordinator: str
+  count: int
+  number: int
+  flags: tuple[str, str, str]
+
+  @property
+  def first(self) -> str:
+    """Process 0, in a message."""
+    if self.flags == _FLAGS:
+      return f'{self.flags[0]}={self.coordinator}'
+    return f'process 0 at {self.coordinator}'
+
+
+_FLAGS = ('--coordinator', '--num_processes', '--process_id')
+_SLURM = ('SLURM_STEP_NODELIST', 'SLURM_STEP_NUM_TASKS', 'SLURM_PROCID')
+_ADDRESS = 'JAX_COORDINATOR_ADDRESS'
 
 
 def join(
@@ -36,6 +77,7 @@ def join(
   process_id: int | None,
   timeout: float,
   heartbeat: float = 60.0,
+  stop: Callable[[], bool] = lambda: False,
 ) -> None:
   """Joins the other processes of the study, if there are any.
 
@@ -49,45 +91,155 @@ def join(
     process_id: from 0.
     timeout: seconds to wait for the others.
     heartbeat: seconds of silence after which another process is dead.
+    stop: polled while waiting.
 
   Raises:
-    InputError: the arguments do not fit together, or not all came in time.
+    InputError: the arguments or what Slurm has set do not fit together, the
+      processes do not fit each other, or not all came in time.
+    Preempted: `stop` said so.
   """
   given = (coordinator, num_processes, process_id)
   if given == (None, None, None):
-    _join_found(timeout, heartbeat)
-    return
-  if None in given:
+    place = _of_slurm()
+    if place is None:
+      _join_pod(timeout, heartbeat)
+      return
+  elif None in given:
     raise InputError(
       '--coordinator, --num_processes and --process_id go together: give all '
       'three, or none.'
     )
-  if not 0 <= process_id < num_processes:
-    raise InputError(
-      f'--process_id={process_id}: must be from 0 to {num_processes - 1}, for '
-      f'--num_processes={num_processes}.'
-    )
-  host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdigit():
-    raise InputError(f'--coordinator={coordinator}: must be HOST:PORT.')
-  if num_processes == 1:
+  else:
+    place = _Place(coordinator, num_processes, process_id, _FLAGS)
+  _check(place)
+  if place.count == 1:
     return
-  if process_id:
-    _await_coordinator(host.strip('[]'), int(port), timeout)
-  _initialize(timeout, heartbeat, coordinator, num_processes, process_id)
+  devices = _local_devices()
+  _meet(place, timeout, stop)
+  # All are here; what is left takes no time.
+  _initialize(
+    timeout,
+    heartbeat,
+    *place[:3],
+    local_device_ids=devices,
+    cluster_detection_method='deactivate',
+  )
 
 
-def _join_found(timeout: float, heartbeat: float) -> None:
-  """Joins processes that the environment tells of."""
-  if int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1:
-    _initialize(timeout, heartbeat, cluster_detection_method='slurm')
-  elif importlib.util.find_spec('libtpu') is not None:
-    try:
-      _initialize(timeout, heartbeat)
-    except InputError:
+def _of_slurm() -> _Place | None:
+  """This process among those that srun has started; None if it is alone.
+
+  A batch script or a shell of salloc has some of srun's variables, too, but
+  not the number of the step's tasks.
+
+  Raises:
+    InputError: a variable is missing, or has a value that srun does not give.
+  """
+  if not os.environ.get('SLURM_STEP_NUM_TASKS'):
+    return None
+  count = _slurm_number('SLURM_STEP_NUM_TASKS')
+  if count == 1:
+    return None
+  number = _slurm_number('SLURM_PROCID')
+  if address := os.environ.get(_ADDRESS):
+    return _Place(address, count, number, (_ADDRESS, *_SLURM[1:]))
+  address = f'{_first_node()}:{_slurm_port()}'
+  return _Place(address, count, number, _SLURM)
+
+
+def _first_node() -> str:
+  """The host that comes first in Slurm's list, as of node[001-003,7],other."""
+  nodes = os.environ.get('SLURM_STEP_NODELIST', '')
+  found = _NODES.match(nodes)
+  if not found or not (host := ''.join(part or '' for part in found.groups())):
+    _refuse_slurm('SLURM_STEP_NODELIST', 'a list of nodes')
+  return host
+
+
+def _slurm_port() -> int:
+  """The port that JAX takes, too: another one for each of 4096 jobs."""
+  port = os.environ.get('JAX_COORDINATOR_PORT', '')
+  if port.isdigit():
+    return int(port)
+  return 65536 - 2**12 + _slurm_number('SLURM_JOB_ID') % 2**12
+
+
+def _slurm_number(name: str) -> int:
+  value = os.environ.get(name, '')
+  if not (value.isascii() and value.isdigit()):
+    _refuse_slurm(name, 'a number')
+  return int(value)
+
+
+def _refuse_slurm(name: str, wanted: str) -> NoReturn:
+  value = os.environ.get(name)
+  found = 'is not set' if value is None else f'is {shown(value)}'
+  raise InputError(
+    f'{name} {found} and should be {wanted}: start the processes with srun, or '
+    'unset SLURM_STEP_NUM_TASKS to run as one process.'
+  )
+
+
+def _local_devices() -> list[int] | None:
+  """Which of the machine's GPUs are this process's; None for all.
+
+  JAX_LOCAL_DEVICE_IDS says so. Otherwise one for each process, as JAX has it,
+  where Slurm or Open MPI has counted them.
+  """
+  for name in (
+    'JAX_LOCAL_DEVICE_IDS',
+    'SLURM_LOCALID',
+    'OMPI_COMM_WORLD_LOCAL_RANK',
+  ):
+    value = os.environ.get(name)
+    if not value or (name == 'SLURM_LOCALID' and not os.environ.get(_SLURM[0])):
+      continue
+    if not re.fullmatch(r'\d+(,\d+)*', value):
+      raise InputError(
+        f'{name} is {shown(value)} and should be numbers of GPUs, such as 0,1.'
+      )
+    return [int(number) for number in value.split(',')]
+  return None
+
+
+def _check(place: _Place) -> None:
+  """Refuses a place that cannot be, whoever else there is."""
+  address, count, number = place.flags
+  if not 0 <= place.number < place.count:
+    raise InputError(
+      f'{number}={place.number}: must be from 0 to {place.count - 1}, for '
+      f'{count}={place.count}.'
+    )
+  host, port = _split(place.coordinator)
+  if not host or not 0 < port < 65536:
+    raise InputError(f'{address}={place.coordinator}: must be HOST:PORT.')
+
+
+def _split(address: str) -> tuple[str, int]:
+  """Host and port; 0 for no port."""
+  host, _, port = address.rpartition(':')
+  number = int(port) if port.isascii() and port.isdigit() else 0
+  return host.removeprefix('[').removesuffix(']'), number
+
+
+def _join_pod(timeout: float, heartbeat: float) -> None:
+  """Joins the other hosts of a TPU pod, if this is one."""
+  if importlib.util.find_spec('libtpu') is None:
+    return
+  try:
+    _initialize(timeout, heartbeat)
+  except (KeyError, ValueError) as error:
+    if isinstance(error, InputError):
       raise
-    except ValueError:  # No cluster: the host of a single TPU machine.
-      return
+    if 'should be defined' in str(error):
+      return  # No cluster: the host of a single TPU machine.
+    why = str(error)
+    if isinstance(error, KeyError):
+      why = f'{error.args[0]} is not set'
+    raise InputError(
+      f'The hosts of the TPU pod cannot be told from its environment ({why}); '
+      'give --coordinator, --num_processes and --process_id.'
+    ) from error
 
 
 def _initialize(
@@ -97,36 +249,225 @@ def _initialize(
     jax.distributed.initialize(
       *arguments,
       **options,
-      initialization_timeout=int(timeout),
+      initialization_timeout=max(int(timeout), 1),
       heartbeat_timeout_seconds=int(heartbeat),
       shutdown_timeout_seconds=60,
     )
-  except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+  # The last are of the network: a pod asks a server what it consists of.
+  except (RuntimeError, jax.errors.JaxRuntimeError, OSError) as error:
     raise InputError(
-      f'Not all processes of the study came within {timeout:.0f} s: '
-      f'{str(error).splitlines()[0]}'
+      f'The processes of the study could not be connected within {timeout:.0f} '
+      f's: {str(error).splitlines()[0]}'
     ) from error
 
 
-def _await_coordinator(host: str, port: int, timeout: float) -> None:
-  """Waits until something listens there."""
+def _meet(place: _Place, timeout: float, stop: Callable[[], bool]) -> None:
+  """Waits until all processes are there, before JAX connects them.
+
+  JAX's own client ends the process where one of them comes too late, without
+  an exception. So they meet first, on the same port: each tells process 0 its
+  number, and gets word once all have come or what is wrong.
+
+  Raises:
+    InputError: naming those that did not come, or do not fit.
+    Preempted: asked to stop.
+  """
   deadline = time.monotonic() + timeout
-  while True:
+  if place.number:
+    _greet(place, timeout, deadline, stop)
+  else:
+    _receive(place, timeout, deadline, stop)
+
+
+def _receive(
+  place: _Place, timeout: float, deadline: float, stop: Callable[[], bool]
+) -> None:
+  """Process 0: waits for all others, and tells them how it went."""
+  guests: dict[socket.socket, int | None] = {}  # With what they said they are.
+  with (
+    _listener(place) as listener,
+    selectors.DefaultSelector() as selector,
+    contextlib.ExitStack() as stack,
+  ):
+    selector.register(listener, selectors.EVENT_READ)
+    said: dict[socket.socket, bytes] = {}
+    answer = ('Process 0 of the study has ended.', False)
     try:
-      socket.create_connection((host, port), timeout=5).close()
-      return
+      while len(set(guests.values()) - {None}) < place.count - 1:
+        _stop_if(stop)
+        if time.monotonic() > deadline:
+          came = {0, *guests.values()}
+          _refuse_missing(place, timeout, set(range(place.count)) - came)
+        for key, _ in selector.select(_TICK):
+          if key.fileobj is listener:
+            guest = stack.enter_context(listener.accept()[0])
+            guest.setblocking(False)
+            selector.register(guest, selectors.EVENT_READ)
+            guests[guest], said[guest] = None, b''
+            continue
+          guest = key.fileobj
+          data = _read(guest)
+          said[guest] += data
+          if not data or len(said[guest]) > _LONGEST:
+            selector.unregister(guest)  # It has gone, or is a stranger.
+            del guests[guest], said[guest]
+          elif said[guest].endswith(b'\n'):
+            guests[guest] = _admitted(place, said[guest], guests)
+      answer = ('', False)
+    except (InputError, Preempted) as error:
+      answer = (str(error), isinstance(error, Preempted))
+      raise
+    finally:
+      for guest in guests:
+        with contextlib.suppress(OSError):
+          guest.setblocking(True)
+          guest.sendall(f'{json.dumps([_GREETING, *answer])}\n'.encode())
+
+
+def _admitted(
+  place: _Place, said: bytes, guests: dict[socket.socket, int | None]
+) -> int | None:
+  """Which process says so; None for a program that is not one."""
+  try:
+    greeting, number, count = json.loads(said)
+  except (TypeError, ValueError):
+    return None
+  if greeting != _GREETING:
+    return None
+  if count != place.count:
+    raise InputError(
+      f'{place.flags[1]} must be the same in all processes: it is '
+      f'{place.count} in process 0 and {count} in process {number}.'
+    )
+  if number not in range(1, count):
+    return None
+  if number in guests.values():
+    raise InputError(
+      f'{place.flags[2]}={number}: two processes have it; each must have its '
+      'own.'
+    )
+  return number
+
+
+def _greet(
+  place: _Place, timeout: float, deadline: float, stop: Callable[[], bool]
+) -> None:
+  """Another process: tells process 0 that it is here, and waits for word."""
+  why = 'no answer'
+  hello = f'{json.dumps([_GREETING, place.number, place.count])}\n'.encode()
+  while True:
+    _stop_if(stop)
+    try:
+      with socket.create_connection(
+        _split(place.coordinator), timeout=min(5.0, timeout)
+      ) as host:
+        host.sendall(hello)
+        # It is process 0 that gives up, and says for whom it has waited.
+        deadline = max(deadline, time.monotonic() + timeout + 10)
+        answer = _answer(host, deadline, stop)
     except OSError as error:
+      why, answer = error.strerror or str(error), b''
+    if answer:
+      break
+    if time.monotonic() > deadline:
+      raise InputError(
+        f'{place.first} does not answer within {timeout:.0f} s ({why}): is '
+        'process 0 running there, and the port open?'
+      )
+    time.sleep(_TICK)
+  try:
+    greeting, message, stopped = json.loads(answer)
+  except (TypeError, ValueError):
+    greeting = None
+  if greeting != _GREETING:
+    raise InputError(
+      f'{place.first}: something else answers there, or a study that has '
+      'begun; choose another port.'
+    )
+  if message:
+    raise Preempted(message) if stopped else InputError(message)
+
+
+def _answer(
+  host: socket.socket, deadline: float, stop: Callable[[], bool]
+) -> bytes:
+  """What process 0 says; nothing if it goes without a word."""
+  host.settimeout(_TICK)
+  found = b''
+  while not found.endswith(b'\n') and len(found) < _LONGEST:
+    _stop_if(stop)
+    try:
+      data = host.recv(_LONGEST)
+    except TimeoutError:
       if time.monotonic() > deadline:
-        raise InputError(
-          f'--coordinator={host}:{port} does not answer within {timeout:.0f} '
-          f's ({error}): is process 0 running there, and the port open?'
-        ) from error
-    time.sleep(0.2)
+        return b''
+      continue
+    except OSError:
+      return found  # It may have said something before it hung up.
+    if not data:
+      return found
+    found += data
+  return found
+
+
+def _listener(place: _Place) -> socket.socket:
+  """Where process 0 expects the others, on the port that JAX takes after."""
+  port = _split(place.coordinator)[1]
+  bind = _split(os.environ.get('JAX_COORDINATOR_BIND_ADDRESS', ''))[1] or port
+  both = socket.has_dualstack_ipv6()
+  try:
+    return socket.create_server(
+      ('', bind),
+      family=socket.AF_INET6 if both else socket.AF_INET,
+      backlog=place.count,
+      dualstack_ipv6=both,
+    )
+  except OSError as error:
+    raise InputError(
+      f'{place.flags[0]}={place.coordinator}: process 0 cannot use port {bind} '
+      f'({os.strerror(error.errno)}); choose another one, and see that one '
+      'process alone is number 0.'
+    ) from error
+
+
+def _read(guest: socket.socket) -> bytes:
+  try:
+    return guest.recv(_LONGEST)
+  except OSError:
+    return b''
+
+
+def _refuse_missing(
+  place: _Place, timeout: float, missing: set[int]
+) -> NoReturn:
+  """Says which processes did not come."""
+  numbers = ', '.join(map(str, sorted(missing)))
+  which = f'process {numbers} of {place.count} has'
+  if len(missing) > 1:
+    which = f'processes {numbers} of {place.count} have'
+  raise InputError(
+    f'Not all processes of the study came within {timeout:.0f} s: {which} not '
+    f'reached process 0 at {place.coordinator}; start them all with the same '
+    f'{place.flags[0]}, or raise --join_timeout.'
+  )
+
+
+def _stop_if(stop: Callable[[], bool]) -> None:
+  if stop():
+    raise Preempted(
+      'Stopped while it waited for the other processes; the same command goes '
+      'on.'
+    )
+
+
+def are_several() -> bool:
+  """Whether the study has other processes."""
+  return jax.distributed.is_initialized()
 
 
 def leave() -> None:
   """Leaves together with the other processes, so that none is missed."""
-  if jax.process_count() > 1:
+  if are_several():
     jax.distributed.shutdown()
 
 

@@ -138,7 +138,8 @@ class Layout:
     blocks = pretrained['blocks']
     if self._table.finished is not None:
       finished = shapes(self._table.finished[1])
-      finished['blocks'] = cut(finished['blocks'], (slice(None), own))
+      if 'blocks' in finished:
+        finished['blocks'] = cut(finished['blocks'], (slice(None), own))
     shared = {}
     if not program.train_embeddings:
       shared['embeddings'] = pretrained['embeddings']

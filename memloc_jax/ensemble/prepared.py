@@ -92,7 +92,9 @@ class Prepared:
     start = place((runs.start[rows, own], runs.head_start[rows]))
     finished = None
     if self._table.finished is not None:
-      finished = _slice(self._table.finished[1], (slice(None), own))
+      finished = self._table.finished[1]
+      if 'blocks' in finished:
+        finished = _slice(finished, (slice(None), own))
     pretrained = _slice(self._engine.pretrained, own)
     if 'embeddings' in self.shared:  # They are there already.
       pretrained['embeddings'] = self.shared['embeddings']

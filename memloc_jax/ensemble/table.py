@@ -67,9 +67,12 @@ class Table:
     given: rows that are not trained, their weights being given, and what
       identifies these weights. They get their records from elsewhere, before
       the other rows are trained.
+    skipped: rows that are not trained either, and have no record: nothing
+      looks at them.
     seed: the study's, for what all runs share.
     finished: finished runs that `runs.start` refers to: their hashes and
       their parameters with a leading axis, leaves [source, ...]; or None.
+      Those without blocks are for `runs.head_start` alone.
   """
 
   name: str
@@ -85,6 +88,7 @@ class Table:
   predict: np.ndarray | None = None
   log: bool = False
   given: Mapping[int, str] = dataclasses.field(default_factory=dict)
+  skipped: frozenset[int] = frozenset()
 
   def __post_init__(self):
     if self.log and self.predict is not None:

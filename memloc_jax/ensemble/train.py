@@ -159,7 +159,12 @@ class Engine:
       yield
 
   def finished(self, table: Table, row: int, hash: str) -> bool:
-    """Whether a run has its record, with all that is to be kept of it."""
+    """Whether a run has its record, with all that is to be kept of it.
+
+    A run that is skipped is to have none.
+    """
+    if row in table.skipped:
+      return True
     record = self.store.read(table.name, row, hash)
     if record is None or len(record.logged_logits) < len(table.logged):
       return False

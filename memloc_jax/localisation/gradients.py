@@ -126,20 +126,25 @@ def norms(noisy: Tree, clean: Tree) -> jax.Array:
   return jnp.stack([both(difference), both(noisy)], axis=1)
 
 
-def groups(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def groups(
+  mislabelled: np.ndarray, seed: int, clean_group: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
   """All noisy examples, and as many clean ones drawn at random.
 
   Args:
     mislabelled: which examples are noisy, bool [n].
     seed: of the draw.
+    clean_group: indices of clean examples in the place of a draw, or None.
 
   Returns:
-    Indices of either kind, int [noisy] each.
+    Indices of either kind, int [noisy] each if the clean ones are drawn.
 
   Raises:
     InputError: there are no noisy examples, or fewer clean than noisy ones.
   """
   noisy, clean = np.flatnonzero(mislabelled), np.flatnonzero(~mislabelled)
+  if clean_group is not None:
+    return noisy, np.sort(clean_group)
   if not 0 < len(noisy) <= len(clean):
     raise InputError(
       f'Gradients compare noisy examples with as many clean ones: there are '
@@ -168,7 +173,7 @@ def group_gradients(
       objective,
       batch_size,
     )
-    for chosen in groups(subject.mislabelled, subject.seed)
+    for chosen in groups(subject.mislabelled, subject.seed, subject.clean_group)
   )
 
 
@@ -219,7 +224,7 @@ def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=2 * 2 * sizes.mislabelled.sum() * sizes.layers)
 
 
-@scores.register('gradients', check=check, work=work)
+@scores.register('gradients', frozen=True, check=check, work=work)
 def gradients(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

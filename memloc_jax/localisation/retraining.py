@@ -35,7 +35,9 @@ _NOISY = 2
 _PROGRAM = 3000
 
 
-def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+  mislabelled: np.ndarray, seed: int, held_out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
   """Which clean examples to retrain on and which to hold out.
 
   As many are held out as there are noisy ones.
@@ -43,6 +45,7 @@ def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   Args:
     mislabelled: bool [n].
     seed: of the draw.
+    held_out: indices of clean examples in the place of a draw, or None.
 
   Returns:
     Indices for retraining and held-out indices.
@@ -51,6 +54,8 @@ def split(mislabelled: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     InputError: there are no noisy examples, or too few clean ones.
   """
   clean = np.flatnonzero(~mislabelled)
+  if held_out is not None:
+    return np.setdiff1d(clean, held_out), held_out
   num_noisy = int(mislabelled.sum())
   if not 0 < num_noisy < len(clean):
     raise InputError(
@@ -119,7 +124,7 @@ def tables(
     The tables, whose rows are the windows in the order of
     `windows.all_windows`.
   """
-  train, held_out = split(subject.mislabelled, config.seed)
+  train, held_out = split(subject.mislabelled, config.seed, subject.held_out)
   layers = source.model.num_layers
   member = np.zeros(len(subject.given), bool)
   member[train] = True
@@ -286,7 +291,9 @@ def retraining(
   layers = source.model.num_layers
   pairs = windows.all_windows(layers) + 1
   retrain = config.retrain
-  splits = [split(s.mislabelled, retrain.seed) for s in source.subjects]
+  splits = [
+    split(s.mislabelled, retrain.seed, s.held_out) for s in source.subjects
+  ]
   batches = sum(-(-len(train) // retrain.batch_size) for train, _ in splits)
   first_layers = groups(layers, retrain.num_epochs * batches, retrain.programs)
   normalised, rows, notes = [], [], []

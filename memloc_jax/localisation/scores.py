@@ -37,13 +37,20 @@ class Subject:
     noisy: the model.
     clean: its twin: the same seed, trained on the original labels.
     frozen: the reference: trained on noisy labels with every block frozen for
-      the main objective.
+      the main objective. Only there for techniques that are registered with
+      `frozen`.
     memorised: `noisy` after the first epoch that fitted its labels; itself if
       that is not known.
     snapshots: `noisy` after some epochs, by epoch from 1; none of a model that
       was trained elsewhere.
     given: labels that `noisy` was trained on, int32 [n].
     original: labels of the source, int32 [n].
+    clean_memorised: `clean` after the first epoch that fitted its labels, where
+      that was given; None otherwise.
+    held_out: clean examples that retraining holds out, int [m]; None to draw
+      them.
+    clean_group: clean examples that gradients compare noisy ones with, int
+      [m]; None to draw them.
   """
 
   seed: int
@@ -54,6 +61,9 @@ class Subject:
   snapshots: Mapping[int, Checkpoint]
   given: np.ndarray
   original: np.ndarray
+  clean_memorised: Checkpoint | None = None
+  held_out: np.ndarray | None = None
+  clean_group: np.ndarray | None = None
 
   @property
   def mislabelled(self) -> np.ndarray:
@@ -173,6 +183,8 @@ class Technique:
     windowed: whether its profile is the error over windows of layers, which
       narrows the range that M-CoG can take.
     trains: whether it trains runs, in which every process has a part.
+    frozen: whether it looks at the reference, `Subject.frozen`, which is only
+      trained if some technique does.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
     work: what it computes.
@@ -183,6 +195,7 @@ class Technique:
   baseline: bool
   windowed: bool
   trains: bool
+  frozen: bool
   check: Callable[[LocaliseConfig, np.ndarray], None]
   work: Callable[[LocaliseConfig, Sizes], Work]
 
@@ -196,6 +209,7 @@ def register(
   baseline: bool = False,
   windowed: bool = False,
   trains: bool = False,
+  frozen: bool = False,
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
   work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
 ) -> Callable[[Function], Function]:
@@ -206,6 +220,7 @@ def register(
     baseline: whether it is a trivial one, to compare with.
     windowed: whether its weights are `windows.layer_error` itself.
     trains: whether it trains rows, in which all processes take part.
+    frozen: whether it looks at the reference whose blocks were frozen.
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.
     work: counts what it computes, for plans; by default nothing to speak of.
@@ -218,7 +233,7 @@ def register(
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, check, work
+      name, function, baseline, windowed, trains, frozen, check, work
     )
     return function
 

@@ -19,6 +19,8 @@ class RetrainConfig:
       of all models.
     train_head: whether head and final norm train too, as they do in the
       released code.
+    held_out: file of the examples of the main models that are held out, one
+      `index` a line, counted from 0, all of them clean; '' draws them.
     programs: into how many programs the windows are divided, by the layer at
       which they begin. Each is compiled, and more of them share more of the
       work; no result changes but by rounding. 0 chooses by the number of
@@ -30,6 +32,7 @@ class RetrainConfig:
   batch_size: int = 8
   seed: int = 42
   train_head: bool = True
+  held_out: str = ''
   programs: int = 0
 
 
@@ -40,9 +43,13 @@ class GradientConfig:
   Attributes:
     objective: 'logit' differentiates the given label's logit, as published;
       'cross_entropy' the loss that models are trained on.
+    clean: files of the clean examples that noisy ones are compared with in
+      the main models, in the format of `retrain.held_out`: one, or one for
+      each of `train.seeds`; empty draws them.
   """
 
   objective: str = 'logit'
+  clean: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,12 +87,15 @@ def load_model(folder: pathlib.Path) -> interface.Model:
   return registry.parse(_read_config(folder), folder / CONFIG)
 
 
-def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
+def load_params(
+  folder: pathlib.Path, model: interface.Model, read_out: str = ''
+) -> interface.Tree:
   """Reads `model.safetensors`, or the files of its index where it is split.
 
   Args:
     folder: of the model, see `resolve`.
     model: as `load_model` returns it.
+    read_out: of its classification head, one of `read_outs`; '' for the first.
 
   Returns:
     What `tensors.read` returns.
@@ -101,7 +104,20 @@ def load_params(folder: pathlib.Path, model: interface.Model) -> interface.Tree:
     InputError: A file is missing, damaged or does not fit `model`.
   """
   row = registry.family_of(model)
-  return tensors.read(_weights_file(folder), row, model)
+  return tensors.read(_weights_file(folder), row, model, read_out)
+
+
+def read_outs(folder: pathlib.Path, model: interface.Model) -> tuple[str, ...]:
+  """How a model's classification head can be read; see `tensors.read_outs`."""
+  return tensors.read_outs(_weights_file(folder), registry.family_of(model))
+
+
+def dense_layer(
+  folder: pathlib.Path, model: interface.Model, read_out: str
+) -> interface.Tree | None:
+  """The dense layer of a read-out, if stored; see `tensors.dense_layer`."""
+  row = registry.family_of(model)
+  return tensors.dense_layer(_weights_file(folder), row, model, read_out)
 
 
 def check_params(folder: pathlib.Path, model: interface.Model) -> None:

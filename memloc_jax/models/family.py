@@ -32,15 +32,19 @@ class Row(NamedTuple):
 
 
 class Head(NamedTuple):
-  """A classification head as it is published.
+  """A classification head as it is stored.
 
   Attributes:
-    architecture: the class of `transformers` that has it.
+    architecture: the class of `transformers` that has it; None for a head that
+      only code of other people's computes from these tensors.
     rows: its parameters; names as they are in the file.
+    read_out: name of what the last linear layer reads; '' for the stream at
+      the read-out position itself, see `Family.plain`.
   """
 
-  architecture: str
+  architecture: str | None
   rows: tuple[Row, ...]
+  read_out: str = ''
 
 
 def kernel(path: str, *names: str) -> tuple[Row]:
@@ -97,6 +101,8 @@ class Family:
     write_config: the inverse, in a form that `transformers` reads.
     publish: rewrites a model's parameters into those of a published class
       that computes the same, where none has what `Model.init_head` makes.
+    plain: name of the read-out of `Model.init_head`: a linear layer on the
+      stream at the position that `Model.read_out` takes.
   """
 
   model: type[interface.Model]
@@ -114,6 +120,13 @@ class Family:
   read_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
   write_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
   publish: Callable[[interface.Tree], interface.Tree] = _same
+  plain: str = 'last_token'
+
+  @property
+  def read_outs(self) -> tuple[str, ...]:
+    """Names of all read-outs that the family knows, `plain` first."""
+    named = [head.read_out for head in self.heads if head.read_out]
+    return tuple(dict.fromkeys((self.plain, *named)))
 
   def parse(self, config: Mapping[str, Any], file: Any) -> interface.Model:
     """Builds the model that `config.json` describes.

@@ -43,6 +43,16 @@ FAMILY = dataclasses.replace(
         *family.dense('heads/main/pooler', 'classifier.dense'),
         *family.dense('heads/main', 'classifier.out_proj'),
       ),
+      'dense',
+    ),
+    # `RobertaModel` computes a pooler like BERT's, which no class reads.
+    family.Head(
+      None,
+      (
+        *family.dense('heads/main/pooler', 'roberta.pooler.dense'),
+        *family.dense('heads/main', 'classifier'),
+      ),
+      'pooler',
     ),
   ),
   prefix='roberta.',

@@ -14,12 +14,15 @@ from memloc_jax.errors import InputError
 from memloc_jax.models import family, interface, shards
 
 _FLOATS = ('float16', 'bfloat16', 'float32')
+# Paths of the parameters between the read-out position and the last layer.
+_DENSE = 'heads/main/pooler/'
 
 
 def read(
   file: pathlib.Path,
   row: family.Family,
   model: interface.Model,
+  read_out: str = '',
   keep: bool = True,
 ) -> interface.Tree:
   """Reads a file of tensors, or several with an index.
@@ -32,6 +35,7 @@ def read(
     file: in the safetensors format, or an index of such files.
     row: the family of `model`.
     model: the sizes to expect.
+    read_out: which of `read_outs` to read the file as; '' for the first.
     keep: whether to return the tensors; otherwise they are only checked, and
       the result is without meaning.
 
@@ -41,13 +45,21 @@ def read(
 
   Raises:
     InputError: A file is damaged or missing; or a tensor is missing, not
-      expected, of another shape or type, or not finite.
+      expected, of another shape or type, or not finite; or the file does not
+      hold what the read-out needs.
   """
   with shards.opened(file) as stored:
     leaves = _leaves(model)
     table = tuple(entry for entry in row.rows if entry.path in leaves)
-    head = _head(row, stored.files)
-    names = _merge(row, model, (*table, *head), stored.files, file)
+    heads = _heads(row, stored.files)
+    if heads and read_out and read_out not in heads:
+      raise InputError(
+        f'{file} does not hold the tensors of the read-out {read_out!r}; it '
+        f'can be read out as {" or ".join(heads)}.'
+      )
+    head = heads.get(read_out, next(iter(heads.values()), ()))
+    others = tuple(entry for rows in heads.values() for entry in rows)
+    names = _merge(row, model, (*table, *head), stored.files, file, others)
     if head:
       leaves |= _head_leaves(stored, names, model, head)
 
@@ -68,6 +80,62 @@ def read(
       else:
         fill(leaf, entry, None)
   return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def read_outs(file: pathlib.Path, row: family.Family) -> tuple[str, ...]:
+  """Read-outs of which a file holds all tensors.
+
+  Args:
+    file: in the safetensors format, or an index of such files.
+    row: the family of the model.
+
+  Returns:
+    Names of `row.read_outs`, the one that `transformers` computes first; none
+    if the file has no classification head.
+
+  Raises:
+    InputError: A file is damaged or missing.
+  """
+  with shards.opened(file) as stored:
+    return tuple(_heads(row, stored.files))
+
+
+def dense_layer(
+  file: pathlib.Path, row: family.Family, model: interface.Model, read_out: str
+) -> interface.Tree | None:
+  """The dense layer that a read-out puts before the last linear layer.
+
+  Args:
+    file: in the safetensors format, or an index of such files.
+    row: the family of `model`.
+    model: the sizes to expect.
+    read_out: one of `row.read_outs`.
+
+  Returns:
+    'kernel' [width, width] and 'bias' [width]; None if the file has no such
+    tensors, or the read-out no such layer.
+
+  Raises:
+    InputError: A file is damaged or missing, or a tensor of another shape.
+  """
+  entries = [
+    entry
+    for head in row.heads
+    for entry in head.rows
+    if head.read_out == read_out and entry.path.startswith(_DENSE)
+  ]
+  found = {}
+  with shards.opened(file) as stored:
+    names = {row.canonical(name): name for name in stored.files}
+    for entry in entries:
+      name = names.get(row.canonical(entry.names[0]))
+      if name is None:
+        return None
+      kind = entry.path.removeprefix(_DENSE)
+      shape = (model.width,) * (2 if kind == 'kernel' else 1)
+      x = _tensor(stored, name, shape).astype(np.float32)
+      found[kind] = np.ascontiguousarray(x.T) if entry.transpose else x
+  return found or None
 
 
 def check(
@@ -133,18 +201,26 @@ def _leaves(model: interface.Model) -> dict[str, Any]:
   return traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
 
 
-def _head(row: family.Family, names: Iterable[str]) -> tuple[family.Row, ...]:
-  """The published head whose tensors are all there; () if there is none."""
-  found = {row.canonical(name) for name in names}
+def _heads(
+  row: family.Family, names: Iterable[str]
+) -> dict[str, tuple[family.Row, ...]]:
+  """Heads whose tensors are all there, by read-out, the standard one first."""
+  stored = {row.canonical(name) for name in names}
   complete = [
-    head.rows
+    head
     for head in row.heads
     if all(
-      row.canonical(n) in found for entry in head.rows for n in entry.names
+      row.canonical(n) in stored for entry in head.rows for n in entry.names
     )
   ]
-  # Of two of which one contains the other, the larger.
-  return max(complete, key=len, default=())
+  # Of published heads of which one contains the other, the larger.
+  complete.sort(key=lambda h: (h.architecture is not None, len(h.rows)))
+  found = {h.read_out or row.plain: h.rows for h in reversed(complete)}
+  # A dense layer can be stored without being used.
+  for rows in list(found.values()):
+    last = tuple(e for e in rows if not e.path.startswith(_DENSE))
+    found.setdefault(row.plain, last)
+  return found
 
 
 def _published(
@@ -152,12 +228,13 @@ def _published(
 ) -> tuple[str, tuple[family.Row, ...]]:
   """The published head that has exactly these parameters."""
   paths = {path for path in leaves if path.startswith('heads/')}
-  for head in row.heads:
+  published = [head for head in row.heads if head.architecture]
+  for head in published:
     if {entry.path for entry in head.rows} == paths:
       return head.architecture, head.rows
   raise InputError(
     f'No published class has a head of {", ".join(sorted(paths))}; there are '
-    f'{", ".join(head.architecture for head in row.heads)}.'
+    f'{", ".join(head.architecture for head in published)}.'
   )
 
 
@@ -194,8 +271,11 @@ def _merge(
   table: Sequence[family.Row],
   names: Iterable[str],
   file: pathlib.Path,
+  others: Iterable[family.Row] = (),
 ) -> dict[str, str]:
   """Matches the file's tensors with the family's table, both ways.
+
+  Those of `others`, which the file is not read as, may be left over.
 
   Returns:
     Name in the table -> name in the file.
@@ -217,9 +297,10 @@ def _merge(
     for layer in (range(layers) if _is_stacked(entry) else (None,))
   }
   missing = sorted(expected - set(stored))
+  left_over = {row.canonical(name) for entry in others for name in entry.names}
   unexpected = sorted(
     stored[name]
-    for name in set(stored) - expected
+    for name in set(stored) - expected - left_over
     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in row.unused)
   )
   if missing or unexpected:

@@ -41,6 +41,11 @@ def duplicates(
   return [found + rest]
 
 
+def labels(manifest: Mapping[str, Any]) -> list[str]:
+  """That labels may not be meant as they are, where that may be."""
+  return manifest.get('data', {}).get('doubts', [])
+
+
 def unfitted(examples: pd.DataFrame) -> list[str]:
   """Why low scores mean nothing, and what cannot be called memorised."""
   if examples.empty:
@@ -66,15 +71,22 @@ def unfitted(examples: pd.DataFrame) -> list[str]:
 
 
 def given(manifest: Mapping[str, Any]) -> list[str]:
-  """That main models were fine-tuned elsewhere, where any were."""
-  found = manifest.get('model', {}).get('given', [])
+  """That main models were fine-tuned elsewhere, and how they are read out."""
+  model = manifest.get('model', {})
+  # Those at first memorisation are of the same runs.
+  found = [
+    one
+    for one in model.get('given', [])
+    if not one['purpose'].endswith('_memorised')
+  ]
   if not found:
     return []
   roles = list(dict.fromkeys(one['purpose'] for one in found))
   return [
     f'{len(found)} of the main models ({" and ".join(roles)}) were given and '
     'were not trained here: that they saw these examples under these labels, '
-    'and that twins share head and order of batches, is taken on trust.'
+    'and that twins share head and order of batches, is taken on trust.',
+    *filter(None, [model.get('read_out', {}).get('why')]),
   ]
 
 

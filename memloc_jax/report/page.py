@@ -10,6 +10,7 @@ import pandas as pd
 
 from memloc_jax.report import (
   caveats,
+  conclusions,
   content,
   explorer,
   files,
@@ -122,11 +123,13 @@ def write_report(
       subtitle='Memorisation and localisation report of memloc_jax.',
       warnings=[
         *content.warnings(examples, runs),
+        *caveats.labels(manifest),
         *caveats.duplicates(examples, manifest),
         *caveats.corrections(tables['corrections']),
         *caveats.given(manifest),
         *manifest.get('notes', []),
       ],
+      conclusions=conclusions.of_study(tables),
       settings=content.settings(manifest, examples, runs),
       fit=[
         *content.fit(examples),

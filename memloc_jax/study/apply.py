@@ -231,7 +231,8 @@ def _copy(
   path: pathlib.Path,
 ) -> None:
   """Writes a user's file or folder with the training rows corrected."""
-  table = sources.local(str(source))['train']
+  columns = data.task.columns
+  table = sources.local(str(source), columns)['train']
   cells = sources.cells(table, data.task)
   old = _labels(task, data)
   labels = {
@@ -252,7 +253,8 @@ def _copy(
       if (source / name).is_file() and name != train.name:
         shutil.copyfile(source / name, path / name)
     path = path / train.name
-  corrected.write(train, path, data.task.label_field, labels, dropped)
+  column, _ = table.column(data.task.label_field)
+  corrected.write(train, path, column, labels, dropped, columns)
 
 
 def _table(

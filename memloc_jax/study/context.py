@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memloc_jax.ensemble import hosts
 from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.program import (
   Objective,
@@ -19,7 +20,7 @@ from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
-from memloc_jax.models import registry
+from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import (
   control,
@@ -27,17 +28,19 @@ from memloc_jax.study import (
   encoder,
   main_models,
   pairs,
+  read_out,
   subsets,
 )
 from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
-from memloc_jax.tasks import dataset, duplicates
+from memloc_jax.tasks import dataset, duplicates, own
 from memloc_jax.tasks.encode import Encoded, vocabulary_size
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
 MAP = 'map'
+STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
 # Share of a token table's rows that a tokenizer uses at least; published tables
 # are padded to a multiple of at most 512.
 _LEAST_KNOWN = 0.9
@@ -158,6 +161,18 @@ class Study:
     least = self.config.task.near_duplicates
     return duplicates.find(self.data.segments, least)
 
+  @functools.cached_property
+  def doubts(self) -> list[str]:
+    """Sentences on labels of the source that may not be meant as they are."""
+    task, data = self.config.task, self.data
+    if not data.task.own:
+      return []
+    # With known corrections, set 0 holds those.
+    labels = data.labels[int(bool(task.true_label))]
+    count = np.bincount(labels, minlength=len(data.label_names)).tolist()
+    counts = dict(zip(data.label_names, count))
+    return own.doubts(task.files or task.place, counts)
+
   @property
   def noisy_set(self) -> int:
     """The label set with wrong labels, or 0 where none are known."""
@@ -210,21 +225,40 @@ class Study:
     self.progress.epoch(event)
     self.workdir.log(self.progress.line(event))
 
-  def stop_if_asked(self) -> None:
+  def stop_if_asked(self, together: bool = False) -> None:
     """To be called where nothing would be lost by stopping.
+
+    Args:
+      together: whether all processes call this, and stop if one was asked to.
 
     Raises:
       Preempted: the study was asked to stop.
     """
-    if self.asked_to_stop():
-      raise Preempted(
-        'Stopped; what is finished is kept, and the same command goes on.'
-      )
+    asked = self.asked_to_stop()
+    if together:
+      [asked] = hosts.any_of(asked)
+    if asked:
+      raise Preempted(STOPPED)
 
   @functools.cached_property
   def given(self) -> dict[tuple[str, int], given_models.Given]:
     """Main models that are not trained here, by purpose and seed."""
     return given_models.find(self.config)
+
+  @functools.cached_property
+  def read_out(self) -> read_out.Decision:
+    """How main models are read out; InputError, see `given.read_out`."""
+    return given_models.read_out(self)
+
+  def identity_of_given(self, purpose: str, seed: int) -> str:
+    """What identifies the weights of a main model that is given."""
+    return given_models.identity(self, purpose, seed)
+
+  @functools.cached_property
+  def dense_layer(self) -> Tree | None:
+    """The checkpoint's dense layer of the read-out; None if it has none."""
+    name = self.read_out.name
+    return checkpoint.dense_layer(self.model_folder, self.model, name)
 
   @functools.cached_property
   def tables(self) -> dict[str, Table]:
@@ -271,6 +305,11 @@ class Study:
       )
       for objective in self.tables[table].program.objectives
     }
+    if (finished := self.tables[table].finished) is not None:
+      # Beside given models, heads read as theirs do.
+      heads |= jax.eval_shape(
+        lambda tree: jax.tree.map(lambda x: x[0], tree), finished[1]['heads']
+      )
     like = {
       'blocks': self.pretrained['blocks'],
       'final': self.pretrained['final'],

@@ -7,9 +7,9 @@ import pathlib
 import jax
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import checkpoint
+from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import pretrain
+from memloc_jax.study import pretrain, read_out
 from memloc_jax.study.config import ModelConfig, StudyConfig
 from memloc_jax.study.progress import Progress
 
@@ -60,6 +60,7 @@ def model(config: StudyConfig, path: pathlib.Path) -> Model:
     InputError: a setting does not go with it.
   """
   found = checkpoint.load_model(path)
+  _check_read_out(config.model, found)
   engine, keep = config.engine, config.model.keep_layers
   changes = {'compute': engine.compute, 'remat': engine.remat}
   if config.paper_quirks.opt_padded_read_out:
@@ -76,6 +77,29 @@ def model(config: StudyConfig, path: pathlib.Path) -> Model:
     )
   found = dataclasses.replace(found, **changes)
   return found.lowest(keep) if keep else found
+
+
+def _check_read_out(config: ModelConfig, model: Model) -> None:
+  """Refuses read-outs that the family does not know, or that nothing has.
+
+  Raises:
+    InputError: naming the setting.
+  """
+  family, name = registry.family_of(model), config.read_out
+  if name in (read_out.AUTO, family.plain):
+    return
+  if name not in family.read_outs:
+    raise InputError(
+      f'--config.model.read_out={name!r}: {config.source} is a '
+      f'{type(model).__name__}, which is read out at '
+      f'{" or ".join(family.read_outs)}; or {read_out.AUTO}.'
+    )
+  if not (config.noisy or config.clean):
+    raise InputError(
+      f'--config.model.read_out={name!r}: is for models that are given by '
+      'model.noisy or model.clean; those that are trained here are read out at '
+      f'{family.plain}.'
+    )
 
 
 def weights(config: StudyConfig, path: pathlib.Path, model: Model) -> Tree:

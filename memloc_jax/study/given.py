@@ -7,6 +7,8 @@ there.
 """
 
 import dataclasses
+import functools
+import hashlib
 import pathlib
 import unicodedata
 from collections.abc import Iterator
@@ -16,19 +18,22 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import hosts, metrics
-from memloc_jax.ensemble.store import Record
+from memloc_jax.ensemble.store import FINAL, MEMORISED, Record
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations
-from memloc_jax.models import checkpoint
+from memloc_jax.models import checkpoint, interface, registry
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.study import read_out as read_outs
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.main_models import MAIN
+from memloc_jax.tasks import label
 
 if TYPE_CHECKING:
   from memloc_jax.study.context import Study
 
-# Settings of `ModelConfig`, which are also the purposes of the runs.
-_ROLES = ('noisy', 'clean')
+_EARLY = '_memorised'
+# Settings of `ModelConfig`; those without a suffix are purposes of runs.
+_SETTINGS = ('noisy', 'clean', f'noisy{_EARLY}', f'clean{_EARLY}', 'frozen')
 # Attributes of a model that are of its training, or of how it is computed.
 _FREE = frozenset(
   {'dropout_rate', 'initial_scale', 'compute', 'remat', 'padded_read_out'}
@@ -40,7 +45,8 @@ class Given:
   """A model in the place of a run of the table `main`.
 
   Attributes:
-    role: 'noisy' or 'clean', the purpose of the run.
+    role: its setting: 'noisy', 'clean' or 'frozen', which is the purpose of
+      the run; or 'noisy_memorised' or 'clean_memorised'.
     folder: with the classifier.
     fingerprint: hash of what it holds.
   """
@@ -58,63 +64,184 @@ class Given:
 def find(config: StudyConfig) -> dict[tuple[str, int], Given]:
   """The models that are given, by role and seed.
 
+  A single reference has the first seed.
+
   Raises:
     InputError: there is no such folder, or a file is missing there.
   """
   found = {}
-  for role in _ROLES:
+  for role in _SETTINGS:
     for seed, source in zip(config.train.seeds, getattr(config.model, role)):
       folder = checkpoint.resolve(source)
       found[role, seed] = Given(role, folder, checkpoint.fingerprint(folder))
   return found
 
 
+def read_out(study: 'Study') -> read_outs.Decision:
+  """How the main models are read out, those that are trained here, too.
+
+  Where models are given, it is decided by what fits the labels that they
+  learnt, and is looked up in the manifest once it was.
+
+  Raises:
+    InputError: a model cannot take the place of a run: it has another
+      architecture than the study's, no classification head, other classes, or
+      it does not fit its labels however it is read out; or two models are not
+      read out in the same way.
+  """
+  if not study.given:
+    return read_outs.Decision(registry.family_of(study.model).plain)
+  key = _decided_by(study)
+  manifest = study.workdir.read_json('manifest.json') or {}
+  kept = manifest.get('model', {}).get('read_out', {})
+  if kept.get('decided_by') == key:
+    return read_outs.Decision(
+      kept['name'], kept['why'], tuple(map(dict, kept['scores']))
+    )
+  wanted = study.config.model.read_out
+  scored = [_score(study, *of, one) for of, one in study.given.items()]
+  found = read_outs.decide(scored, wanted)
+  study.progress.message(found.why)
+  for one in read_outs.unfit(scored, found.name):
+    fit = one.fits[found.name]
+    study.progress.warn(
+      f'{one.place} does not fit the labels that it is said to have learnt: '
+      f'macro-F1 {fit.macro_f1:.2f}, accuracy {fit.accuracy:.2f} (by chance '
+      f'{fit.chance:.2f}).'
+    )
+  return found
+
+
+def _decided_by(study: 'Study') -> str:
+  """Hash of all that decides how models are read out."""
+  parts = [study.config.model.read_out, study.data.fingerprint]
+  parts += [repr(study.model)]
+  parts += [f'{of} {one.fingerprint}' for of, one in study.given.items()]
+  return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:20]
+
+
+def _score(
+  study: 'Study', role: str, seed: int, one: Given
+) -> read_outs.Scored:
+  """How a model fits the labels that it learnt, by read-out."""
+  model, wanted = _check_sizes(one, study), study.config.model.read_out
+  allowed = checkpoint.read_outs(one.folder, model)
+  if allowed and wanted not in (read_outs.AUTO, *allowed):
+    raise InputError(
+      f'--config.model.read_out={wanted!r}: {one.folder} does not hold its '
+      f'tensors; it can be read out at {" or ".join(allowed)}.'
+    )
+  clean = role.removesuffix(_EARLY) == 'clean'
+  labels = study.data.labels[0 if clean else study.noisy_set]
+  count = len(labels)
+  chosen = np.arange(count)
+  if count > read_outs.EXAMPLES:
+    drawn = np.random.default_rng(0).permutation(count)
+    chosen = np.sort(drawn[: read_outs.EXAMPLES])
+  vectors, fits = None, {}
+  # Without a head, reading says so.
+  for name in allowed or ('',):
+    params = _read(study, one, name)
+    if vectors is None:
+      vectors = _vectors(study, params, chosen)
+    head = params['heads']['main']
+    logits = np.asarray(
+      study.model.head(params['final'], head, vectors, None), np.float32
+    )
+    if not np.isfinite(logits).all():
+      raise InputError(f'{one.place} has predictions that are not finite.')
+    fits[name] = read_outs.measure(logits, labels[chosen])
+  return read_outs.Scored(role, seed, one.place, role != 'frozen', fits)
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _read_vectors(model, params, tokens):
+  return model.read_out(interface.encode(model, params, tokens, None), tokens)
+
+
+def _vectors(study: 'Study', params: Tree, chosen: np.ndarray) -> np.ndarray:
+  """What stands at the read-out position, float32 [chosen, width]."""
+  params = representations.on_device(
+    {name: params[name] for name in ('embeddings', 'blocks', 'final')}
+  )
+  found = np.empty((len(chosen), study.model.width), np.float32)
+  for rows, real, tokens in representations.batches(
+    study.data.train, chosen, study.config.localise.batch_size
+  ):
+    vectors = np.asarray(_read_vectors(study.model, params, tokens))
+    found[np.searchsorted(chosen, rows[:real])] = vectors[:real]
+  return found
+
+
+def early(study: 'Study', role: str, seed: int) -> Given | None:
+  """The model after the first epoch that fitted its labels, if given."""
+  return study.given.get((f'{role}{_EARLY}', seed))
+
+
+def identity(study: 'Study', role: str, seed: int) -> str:
+  """What identifies the weights of a row, and how they are read out."""
+  found = [study.given[role, seed], early(study, role, seed)]
+  found = [one for one in found if one is not None]
+  words = [one.fingerprint for one in found]
+  name = study.read_out.name
+  # Without a word on it, a model is read out as `transformers` does.
+  if any(
+    checkpoint.read_outs(one.folder, study.model)[0] != name for one in found
+  ):
+    words.append(name)
+  return ' '.join(words)
+
+
 def check(study: 'Study') -> None:
   """Refuses models that cannot take the place of a run.
 
   Raises:
-    InputError: one has another architecture than the study's, no
-      classification head, or other classes.
+    InputError: see `read_out`.
   """
-  for row, one in _rows(study):
-    _check_sizes(one, study)
-    _order(one, study.data.label_names)
-    if not _is_taken_in(study, row):
-      _read(study, one)
+  _ = study.read_out
 
 
 def disk(study: 'Study') -> int:
   """Most bytes that `take_in` will write."""
   data = study.data
   predicted = len(data.train) + len(data.validation)
-  weights = sum(x.nbytes for x in jax.tree.leaves(study.pretrained))
-  each = weights + 4 * predicted * len(data.label_names)
-  return each * sum(not _is_taken_in(study, row) for row, _ in _rows(study))
+  leaves = jax.tree.leaves(study.pretrained)
+  weights = sum(x.size * x.dtype.itemsize for x in leaves)
+  each = 4 * predicted * len(data.label_names)
+  return sum(
+    each + len(found) * weights
+    for row, found in _rows(study)
+    if not _is_taken_in(study, row)
+  )
 
 
 def take_in(study: 'Study') -> None:
   """Writes weights and record of the given models that have none yet.
 
   Raises:
-    InputError: see `check`; or a model's predictions are not finite.
+    InputError: see `read_out`; or a model's predictions are not finite.
     Preempted: the study was asked to stop.
   """
   if study.engine.together and not hosts.is_first():
     return  # It gets them as it does the records of other processes.
-  for row, one in _rows(study):
+  for row, found in _rows(study):
     if _is_taken_in(study, row):
       continue
-    study.stop_if_asked()
-    params = _read(study, one)
-    found = _record(study, row, one, params)
-    # What all models have in common is kept once.
-    if _equal(params['embeddings'], study.pretrained['embeddings']):
-      del params['embeddings']
-    study.store.write_weights(MAIN, row, params, hash=found.hash)
-    study.store.write(MAIN, row, found)
-    _, remark = _order(one, study.data.label_names)
-    if remark:
-      study.progress.warn(f'{one.place}: {remark}')
+    hash = study.hashes[MAIN][row]
+    for moment, one in found.items():
+      if not study.engine.together:  # The others go on to train.
+        study.stop_if_asked()
+      params = _read(study, one, study.read_out.name)
+      if moment == FINAL:
+        record = _record(study, row, one, params)
+      # What all models have in common is kept once.
+      if _equal(params['embeddings'], study.pretrained['embeddings']):
+        del params['embeddings']
+      study.store.write_weights(MAIN, row, params, moment, hash)
+      _, remark = _order(one, study.data.label_names)
+      if remark:
+        study.progress.warn(f'{one.place}: {remark}')
+    study.store.write(MAIN, row, record)
 
 
 def record(study: 'Study', row: int) -> Record:
@@ -127,8 +254,8 @@ def record(study: 'Study', row: int) -> Record:
   Raises:
     InputError: see `take_in`.
   """
-  one = dict(_rows(study))[row]
-  return _record(study, row, one, _read(study, one))
+  one = dict(_rows(study))[row][FINAL]
+  return _record(study, row, one, _read(study, one, study.read_out.name))
 
 
 def summary(study: 'Study') -> list[dict[str, Any]]:
@@ -145,21 +272,42 @@ def summary(study: 'Study') -> list[dict[str, Any]]:
   ]
 
 
-def _rows(study: 'Study') -> Iterator[tuple[int, Given]]:
-  """Rows of the table `main` that are not trained, and their models."""
+def decision(study: 'Study') -> dict[str, Any]:
+  """What the manifest says of how they are read out."""
+  found = dataclasses.asdict(study.read_out)
+  return found | {'decided_by': _decided_by(study)}
+
+
+def _rows(study: 'Study') -> Iterator[tuple[int, dict[str, Given]]]:
+  """Rows of `main` that are not trained, and their models by moment."""
   table = study.tables.get(MAIN)
   for row in () if table is None else table.given:
-    yield row, study.given[table.runs.purpose[row], int(table.runs.seed[row])]
+    role, seed = table.runs.purpose[row], int(table.runs.seed[row])
+    found = {FINAL: study.given[role, seed]}
+    if (fitted := early(study, role, seed)) is not None:
+      found[MEMORISED] = fitted
+    yield row, found
 
 
 def _is_taken_in(study: 'Study', row: int) -> bool:
   table, hash = study.tables[MAIN], study.hashes[MAIN][row]
-  return study.engine.finished(table, row, hash)
+  moments = dict(_rows(study))[row]
+  has = study.store.has_weights
+  return study.engine.finished(table, row, hash) and all(
+    has(MAIN, row, moment, hash) for moment in moments
+  )
 
 
-def _read(study: 'Study', one: Given) -> Tree:
-  """A model's parameters, its classes in the order of the task."""
-  params = checkpoint.load_params(one.folder, _check_sizes(one, study))
+def _read(study: 'Study', one: Given, name: str) -> Tree:
+  """A model's parameters, its classes in the order of the task.
+
+  Args:
+    study: the study.
+    one: the model.
+    name: of the read-out; '' for that of `transformers`.
+  """
+  model = _check_sizes(one, study)
+  params = checkpoint.load_params(one.folder, model, name)
   if 'heads' not in params:
     raise InputError(
       f'{one.place} has no classification head; give the folder of a '
@@ -225,6 +373,8 @@ def _order(
     names = checkpoint.class_names(one.folder)
   except InputError as error:
     raise InputError(f'--config.model.{one.role}: {error}') from error
+  if names is not None:
+    names = tuple(label.canonical(name) or name for name in names)
   in_place = np.arange(len(wanted))
   made_up = tuple(f'LABEL_{i}' for i in in_place)
   if names is None and set(wanted) == set(made_up):

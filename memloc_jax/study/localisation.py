@@ -10,7 +10,7 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import comparison, control, subjects
+from memloc_jax.study import chosen, comparison, control, subjects
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import STAGES, late, stage
@@ -36,8 +36,11 @@ def _run(study: Study, name: str) -> None:
   sources = subjects.sources(study)
   for number, source in enumerate(sources):
     span = (number / len(sources), 1 / len(sources))
-    report = functools.partial(_report, study, source.name, span)
-    found = TECHNIQUES[name].run(source, study.config.localise, report)
+    technique = TECHNIQUES[name]
+    report = functools.partial(
+      _report, study, source.name, span, technique.trains
+    )
+    found = technique.run(source, study.config.localise, report)
     common = {'technique': name, 'source': source.name}
     for variant, scores in found.scores.items():
       of_variant = common | {'variant': variant}
@@ -65,11 +68,15 @@ def _run(study: Study, name: str) -> None:
 
 
 def _report(
-  study: Study, source: str, span: tuple[float, float], share: float
+  study: Study,
+  source: str,
+  span: tuple[float, float],
+  together: bool,
+  share: float,
 ) -> None:
   """Passes on what a technique has done on a source; a place to stop."""
   study.progress.update(span[0] + span[1] * share, source)
-  study.stop_if_asked()
+  study.stop_if_asked(together)
 
 
 def _layers(scores: LayerScores, source: Source) -> pd.DataFrame:
@@ -165,7 +172,7 @@ def _add_stages() -> None:
   )
 
 
-@stage('localise')
+@stage('localise', check=chosen.check)
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
   tables = {}
@@ -174,6 +181,8 @@ def localise(study: Study) -> None:
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
       tables[name] = pd.concat(parts, ignore_index=True)
+      if name == 'mcog':
+        tables[name] = comparison.centres(tables[name], study.model.num_layers)
       study.workdir.write_table(name, tables[name])
   manifest = study.workdir.read_json('manifest.json')
   by_technique = manifest.get('notes_by_technique', {})

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import hosts
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, Preempted
 from memloc_jax.study import planning
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import STOPPED, Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -134,14 +134,38 @@ def run_study(
     order = list(graphlib.TopologicalSorter(needs).static_order())
     if not all(_finished(study, STAGES[name]) for name in order):
       _record_cost(study, 'check', began)
-    for name in order:
-      due = not _finished(study, STAGES[name])
+    stopped = None
+    for name in [*order, None]:
+      due = name is not None and not _finished(study, STAGES[name])
+      _stop_together(study, due, stopped)
       if hosts.of_first(np.array(due)):
-        study.stop_if_asked()
-        _run(study, STAGES[name])
+        try:
+          _run(study, STAGES[name])
+        except Preempted as error:
+          if STAGES[name].every_process:
+            raise  # As all of them do.
+          stopped = error  # The others wait, and have to be told.
     folder.remove('extending.json')
     hosts.barrier()
   return folder.path
+
+
+def _stop_together(study: Study, due: bool, stopped: Preempted | None) -> None:
+  """Between two stages: all processes stop if one of them was asked to.
+
+  Args:
+    study: the study.
+    due: whether there is something left to do, in process 0.
+    stopped: the stage that this process did alone, if it was stopped in it.
+
+  Raises:
+    Preempted: one was asked to.
+  """
+  [is_due, *_], asked, was_stopped = hosts.gather(
+    np.array([due, study.asked_to_stop(), stopped is not None])
+  ).T
+  if was_stopped.any() or (is_due and asked.any()):
+    raise stopped or Preempted(STOPPED)
 
 
 def check(study: Study) -> None:

@@ -4,7 +4,7 @@ from memloc_jax.ensemble import metrics, store
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.scores import Checkpoint, Source, Subject
-from memloc_jax.study import control
+from memloc_jax.study import chosen, control, given
 from memloc_jax.study.context import Study
 
 
@@ -42,7 +42,7 @@ def _source(
   purposes: dict[str, str],
   seeds: tuple[int, ...],
 ) -> Source:
-  table = study.tables[table_name]
+  table, main = study.tables[table_name], name == 'main'
   subjects = []
   for seed in seeds:
     rows = {
@@ -64,6 +64,9 @@ def _source(
         },
         given=study.data.labels[label_set],
         original=study.data.labels[0],
+        clean_memorised=_given_early(study, table, rows['clean']),
+        held_out=chosen.held_out(study) if main else None,
+        clean_group=chosen.clean_group(study, seed) if main else None,
       )
     )
   return Source(
@@ -90,6 +93,8 @@ def _row(
   rows = [row for row, p in enumerate(table.runs.purpose) if p == purpose]
   same = [row for row in rows if table.runs.seed[row] == seed]
   row = same[0] if same or not any_seed else rows[0]
+  if row in table.skipped:
+    return row
   record = study.store.read(table.name, row, study.hashes[table.name][row])
   if record.status != 'done':
     raise InputError(
@@ -105,10 +110,16 @@ def _checkpoint(
   study: Study, table: Table, row: int, moment: str
 ) -> Checkpoint:
   hash = study.hashes[table.name][row]
-  return Checkpoint(
-    f'{table.name}/{row}/{hash}/{moment}',
-    lambda: study.weights(table.name, row, moment),
-  )
+
+  def load():
+    if row in table.skipped:
+      raise ValueError(
+        f'The {table.runs.purpose[row]} model was not trained: register the '
+        'technique with frozen=True.'
+      )
+    return study.weights(table.name, row, moment)
+
+  return Checkpoint(f'{table.name}/{row}/{hash}/{moment}', load)
 
 
 def _moment(table: Table, epoch: int) -> str:
@@ -119,8 +130,18 @@ def _moment(table: Table, epoch: int) -> str:
   )
 
 
+def _given_early(study: Study, table: Table, row: int) -> Checkpoint | None:
+  """A given run after its first fitted epoch, if that was given, too."""
+  of = table.runs.purpose[row], int(table.runs.seed[row])
+  if row not in table.given or given.early(study, *of) is None:
+    return None
+  return _checkpoint(study, table, row, store.MEMORISED)
+
+
 def _memorised(study: Study, table: Table, row: int) -> Checkpoint:
   """The run after its first fitted epoch, or at its end."""
+  if (early := _given_early(study, table, row)) is not None:
+    return early
   record = study.store.read(table.name, row, study.hashes[table.name][row])
   epoch = metrics.epoch_fitted(record.epoch, record.macro_f1)
   last = int(record.epoch[-1])

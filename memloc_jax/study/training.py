@@ -8,7 +8,7 @@ from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, versions
+from memloc_jax.study import chosen, given, versions
 from memloc_jax.study.context import MAP, Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
@@ -31,12 +31,15 @@ def _check_sources(study: Study) -> None:
     return
   task, model = study.config.task, study.config.model
   data = f'files={task.files}' if task.files else f'source={task.source}'
+  files = 'localise.retrain.held_out or localise.gradient.clean'
   for part, source, now in (
     ('model', f'model.source={model.source}', study.model_fingerprint),
     ('data', f'task.{data}', study.data.fingerprint),
+    ('chosen', files, chosen.fingerprint(study)),
   ):
     before = manifest.get(part, {}).get('fingerprint', now)
-    if before != now:
+    # Without a checkpoint, a plan has no hash of it.
+    if now and before != now:
       raise InputError(
         f'--config.{source}: has changed since the study in {folder.path} was '
         'begun; choose another --workdir.'
@@ -59,6 +62,7 @@ def data(study: Study) -> None:
     'test': len(dataset.test),
     'noisy': int(dataset.noisy[study.noisy_set].sum()),
     'near_duplicates': repeated,
+    'doubts': study.doubts,
     'buckets': list(dataset.train.buckets),
     'mean_tokens': float(dataset.train.length.mean()),
     'fingerprint': dataset.fingerprint,
@@ -69,7 +73,12 @@ def data(study: Study) -> None:
     'layers': study.model.num_layers,
     'fingerprint': study.model_fingerprint,
   }
-  update_manifest(study, {'data': summary, 'model': model})
+  news = {'data': summary, 'model': model}
+  if (files := chosen.fingerprint(study)) is not None:
+    news['chosen'] = {'fingerprint': files}
+  update_manifest(study, news)
+  for doubt in study.doubts:
+    study.progress.warn(doubt)
   if repeated['examples']:
     study.progress.message(
       f'{repeated["examples"]:,} of {len(dataset.train):,} training examples '
@@ -87,7 +96,11 @@ def train(study: Study) -> None:
   versions.note(study)
   if study.given:
     given.take_in(study)
-    update_manifest(study, {'model': {'given': given.summary(study)}})
+    of_model = {
+      'given': given.summary(study),
+      'read_out': given.decision(study),
+    }
+    update_manifest(study, {'model': of_model})
   for table in study.tables.values():
     study.engine.train(table)
 
@@ -108,6 +121,8 @@ def score(study: Study) -> None:
   rows, histories, first = [], [], 0
   for name, table in study.tables.items():
     for row, hash in enumerate(study.hashes[name]):
+      if row in table.skipped:
+        continue
       record = study.store.read(name, row, hash)
       rows.append(_run_row(study, table, row, record) | {'run': first + row})
       histories.append(

@@ -1,12 +1,14 @@
 """A copy of a user's own data with some labels changed and some rows left out.
 
 Whatever stays the same is copied as it is: rows of text files byte for byte,
-columns of Parquet and of saved data sets with their types.
+columns of Parquet and of saved data sets with their types, and without looking
+at their values.
 """
 
 import csv
 import gzip
 import io
+import itertools
 import json
 import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,17 +28,19 @@ def write(
   column: str,
   labels: Mapping[int, Any],
   dropped: Collection[int],
+  names: Collection[str] = (),
 ) -> None:
   """Writes the copy.
 
   Args:
-    source: csv, tsv, jsonl, jsonl.gz, parquet, or a folder that `datasets` has
-      saved, which `sources.local` has read without complaint.
+    source: csv, tsv, jsonl, jsonl.gz, json, parquet, or a folder that
+      `datasets` has saved, which `sources.local` has read without complaint.
     target: the file or folder to write, in the source's format whatever its
       name.
     column: the column of the label.
     labels: new cells of that column, by row from 0.
     dropped: rows to leave out.
+    names: of columns by which it was read.
   """
   if saved.is_saved(source):
     _saved(source, target, column, labels, dropped)
@@ -50,11 +54,15 @@ def write(
     opener(source, 'rt', **options) as lines,
     opener(target, 'wt', **options) as copy,
   ):
-    if '.jsonl' in source.suffixes:
-      copy.writelines(_json_lines(lines, column, labels, dropped))
-    else:
-      form = files.csv_options(source)
+    if source.suffix in ('.csv', '.tsv'):
+      before, form = files.csv_form(source, names)
+      copy.writelines(itertools.islice(lines, before))
       copy.writelines(_csv_lines(lines, form, column, labels, dropped))
+    elif files.is_array(source):
+      text, where = lines.read(), str(source)
+      copy.writelines(_json_array(text, where, column, labels, dropped))
+    else:
+      copy.writelines(_json_lines(lines, column, labels, dropped))
 
 
 def _parquet(
@@ -64,10 +72,15 @@ def _parquet(
   labels: Mapping[int, Any],
   dropped: Collection[int],
 ) -> None:
-  with pyarrow.parquet.ParquetFile(source) as file:
-    table = file.read()
-  table = _changed(table, column, labels, dropped)
-  pyarrow.parquet.write_table(table, target)
+  before = 0
+  with (
+    pyarrow.parquet.ParquetFile(source) as file,
+    pyarrow.parquet.ParquetWriter(target, file.schema_arrow) as copy,
+  ):
+    for group in range(file.num_row_groups):
+      table = file.read_row_group(group)
+      copy.write_table(_changed(table, column, labels, dropped, before))
+      before += len(table)
 
 
 def _saved(
@@ -103,14 +116,21 @@ def _changed(
   column: str,
   labels: Mapping[int, Any],
   dropped: Collection[int],
+  before: int = 0,
 ) -> pyarrow.Table:
-  at = table.schema.get_field_index(column)
-  field = table.schema.field(at)
-  cells = table.column(at).to_pylist()
-  for row, label in labels.items():
-    cells[row] = label
-  table = table.set_column(at, field, pyarrow.array(cells, field.type))
-  return table.filter([row not in dropped for row in range(len(cells))])
+  """Some rows of the copy; `before` of them come before those of the table."""
+  rows = range(before, before + len(table))
+  if any(row in labels for row in rows):
+    at = table.schema.get_field_index(column)
+    field = table.schema.field(at)
+    cells = table.column(at).to_pylist()
+    cells = [labels.get(row, cell) for row, cell in zip(rows, cells)]
+    table = table.set_column(at, field, pyarrow.array(cells, field.type))
+  # Slices, for Arrow cannot filter columns of every type.
+  ends = [row - before for row in rows if row in dropped]
+  starts = [0, *(end + 1 for end in ends)]
+  kept = [table.slice(a, b - a) for a, b in zip(starts, [*ends, len(table)])]
+  return pyarrow.concat_tables(kept)
 
 
 def _json_lines(
@@ -126,11 +146,45 @@ def _json_lines(
       yield line
       continue
     if row in labels:
-      values = json.loads(text) | {column: labels[row]}
-      line = json.dumps(values, ensure_ascii=False) + _end(line)
+      line = _json_record(json.loads(text), column, labels[row]) + _end(line)
     if row not in dropped:
       yield line
     row += 1
+
+
+def _json_array(
+  text: str,
+  where: str,
+  column: str,
+  labels: Mapping[int, Any],
+  dropped: Collection[int],
+) -> Iterator[str]:
+  """Everything before, between and after the objects stays."""
+  end, kept = 0, False
+  for row, (start, stop, value) in enumerate(files.array_items(text, where)):
+    between, end = text[end:start], stop
+    if not row:
+      yield between  # With the opening bracket.
+    if row in dropped:
+      continue
+    if kept:
+      yield between
+    kept = True
+    if row in labels:
+      yield _json_record(value, column, labels[row])
+    else:
+      yield text[start:stop]
+  yield text[end:]
+
+
+def _json_record(values: dict[str, Any], column: str, label: Any) -> str:
+  values = values | {column: label}
+  text = json.dumps(values, ensure_ascii=False)
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # Half a character, which only an escape can be.
+    return json.dumps(values)
+  return text
 
 
 def _csv_lines(
@@ -166,12 +220,14 @@ def _csv_lines(
 
 
 def _csv_record(fields: list[str], form: Mapping[str, Any]) -> str:
-  if 'delimiter' in form:
+  if form.get('quoting') == csv.QUOTE_NONE:
     return form['delimiter'].join(fields)
   # Only with this end every kind of line break inside a field is quoted.
   end = '\r\n'
   text = io.StringIO()
-  csv.writer(text, lineterminator=end).writerow(fields)
+  csv.writer(text, delimiter=form['delimiter'], lineterminator=end).writerow(
+    fields
+  )
   return text.getvalue().removesuffix(end)
 
 

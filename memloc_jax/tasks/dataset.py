@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 import random
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -113,7 +114,7 @@ class Dataset:
   ids: tuple[str, ...]
   hashes: tuple[str, ...]
   kinds: tuple[str, ...] | None
-  positions: tuple[int, ...]
+  positions: Sequence[int]
   paraphrases: tuple[str, ...] | None = None
   cues: tuple[str, ...] | None = None
   fingerprint: str = ''

@@ -5,13 +5,19 @@ export with holes or a table of something else is what is to be expected.
 """
 
 import math
-import numbers
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memloc_jax.errors import InputError, shown
+from memloc_jax.errors import InputError, cut, shown, visible
+from memloc_jax.tasks import label
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import Task
+
+# How labels are written, in small letters, where there is none.
+_NO_LABEL = ('-1', 'nan', 'null', 'n/a', '#n/a', '<na>')
+# Most groups of classes, and classes of one, that a sentence names.
+_MOST_GROUPS, _MOST_ALIKE = 4, 6
 
 
 def check(table: Table, task: Task, training: bool) -> None:
@@ -28,15 +34,16 @@ def check(table: Table, task: Task, training: bool) -> None:
   """
   for field in task.text_fields:
     name, texts = table.column(field)
-    _check_texts(table.where, name, texts)
+    _check_texts(table, name, texts)
   name, labels = table.column(task.label_field)
-  _check_labels(table.where, name, labels)
+  _check_labels(table, name, labels)
   if not training:
     return
-  _check_classes(table.where, name, labels)
+  known = table.names_of(name)
+  _check_classes(table.where, name, [label.named(c, known) for c in labels])
   if task.paraphrase_field:
     name, texts = table.column(task.paraphrase_field)
-    _check_texts(table.where, name, texts)
+    _check_texts(table, name, texts)
   if task.id_field:
     _check_ids(table.where, *table.column(task.id_field))
 
@@ -48,43 +55,64 @@ def missing(value: Any) -> bool:
   return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _check_texts(where: str, name: str, texts: Sequence[Any]) -> None:
+def stripped(cell: Any) -> str:
+  """An id, or another short cell, as it is compared and written.
+
+  Surrounding blanks do not count: spreadsheets and readers of csv take them
+  off, and nobody sees them.
+  """
+  return str(label.scalar(cell)).strip()
+
+
+def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
   for row, text in enumerate(texts, 1):
     if missing(text):
-      raise InputError(f'{where}: row {row} has no text in column {name!r}')
+      raise InputError(f'{table.place(row)} has no text in column {name!r}')
     if not isinstance(text, str | bytes):
       raise InputError(
-        f'{where}: row {row} has {shown(text)} in column {name!r}, which is '
+        f'{table.place(row)} has {shown(text)} in column {name!r}, which is '
         'not text'
       )
     if ('\0' if isinstance(text, str) else b'\0') in text:
-      raise InputError(f'{where}: row {row} has a NUL in column {name!r}')
+      raise InputError(f'{table.place(row)} has a NUL in column {name!r}')
   if len(texts) and all(_number(text) is not None for text in texts):
     raise InputError(
-      f'{where}: column {name!r} holds nothing but numbers, such as '
+      f'{table.where}: column {name!r} holds nothing but numbers, such as '
       f'{shown(texts[0])}; which column holds the text?'
     )
 
 
-def _check_labels(where: str, name: str, labels: Sequence[Any]) -> None:
-  for row, label in enumerate(labels, 1):
-    if missing(label):
-      raise InputError(f'{where}: row {row} has no label in column {name!r}')
-    # Numbers of other kinds, such as decimals, are as unsuited as dates.
-    if not isinstance(label, str | bytes | numbers.Real):
+def _check_labels(table: Table, name: str, cells: Sequence[Any]) -> None:
+  rows: dict[str | None, int] = {}  # The first of each class.
+  numeric = True
+  for row, cell in enumerate(cells, 1):
+    if missing(cell):
+      raise InputError(f'{table.place(row)} has no label in column {name!r}')
+    if not label.is_one(cell):
       raise InputError(
-        f'{where}: row {row} has {shown(label)} in column {name!r}, which is '
+        f'{table.place(row)} has {shown(cell)} in column {name!r}, which is '
         'not one label: a name or a whole number'
       )
-  values = {label: _number(label) for label in dict.fromkeys(labels)}
-  if None in values.values():
-    return  # Names, one of which may look like a number.
-  for row, label in enumerate(labels, 1):
-    if not values[label].is_integer():
+    class_name = label.canonical(cell)
+    numeric = numeric and _number(cell) is not None
+    rows.setdefault(class_name, row)
+  for class_name, row in rows.items():
+    # A fraction among names is the text of a name.
+    fraction = numeric and not _number(cells[row - 1]).is_integer()
+    if class_name is None or fraction:
       raise InputError(
-        f'{where}: row {row} has the label {shown(label)} in column {name!r}; '
-        'labels are names or whole numbers'
+        f'{table.place(row)} has the label {shown(cells[row - 1])} in column '
+        f'{name!r}; labels are names or whole numbers'
       )
+  truth = [row for key, row in rows.items() if key in ('False', 'True')]
+  whole = [row for key, row in rows.items() if label.is_whole(key)]
+  if truth and whole and table.names_of(name) is None:
+    first, other = min(truth), min(whole)
+    raise InputError(
+      f'{table.where}: column {name!r} mixes truth values and numbers (row '
+      f'{first}: {shown(cells[first - 1])}, row {other}: '
+      f'{shown(cells[other - 1])}), which may mean the same; write them one way'
+    )
 
 
 def _check_classes(where: str, name: str, labels: Sequence[Any]) -> None:
@@ -103,11 +131,12 @@ def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
     if missing(value):
       raise InputError(f'{where}: row {row} has no id in column {name!r}')
     # Compared as they will be written.
-    first = rows.setdefault(str(value), row)
+    first = rows.setdefault(stripped(value), row)
     if first != row:
       raise InputError(
-        f'{where}: rows {first} and {row} both have the id {shown(value)} in '
-        f'column {name!r}'
+        f'{where}: rows {first} and {row} both have the id '
+        f'{shown(stripped(value))} in column {name!r}; blanks around an id do '
+        'not count'
       )
 
 
@@ -117,3 +146,66 @@ def _number(value: Any) -> float | None:
     return float(value)
   except (ValueError, OverflowError):
     return None
+
+
+def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
+  """Sentences on classes that may not be meant as they are.
+
+  Args:
+    where: file or data set.
+    counts: training examples of each class, by name.
+
+  Returns:
+    One on classes that differ only in the way they are written, and one on
+    classes that may stand for a missing label; none where there are none.
+  """
+  counts = {name: count for name, count in counts.items() if count}
+  alike: dict[str, list[str]] = {}
+  for name in sorted(counts, key=lambda name: -counts[name]):
+    alike.setdefault(_folded(name), []).append(name)
+  named = lambda names: [f'{_written(n)} ({counts[n]:,})' for n in names]
+  found = []
+  groups = [
+    ', '.join(_some(named(names), _MOST_ALIKE))
+    for names in alike.values()
+    if len(names) > 1
+  ]
+  if groups:
+    found.append(
+      f'{where}: labels that differ only in case, Unicode form, invisible '
+      'characters or the way a number is written are separate classes: '
+      f'{"; ".join(_some(groups, _MOST_GROUPS))}. Merge them in the data if '
+      'they are meant to be one.'
+    )
+  missing_ones = [name for name in counts if _folded(name) in ('', *_NO_LABEL)]
+  if missing_ones:
+    found.append(
+      f'{where}: labels that often stand for a missing one are taken as '
+      f'classes: {", ".join(named(missing_ones))}. Leave these examples out if '
+      'they have no label.'
+    )
+  return found
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+  more = len(texts) - most
+  return [*texts[:most], *([f'{more:,} more'] if more > 0 else [])]
+
+
+def _folded(label: str) -> str:
+  """A label without what its look-alikes differ in."""
+  text = unicodedata.normalize('NFKC', label)
+  shape = lambda char: char.isspace() or visible(char) == char
+  text = ' '.join(''.join(filter(shape, text)).split())
+  text = unicodedata.normalize('NFKC', text.casefold())
+  number = _number(text)
+  if number is not None and math.isfinite(number):
+    return f'{number:.15g}'
+  return text
+
+
+def _written(label: str) -> str:
+  """A label in quotes, in which its look-alikes can be told from it."""
+  if unicodedata.normalize('NFC', label) != label:
+    return cut(ascii(label))  # A letter and its accent apart look like one.
+  return shown(label)

@@ -1,6 +1,8 @@
 """The tasks: where each comes from, which columns it has, what is kept."""
 
+import csv
 import dataclasses
+import itertools
 
 from memloc_jax.errors import InputError
 
@@ -65,6 +67,14 @@ class Task:
   id_field: str = ''
   true_label_field: str = ''
   paraphrase_field: str = ''
+
+  @property
+  def columns(self) -> tuple[str, ...]:
+    """Every name that a column of this task may have in a source."""
+    fields = [*self.text_fields, self.label_field, self.id_field or 'id']
+    fields += filter(None, [self.true_label_field, self.paraphrase_field])
+    others = [] if self.own else [ALIASES.get(field, ()) for field in fields]
+    return (*fields, *itertools.chain.from_iterable(others))
 
 
 # Other names under which sources keep a column, tried in this order where the
@@ -262,7 +272,8 @@ def own_task(
 
   Args:
     text: the column that holds the text, or several with commas between them,
-      in the order in which they are joined.
+      in the order in which they are joined. A name with a comma in it is
+      written in double quotes, as in csv.
     label: the column that holds the label.
     id: see `Task.id_field`.
     true_label: see `Task.true_label_field`.
@@ -271,11 +282,16 @@ def own_task(
   Raises:
     InputError: a column is not named, or named for two things.
   """
-  fields = tuple(part.strip() for part in text.split(','))
-  if not all(fields):
+  try:
+    [parts] = csv.reader([text], skipinitialspace=True, strict=True)
+  except (csv.Error, ValueError):
+    parts = ['']
+  fields = tuple(part.strip() for part in parts)
+  if not fields or not all(fields):
     raise InputError(
       f'--config.task.text={text!r}: name the column that holds the text, or '
-      'several with commas between them'
+      'several with commas between them; a name with a comma in it is written '
+      'in double quotes'
     )
   if not label:
     raise InputError(

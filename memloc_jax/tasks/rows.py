@@ -35,11 +35,11 @@ class Rows:
   cues: tuple[str, ...] | None = None
   true_labels: np.ndarray | None = None
   paraphrases: tuple[str, ...] | None = None
-  positions: tuple[int, ...] | None = None
+  positions: Sequence[int] | None = None
 
   def __post_init__(self):
     if self.positions is None:
-      object.__setattr__(self, 'positions', tuple(range(len(self.segments))))
+      object.__setattr__(self, 'positions', range(len(self.segments)))
 
   def __len__(self) -> int:
     return len(self.segments)

@@ -1,8 +1,11 @@
 """Reads splits of a data set that Hugging Face `datasets` has saved."""
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+import pyarrow
 
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import files
@@ -85,16 +88,24 @@ def tables(
     raise InputError(
       f'{name}: no split train; the splits are {files.listed(loaded)}'
     )
-  return {
-    split: Table(
-      f'{name} ({split})',
-      # Neither limited to some columns by a format, nor decoded (images).
-      data.with_format('arrow')[:].to_pydict(),
+  found = {}
+  for split, data in loaded.items():
+    where = f'{name} ({split})'
+    found[split] = Table(
+      where,
+      files.Stored(where, data.column_names, functools.partial(_parts, data)),
       {
         column: tuple(feature.names)
         for column, feature in data.features.items()
         if isinstance(feature, datasets.ClassLabel)
       },
     )
-    for split, data in loaded.items()
-  }
+  return found
+
+
+def _parts(data: 'datasets.Dataset', name: str) -> Iterator[pyarrow.Array]:
+  """A column, in parts."""
+  # Neither limited to some columns by a format, nor decoded (images).
+  column = data.with_format(None).select_columns([name]).with_format('arrow')
+  for part in column.iter(2048):
+    yield from part.column(0).chunks

@@ -1,18 +1,17 @@
 """The one way in: a source string and a task to labelled rows of text."""
 
+import array
 import collections
 import dataclasses
-import math
-import numbers
-import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from memloc_jax.errors import InputError, shown
 from memloc_jax.tasks import catalogue, embedded, files, hub, own, saved
+from memloc_jax.tasks import label as labelling
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import ALIASES, Task
 from memloc_jax.tasks.rows import Rows
@@ -23,7 +22,7 @@ _SURROGATES = re.compile('[\ud800-\udfff]')
 _READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
   'hub': hub.read,
   'tfds': catalogue.read,
-  'files': lambda location, task: local(location),
+  'files': lambda location, task: local(location, task.columns),
 }
 
 
@@ -43,8 +42,8 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   Raises:
     InputError: if the source cannot be read or holds unusable rows.
   """
-  kind, colon, location = source.partition(':')
-  if not colon or kind not in (*_READERS, 'embedded'):
+  kind, _, location = source.partition(':')
+  if is_unknown(source):
     raise InputError(
       f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
     )
@@ -57,13 +56,30 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
     return embedded.load(location, task.name)
   if kind == 'files' and not location:
     raise InputError('source files: needs the path of a folder or file')
-  tables = _READERS[kind](location, task)
+  return rows_of(_READERS[kind](location, task), task)
+
+
+def rows_of(tables: Mapping[str, Table], task: Task) -> dict[str, Rows]:
+  """A task's training rows and its evaluation pool, as tables hold them.
+
+  Args:
+    tables: the splits by name, `train` among them.
+    task: what they should hold.
+
+  Returns:
+    As `load_rows`.
+
+  Raises:
+    InputError: if rows are unusable.
+  """
   pool = next(
     (s for s in (task.pool, 'validation', 'test') if s in tables), None
   )
+  held_out = task if pool is None else _held_out(tables[pool], task)
   if task.own:
-    for name in filter(None, ('train', pool)):
-      own.check(tables[name], task, training=name == 'train')
+    own.check(tables['train'], task, training=True)
+    if pool is not None:
+      own.check(tables[pool], held_out, training=False)
   train = _named_rows(tables['train'], task)
   names = _label_names(train, task)
   splits = {'train': _rows(train, names, task)}
@@ -71,28 +87,46 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   if len(seen) < 2:
     held = f'only the class {names[seen[0]]!r}' if len(seen) else 'no rows'
     raise InputError(
-      f'{train.where}: training needs at least two classes, this has {held}'
+      f'{train.table.where}: training needs at least two classes, this has '
+      f'{held}'
     )
   if pool is not None:
-    splits['pool'] = _rows(_named_rows(tables[pool], task), names, task)
+    rows = _named_rows(tables[pool], held_out)
+    splits['pool'] = _rows(rows, names, held_out)
   if task.true_label_field:
     true = _true_labels(tables['train'], task, splits['train'])
     splits['train'] = dataclasses.replace(splits['train'], true_labels=true)
   if task.paraphrase_field:
     column, texts = tables['train'].column(task.paraphrase_field)
-    texts = tuple(map(_decoded, texts))
+    texts = tuple(map(labelling.scalar, texts))
     for row, text in enumerate(texts, 1):
-      _refuse_surrogates(f'{train.where}: row {row}', {column: text})
+      _refuse_surrogates(tables['train'].place(row), {column: text})
     splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
 
 
-def local(location: str) -> dict[str, Table]:
+def is_unknown(source: str) -> bool:
+  """Whether a source string is of none of the kinds that `load_rows` reads."""
+  kind, colon, _ = source.partition(':')
+  return not colon or kind not in (*_READERS, 'embedded')
+
+
+def _held_out(table: Table, task: Task) -> Task:
+  """The task as a held-out split has it: without given labels, its labels are
+  the true ones."""
+  given, true = task.label_field, task.true_label_field
+  if true and given not in table.columns and true in table.columns:
+    return dataclasses.replace(task, label_field=true)
+  return task
+
+
+def local(location: str, names: Collection[str] = ()) -> dict[str, Table]:
   """Reads the splits of a user's own data.
 
   Args:
     location: path of a file, of a folder of files as `files.read` takes it, or
       of one that Hugging Face `datasets` has saved.
+    names: of columns that are wanted, see `files.read`.
 
   Returns:
     The splits by name; `train` always is there.
@@ -100,18 +134,20 @@ def local(location: str) -> dict[str, Table]:
   Raises:
     InputError: if something is missing, twice there or unreadable.
   """
-  path = pathlib.Path(location).expanduser()
-  return saved.read(path) if saved.is_saved(path) else files.read(location)
+  path = files.resolve(location)
+  if saved.is_saved(path):
+    return saved.read(path)
+  return files.read(location, names)
 
 
 @dataclasses.dataclass(frozen=True)
 class _NamedRows:
   """A table's rows with each label as the tuple of its names."""
 
-  where: str
-  texts: list[tuple[Any, ...]]
+  table: Table
+  texts: list[Sequence[Any]]  # By column.
   labels: list[tuple[str, ...]]
-  ids: list[str]
+  ids: Sequence[Any]
 
 
 def _named_rows(table: Table, task: Task) -> _NamedRows:
@@ -120,21 +156,32 @@ def _named_rows(table: Table, task: Task) -> _NamedRows:
   known = table.names_of(label_column)
   if known is None and task.label_names is not None:
     known = task.label_names + task.dropped_labels
-  named = []
+  named, same = [], {}
   for row, label in enumerate(labels, 1):
     parts = label if isinstance(label, list | tuple | np.ndarray) else [label]
-    names = tuple(_name(part, known) for part in parts)
+    names = tuple(labelling.named(part, known) for part in parts)
     if None in names:
       raise InputError(
-        f'{table.where}: row {row} has an unknown label {shown(label)} in '
-        f'column {label_column!r}' + _expected(known)
+        f'{table.place(row)} has an unknown label {shown(label)} in column '
+        f'{label_column!r}' + _expected(known)
       )
-    named.append(names)
-  values = table.columns.get(task.id_field or 'id')
-  ids = [str(i) for i in (range(len(labels)) if values is None else values)]
-  if len(set(ids)) < len(ids):
-    ids = [str(i) for i in range(len(labels))]
-  return _NamedRows(table.where, list(zip(*texts)), named, ids)
+    named.append(same.setdefault(names, names))
+  ids = _ids(table, task, len(labels))
+  return _NamedRows(table, texts, named, ids)
+
+
+def _ids(table: Table, task: Task, rows: int) -> Sequence[str]:
+  """The identity of each row."""
+  if (task.id_field or 'id') in table.columns:
+    try:
+      ids = list(map(own.stripped, table.columns[task.id_field or 'id']))
+    except InputError:  # Not readable.
+      if task.id_field:
+        raise
+      ids = []
+    if len(set(ids)) == rows:
+      return ids
+  return [str(i) for i in range(rows)]
 
 
 def _column(table: Table, field: str, task: Task) -> tuple[str, Sequence[Any]]:
@@ -161,33 +208,14 @@ def _true_labels(table: Table, task: Task, rows: Rows) -> np.ndarray:
   for row, value in enumerate(values):
     if own.missing(value):
       continue
-    name = _name(value, known)
+    name = labelling.named(value, known)
     if name not in names:
       raise InputError(
-        f'{table.where}: row {row + 1} has an unknown label {shown(value)} in '
-        f'column {column!r}{_expected(names)}'
+        f'{table.place(row + 1)} has an unknown label {shown(value)} in column '
+        f'{column!r}{_expected(names)}'
       )
     true[row] = names.index(name)
   return true
-
-
-def _name(label: Any, known: Sequence[str] | None) -> str | None:
-  """Name of a label that is a name, an index, or an index written as text."""
-  label = _decoded(label)
-  if label is None or (isinstance(label, float) and math.isnan(label)):
-    return None
-  if isinstance(label, bool | np.bool_ | str):
-    text = str(label).strip()
-    if known is None or text in known:
-      return text or None
-    if isinstance(label, str) and not text.isdecimal():
-      return None
-    label = int(label)
-  if not isinstance(label, numbers.Real) or not float(label).is_integer():
-    return None
-  if known is None:
-    return str(int(label))
-  return known[int(label)] if 0 <= label < len(known) else None
 
 
 def cells(table: Table, task: Task) -> dict[str, Any]:
@@ -202,20 +230,15 @@ def cells(table: Table, task: Task) -> dict[str, Any]:
   """
   column, values = table.column(task.label_field)
   known, found = table.names_of(column), {}
-  for value, _ in collections.Counter(values).most_common():
-    found.setdefault(_name(value, known), value)
+  # With their types: 1 and True are not the same, and equal.
+  counts = collections.Counter((type(value), value) for value in values)
+  for (_, value), _ in counts.most_common():
+    found.setdefault(labelling.named(value, known), value)
   return found
 
 
 def _expected(known: Sequence[str] | None) -> str:
   return '' if known is None else f'; expected one of {files.listed(known)}'
-
-
-def _decoded(value: Any) -> Any:
-  """Bytes, as some sources keep text, as a string."""
-  if isinstance(value, bytes):
-    return value.decode('utf-8', 'surrogateescape')
-  return value
 
 
 def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
@@ -224,18 +247,15 @@ def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
   single = [names[0] for names in train.labels if len(names) == 1]
   counts = collections.Counter(single)
   names = [name for name, _ in counts.most_common(task.top_labels or None)]
-  # Numbers sort as numbers: class 10 comes after class 9.
-  if all(name.isdecimal() for name in names):
-    return tuple(sorted(names, key=int))
-  return tuple(sorted(names))
+  return labelling.ordered(names)
 
 
 def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   index: Mapping[str, int] = {name: i for i, name in enumerate(names)}
-  kept, labels, segments = [], [], []
+  kept, labels, segments = array.array('q'), array.array('i'), []
   seen = set()
-  for i, (texts, label) in enumerate(zip(table.texts, table.labels)):
-    texts = tuple(map(_decoded, texts))
+  for i, (label, *texts) in enumerate(zip(table.labels, *table.texts)):
+    texts = tuple(map(labelling.scalar, texts))
     empty = [
       field
       for field, text in zip(task.text_fields, texts)
@@ -248,17 +268,16 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
         continue
     elif len(label) == 1 and label[0] in task.dropped_labels:
       continue
+    place = table.table.place(i + 1)
     if len(label) != 1 or label[0] not in index:
       raise InputError(
-        f'{table.where}: row {i + 1} has an unknown label '
-        f'{shown(", ".join(label))}{_expected(names)}'
+        f'{place} has an unknown label {shown(", ".join(label))}'
+        f'{_expected(names)}'
       )
     if empty:
-      raise InputError(
-        f'{table.where}: row {i + 1} has no text in column {empty[0]!r}'
-      )
+      raise InputError(f'{place} has no text in column {empty[0]!r}')
     _refuse_surrogates(
-      f'{table.where}: row {i + 1}',
+      place,
       {
         **dict(zip(task.text_fields, texts)),
         task.label_field: label[0],
@@ -273,7 +292,7 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
     labels=np.asarray(labels, np.int32),
     label_names=names,
     ids=tuple(table.ids[i] for i in kept),
-    positions=tuple(kept),
+    positions=None if len(kept) == len(table.labels) else tuple(kept),
   )
 
 

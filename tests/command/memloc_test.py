@@ -1,11 +1,14 @@
 """The console command: what it says, and what it starts."""
 
+import collections
 import contextlib
 import dataclasses
+import html
 import importlib.metadata
 import io
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 import unittest.mock
@@ -15,8 +18,9 @@ import pytest
 from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
 
-from memloc_jax.command import memloc, study
+from memloc_jax.command import ending, memloc, study
 from memloc_jax.models import registry as models
+from memloc_jax.report import stage as report
 from memloc_jax.study import apply
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
@@ -33,6 +37,7 @@ _ACTIONS = {
 def _call(*words: str) -> tuple[int, str, str]:
   """Exit status, standard output and standard error."""
   out, error, status = io.StringIO(), io.StringIO(), 0
+  handler = signal.getsignal(signal.SIGINT)
   with (
     unittest.mock.patch.object(sys, 'argv', ['memloc', *words]),
     contextlib.redirect_stdout(out),
@@ -42,6 +47,8 @@ def _call(*words: str) -> tuple[int, str, str]:
       memloc.main()
     except SystemExit as end:
       status = end.code or 0
+    finally:
+      signal.signal(signal.SIGINT, handler)
   return status, out.getvalue(), error.getvalue()
 
 
@@ -51,7 +58,7 @@ def _call_with_flags(*words: str) -> tuple[int, str, str]:
   with (
     flagsaver.flagsaver(),
     unittest.mock.patch.object(study.app, 'run', run),
-    unittest.mock.patch.object(study, 'Termination'),
+    unittest.mock.patch.object(ending.Process, 'listen'),
   ):
     try:
       return _call(*words)
@@ -98,7 +105,7 @@ class RunTest(parameterized.TestCase):
     with unittest.mock.patch.object(study.app, 'run') as run:
       _call(name, *words)
     ((main,), named) = run.call_args
-    self.assertIs(main, study.main)
+    self.assertIs(main.func, study.main)
     self.assertEqual(named['argv'], ['memloc', f'--action={action}', *words])
 
   def test_lists(self):
@@ -122,16 +129,24 @@ class RunTest(parameterized.TestCase):
     ):
       status, out, _ = _call('report', *map(str, words))
       self.assertEqual(status, 0)
-      self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
+      *lines, last = out.splitlines()
+      self.assertEqual(last, f'comparison: {output / "comparison.html"}')
+      # What the page concludes.
+      page = html.unescape((output / 'comparison.html').read_text('utf-8'))
+      self.assertNotEmpty(lines)
+      for line in lines:
+        question, _, answer = line.partition('? ')
+        self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
       (output / 'comparison.html').unlink()
-    with unittest.mock.patch.object(memloc.report, 'write'):
+    with unittest.mock.patch.object(report, 'write'):
       _, _, error = _call('report', one)
       self.assertIn('is not finished', error)
       Workdir(one).write_json('stages/report.json', {})
       self.assertEqual(_call('report', one)[::2], (0, ''))
     # That of a grid lies in its folder.
     status, out, _ = _call('report', str(folder))
-    self.assertEqual(out, f'comparison: {folder / "comparison.html"}\n')
+    last = out.splitlines()[-1]
+    self.assertEqual(last, f'comparison: {folder / "comparison.html"}')
     self.assertTrue((folder / 'comparison.html').exists())
 
 
@@ -227,6 +242,13 @@ class RefusedTest(parameterized.TestCase):
     ('quickstart.py', ('--workdir',), '--workdir'),
     ('quickstart.py', ('--workdir=',), '--workdir is missing: the folder'),
     ('quickstart.py', ('more',), "'more' is no flag"),
+    ('quickstart.py', ('--cell=-1',), '--cell=-1: goes with a grid'),
+    ('quickstart.py', ('--cell=x',), '--cell=x'),
+    ('quickstart.py', ('--tasks=nope',), "'nope': must be one of"),
+    ('quickstart.py', ('--tasks=trec,trec',), 'two of its studies'),
+    ('quickstart.py', ('--models=,',), "--config.model.source=''"),
+    ('quickstart.py', ('--noquiet=3',), '--noquiet=3 does not take'),
+    ('.', (), '--config: '),
   )
   # By ml_collections, which reads config files so.
   @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
@@ -243,6 +265,81 @@ class RefusedTest(parameterized.TestCase):
     self.assertStartsWith(error, 'memloc: ')
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
+
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_every_setting_with_odd_texts(self):
+    texts = (
+      '', 'x', '-1', '1.5', 'nan', '9' * 30, '(1,', "('a', 'a')", '((1, 1),)',
+      '(1,\n2)',
+    )  # fmt: skip
+    nothing = lambda *_: None
+    counts = collections.Counter()
+    with (
+      unittest.mock.patch.object(study, '_act', nothing),
+      unittest.mock.patch.object(study.hosts, 'join', nothing),
+    ):
+      for name in study._settings(study_config.default()):
+        if name.count('.') == 0 or name.startswith('localise.inputs.'):
+          continue  # A group, or like the others of its kind.
+        for text in texts:
+          status, out, error = _call_with_flags(
+            'run',
+            f'--config={_CONFIGS}/quickstart.py',
+            '--workdir=nowhere',
+            f'--config.{name}={text}',
+          )
+          counts[status] += 1
+          if status:
+            self.assertEqual((status, out), (2, ''))
+            self.assertStartsWith(error, 'memloc: ')
+            self.assertIn(f'config.{name}', error)
+          self.assertEqual(error.count('\n'), 1 if status else 0)
+    self.assertGreater(counts[2], 700)
+    # Names of columns, folders and tasks of a grid may be any.
+    self.assertLess(counts[0], 300)
+
+  @parameterized.parameters(
+    ('def get_config(:', 'SyntaxError'),
+    ('x = 1', 'has no function get_config()'),
+    ('', 'has no function get_config()'),
+    ('def get_config():\n  pass', 'returns no ConfigDict'),
+    ('def get_config():\n  return {"train": 1}', 'returns no ConfigDict'),
+    ('def get_config():\n  return {}["x"]', "KeyError: 'x' (line 2)"),
+    ('def get_config():\n  raise ValueError("a\\nb")', 'ValueError: a b (line'),
+    ('def get_config():\n  return get_config()', 'RecursionError'),
+    ('1 / 0', 'ZeroDivisionError: division by zero (line 1)'),
+    ('import no_such_module', "named 'no_such_module' (line 1)"),
+    ('raise SystemExit(0)', 'SystemExit'),
+    ('\0', 'SyntaxError'),
+    (
+      'from ml_collections import config_dict\n'
+      'get_config = lambda: config_dict.create(train=3)',
+      '--config.train=3: must be a group of settings',
+    ),
+    (
+      'from memloc_jax.study import config\n'
+      'def get_config():\n'
+      '  values = config.default()\n'
+      '  values.train.num_epoch = 3\n'
+      '  return values',
+      '--config.train.num_epoch: there is no such setting',
+    ),
+  )
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_config_files_that_do_not_work(self, text, sentence):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    file = folder / 'mine.py'
+    file.write_text(text)
+    # Config files are read into one module, which would keep what it had.
+    sys.modules.pop('config_config', None)
+    status, out, error = _call_with_flags(
+      'run', f'--config={file}', f'--workdir={folder}/workdir'
+    )
+    self.assertEqual((status, out), (2, ''), error)
+    self.assertStartsWith(error, 'memloc: --config')
+    self.assertIn(sentence, error)
+    self.assertEqual(error.count('\n'), 1)
+    self.assertEqual([path.name for path in folder.glob('w*')], [])
 
   def test_no_flags_at_all(self):
     status, _, error = _call_with_flags('run')

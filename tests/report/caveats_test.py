@@ -107,6 +107,9 @@ class GivenTest(absltest.TestCase):
     ]
     [text] = caveats.given({'model': {'given': given}})
     self.assertStartsWith(text, '4 of the main models (noisy and clean) were')
+    given += [{'purpose': 'noisy_memorised', 'seed': 1}]
+    model = {'given': given, 'read_out': {'name': 'pooler', 'why': 'So.'}}
+    self.assertEqual(caveats.given({'model': model}), [text, 'So.'])
 
   def test_nothing_where_all_were_trained(self):
     self.assertEmpty(caveats.given({}))

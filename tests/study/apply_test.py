@@ -176,6 +176,41 @@ class ApplyTest(tiny.EncoderCase):
     wanted = _content(name, self.corrected(_rows()), changed=(1, 11), end=end)
     self.assertEqual(found, wanted)
 
+  @parameterized.parameters((';', ''), (';', 'sep=;\r\n'), ('\t', 'sep=\t\n'))
+  def test_a_spreadsheet_with_another_separator(self, separator, before):
+    def table(rows):
+      text = io.StringIO()
+      writer = csv.writer(text, delimiter=separator)
+      writer.writerows([_rows()[0], *(row.values() for row in rows)])
+      return before + text.getvalue()
+
+    source = self.place / 'data.csv'
+    source.write_text(table(_rows()), 'utf-8', newline='')
+    config, workdir = self.study(source)
+    review = self.review(workdir, self.decisions)
+    decided = pd.read_csv(review)
+    text = before + decided.to_csv(index=False, sep=separator)
+    review.write_text(text, 'utf-8', newline='')
+    done = apply.apply(config, workdir, review)
+    wanted = table(filter(None, self.corrected(_rows())))
+    self.assertEqual(done.output.read_bytes(), wanted.encode())
+
+  def test_labels_written_in_other_ways(self):
+    rows = [
+      row | {'verdict': ('1', '1.0', '2')[i % 3]}
+      for i, row in enumerate(_rows())
+    ]
+    source = self.place / 'data.jsonl'
+    dump = lambda rows: ''.join(json.dumps(row) + '\n' for row in rows)
+    source.write_text(dump(rows))
+    config, workdir = self.study(source)
+    examples = pd.read_parquet(workdir / 'examples.parquet')
+    self.assertEqual(examples['given'].tolist(), ['1', '1', '2'] * 4)
+    decisions = {'k0': ('relabel', '2.0'), 'k2': ('', '1.00')}
+    done = apply.apply(config, workdir, self.review(workdir, decisions))
+    rows[0]['verdict'], rows[2]['verdict'] = '2', '1'
+    self.assertEqual(done.output.read_text(), dump(rows))
+
   def test_parquet_keeps_columns_and_types(self):
     verdict = pyarrow.dictionary(pyarrow.int8(), pyarrow.string())
     schema = pyarrow.schema(

@@ -374,7 +374,8 @@ GIVEN = {
     )
     for how, change in (
       ('case', str.upper),
-      ('blank', lambda name: f'{name} '),
+      # Blanks around a name do not count, as in data.
+      ('blank', lambda name: f'{name[0]} {name[1:]}'),
       ('invisible', lambda name: f'{name}\u200b'),
     )
   },
@@ -500,7 +501,8 @@ class FineCheckpointsTest(CheckpointCase):
   @parameterized.parameters(*FINE_GIVEN)
   def test_fine_given(self, name):
     folder = self.spoilt(self.classifier, FINE_GIVEN[name])
-    self.check(model__noisy=(folder,))
+    # Its weights are random: by name, no read-out has to fit.
+    self.check(model__noisy=(folder,), model__read_out='first_token')
 
 
 if __name__ == '__main__':

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pandas.testing
 import pytest
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
+from tests.command.terminal import in_terminal
 from tests.study import tiny
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -94,15 +95,19 @@ class FaultsTest(tiny.EncoderCase):
     cls.undisturbed = staticmethod(undisturbed)
 
   @classmethod
+  def command(cls, workdir: str, *flags: str) -> list[str]:
+    return [
+      sys.executable,
+      'experiments/run.py',
+      f'--config={cls.config}',
+      f'--workdir={cls.folder / workdir}',
+      *flags,
+    ]
+
+  @classmethod
   def start(cls, workdir: str, *flags: str) -> subprocess.Popen:
     return subprocess.Popen(
-      [
-        sys.executable,
-        'experiments/run.py',
-        f'--config={cls.config}',
-        f'--workdir={cls.folder / workdir}',
-        *flags,
-      ],
+      cls.command(workdir, *flags),
       cwd=_ROOT,
       env=os.environ | _ENVIRONMENT,
       stdout=subprocess.PIPE,
@@ -170,6 +175,44 @@ class FaultsTest(tiny.EncoderCase):
   def test_terminated_at_ten_moments(self):
     self.disturbed('ten', 10, signal.SIGTERM)
 
+  def interrupted(self, workdir: str, *presses: tuple[bytes, float]) -> str:
+    """Starts the study in a terminal and presses Ctrl-C; returns its words."""
+    status, shown, seconds = in_terminal(
+      self.command(workdir), presses, **_ENVIRONMENT
+    )
+    self.assertEqual(status, 130, shown)
+    for word in ('Traceback', 'KeyboardInterrupt', 'Exception ignored'):
+      self.assertNotIn(word, shown)
+    # A bar hides the cursor.
+    self.assertGreaterEqual(shown.rfind('\x1b[?25h'), shown.rfind('\x1b[?25l'))
+    self.assertIn('the same command goes on', shown)
+    if len(presses) > 1:
+      self.assertLess(seconds, 5)
+    return shown
+
+  def test_ctrl_c_as_data_are_read(self):
+    shown = self.interrupted('read', (b'devices: ', 0.0))
+    self.assertIn('memloc: Stopped; what is finished is kept', shown)
+    self.assertFalse((self.folder / 'read' / '.lock').exists())
+
+  @pytest.mark.full
+  def test_ctrl_c_in_every_phase(self):
+    """And twice while it compiles: the study goes on to the same results."""
+    shown = self.interrupted('pressed', (b'map: 6 runs', 0.0), (b'', 0.5))
+    self.assertIn('ended at once', shown)
+    shown = self.interrupted('pressed', (b'map runs, .*epoch 2', 0.0))
+    self.assertIn('what was done is saved', shown)
+    for phase in (
+      rb'\bretraining\b.*%',
+      rb'\brewinding\b.*%',
+      b'score|agreement',
+    ):
+      self.interrupted('pressed', (phase, 0.0))
+    process = self.start('pressed')
+    output, _ = process.communicate(timeout=300)
+    self.assertEqual(process.returncode, 0, output)
+    self.assert_undisturbed('pressed')
+
   @pytest.mark.full
   def test_an_extension_is_killed(self):
     self.undisturbed()
@@ -214,6 +257,28 @@ class FaultsTest(tiny.EncoderCase):
   def test_two_processes_write_the_tables_of_one(self):
     self.assert_two_finish('both', 'both')
     self.assert_two_finish('first', 'second')
+
+  @parameterized.parameters(
+    (signal.SIGTERM, 0), (signal.SIGTERM, 1), (signal.SIGINT, 0)
+  )
+  @pytest.mark.full
+  def test_one_of_two_processes_is_asked_to_stop(self, number, which):
+    """In training, and in a stage that the first one does alone."""
+    folder = f'asked{number}{which}'
+    codes = []
+    for mark in ('log.txt', 'runs.parquet'):
+      processes = self.start_two(folder, folder)
+      self.wait_for(self.folder / folder / mark)
+      processes[which].send_signal(number)
+      for process in processes:
+        output, _ = process.communicate(timeout=120)
+        self.assertIn('the same command goes on', output)
+        self.assertNotIn('Traceback', output)
+        codes.append(process.returncode)
+    expected = [75, 75]
+    expected[which] = 130 if number == signal.SIGINT else 75
+    self.assertEqual(codes, expected * 2)
+    self.assert_two_finish(folder, folder)
 
   @pytest.mark.full
   def test_one_of_two_processes_is_killed(self):

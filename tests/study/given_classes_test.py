@@ -21,9 +21,9 @@ except ImportError:
 
 
 class ClassesTest(GivenCase):
-  def record(self, folder):
-    """What the study would keep of a noisy model."""
-    study = self.study(model__noisy=(folder,))
+  def record(self, folder, read_out='first_token'):
+    """What the study would keep of a noisy model, which fits nothing."""
+    study = self.study(model__noisy=(folder,), model__read_out=read_out)
     [told] = [one['classes'] for one in given.summary(study)]
     return given.record(study, 0).logits, told
 
@@ -38,7 +38,8 @@ class ClassesTest(GivenCase):
       params | {'heads': {'main': head | last}},
       [self.label_names[i] for i in order],
     )
-    logits, told = self.record(folder)
+    read_out = 'pooler' if pooled else 'first_token'
+    logits, told = self.record(folder, read_out)
     np.testing.assert_allclose(logits, self.predicted(params), atol=1e-4)
     self.assertIn('put in the order', told)
 
@@ -128,7 +129,8 @@ class TransformersTest(GivenCase):
 
   def _check(self, network, folder, atol=1e-4):
     network.eval().save_pretrained(folder)
-    study = self.study(model__noisy=(str(folder),))
+    # It was not trained, and fits nothing.
+    study = self.study(model__noisy=(str(folder),), model__read_out='pooler')
     given.check(study)
     found = given.record(study, 0)
     tokens = study.data.train

@@ -50,6 +50,8 @@ class GivenFamiliesTest(tiny.EncoderCase):
       checkpoint.export(folder / purpose, model, params, pretrained, names)
       given[purpose] = params
       values[f'model__{purpose}'] = (str(folder / purpose),)
+    # They fit nothing.
+    values['model__read_out'] = registry.FAMILIES[family].plain
 
     config = tiny.config(pretrained, self.folder, **values)
     workdir = tiny.run(config, folder / 'study')

@@ -24,6 +24,7 @@ from tests.study.given_case import GivenCase
 _TECHNIQUES = (
   'swapping',
   'retraining',
+  'gradients',
   'rewinding',
   'accounting',
   'difference_norm',
@@ -32,16 +33,17 @@ _TECHNIQUES = (
 
 @pytest.mark.full
 class StudyTest(GivenCase):
-  """A study of a noisy model with a pooled head, and of a plain clean one."""
+  """A study of two models with pooled heads, which fit nothing."""
 
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
-    cls.noisy, cls.clean = cls.params(1, pooled=True), cls.params(2)
+    cls.noisy, cls.clean = (cls.params(seed, pooled=True) for seed in (1, 2))
     cls.folders = cls.write('noisy', cls.noisy), cls.write('clean', cls.clean)
     cls.values = cls.config(
       model__noisy=cls.folders[:1],
       model__clean=cls.folders[1:],
+      model__read_out='pooler',
       train__snapshots=(1,),
       localise__techniques=_TECHNIQUES,
     )
@@ -162,6 +164,7 @@ class ChangeTest(GivenCase):
     values = self.config(
       model__noisy=(noisy,),
       model__clean=(clean,),
+      model__read_out='first_token',
       localise__techniques=('swapping', 'difference_norm'),
     )
     workdir = tiny.run(values, self.folder / 'changed')
@@ -185,7 +188,9 @@ class ChangeTest(GivenCase):
     params = self.params(4) | {'embeddings': study.pretrained['embeddings']}
     folder = self.write('frozen_embeddings', params)
     values = self.config(
-      model__noisy=(folder,), localise__techniques=('swapping',)
+      model__noisy=(folder,),
+      model__read_out='first_token',
+      localise__techniques=('swapping',),
     )
     workdir = tiny.run(values, self.folder / 'kept_once')
     study = Study(values, Workdir(workdir), Progress())
@@ -204,15 +209,16 @@ class EveryTechniqueTest(GivenCase):
   }
 
   @pytest.mark.full
-  def test_with_heads_that_differ(self):
+  def test_with_pooled_heads(self):
     folders = [
-      self.write(f'foreign_{seed}', self.params(seed, pooled=seed % 2 == 0))
+      self.write(f'foreign_{seed}', self.params(seed, pooled=True))
       for seed in range(4)
     ]
     values = self.config(
       **self._DATA,
       model__noisy=tuple(folders[:2]),
       model__clean=tuple(folders[2:]),
+      model__read_out='pooler',
     )
     workdir = tiny.run(values, self.folder / 'every_technique')
     layers = pd.read_parquet(workdir / 'layers.parquet')
@@ -242,6 +248,7 @@ class EveryTechniqueTest(GivenCase):
       **changes,
       model__noisy=tuple(folders[:2]),
       model__clean=tuple(folders[2:]),
+      model__read_out='first_token',
     )
     other = tiny.run(again, self.folder / 'again')
     runs = pd.read_parquet(other / 'runs.parquet')

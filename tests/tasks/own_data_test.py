@@ -12,7 +12,7 @@ import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
-from memloc_jax.tasks import dataset, embedded
+from memloc_jax.tasks import dataset, embedded, own
 from memloc_jax.tasks.dataset import DataConfig
 
 _WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
@@ -158,6 +158,44 @@ class OwnDataTest(_OwnDataTest):
       [i for i in some.ids if i == '2'],
     )
 
+  def test_held_out_files_need_not_repeat_the_given_label(self):
+    right = lambda i: {3: 'farm'}.get(i, _ROWS[i - 1]['label'])
+    self.write('train.csv', _csv(_all(right=right)))
+    rows = [
+      {'text': f'an {word} boat', 'right': label}
+      for word in _WORDS[:4]
+      for label in ('sea', 'farm')
+    ]
+    self.write('validation.csv', _csv(rows))
+    built = self.build(self.data, true_label='right')
+    held_out = [*built.validation_labels, *built.test_labels]
+    self.assertEqual(np.bincount(held_out).tolist(), [4, 4])
+    self.assertEqual(np.flatnonzero(built.noisy[1]).tolist(), [2])
+    # Where both are there, the given label counts, as in training.
+    both = [row | {'label': 'sea'} for row in rows]
+    self.write('validation.csv', _csv(both))
+    built = self.build(self.data, true_label='right')
+    self.assertEqual({*built.validation_labels, *built.test_labels}, {1})
+    # The given label is the only one there is without the other column.
+    self.write('validation.csv', _csv(_ROWS))
+    self.build(self.data, true_label='right')
+
+  def test_held_out_labels_that_are_no_labels(self):
+    self.write('train.csv', _csv(_all(right=lambda i: '')))
+    rows = [{'text': f'a ship {i}', 'right': 'sea'} for i in range(6)]
+    for change, words in (
+      ({'right': ''}, "row 2 has no label in column 'right'"),
+      ({'right': 'moon'}, "row 2 has an unknown label 'moon'.* farm, sea"),
+    ):
+      bad = [*rows[:1], rows[1] | change, *rows[2:]]
+      self.write('validation.csv', _csv(bad))
+      with self.assertRaisesRegex(InputError, words):
+        self.build(self.data, true_label='right')
+    # Without either column the given one is missed.
+    self.write('validation.csv', _csv([{'text': 'a ship'}] * 4))
+    with self.assertRaisesRegex(InputError, "no column 'label'"):
+      self.build(self.data, true_label='right')
+
   def test_noise_can_be_asked_for(self):
     built = self.build(self.write('train.csv', _csv()), noise=0.25)
     self.assertEqual(built.noisy[1].sum(), 4)
@@ -184,7 +222,7 @@ class BadFileTest(_OwnDataTest):
       '0xe9',
     ),
     ('nul', 'x.csv', _csv(_but(5, text='a\0b')), 'line 6', 'NUL'),
-    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0\x06\0', 'line 1', 'NUL'),
+    ('spreadsheet', 'x.csv', b'PK\x03\x04\x14\0', 'zip', 'save it as csv'),
     (
       'unclosed_quote',
       'x.csv',
@@ -337,6 +375,15 @@ class BadFileTest(_OwnDataTest):
     self.assert_refused(path, *parts, id='uid')
     self.build(path)  # Nobody asked for these ids.
 
+  def test_blanks_around_ids_do_not_count(self):
+    rows = _but(9, uid=' 5')
+    for name, content in (('x.csv', _csv(rows)), ('x.jsonl', _jsonl(rows))):
+      built = self.build(self.write(name, content), id='uid')
+      self.assertEqual(built.ids[8], '5')
+    rows[0]['uid'] = '5\u00a0'
+    path = self.write('x.csv', _csv(rows))
+    self.assert_refused(path, "rows 1 and 9 both have the id '5'", id='uid')
+
   def test_ids_that_are_not_there(self):
     path = self.write('train.csv', _csv())
     self.assert_refused(path, "no column 'key'", 'text, label, uid', id='key')
@@ -393,6 +440,64 @@ class BadColumnsTest(_OwnDataTest):
   def test_other_names_of_a_column_are_not_guessed(self):
     path = self.write('train.csv', _csv())
     self.assert_refused(path, "no column 'sentence'", text='sentence')
+
+
+class DoubtsTest(parameterized.TestCase):
+  """Labels that look like others, or that are none."""
+
+  @parameterized.parameters(
+    ('time', 'Time', "'Time'"),
+    ('time', 'TIME', "'TIME'"),
+    ('time', 'time\u200b', r"'time\u200b'"),
+    ('so so', 'so\xa0so', r"'so\xa0so'"),
+    ('so so', 'so  so', "'so  so'"),
+    ('software', 'soft\xadware', r"'soft\xadware'"),
+    ('caf\u00e9', 'cafe\u0301', r"'cafe\u0301'"),
+    ('time', '\uff34\uff49\uff4d\uff45', "'\uff34\uff49\uff4d\uff45'"),
+    ('time', 'time\ufe0f', r"'time\ufe0f'"),
+    ('time', '\u2060time', r"'\u2060time'"),
+    ('strasse', 'Stra\u00dfe', "'Stra\u00dfe'"),
+    ('1', '\uff11', "'\uff11'"),
+    ('1', '01', "'01'"),
+  )
+  def test_look_alikes(self, first, second, shown):
+    counts = {second: 3, first: 40, 'other': 5}
+    [found] = own.doubts('x.csv', counts)
+    self.assertStartsWith(found, 'x.csv: labels that differ only in case')
+    self.assertIn(f'{first!r} (40), {shown} (3). Merge', found)
+    self.assertNotIn('other', found)
+    # Whatever cannot be seen is written out.
+    self.assertTrue(found.isprintable())
+
+  @parameterized.parameters(
+    (['time', 'times'],),
+    (['1', '2', '10'],),
+    (['very good', 'very_good', 'not good'],),
+    (['l', 'I'],),
+    (['c', 'c++', 'c#'],),
+    (['none', 'no'],),
+    (['\u0431\u0430', 'ba'],),
+  )
+  def test_others_are_not_named(self, names):
+    self.assertEqual(own.doubts('x.csv', dict.fromkeys(names, 2)), [])
+
+  def test_many_are_not_all_listed(self):
+    words = [chr(97 + i) * 3 for i in range(9)]
+    counts = {word + '\u200b' * k: 1 for word in words for k in range(9)}
+    [found] = own.doubts('x.csv', counts)
+    self.assertLess(len(found), 1500)
+    self.assertIn('3 more; ', found)
+    self.assertIn('; 5 more. ', found)
+
+  @parameterized.parameters('-1', 'nan', 'NaN', 'null', 'N/A', '<NA>', '\u200b')
+  def test_labels_that_are_none(self, name):
+    [found] = own.doubts('x.csv', {name: 4, 'good': 9})
+    self.assertStartsWith(found, 'x.csv: labels that often stand for a missing')
+    self.assertIn('(4). Leave', found)
+    self.assertTrue(found.isprintable())
+
+  def test_classes_without_examples_do_not_count(self):
+    self.assertEqual(own.doubts('x.csv', {'-1': 0, 'a': 3, 'A': 0}), [])
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def _write(path, rows):
   """Writes rows in the format of the path's ending, by independent means."""
   if path.name.endswith('.parquet'):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-  elif '.jsonl' in path.name:
+  elif '.json' in path.name:
     opener = gzip.open if path.suffix == '.gz' else open
     with opener(path, 'wt', encoding='utf-8') as file:
       file.writelines(json.dumps(row) + '\n' for row in rows)

@@ -1,0 +1,77 @@
+"""A terminal in which a command runs and Ctrl-C is pressed."""
+
+import os
+import pathlib
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_CTRL_C = b'\x03'
+# Makes standard input the terminal that Ctrl-C is pressed in, in a process of
+# its own: JAX warns where a process that uses it is forked.
+_IN_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def in_terminal(
+  command: Sequence[str],
+  presses: Sequence[tuple[bytes, float]],
+  **environment: str,
+) -> tuple[int, str, float]:
+  """Runs a command in a terminal of its own and presses Ctrl-C there.
+
+  Args:
+    command: the command.
+    presses: what is to be shown, and the seconds after it, or after the press
+      before, to wait until the next press.
+    **environment: variables to set.
+
+  Returns:
+    The exit status, what was shown, and the seconds after the last press.
+  """
+  terminal, inside = pty.openpty()
+  process = subprocess.Popen(
+    [sys.executable, '-c', _IN_TERMINAL, *command],
+    stdin=inside,
+    stdout=inside,
+    stderr=inside,
+    cwd=_ROOT,
+    env=os.environ | {'PYTHONPATH': str(_ROOT)} | environment,
+    start_new_session=True,
+  )
+  os.close(inside)
+  shown, due, left = b'', None, list(presses)
+  pressed = deadline = time.monotonic()
+  deadline += 300
+  try:
+    while time.monotonic() < deadline:
+      if select.select([terminal], [], [], 0.02)[0]:
+        try:
+          data = os.read(terminal, 65536)
+        except OSError:  # As Linux says that the other side has closed it.
+          break
+        if not data:
+          break
+        shown += data
+      if left and due is None and re.search(left[0][0], shown):
+        due = time.monotonic() + left[0][1]
+      if due is not None and time.monotonic() >= due:
+        os.write(terminal, _CTRL_C)
+        pressed, due = time.monotonic(), None
+        left.pop(0)
+    else:
+      process.kill()
+  finally:
+    status = process.wait()
+    seconds = time.monotonic() - pressed
+    os.close(terminal)
+  return status, shown.decode(errors='replace'), seconds

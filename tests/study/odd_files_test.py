@@ -1,0 +1,194 @@
+"""Odd files through the console command: right classes, or one sentence."""
+
+import contextlib
+import csv
+import datetime
+import io
+import json
+import pathlib
+import signal
+import sys
+import unittest.mock
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from absl import flags
+from absl.testing import absltest, flagsaver, parameterized
+
+from memloc_jax.command import ending, memloc, study
+from tests.study import tiny
+
+_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
+_CLASSES = ('time', 'place', 'person')
+_TEXTS = [
+  f'the {word} sailor {verb} the château'
+  for word in ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
+  for verb in ('praised', 'hated', 'saw')
+]
+_LABELS = [_CLASSES[i % 3] for i in range(24)]
+_NAMED = {'sentence': _TEXTS, 'label': _LABELS}
+_COUNTS = {'person': 8, 'place': 8, 'time': 8}
+
+
+def _csv(columns, separator=',', before=''):
+  text = io.StringIO()
+  writer = csv.writer(text, delimiter=separator)
+  writer.writerows([list(columns), *zip(*columns.values())])
+  return (before + text.getvalue()).encode()
+
+
+def _parquet(columns):
+  file = io.BytesIO()
+  pyarrow.parquet.write_table(pa.table(columns), file)
+  return file.getvalue()
+
+
+def _years(unit, year, zone=None):
+  """Dates that Arrow holds and Python does not."""
+  days = (year - 1970) * 365.25
+  per_day = {'ms': 86_400_000, 'us': 86_400_000_000}[unit]
+  return pa.array([int(days * per_day)] * 24, pa.timestamp(unit, zone))
+
+
+def _not_checked(texts):
+  """Strings of bytes that nobody has looked at."""
+  array = pa.array(texts, pa.binary())
+  return pa.Array.from_buffers(pa.string(), len(texts), array.buffers())
+
+
+_MIXED = [('0', '1', '1.0', '0.0', '2', '1.0')[i % 6] for i in range(24)]
+_LATIN = [t.encode() for t in _TEXTS[:20]] + [
+  t.encode('latin-1') for t in _TEXTS[20:]
+]
+_RIGHT = ['' if i % 8 else 'time' for i in range(24)]
+# Name and content of a file, and how many rows each class has.
+_GOOD = {
+  'mixed_labels': (
+    'x.csv',
+    _csv(_NAMED | {'label': _MIXED}),
+    {'0': 8, '1': 12, '2': 4},
+  ),
+  'array': (
+    'x.jsonl',
+    json.dumps(
+      [{'sentence': t, 'label': l} for t, l in zip(_TEXTS, _LABELS)], indent=1
+    ).encode(),
+    _COUNTS,
+  ),
+  'semicolons': ('x.csv', _csv(_NAMED, ';'), _COUNTS),
+  'told_separator': ('x.csv', _csv(_NAMED, ';', 'sep=;\r\n'), _COUNTS),
+  'tabs': ('x.csv', _csv(_NAMED, '\t'), _COUNTS),
+  'single': (
+    'x.csv',
+    _csv(_NAMED | {'label': ['colour', *_LABELS[1:]]}),
+    _COUNTS | {'time': 7, 'colour': 1},
+  ),
+  'zones': (
+    'x.parquet',
+    _parquet(_NAMED | {'valid_to': _years('us', 10_000, 'Asia/Tokyo')}),
+    _COUNTS,
+  ),
+  'year_0': (
+    'x.parquet',
+    _parquet(_NAMED | {'born': _years('ms', 0)}),
+    _COUNTS,
+  ),
+}
+# The same of what is refused, and parts of the sentence.
+_BAD = {
+  'latin': (
+    'x.parquet',
+    _parquet(_NAMED | {'sentence': _not_checked(_LATIN)}),
+    ('row 21', '0xe2', "'sentence'", 'not UTF-8'),
+  ),
+  'dates': (
+    'x.parquet',
+    _parquet(_NAMED | {'sentence': [datetime.date(2024, 1, 2)] * 24}),
+    ('row 1', "'sentence'", 'not text'),
+  ),
+  'spreadsheet': ('x.csv', b'PK\x03\x04\x14\0\6\0', ('zip archive',)),
+  'two_arrays': ('x.jsonl', b'[{"sentence": "a"}]\n[]', ('one JSON array',)),
+  'utf_16': ('x.csv', _csv(_NAMED).decode().encode('utf-16'), ('UTF-16',)),
+  'web_page': ('x.csv', b'<!doctype html>\n<title>404', ('web page',)),
+  'other_columns': (
+    'x.csv',
+    _csv({'text': _TEXTS, 'label': _LABELS}, ';'),
+    ("no column 'sentence'", 'are text, label'),
+  ),
+}
+
+
+# How ml_collections imports a file of settings.
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+class OddFilesTest(tiny.EncoderCase):
+  def setUp(self):
+    super().setUp()
+    self.place = self.folder / self.id().rpartition('.')[2]
+    self.place.mkdir()
+
+  def write(self, name, content):
+    path = self.place / name
+    path.write_bytes(content)
+    return path
+
+  def call(self, command, path, *words):
+    """Exit status and standard error of a command on a file."""
+    words = [
+      'memloc',
+      command,
+      f'--config={_CONFIG}',
+      f'--workdir={self.place / "workdir"}',
+      f'--config.task.files={path}',
+      '--config.task.text=sentence',
+      f'--config.model.source={self.encoder}',
+      f'--config.engine.cache={self.place / "cache"}',
+      '--config.task.max_length=32',
+      '--quiet',
+      *words,
+    ]
+    run = lambda main, argv, flags_parser: main(flags_parser(argv))
+    handler = signal.getsignal(signal.SIGINT)
+    error, status = io.StringIO(), 0
+    with (
+      flagsaver.flagsaver(),
+      unittest.mock.patch.object(study.app, 'run', run),
+      unittest.mock.patch.object(ending.Process, 'listen'),
+      unittest.mock.patch.object(sys, 'argv', words),
+      contextlib.redirect_stdout(io.StringIO()),
+      contextlib.redirect_stderr(error),
+    ):
+      try:
+        memloc.main()
+      except SystemExit as end:
+        status = end.code or 0
+      finally:
+        signal.signal(signal.SIGINT, handler)
+        flags.FLAGS.unparse_flags()
+    return status, error.getvalue()
+
+  @parameterized.named_parameters((n, *case) for n, case in _GOOD.items())
+  def test_read(self, name, content, counts):
+    path = self.write(name, content)
+    status, error = self.call('run', path, '--stages=data')
+    self.assertEqual(status, 0, error)
+    file = self.place / 'workdir' / 'manifest.json'
+    found = json.loads(file.read_text('utf-8'))['data']
+    names = dict(zip(found['label_names'], found['class_counts']))
+    self.assertEqual(names, counts)
+
+  @parameterized.named_parameters((n, *case) for n, case in _BAD.items())
+  def test_refused(self, name, content, parts):
+    path = self.write(name, content)
+    for command in ('plan', 'run'):
+      status, error = self.call(command, path)
+      self.assertEqual(status, 2)
+      self.assertStartsWith(error, f'memloc: {path}')
+      self.assertLen(error.splitlines(), 1)
+      for part in parts:
+        self.assertIn(part, error)
+      self.assertFalse((self.place / 'workdir').exists())
+
+
+if __name__ == '__main__':
+  absltest.main()
