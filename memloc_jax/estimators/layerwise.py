@@ -59,14 +59,7 @@ def bounded_mean(
 ) -> Mean:
   """Mean of bounded values over the first axis, pairs.
 
-  A t interval is too narrow for few values that are bounded and skewed: eight
-  pairs may all miss the rare outcome that moves the mean. Before it is taken,
-  a pair of weight 1/4 is added at either end of the range, so that the
-  interval is centred slightly closer to the middle. It is cut to the range.
-
-  Where a value is itself a mean over several examples, one of them is put at
-  the end of the range and the others stay where they are: the pseudo-pairs
-  move closer to the mean, and the interval of a large group is Student's.
+  With the interval of `intervals.bounded_mean`.
 
   Args:
     values: [pairs, ...], between `least` and `most`.
@@ -75,19 +68,8 @@ def bounded_mean(
     size: examples that each value is a mean of, one for all or [...].
     level: confidence of the interval.
   """
-  plain = mean(values)
-  if len(values) < 2:
-    return plain
-  weight = len(values) + 2 * intervals.PSEUDO
-  ends = [plain.value + (end - plain.value) / size for end in (least, most)]
-  centre = (len(values) * plain.value + intervals.PSEUDO * sum(ends)) / weight
-  squares = np.square(values - centre).sum(0)
-  squares += intervals.PSEUDO * sum(np.square(end - centre) for end in ends)
-  quantile = stats.t.ppf((1 + level) / 2, weight - 1)
-  half = quantile * np.sqrt(squares / (weight * (weight - 1)))
-  return plain._replace(
-    low=np.maximum(centre - half, least), high=np.minimum(centre + half, most)
-  )
+  low, high = intervals.bounded_mean(values, least, most, size, level)
+  return mean(values)._replace(low=low, high=high)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -389,19 +388,13 @@ def _order(
   if sorted(names) == sorted(wanted):
     order = np.array([names.index(name) for name in wanted])
     return order, 'its classes were put in the order of the task'
-  alike = sorted(map(_folded, names)) == sorted(map(_folded, wanted))
+  alike = sorted(map(label.folded, names)) == sorted(map(label.folded, wanted))
   told = ', the same but for case, blanks or Unicode form' if alike else ''
   raise InputError(
     f'{one.place} has the classes {", ".join(names)}, and the task '
     f'{", ".join(wanted)}{told}: name them alike in id2label of '
     f'{checkpoint.CONFIG}.'
   )
-
-
-def _folded(name: str) -> str:
-  """A name without what is easily overlooked."""
-  folded = unicodedata.normalize('NFKC', name).casefold()
-  return ''.join(c for c in folded if c.isprintable() and not c.isspace())
 
 
 def _record(study: 'Study', row: int, one: Given, params: Tree) -> Record:
