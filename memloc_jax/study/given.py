@@ -305,14 +305,15 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
     one: the model.
     name: of the read-out; '' for that of `transformers`.
   """
-  model = _check_sizes(one, study)
+  model, wanted = _check_sizes(one, study), study.data.label_names
+  order, _ = _order(one, wanted)
   params = checkpoint.load_params(one.folder, model, name)
   if 'heads' not in params:
     raise InputError(
       f'{one.place} has no classification head; give the folder of a '
       'fine-tuned classifier, as BertForSequenceClassification is saved.'
     )
-  head, wanted = params['heads']['main'], study.data.label_names
+  head = params['heads']['main']
   classes = head['kernel'].shape[-1]
   named = checkpoint.num_named(one.folder)
   if classes == 1:
@@ -330,7 +331,6 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
       f'{one.place} tells {classes} classes apart, and the task '
       f'{len(wanted)}: {", ".join(wanted)}.'
     )
-  order, _ = _order(one, wanted)
   last = {k: head[k][..., order] for k in ('kernel', 'bias') if k in head}
   return params | {'heads': {'main': head | last}}
 
