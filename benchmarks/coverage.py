@@ -2,7 +2,10 @@
 
 Command:  python -m benchmarks.coverage --ensemble=workdirs/coverage \
             --out=coverage.json --page=docs/results/coverage.md
-Cost:     a few minutes on 2 CPU cores, after the study of
+          python -m benchmarks.coverage \
+            --pairs workdirs/pairs1 workdirs/pairs2 \
+            --out=coverage_pairs.json --page=docs/results/coverage_pairs.md
+Cost:     a few minutes on 2 CPU cores each, after the studies of
           experiments/configs/coverage.py.
 Result:   coverage and width of 95 % intervals by method, number of runs and
           true score; realised false discovery rates; reliability foretold and
@@ -13,6 +16,10 @@ the ensemble, up to 200 of each size, and the truth is what the other runs say.
 Once as whole balanced blocks, which is what a study has, and once as random
 runs. Intervals of correctness shall cover 0.93 to 0.98 on average and at least
 0.90 in each stratum of the true score, at each of these sizes.
+
+With --pairs, the first study is the reference and studies of 8, 16 and 30 pairs
+are taken from the second, see `pair_studies`. Beside them stand simulated
+studies with known truth, see `known_truth`.
 """
 
 import argparse
@@ -25,8 +32,15 @@ import jax
 import numpy as np
 import pandas as pd
 
-from benchmarks import coverage_page, discoveries, record, subsamples
-from benchmarks.intervals import METHODS
+from benchmarks import (
+  coverage_page,
+  discoveries,
+  known_truth,
+  pair_studies,
+  record,
+  subsamples,
+)
+from benchmarks.intervals import METHODS, PAIR_METHODS
 from memloc_jax.estimators import predictions
 
 # Wanted of the project's interval of correctness, on balanced blocks.
@@ -106,6 +120,61 @@ def measure(
   return result
 
 
+def measure_pairs(
+  reference: pathlib.Path, studied: pathlib.Path, simulated: int
+) -> dict[str, Any]:
+  """Everything about pairs, and what is simulated.
+
+  Args:
+    reference: folder of the study whose pairs are the reference.
+    studied: folder of the study that few pairs are taken from.
+    simulated: studies of each simulation.
+
+  Raises:
+    ValueError: the two studies have other examples or labels.
+  """
+  loaded = [load(folder) for folder in (reference, studied)]
+  hashes = [_hashes(folder) for folder in (reference, studied)]
+  if hashes[0] != hashes[1]:
+    raise ValueError(f'{reference} and {studied} have different examples.')
+  other, known = (
+    {kind: pair_studies.pairs(ensemble, kind) for kind in ensemble.values}
+    for ensemble, _ in loaded
+  )
+  gaps = [both['probability'].difference for both in (other, known)]
+  print('intervals of pairs', flush=True)
+  rows = pair_studies.coverage(*gaps, PAIR_METHODS)
+  result = {
+    'study': loaded[1][1],
+    'reference': len(gaps[0]),
+    'pairs': len(gaps[1]),
+    'coverage': rows,
+    'missed': pair_studies.missed(rows),
+    'groups': pair_studies.groups(*gaps),
+    'layers': pair_studies.layers(reference, studied),
+    'dependence': pair_studies.dependence(known),
+    'runs': [
+      row
+      for kind in known
+      for row in pair_studies.run_coverage(other[kind], known[kind], kind)
+    ],
+  }
+  print('simulations', flush=True)
+  return result | {
+    'simulated': simulated,
+    'designs': known_truth.dependence(simulated),
+    'seeds': known_truth.seeds(simulated),
+    'tests': known_truth.test_sizes(),
+  }
+
+
+def _hashes(folder: pathlib.Path) -> list[str]:
+  """What the examples of a study are, with their labels."""
+  text = (folder / 'arrays' / 'hashes.json').read_text('utf-8')
+  found = json.loads(text)
+  return [*found['examples'], found['data']]
+
+
 def missed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
   """The rows of coverage that are outside of what was wanted."""
   used = next(iter(METHODS['correctness']))
@@ -124,16 +193,22 @@ def missed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> int:
   """Measures, writes and prints; returns the exit status."""
   flags = _parser().parse_args(arguments)
-  ensemble, study = load(flags.ensemble)
-  content = {
-    'benchmark': 'coverage',
-    'environment': record.environment(jax.devices()[0]),
-    'study': study,
-    **measure(ensemble, tuple(flags.runs), flags.draws),
-  }
+  environment = record.environment(jax.devices()[0])
+  if flags.pairs is not None:
+    content = {'benchmark': 'coverage of pairs', 'environment': environment}
+    content |= measure_pairs(*flags.pairs, flags.simulated)
+    text = coverage_page.pairs_page(content)
+  else:
+    ensemble, study = load(flags.ensemble)
+    content = {
+      'benchmark': 'coverage',
+      'environment': environment,
+      'study': study,
+      **measure(ensemble, tuple(flags.runs), flags.draws),
+    }
+    text = coverage_page.page(content)
   if flags.out is not None:
     record.write(flags.out, content)
-  text = coverage_page.page(content)
   if flags.page is not None:
     flags.page.write_text(text, encoding='utf-8')
   print(text)
@@ -145,7 +220,16 @@ def _parser() -> argparse.ArgumentParser:
     prog='python -m benchmarks.coverage', description=__doc__.splitlines()[0]
   )
   add = parser.add_argument
-  add('--ensemble', type=pathlib.Path, required=True, help="a study's folder")
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument('--ensemble', type=pathlib.Path, help="a study's folder")
+  source.add_argument(
+    '--pairs',
+    type=pathlib.Path,
+    nargs=2,
+    metavar=('REFERENCE', 'STUDIES'),
+    help='folders of two studies of pairs, of the same data',
+  )
+  add('--simulated', type=int, default=2000, help='studies, with --pairs')
   add('--runs', type=int, nargs='+', default=[30, 100, 400])
   add('--draws', type=int, default=200, help='most studies of each size')
   add('--out', type=pathlib.Path, help='JSON file to write')

@@ -1,7 +1,8 @@
 """Intervals of counterfactual memorisation: the project's and others'.
 
 Every method takes a sample and returns the lower and the upper end for every
-example, both [n] and in [-1, 1]. They need two runs on either side.
+example, both [n] and in [-1, 1]. They need two runs on either side. Those of
+pairs of runs take differences, [pairs, n].
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from memloc_jax.estimators import intervals, sides
+from memloc_jax.estimators import intervals, layerwise, sides
 from memloc_jax.estimators.sides import Side
 
 Ends = tuple[np.ndarray, np.ndarray]
@@ -174,4 +175,113 @@ METHODS: dict[str, dict[str, Method]] = {
     'bootstrap over runs': bootstrap,
     'Newcombe, of means': newcombe,
   },
+}
+
+
+def pseudo_pairs(weight: float) -> Callable[[np.ndarray], Ends]:
+  """Student's t after a pair of some weight at -1 and one at 1.
+
+  At 0.25 it is `layerwise.bounded_mean`, the project's.
+  """
+
+  def method(values: np.ndarray) -> Ends:
+    size = len(values) + 2 * weight
+    centre = values.sum(0) / size
+    squares = np.square(values - centre).sum(0)
+    squares += weight * (np.square(1 - centre) + np.square(1 + centre))
+    half = stats.t.ppf(_TAIL, size - 1) * np.sqrt(squares / (size * (size - 1)))
+    return _around(centre, half)
+
+  return method
+
+
+def bounded(values: np.ndarray) -> Ends:
+  """The project's of pairs."""
+  found = layerwise.bounded_mean(values)
+  return found.low, found.high
+
+
+def paired(values: np.ndarray) -> Ends:
+  """Student's t."""
+  found = layerwise.mean(values)
+  return np.clip(found.low, -1, 1), np.clip(found.high, -1, 1)
+
+
+def hall(values: np.ndarray) -> Ends:
+  """Hall's (1992) cubic transformation of t, which corrects for skewness."""
+  count, found = len(values), layerwise.mean(values)
+  spread = values.std(0)
+  third = np.power(values - found.value, 3).mean(0)
+  skew = np.divide(
+    third, spread**3, out=np.zeros_like(third), where=spread > 1e-12
+  ) / np.sqrt(count)
+  skew = np.where(np.abs(skew) < 1e-6, 1e-6, skew)
+  quantile = stats.t.ppf(_TAIL, count - 1)
+  inverse = lambda x: 3 * (np.cbrt(1 + skew * (x - skew / 6)) - 1) / skew
+  low = found.value - found.se * inverse(quantile)
+  high = found.value - found.se * inverse(-quantile)
+  return np.clip(low, -1, 1), np.clip(high, -1, 1)
+
+
+def bootstrap_t(values: np.ndarray) -> Ends:
+  """Percentiles of t over 400 resamples of pairs."""
+  count, found = len(values), layerwise.mean(values)
+  drawn = np.random.default_rng(0).integers(count, size=(400, count))
+  weight = np.apply_along_axis(np.bincount, 1, drawn, minlength=count)
+  mean = weight @ values / count
+  square = weight @ np.square(values) / count - np.square(mean)
+  error = np.sqrt(np.maximum(square, 0) / (count - 1))
+  t = (mean - found.value) / np.maximum(error, 1e-9)
+  low, high = np.quantile(t, (1 - _TAIL, _TAIL), axis=0)
+  ends = found.value - found.se * high, found.value - found.se * low
+  return np.clip(ends[0], -1, 1), np.clip(ends[1], -1, 1)
+
+
+def bernstein(values: np.ndarray) -> Ends:
+  """Maurer & Pontil's (2009) empirical Bernstein bound, which always holds."""
+  count = len(values)
+  log = np.log(4 / (2 * (1 - _TAIL)))
+  half = np.sqrt(2 * values.var(0, ddof=1) * log / count)
+  return _around(values.mean(0), half + 14 * log / (3 * (count - 1)))
+
+
+def betting(values: np.ndarray) -> Ends:
+  """Waudby-Smith & Ramdas's (2024) hedged capital, which always holds.
+
+  Means whose hedged capital never reaches 1 / 0.05, on a grid of steps of
+  0.01, with predictable plug-in bets.
+  """
+  level = 2 * (1 - _TAIL)
+  x = (values + 1) / 2
+  count = len(x)
+  number = np.arange(1, count + 1)[:, None]
+  mean = (0.5 + x.cumsum(0)) / (number + 1)
+  spread = (0.25 + np.square(x - mean).cumsum(0)) / (number + 1)
+  before = np.concatenate([np.full((1, x.shape[1]), 0.25), spread[:-1]])
+  bet = np.sqrt(2 * np.log(2 / level) / (count * before))
+  grid = np.linspace(0, 1, 201)
+  kept = np.empty((len(grid), x.shape[1]), bool)
+  for at, m in enumerate(grid):
+    up = np.minimum(bet, 0.5 / max(m, 1e-9))
+    down = np.minimum(bet, 0.5 / max(1 - m, 1e-9))
+    capital = np.maximum(
+      np.log1p(up * (x - m)).cumsum(0), np.log1p(-down * (x - m)).cumsum(0)
+    )
+    kept[at] = capital.max(0) < np.log(2 / level)
+  first = grid[kept.argmax(0)]
+  last = grid[::-1][kept[::-1].argmax(0)]
+  return 2 * first - 1, 2 * last - 1
+
+
+# Of pairs, by their differences; the first is the one in `pairs_by_example`,
+# the second is what it is compared with.
+PAIR_METHODS: dict[str, Callable[[np.ndarray], Ends]] = {
+  't, a quarter of a pair at -1 and at 1': bounded,
+  'Student': paired,
+  't, an eighth of a pair at -1 and at 1': pseudo_pairs(0.125),
+  't, half a pair at -1 and at 1': pseudo_pairs(0.5),
+  "Hall's transformation of t": hall,
+  'bootstrap t': bootstrap_t,
+  'betting': betting,
+  'empirical Bernstein': bernstein,
 }

@@ -11,6 +11,13 @@ Some of the runs at a time are taken for a study and compared with all others.
 Runs come in blocks that are balanced in themselves, 20 of 30 and 15 of 100, so
 that a block is what a study of that size has. Training ends before every run
 fits every label: counterfactual memorisation then takes all values from 0 to 1.
+
+docs/results/coverage_pairs.md comes from the same study with pairs of runs in
+place of blocks, 500 with one seed for the reference and 500 with another:
+
+  python experiments/run.py --config=experiments/configs/coverage.py \
+    --config.map.num_runs=0 --config.map.added='()' --config.map.pairs=500 \
+    --config.map.seed=1 --workdir=workdirs/pairs1 --stages=layerwise,estimate
 """
 
 from ml_collections import config_dict

@@ -64,7 +64,7 @@ def _parse(
 
 def _report(process: Process, words: Sequence[str]) -> None:
   """Writes the report of one workdir again, or that of several."""
-  from memloc_jax.report import comparison
+  from memloc_jax.report import comparison, conclusions
   from memloc_jax.report import stage as report
   from memloc_jax.study import summary
   from memloc_jax.study.workdir import Workdir
@@ -82,6 +82,7 @@ def _report(process: Process, words: Sequence[str]) -> None:
         'is so far; the command that began it goes on.',
         file=sys.stderr,
       )
+    print(*conclusions.of_workdir(workdir.path), sep='\n')
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
   target = given.output
@@ -90,6 +91,7 @@ def _report(process: Process, words: Sequence[str]) -> None:
     first, *more = map(pathlib.Path, given.folders)
     target = 'comparison' if more or first in folders else first
   page = comparison.write(folders, target, given.references)
+  print(*conclusions.of_comparison(page.parent), sep='\n')
   print(f'comparison: {page.resolve()}')
 
 

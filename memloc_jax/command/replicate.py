@@ -25,10 +25,10 @@ def show(folders: Sequence[str | os.PathLike], references: str | None) -> None:
   shown = comparison.claims(found)
   table = Table('claim', 'published', 'found', 'tasks', 'verdict', box=None)
   for row in shown:
-    value = f'{row["found"]} {row["interval"]}'.strip()
-    table.add_row(
-      row['claim'], row['published'], value, row['tasks'], row['verdict']
-    )
+    value = f'{row["found"]} {row["adjusted"]}'.strip()
+    reason = f' ({row["reason"]})' * bool(row['reason'])
+    verdict = row['verdict'] + reason + row['after']
+    table.add_row(row['claim'], row['published'], value, row['tasks'], verdict)
   output.show(table)
   rest = len(found) - len(shown)
   if rest:

@@ -21,7 +21,8 @@ from ml_collections import ConfigDict, config_flags
 from memloc_jax.command import grid_runs, replicate
 from memloc_jax.command.ending import Process, Status
 from memloc_jax.ensemble import hosts
-from memloc_jax.errors import InputError, Preempted
+from memloc_jax.errors import InputError, Preempted, cut
+from memloc_jax.report import conclusions
 from memloc_jax.report import stage as report  # Registers all stages, too.
 from memloc_jax.study import (
   actions,
@@ -150,7 +151,17 @@ _REQUIRED = {
 
 
 def main(process: Process, argv: list[str]) -> None:
-  """Runs the study that the flags say."""
+  """Runs the study that the flags say.
+
+  Args:
+    process: how it ends, and whether it was asked to.
+    argv: the program's name, after which nothing is taken.
+
+  Raises:
+    InputError: see `actions`, `stages.run_study` and `hosts.join`.
+    Preempted: the study was asked to stop, and has saved.
+    PeerError: another process of the study has died.
+  """
   process.workdir, process.verbose = _WORKDIR.value, _VERBOSE.value
   if not flags.FLAGS['verbosity'].present:
     # Libraries say much at INFO.
@@ -194,6 +205,8 @@ def _act(config: StudyConfig, process: Process) -> None:
   elif cells:
     _act_on_all(cells, workdir, process)
     return
+  if _ACTION.value in ('plan', 'verify'):
+    _devices()
   if _ACTION.value == 'plan':
     progress = Progress(quiet=_QUIET.value)
     print(actions.plan(config, workdir, _PRICE.value, progress).text)
@@ -232,6 +245,8 @@ def _act(config: StudyConfig, process: Process) -> None:
     done = run(config)
   page = done / 'report.html'
   if hosts.is_first() and page.exists():  # Unless --stages left it out.
+    if not _QUIET.value:
+      print(*conclusions.of_workdir(done), sep='\n')
     print(f'report: {page.resolve()}')
   hosts.leave()
 
@@ -242,6 +257,7 @@ def _act_on_all(
   """Plans or runs all studies of a grid."""
   progress = Progress(quiet=_QUIET.value)
   if _ACTION.value == 'plan':
+    _devices()
     print(grid_runs.plan(cells, workdir, _PRICE.value, progress))
     return
   if _ACTION.value != 'run':
@@ -252,6 +268,8 @@ def _act_on_all(
   _say_devices()
   page = grid_runs.run(cells, workdir, progress, _runner(process))
   if page and hosts.is_first():
+    if not _QUIET.value:
+      print(*conclusions.of_comparison(page.parent), sep='\n')
     print(f'comparison: {page.resolve()}')
   hosts.leave()
 
@@ -267,8 +285,26 @@ def _runner(process: Process) -> Callable[..., pathlib.Path]:
   )
 
 
+def _devices() -> list[jax.Device]:
+  """All devices, of all processes.
+
+  Raises:
+    InputError: there are none, or not those that JAX was told to take.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = os.environ.get('JAX_PLATFORMS')
+    which = f'JAX_PLATFORMS={wanted}: ' if wanted else ''
+    why = cut(str(error).partition('\n')[0], 200) or 'it is not installed'
+    raise InputError(
+      f'{which}JAX cannot use its devices ({why}); see JAX_PLATFORMS, without '
+      'which it takes what there is.'
+    ) from error
+
+
 def _say_devices() -> None:
-  devices = jax.devices()
+  devices = _devices()
   text = f'devices: {len(devices)} x {devices[0].device_kind}'
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'

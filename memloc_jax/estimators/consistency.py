@@ -50,8 +50,10 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
   ratio it is Wilson's score interval, at several the limits of Zou, Huang &
   Zhang (2009), which join each ratio's Wilson limits (l, u) as
   score - root(sum (p - l)^2) / ratios and score + root(sum (u - p)^2) /
-  ratios. It says nothing of ratios outside the grid. In a balanced-block
-  design it errs on the wide side.
+  ratios. It says nothing of ratios outside the grid. In one balanced block it
+  errs on the wide side, as OUT runs of an example share out the others; with
+  pairs of runs it does not, and need not, since an example has one OUT run of
+  each.
 
   Args:
     grid: for each subset ratio (membership, correctness): whether a run was

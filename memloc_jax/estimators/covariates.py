@@ -43,9 +43,4 @@ def spearman(x: np.ndarray, y: np.ndarray) -> Correlation:
   if count < _FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
     return Correlation(np.nan, np.nan, np.nan, count)
   value = float(stats.spearmanr(x, y).statistic)
-  if abs(value) >= 1:
-    return Correlation(value, np.nan, np.nan, count)
-  z = stats.norm.ppf((1 + intervals.CONFIDENCE) / 2)
-  half = z * np.sqrt((1 + value**2 / 2) / (count - 3))
-  low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
-  return Correlation(value, float(low), float(high), count)
+  return Correlation(value, *intervals.correlation(value, count), count)

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
-from memloc_jax.estimators import intervals
+from memloc_jax.estimators import intervals, verdicts
 
 _RESAMPLES = 1000
 _CHUNK = 2**21  # elements of a block of resamples held at once
@@ -113,8 +114,12 @@ def rows(
   noisy: np.ndarray,
   given: np.ndarray,
   kinds: Sequence[str] | None = None,
+  baselines: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict[str, object]]:
   """Every comparison that the data allows, plain and within given class.
+
+  Every score is claimed to have an AUROC above 0.5, and to be better than each
+  baseline on the same examples, see `verdicts`; all of this is one section.
 
   Args:
     scores: name to values [n], higher for examples believed memorised.
@@ -123,12 +128,14 @@ def rows(
     kinds: 'rule' or 'exception' per example where the truth is known.
       Then noisy examples and unchanged exceptions are each compared with
       unchanged rule-followers; otherwise noisy with all other examples.
+    baselines: trivial scores, as `scores`.
 
   Returns:
-    One record a comparison: `score`, `positives`, `negatives`,
-    `within_class`, and the fields of `Detection`. No comparison of positives
-    that there are none of.
+    One record a comparison: `score`, `baseline`, `positives`, `negatives`,
+    `within_class`, the fields of `Detection` and the columns of `verdicts`. No
+    comparison of positives that there are none of.
   """
+  baselines = baselines or {}
   if kinds is None:
     groups = {'noisy': noisy, 'clean': ~noisy}
     pairs = [('noisy', 'clean')]
@@ -140,26 +147,169 @@ def rows(
       'rule': ~exception & ~noisy,
     }
     pairs = [('noisy', 'rule'), ('exception', 'rule')]
-  return [
-    {
-      'score': name,
-      'positives': positives,
-      'negatives': negatives,
-      'within_class': within_class,
-    }
-    | dataclasses.asdict(
-      detection(
-        values,
-        groups[positives],
-        groups[negatives],
-        given if within_class else None,
-      )
+  found, claims, beside = [], [], []
+  for positives, negatives in pairs:
+    if not groups[positives].any():
+      continue
+    for name, values in (scores | baselines).items():
+      for within_class in (False, True):
+        compared = (
+          groups[positives],
+          groups[negatives],
+          given if within_class else None,
+        )
+        found.append(
+          {
+            'score': name,
+            'baseline': name in baselines,
+            'positives': positives,
+            'negatives': negatives,
+            'within_class': within_class,
+          }
+          | dataclasses.asdict(detection(values, *compared))
+        )
+        claims.append(None if name in baselines else _claim(values, *compared))
+        beside.append(
+          [
+            _beside(other, values, trivial, *compared)
+            for other, trivial in baselines.items()
+          ]
+        )
+  if not found:
+    return []
+  judged = verdicts.section(claims, beside).to_dict('records')
+  return [row | verdict for row, verdict in zip(found, judged)]
+
+
+def _claim(
+  scores: np.ndarray,
+  positive: np.ndarray,
+  negative: np.ndarray,
+  classes: np.ndarray | None,
+) -> verdicts.Claim:
+  """That a score ranks positives above negatives more often than not."""
+  parts = _components(scores[None], positive, negative, classes)
+  return verdicts.Claim(
+    lambda level: _auroc_interval(parts, level),
+    'above',
+    0.5,
+    verdicts.DELTA['auroc'],
+    'chance',
+    f'{sum(len(p[0]) for _, p, _ in parts):,} positives and '
+    f'{sum(len(q[0]) for _, _, q in parts):,} negatives',
+  )
+
+
+def _beside(
+  name: str,
+  scores: np.ndarray,
+  trivial: np.ndarray,
+  positive: np.ndarray,
+  negative: np.ndarray,
+  classes: np.ndarray | None,
+) -> verdicts.Baseline:
+  """A baseline beside a score, on the examples that both know."""
+  parts = _components(np.stack([scores, trivial]), positive, negative, classes)
+  value, other = _areas(parts) if parts else (np.nan, np.nan)
+  return verdicts.Baseline(
+    name, other, value - other, lambda level: _paired_interval(parts, level)
+  )
+
+
+# Of each class: its share of the positives, and of each score the part of the
+# negatives that each positive outranks, and the part of the positives that
+# outrank each negative, [scores, positives] and [scores, negatives].
+_Parts = list[tuple[float, np.ndarray, np.ndarray]]
+
+
+def _components(
+  scores: np.ndarray,
+  positive: np.ndarray,
+  negative: np.ndarray,
+  classes: np.ndarray | None,
+) -> _Parts:
+  """What the AUROC of scores, [scores, n], is the mean of (DeLong, 1988)."""
+  members = (positive | negative) & ~np.isnan(scores).any(0)
+  strata = np.zeros(len(members), np.int64) if classes is None else classes
+  parts = []
+  for c in np.unique(strata[members]):
+    p = members & positive & (strata == c)
+    q = members & negative & (strata == c)
+    if p.any() and q.any():
+      placed = [_placements(row[p], row[q]) for row in scores]
+      parts.append((float(p.sum()), *(np.stack(x) for x in zip(*placed))))
+  whole = sum(weight for weight, _, _ in parts)
+  return [(weight / whole, *rest) for weight, *rest in parts]
+
+
+def _placements(
+  positive: np.ndarray, negative: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Of each member of a group the part of the other that it is right about."""
+  part = lambda group, other: (
+    (
+      np.searchsorted(np.sort(other), group, 'left')
+      + np.searchsorted(np.sort(other), group, 'right')
     )
-    for positives, negatives in pairs
-    if groups[positives].any()
-    for name, values in scores.items()
-    for within_class in (False, True)
-  ]
+    / (2 * len(other))
+  )
+  return part(positive, negative), 1 - part(negative, positive)
+
+
+def _areas(parts: _Parts) -> np.ndarray:
+  """AUROC of each score, [scores]."""
+  return sum(weight * p.mean(1) for weight, p, _ in parts)
+
+
+def _auroc_interval(parts: _Parts, level: float) -> tuple[float, float]:
+  """Wilson's interval of an AUROC on its effective number of examples.
+
+  That is how many independent ones would have the variance of DeLong et al.
+  (1988); where it cannot be estimated, or is smaller than it can be, the
+  number of the smaller group, with which no AUROC varies more (Birnbaum &
+  Klose, 1957).
+  """
+  if not parts:
+    return np.nan, np.nan
+  area = float(_areas(parts)[0])
+  fewest = 1 / sum(
+    weight**2 / min(p.shape[1], q.shape[1]) for weight, p, q in parts
+  )
+  variance = sum(
+    weight**2 * (_variance(p[0]) + _variance(q[0])) for weight, p, q in parts
+  )
+  most = sum(p.shape[1] + q.shape[1] for _, p, q in parts)
+  number = fewest
+  if variance > 0:
+    number = float(np.clip(area * (1 - area) / variance, fewest, most))
+  low, high = intervals.wilson(np.float64(area), np.float64(number), level)
+  return float(low), float(high)
+
+
+def _paired_interval(parts: _Parts, level: float) -> tuple[float, float]:
+  """Student's interval of the difference of two AUROCs of the same examples.
+
+  The variance is that of DeLong et al. (1988), of values with a quarter of one
+  added at each end of their range, see `intervals.bounded_mean`.
+  """
+  number = sum(min(p.shape[1], q.shape[1]) for _, p, q in parts)
+  if number < 2:
+    return np.nan, np.nan
+  first, second = _areas(parts)
+  variance = sum(
+    weight**2
+    * sum(
+      intervals.bounded_variance(values[0] - values[1])[1] for values in (p, q)
+    )
+    for weight, p, q in parts
+  )
+  half = stats.t.ppf((1 + level) / 2, number - 1) * np.sqrt(variance)
+  return float(first - second - half), float(first - second + half)
+
+
+def _variance(values: np.ndarray) -> float:
+  """Of a mean of values in [0, 1]; for a single one the largest possible."""
+  return values.var(ddof=1) / len(values) if len(values) > 1 else 0.25
 
 
 def _stratum(

@@ -12,7 +12,7 @@ from scipy import stats
 
 from memloc_jax.estimators import flagging, histories, intervals
 from memloc_jax.estimators.memorisation import Memorisation, from_sides
-from memloc_jax.estimators.sides import Side, divide
+from memloc_jax.estimators.sides import Shared, Side, complementary, divide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Curve:
     examples: that have two IN and two OUT runs; the others are left out.
     memorisation: mean of their counterfactual memorisation.
     se: its standard error over runs, see `dynamics`.
-    low: lower end of the 95 % interval, Student's with K - 1 degrees of
-      freedom.
+    low: lower end of the 95 % interval, Student's with one degree of freedom
+      less than units: runs, of which a pair is one.
     high: upper end.
     in_accuracy: on given labels, over pairs of an example and an IN run.
     out_accuracy: over pairs of an example and an OUT run.
@@ -73,7 +73,8 @@ class Dynamics:
     seen: of IN runs.
     unseen: of OUT runs.
     dynamic: counterfactual memorisation of the probability of the given
-      label after every logged epoch, with Welch's interval; arrays [T, n].
+      label after every logged epoch, with the interval of `memorisation`;
+      arrays [T, n].
     memorised_epoch: first logged epoch at which that is at least 0.25, the
       threshold of Feldman & Zhang (2020), and its interval is above 0, so
       that neither many runs nor few make an example memorised; float64 [n],
@@ -103,7 +104,8 @@ def dynamics(
   deviations from the means of its examples' sides are summed over the group
   first, and squared then. Each deviation is divided by root(k (k - 1)) in
   place of k, the number of runs on its side, so that for a group of one
-  example it is Welch's standard error.
+  example it is Welch's standard error. The two runs of a pair on complementary
+  halves are one unit: their deviations are summed before they are squared.
 
   Args:
     membership: whether a run was trained on an example, bool [runs, n].
@@ -126,10 +128,13 @@ def dynamics(
   count = np.zeros((2, len(labels)), int)
   total = {name: np.zeros((2, len(labels))) for name in names}
   learners = np.zeros((2, len(labels)), int)  # Runs that ever learn it.
-  deviations = _Deviations(membership, groups, len(epochs))
+  pairs = complementary(membership)
+  deviations = _Deviations(membership, groups, len(epochs), pairs)
+  products = _Products(membership, pairs, shape[1:])
   for run, member in enumerate(membership):
     of = histories.of_run(epoch_logits, run, epochs, labels)
     deviations.add(run, of.probability)
+    products.add(run, of.probability)
     for side, chosen in enumerate((member, ~member)):
       at = np.flatnonzero(chosen)
       count[side, at] += 1
@@ -154,7 +159,7 @@ def dynamics(
     )
     for side in (0, 1)
   )
-  dynamic = from_sides(seen, unseen)
+  dynamic = from_sides(seen, unseen, both=products.shared(mean))
   memorised = (dynamic.counterfactual_memorisation >= flagging.THRESHOLD) & (
     dynamic.low > 0
   )
@@ -176,7 +181,7 @@ def dynamics(
         count,
         deviations.usable & group,
         errors[name],
-        len(membership),
+        len(membership) - len(pairs),
       )
       for name, group in groups.items()
     },
@@ -190,10 +195,11 @@ class _Deviations:
   until then.
   """
 
-  def __init__(self, membership, groups, num_epochs):
+  def __init__(self, membership, groups, num_epochs, pairs):
     runs = np.stack([membership.sum(axis=0), (~membership).sum(axis=0)])
     self.usable = (runs >= 2).all(axis=0)
     self._membership, self._names = membership, list(groups)
+    self._pairs = pairs
     # With two runs or more on either side; what is divided by 1 is not used.
     self._scale = np.sqrt(np.where(self.usable, runs * (runs - 1), 1))
     self._members = np.stack(
@@ -217,9 +223,48 @@ class _Deviations:
     """Standard error of every group's mean [T], from side means [2, T, n]."""
     for run, member in enumerate(self._membership):
       self._sums[run] -= self._summed(run, np.where(member, *mean))
+    first, second = self._pairs.T
+    self._sums[first] += self._sums[second]
+    self._sums[second] = 0
     squares = np.square(self._sums).sum(axis=0)
     size = np.maximum(self._members.sum(axis=0), 1)
     return dict(zip(self._names, (np.sqrt(squares) / size).T))
+
+
+class _Products:
+  """What pairs of runs make the two sides share, see `sides.Shared`.
+
+  The first run's values are kept until the second one comes. The means of the
+  sides are known only at the end, so that sums are kept until then.
+  """
+
+  def __init__(self, membership, pairs, shape):
+    self._membership, self._count = membership, len(pairs)
+    self._first = {int(second): int(first) for first, second in pairs}
+    self._waiting = set(self._first.values())
+    self._kept = {}
+    self._product = np.zeros(shape)
+    self._total = np.zeros((2, *shape))
+
+  def add(self, run: int, values: np.ndarray) -> None:
+    """Takes a run's values [T, n]."""
+    if run in self._waiting:
+      self._kept[run] = values
+    if run not in self._first:
+      return
+    other = self._kept.pop(self._first[run])
+    member = self._membership[run]
+    self._product += values * other
+    self._total[0] += np.where(member, values, other)
+    self._total[1] += np.where(member, other, values)
+
+  def shared(self, mean: np.ndarray) -> Shared | None:
+    """From side means [2, T, n]; None without pairs."""
+    if not self._count:
+      return None
+    seen, unseen = self._total
+    moved = seen * mean[1] + unseen * mean[0] - self._count * mean[0] * mean[1]
+    return Shared(self._count, self._product - moved)
 
 
 def _curve(
@@ -229,7 +274,7 @@ def _curve(
   count: np.ndarray,
   chosen: np.ndarray,
   se: np.ndarray,
-  runs: int,
+  units: int,
 ) -> Curve:
   """One group's curve.
 
@@ -240,13 +285,13 @@ def _curve(
     count: IN and OUT runs, [2, n].
     chosen: the examples, bool [n].
     se: standard error of their mean memorisation, [T].
-    runs: K.
+    units: runs, of which a pair is one.
   """
   examples = int(chosen.sum())
   divisor = np.broadcast_to(examples, se.shape)
   average = lambda values: divide(values[:, chosen].sum(axis=1), divisor)
   memorisation = average(dynamic.counterfactual_memorisation)
-  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, runs - 1) * se
+  half = stats.t.ppf((1 + intervals.CONFIDENCE) / 2, units - 1) * se
   pairs = np.broadcast_to(count[:, chosen].sum(axis=1)[:, None], (2, len(se)))
   accuracy = divide(right[:, :, chosen].sum(axis=2), pairs)
   return Curve(

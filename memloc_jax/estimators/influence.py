@@ -17,8 +17,8 @@ class Neighbours:
   Attributes:
     index: the training examples, int64.
     influence: see `influence`.
-    se: Welch's standard error of each influence, the root of
-      s_in^2 / in_runs + s_out^2 / out_runs with sample variances; NaN where a
+    se: standard error of each influence, as that of counterfactual
+      memorisation (see `memorisation.Memorisation`); NaN where a
       side has fewer than two runs. It does not know that the pair was chosen
       as the largest of many: expect the largest to shrink in new runs.
   """
@@ -42,9 +42,9 @@ class Influence:
       value as utility; subsets of exactly half the examples leave out the
       spread of subset sizes that the definition has. At other ratios it is
       the same contrast at that ratio.
-    value_se: Welch's standard error of `value` over runs, float64 [n]: it
-      counts that a run's errors on evaluation examples move together. The
-      evaluation examples are taken as given.
+    value_se: standard error of `value` over runs, float64 [n]: it counts
+      that a run's errors on evaluation examples move together. The evaluation
+      examples are taken as given.
   """
 
   helpers: Neighbours
@@ -58,6 +58,7 @@ def influence(
   k: int = 10,
   exclude_self: bool = False,
   block_bytes: int = 2**28,
+  pairs: np.ndarray | None = None,
 ) -> Influence:
   """Mean value over IN runs minus mean over OUT runs, for every pair.
 
@@ -83,6 +84,8 @@ def influence(
       examples must then be the training examples in the same order.
     block_bytes: approximate bound on temporary arrays, beside the results
       and 64 bytes a run.
+    pairs: rows of the two runs of each pair on complementary halves, int
+      [pairs, 2], whose errors are correlated; None without any.
 
   Returns:
     Strongest pairs, and values.
@@ -116,12 +119,19 @@ def influence(
   value, value_se = np.empty(n), np.empty(n)
   utility = utility[:, None] / m
   for rows in _slices(n, block_bytes // (64 * runs)):
-    value[rows], value_se[rows] = _difference(membership[:, rows], utility)
+    value[rows], value_se[rows] = _difference(
+      membership[:, rows], utility, pairs
+    )
   found = np.isfinite(best.influence)
   influences, se = np.full((2, *found.shape), np.nan)
   influences[found] = best.influence[found]
   se[found] = _pair_errors(
-    membership, values, best.index[found], np.nonzero(found)[0], block_bytes
+    membership,
+    values,
+    best.index[found],
+    np.nonzero(found)[0],
+    block_bytes,
+    pairs,
   )
   return Influence(Neighbours(best.index, influences, se), value, value_se)
 
@@ -236,20 +246,21 @@ def _pair_errors(
   training: np.ndarray,
   evaluation: np.ndarray,
   block_bytes: int,
+  pairs: np.ndarray | None,
 ) -> np.ndarray:
-  """Standard errors of pairs, [pairs]; their `evaluation` must be in order."""
+  """Standard errors of influences; their `evaluation` must be in order."""
   se = np.empty(len(evaluation))
   for part in _slices(len(evaluation), block_bytes // (64 * len(values))):
     columns, inverse = np.unique(evaluation[part], return_inverse=True)
     block = np.asarray(values[:, columns], np.float64)[:, inverse]
-    se[part] = _difference(membership[:, training[part]], block)[1]
+    se[part] = _difference(membership[:, training[part]], block, pairs)[1]
   return se
 
 
 def _difference(
-  seen: np.ndarray, values: np.ndarray
+  seen: np.ndarray, values: np.ndarray, pairs: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Difference of means and its standard error, from [runs, pairs]."""
+  """Difference of means and its standard error, from [runs, influences]."""
   # Several times faster than sums over selected runs.
   total = lambda side, numbers: np.einsum('kp,kp->p', side, numbers)
   values = values - values.mean(axis=0)
@@ -260,10 +271,17 @@ def _difference(
   in_mean = in_sum / np.where(in_runs > 0, in_runs, np.nan)
   out_mean = values.sum(axis=0) - in_sum
   out_mean = out_mean / np.where(out_runs > 0, out_runs, np.nan)
-  squares = np.square(values - out_mean - weight * (in_mean - out_mean))
+  deviation = values - out_mean - weight * (in_mean - out_mean)
+  squares = np.square(deviation)
   in_squares = total(weight, squares)
   out_squares = total(1 - weight, squares)
   variance = 0.0
   for runs, spread in ((in_runs, in_squares), (out_runs, out_squares)):
     variance += spread / np.where(runs > 1, runs * (runs - 1), np.nan)
+  if pairs is not None and len(pairs):
+    # As `sides.Shared`: of the two runs of a pair one is on either side.
+    products = total(deviation[pairs[:, 0]], deviation[pairs[:, 1]])
+    runs = in_runs * (in_runs - 1) * out_runs * (out_runs - 1)
+    scale = np.sqrt(np.where(runs > 0, runs, np.nan))
+    variance = np.maximum(variance - 2 * products / scale, 0)
   return in_mean - out_mean, np.sqrt(variance)

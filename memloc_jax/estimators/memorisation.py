@@ -19,10 +19,12 @@ class Memorisation:
     generalisation: mean value over OUT runs, NaN without any.
     counterfactual_memorisation: training memorisation minus generalisation,
       in [-1, 1].
-    se: Welch's standard error of counterfactual memorisation, the root of
-      s_in^2 / in_runs + s_out^2 / out_runs with sample variances; NaN where a
-      side has fewer than two runs. It is the plain one, without the
-      correction that the interval has.
+    se: standard error of counterfactual memorisation: Welch's, the root of
+      s_in^2 / in_runs + s_out^2 / out_runs with sample variances, less twice
+      the covariance that pairs of runs give the two means; where all runs are
+      in pairs, that of the mean paired difference. NaN where a side has fewer
+      than two runs. It is the plain one, without the correction that the
+      interval has.
     low: lower end of the 95 % interval, see `memorisation`.
     high: upper end of the 95 % interval.
     in_runs: number of IN runs, int64.
@@ -43,6 +45,7 @@ def memorisation(
   membership: np.ndarray,
   values: np.ndarray,
   interval: sides.Interval = 'welch',
+  pairs: np.ndarray | None = None,
 ) -> Memorisation:
   """Mean over IN runs minus mean over OUT runs, for every example.
 
@@ -50,12 +53,15 @@ def memorisation(
   given label in place of correctness where `values` are probabilities (Zhang
   et al., 2023).
 
-  Both intervals treat runs as independent draws. In a balanced-block design
-  the number of IN runs is fixed and subsets within a block exclude each
-  other's examples, which lowers the variance of the difference: the intervals
-  then err on the wide side, and a bootstrap has to resample whole blocks.
-  They are intervals for one example at a time; examples share their runs, so
-  their errors are correlated.
+  Both intervals treat runs as independent draws, except the two runs of a
+  pair. Pairs are complementary halves: what helps one run is missing in the
+  other, which can double the variance of the difference, so the covariance of
+  the two runs is estimated and counted. In one balanced block of any size
+  and ratio, Welch's variance is unbiased, as for any completely randomised
+  experiment. Where several blocks of K runs are pooled it can be too small,
+  by a factor of at least 1 - 1 / K: 3 % at 30 runs, a quarter at 4
+  (docs/results/coverage_pairs.md). They are intervals for one example at a
+  time; examples share their runs, so their errors are correlated.
 
   Args:
     membership: whether a run was trained on an example, bool [runs, n].
@@ -73,6 +79,8 @@ def memorisation(
       tried it alone holds what it claims at 30, 100 and 400 runs
       (docs/results/coverage.md). Both exist only where both sides have a
       run.
+    pairs: rows of the two runs of each pair, int [pairs, 2], see
+      `sides.complementary`; None takes all runs for independent.
 
   Returns:
     Scores per example; NaN where a side has no run.
@@ -84,19 +92,23 @@ def memorisation(
   seen, unseen = sides.sides(membership, values)
   if interval == 'agresti_caffo' and not np.isin(values, (0.0, 1.0)).all():
     raise ValueError('Agresti-Caffo intervals need values that are 0 or 1.')
-  return from_sides(seen, unseen, interval)
+  both = sides.shared(membership, values, seen, unseen, pairs)
+  return from_sides(seen, unseen, interval, both)
 
 
 def from_sides(
-  seen: sides.Side, unseen: sides.Side, interval: sides.Interval = 'welch'
+  seen: sides.Side,
+  unseen: sides.Side,
+  interval: sides.Interval = 'welch',
+  both: sides.Shared | None = None,
 ) -> Memorisation:
   """The same from the moments of IN and OUT runs, see `memorisation`."""
-  low, high = sides.ends(seen, unseen, interval)
+  low, high = sides.ends(seen, unseen, interval, both)
   return Memorisation(
     training_memorisation=seen.mean,
     generalisation=unseen.mean,
     counterfactual_memorisation=seen.mean - unseen.mean,
-    se=np.sqrt(seen.variance_of_mean + unseen.variance_of_mean),
+    se=np.sqrt(sides.variance(seen, unseen, both)),
     low=low,
     high=high,
     in_runs=seen.runs,

@@ -12,34 +12,44 @@ from scipy import stats
 
 from memloc_jax.estimators import flagging, intervals
 from memloc_jax.estimators.memorisation import Memorisation
-from memloc_jax.estimators.sides import Interval, Side, ends
+from memloc_jax.estimators.sides import Interval, Shared, Side, ends
 
 # Runs beyond which no number of runs is looked for.
 _MOST = 2**20
+# p-values whose logarithms differ by less count as one in a combined test.
+_STEP = 0.02
 _Z = stats.norm.ppf((1 + intervals.CONFIDENCE) / 2)
 
 
-def half_width(runs: int, ratio: float = 0.5) -> float:
+def half_width(runs: int, ratio: float = 0.5, pairs: int = 0) -> float:
   """Half of a 95 % interval's width that no example exceeds, about.
 
   The variance of a value in [0, 1] is at most 1/4, so that of memorisation at
-  most 1 / (4 runs ratio (1 - ratio)). With few runs intervals are a little
-  wider, for they are no normal ones.
+  most 1 / (4 runs ratio (1 - ratio)), and twice that where all runs are in
+  pairs, whose two runs may err in opposite directions. With few runs
+  intervals are a little wider, for they are no normal ones.
 
   Args:
     runs: of the map.
     ratio: share of the runs that an example is in, between 0 and 1.
+    pairs: on complementary halves, two of the runs each.
 
   Returns:
-    z / (2 root(runs ratio (1 - ratio))).
+    z / (2 root(runs ratio (1 - ratio))), without pairs.
   """
-  return float(_Z / (2 * math.sqrt(runs * ratio * (1 - ratio))))
+  both = runs * ratio * (1 - ratio)
+  factor = 1 + 2 * pairs / runs
+  return float(_Z * math.sqrt(factor / both) / 2)
 
 
-def runs_for_half_width(wanted: float, ratio: float = 0.5) -> int:
+def runs_for_half_width(
+  wanted: float, ratio: float = 0.5, pairs: int = 0
+) -> int:
   """Fewest runs at which `half_width` is not above the one wanted."""
   exact = (_Z / (2 * wanted)) ** 2 / (ratio * (1 - ratio))
-  return math.ceil(exact - 1e-9)
+  # The positive root of runs^2 = exact (runs + 2 pairs).
+  runs = exact / 2 + math.sqrt(exact * exact / 4 + 2 * pairs * exact)
+  return max(math.ceil(runs - 1e-9), 2 * pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +60,13 @@ class Pilot:
     seen: IN side of every example, [n].
     unseen: OUT side.
     interval: whose widths are predicted, see `memorisation.memorisation`.
+    both: what pairs of runs make the sides share; None without any.
   """
 
   seen: Side
   unseen: Side
   interval: Interval = 'welch'
+  both: Shared | None = None
 
   @property
   def runs(self) -> int:
@@ -76,7 +88,8 @@ class Pilot:
     """
     factor = runs / self.runs
     seen, unseen = self.seen.scaled(factor), self.unseen.scaled(factor)
-    low, high = ends(seen, unseen, self.interval)
+    both = None if self.both is None else self.both.scaled(factor)
+    low, high = ends(seen, unseen, self.interval, both)
     known = np.isfinite(seen.squares + unseen.squares)
     return np.where(known, (high - low) / 2, np.nan)
 
@@ -188,7 +201,9 @@ class Effect:
       raise ValueError(f'Share {self.share} is not in (0, 1].')
 
 
-def power(effect: Effect, runs: int, ratio: float = 0.5) -> float:
+def power(
+  effect: Effect, runs: int, ratio: float = 0.5, pairs: int = 0
+) -> float:
   """Expected share of the memorised examples that are flagged.
 
   The chances of every p-value of `flagging.by_correctness` are exact, as all
@@ -197,27 +212,36 @@ def power(effect: Effect, runs: int, ratio: float = 0.5) -> float:
   not to exceed k rate / n, at least 1, stands for the random number of
   flagged examples (the limit of Genovese & Wasserman, 2002). It is close
   where tens of examples are memorised, and says nothing of how their shared
-  runs spread the result.
+  runs spread the result. The two runs of a pair are taken for
+  independent, which their test does not take them for.
 
   Args:
     effect: what is to be found.
     runs: of the map.
     ratio: share of the runs that an example is in.
+    pairs: on complementary halves, two of the runs each.
 
   Returns:
     In [0, 1]; 0 where a side has no run.
   """
-  k = round(runs * ratio)
-  if not 0 < k < runs:
+  single = runs - 2 * pairs
+  k = round(single * ratio)
+  tests = []
+  if 0 < k < single:
+    tests.append(_of_runs(effect, k, single - k))
+  if pairs:
+    tests.append(_of_pairs(effect, pairs))
+  if not tests:
     return 0.0
-  p = flagging.p_values(k, runs - k, effect.threshold).ravel()
+  p, chances = tests[0]
+  if len(tests) > 1:
+    p, chances = _of_both(*tests, single / runs)
   order = np.argsort(p)
   accuracy = effect.accuracy
 
   def below(out_accuracy: float) -> np.ndarray:
     """Chance of a p-value at most the i-th smallest, from i = 0 for none."""
-    chance = flagging.joint(k, runs - k, accuracy, out_accuracy).ravel()
-    return np.append(0.0, chance[order].cumsum())
+    return np.append(0.0, chances(out_accuracy)[order].cumsum())
 
   found = below(accuracy - effect.memorisation)
   false = below(accuracy)
@@ -229,8 +253,54 @@ def power(effect: Effect, runs: int, ratio: float = 0.5) -> float:
   return float(found[at[enough[-1] if len(enough) else 0]])
 
 
+# p-values of a test, and their chances by the accuracy of OUT runs, [m].
+_Test = tuple[np.ndarray, Callable[[float], np.ndarray]]
+
+
+def _of_runs(effect: Effect, in_runs: int, out_runs: int) -> _Test:
+  """The test of runs that are in no pair."""
+  p = flagging.p_values(in_runs, out_runs, effect.threshold)
+  return p.ravel(), lambda accuracy: flagging.joint(
+    in_runs, out_runs, effect.accuracy, accuracy
+  ).ravel()
+
+
+def _of_pairs(effect: Effect, pairs: int) -> _Test:
+  """The test of pairs."""
+  p = flagging.pair_p_values(pairs, effect.threshold)
+  better, worse = np.indices(p.shape)
+  seen = effect.accuracy
+  return p.ravel(), lambda accuracy: flagging.pair_chances(
+    pairs, seen * (1 - accuracy), accuracy * (1 - seen), better, worse
+  ).ravel()
+
+
+def _of_both(first: _Test, second: _Test, weight: float) -> _Test:
+  """The combined test.
+
+  Results with nearly the same p-value count as the least significant of them,
+  or those of hundreds of runs would have billions of combinations.
+  """
+  (p, chances), (q, other_chances) = first, second
+  groups = [np.unique(np.floor(np.log(x) / _STEP), return_inverse=True)[1]
+            for x in (p, q)]  # fmt: skip
+  least = [np.zeros(group.max() + 1) for group in groups]
+  for most, group, values in zip(least, groups, (p, q)):
+    np.maximum.at(most, group, values)
+  both = flagging.combined(least[0][:, None], least[1][None], np.array(weight))
+
+  def joint(accuracy: float) -> np.ndarray:
+    parts = [
+      np.bincount(group, of(accuracy))
+      for group, of in zip(groups, (chances, other_chances))
+    ]
+    return np.outer(*parts).ravel()
+
+  return both.ravel(), joint
+
+
 def runs_for_power(
-  effect: Effect, wanted: float, ratio: float = 0.5
+  effect: Effect, wanted: float, ratio: float = 0.5, pairs: int = 0
 ) -> int | None:
   """A number of runs with at least this power, close to the fewest.
 
@@ -240,11 +310,18 @@ def runs_for_power(
     effect: what is to be found.
     wanted: power, in (0, 1).
     ratio: share of the runs that an example is in.
+    pairs: on complementary halves, two of the runs each.
 
   Returns:
-    The runs; None if even 4096 are not enough.
+    The runs; None if even 4096 beside those of pairs are not enough.
   """
-  return _fewest(lambda k: power(effect, k, ratio) >= wanted, 2**12)
+  paired = 2 * pairs
+  if pairs and power(effect, paired, ratio, pairs) >= wanted:
+    return paired
+  more = _fewest(
+    lambda k: power(effect, paired + k, ratio, pairs) >= wanted, 2**12
+  )
+  return None if more is None else paired + more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,96 @@ class Side:
     return Side(runs, self.mean, variance * np.maximum(runs - 1, 0))
 
 
+@dataclasses.dataclass(frozen=True)
+class Shared:
+  """What the two sides of an example share: pairs of runs.
+
+  The two runs of a pair are trained on complementary halves, so that one of
+  them is on either side of every example, and what helps one of them is
+  missing in the other: the errors of the two means are correlated.
+
+  Attributes:
+    pairs: their number.
+    products: sum over pairs of the product of the two runs' deviations from
+      the means of their sides, [n].
+  """
+
+  pairs: float
+  products: np.ndarray
+
+  def scaled(self, factor: float) -> 'Shared':
+    """Of a map of so many times the runs; those added are in no pair."""
+    part = min(factor, 1.0)
+    return Shared(part * self.pairs, part * self.products)
+
+  def covariance(self, seen: Side, unseen: Side) -> np.ndarray:
+    """Of the means of the two sides, [n]; NaN with fewer than two runs.
+
+    Scaled so that the variance of the difference is never negative, and is
+    that of the mean of paired differences where all runs are in pairs.
+    """
+    runs = seen.runs * (seen.runs - 1) * unseen.runs * (unseen.runs - 1)
+    return divide(self.products, np.sqrt(np.maximum(runs, 0)))
+
+
+def complementary(membership: np.ndarray) -> np.ndarray:
+  """Pairs of runs of which each holds the examples that the other one lacks.
+
+  Args:
+    membership: bool [runs, n], of all examples of a study.
+
+  Returns:
+    Rows of the two runs of every pair, int [pairs, 2]; no run is in two.
+  """
+  waiting: dict[bytes, list[int]] = {}
+  found = []
+  for run, member in enumerate(np.asarray(membership, bool)):
+    partners = waiting.get(np.packbits(~member).tobytes())
+    if partners:
+      found.append((partners.pop(0), run))
+    else:
+      waiting.setdefault(np.packbits(member).tobytes(), []).append(run)
+  return np.array(found, int).reshape(-1, 2)
+
+
+def shared(
+  membership: np.ndarray,
+  values: np.ndarray,
+  seen: Side,
+  unseen: Side,
+  pairs: np.ndarray | None,
+) -> Shared | None:
+  """What pairs of runs make the two sides share; None without any.
+
+  Args:
+    membership: bool [runs, n].
+    values: [runs, n].
+    seen: their IN side.
+    unseen: their OUT side.
+    pairs: rows of the two runs of each pair, see `complementary`.
+  """
+  if pairs is None or not len(pairs):
+    return None
+  membership = np.asarray(membership, bool)
+  values = np.asarray(values, np.float64)
+  products = np.zeros(values.shape[1])
+  for first, second in pairs:
+    centre = np.where(membership[first], seen.mean, unseen.mean)
+    other = np.where(membership[second], seen.mean, unseen.mean)
+    products += (values[first] - centre) * (values[second] - other)
+  return Shared(len(pairs), products)
+
+
+def variance(
+  seen: Side, unseen: Side, both: Shared | None = None
+) -> np.ndarray:
+  """Of the IN mean minus the OUT mean, [n]; NaN with fewer than two runs."""
+  found = seen.variance_of_mean + unseen.variance_of_mean
+  if both is not None:
+    found = np.maximum(found - 2 * both.covariance(seen, unseen), 0)
+  return found
+
+
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   """Quotient of arrays of any shape; NaN where the lower is not positive."""
   out = np.full(numerator.shape, np.nan)
@@ -98,7 +188,7 @@ def _side(chosen: np.ndarray, values: np.ndarray) -> Side:
 
 
 def ends(
-  seen: Side, unseen: Side, interval: Interval
+  seen: Side, unseen: Side, interval: Interval, both: Shared | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lower and upper end of the interval of IN mean minus OUT mean.
 
@@ -106,6 +196,7 @@ def ends(
     seen: the IN side.
     unseen: the OUT side.
     interval: 'welch' or 'agresti_caffo', see `memorisation.memorisation`.
+    both: what pairs of runs make them share; None if all are independent.
 
   Returns:
     Two arrays [n] in [-1, 1]; NaN where a side has no run.
@@ -115,30 +206,52 @@ def ends(
   """
   tail = (1 + intervals.CONFIDENCE) / 2
   if interval == 'welch':
-    difference, se, freedom = corrected(seen, unseen)
+    difference, se, freedom = corrected(seen, unseen, both)
     half = stats.t.ppf(tail, freedom) * se
   elif interval == 'agresti_caffo':
-    arms = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
-    difference = arms[0].mean - arms[1].mean
-    variance = sum(arm.mean * (1 - arm.mean) / arm.runs for arm in arms)
-    half = stats.norm.ppf(tail) * np.sqrt(variance)
+    seen, unseen = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
+    difference = seen.mean - unseen.mean
+    square = sum(
+      side.mean * (1 - side.mean) / side.runs for side in (seen, unseen)
+    )
+    if both is not None:
+      square = square - 2 * both.covariance(seen, unseen)
+    half = stats.norm.ppf(tail) * np.sqrt(np.maximum(square, 0))
   else:
     raise ValueError(f'Unknown interval {interval!r}: welch or agresti_caffo.')
   return np.clip(difference - half, -1, 1), np.clip(difference + half, -1, 1)
 
 
 def corrected(
-  seen: Side, unseen: Side
+  seen: Side, unseen: Side, both: Shared | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """What Welch's interval and test are made of, with pseudo-runs.
 
+  Degrees of freedom are Satterthwaite's of three parts of the variance:
+  that of pairs, whose unit is the pair, and those of the other runs of
+  either side. Without pairs they are Welch's.
+
+  Args:
+    seen: the IN side.
+    unseen: the OUT side.
+    both: what pairs of runs make them share; None if all are independent.
+
   Returns:
-    Difference of means, its standard error, and Satterthwaite's degrees of
-    freedom, [n] each, after adding one run at 0 and one at 1 to each side.
+    Difference of means, its standard error, and degrees of freedom, [n] each,
+    after adding one run at 0 and one at 1 to each side.
   """
   seen, unseen = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
   a, b = seen.variance_of_mean, unseen.variance_of_mean
-  freedom = np.square(a + b) / (
-    np.square(a) / (seen.runs - 1) + np.square(b) / (unseen.runs - 1)
+  whole, paired, units = a + b, 0.0, 1
+  if both is not None:
+    whole = variance(seen, unseen, both)
+    units = max(both.pairs - 1, 1)
+    alone = [1 - both.pairs / side.runs for side in (seen, unseen)]
+    a, b = alone[0] * a, alone[1] * b
+    paired = np.maximum(whole - a - b, 0)
+  freedom = np.square(whole) / (
+    np.square(a) / (seen.runs - 1)
+    + np.square(b) / (unseen.runs - 1)
+    + np.square(paired) / units
   )
-  return seen.mean - unseen.mean, np.sqrt(a + b), freedom
+  return seen.mean - unseen.mean, np.sqrt(whole), freedom

@@ -11,7 +11,7 @@ from sklearn.preprocessing import SplineTransformer, StandardScaler
 from memloc_jax.estimators import intervals
 from memloc_jax.estimators import memorisation as estimator
 from memloc_jax.estimators.histories import History
-from memloc_jax.estimators.sides import divide
+from memloc_jax.estimators.sides import complementary, divide
 
 _FOLDS = 5
 _RESAMPLES = 1000
@@ -179,8 +179,9 @@ def predict(
   shape = (len(single), membership.shape[1])
   target, se, predicted = np.full((3, *shape), np.nan)
   for at, (run, inputs) in enumerate(single.items()):
+    rest = np.delete(membership, run, axis=0)
     scores = estimator.memorisation(
-      np.delete(membership, run, axis=0), np.delete(values, run, axis=0)
+      rest, np.delete(values, run, axis=0), pairs=complementary(rest)
     )
     se[at] = scores.se
     target[at] = scores.counterfactual_memorisation

@@ -9,8 +9,8 @@ import pandas as pd
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
-from memloc_jax.report import files, page, style
-from memloc_jax.report.content import duration, interval, number
+from memloc_jax.report import conclusions, files, page, style
+from memloc_jax.report.content import duration, interval, judged, number
 from memloc_jax.study import (
   contrasts,
   correlations,
@@ -105,6 +105,7 @@ def write(
     page.environment()
     .get_template('comparison.html.j2')
     .render(
+      conclusions=conclusions.of_studies(vars(shown)),
       studies=_studies(shown.studies),
       measures=list(_MEASURES.values()),
       figures=figures,
@@ -242,9 +243,9 @@ def _groups(table: pd.DataFrame) -> list[dict[str, str]]:
       'technique': _technique(row.technique),
       'depths': f'{number(row.depth_a, 2)}, {number(row.depth_b, 2)}',
       'difference': number(row.difference, 2),
-      'interval': interval(row.low, row.high, 2),
       'tasks': f'{row.tasks_a}, {row.tasks_b}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]
 
@@ -273,9 +274,13 @@ def _regimes(
   rows = []
   keys = ['task', 'model', 'regime']
   for values, of_one in table.groupby(keys, sort=False):
-    by_measure = of_one.set_index('measure')[['difference', 'low', 'high']]
-    cells = by_measure.reindex(measures).itertuples(index=False)
-    measured = [(number(d, 2), interval(*ends, 2)) for d, *ends in cells]
+    by_measure = of_one.set_index('measure')
+    cells = by_measure.reindex(measures)
+    cells = cells.fillna({'verdict': '', 'reason': ''})
+    measured = [
+      {'value': number(cell.difference, 2)} | judged(cell, 2)
+      for cell in cells.itertuples()
+    ]
     rows.append(dict(zip(keys, values)) | {'measures': measured})
   return rows
 
@@ -286,12 +291,11 @@ def _controls(table: pd.DataFrame) -> list[dict[str, str]]:
       'technique': _technique(row.technique, row.variant),
       'model': row.model,
       'one': number(row.accuracy_1, 2),
-      'one_interval': interval(row.accuracy_1_low, row.accuracy_1_high, 2),
       'two': number(row.accuracy_2, 2),
-      'two_interval': interval(row.accuracy_2_low, row.accuracy_2_high, 2),
       'chance': number(row.chance, 2),
       'models': f'{row.models} / {row.tasks}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]
 
@@ -305,9 +309,9 @@ def _covariates(table: pd.DataFrame) -> list[dict[str, str]]:
       'model': row.model,
       'measure': row.measure + (f', {row.order}-grams' if row.order else ''),
       'value': number(row.spearman, 2),
-      'interval': interval(row.low, row.high, 2),
       'examples': f'{row.examples:,}',
     }
+    | judged(row, 2)
     for row in table[table['among'] == 'clean'].itertuples()
   ]
 
@@ -319,8 +323,8 @@ def claims(table: pd.DataFrame) -> list[dict[str, str]]:
     table: from `replication.replicate`.
 
   Returns:
-    For each: `claim`, `published`, `found` with `interval`, `tasks`,
-    `verdict` and `source`.
+    For each: `claim`, `published`, `found`, `tasks` and `source`, and of
+    `content.judged` the interval `adjusted` and `verdict` with its `reason`.
   """
   signs = {'equals': '', 'above': '> ', 'below': '< '}
   # As many as were published, which may make the difference.
@@ -330,14 +334,13 @@ def claims(table: pd.DataFrame) -> list[dict[str, str]]:
       'claim': row.claim,
       'published': signs[row.relation] + f'{row.published:g}',
       'found': number(row.value, digits(row.published)),
-      'interval': interval(row.low, row.high, digits(row.published)),
       'tasks': str(row.tasks),
-      'verdict': row.verdict
-      + (', claim made afterwards' if row.fixed == 'after' else ''),
+      'after': ', claim made afterwards' if row.fixed == 'after' else '',
       'source': row.source,
     }
+    | judged(row, digits(row.published))
     for row in table.itertuples()
-    if row.verdict != 'not run'
+    if row.verdict != replication.NOT_RUN
   ]
 
 
@@ -347,8 +350,8 @@ def _correlations(table: pd.DataFrame) -> list[dict[str, str]]:
       'what': row.what,
       'pair': f'{row.a}, {row.b}',
       'value': number(row.value, 2),
-      'interval': interval(row.low, row.high, 2),
       'points': f'{row.points} / {row.tasks}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]

@@ -176,21 +176,60 @@ def settings(
   return [(name, value) for name, value in rows if value]
 
 
+def judged(row: Any, digits: int = 3) -> dict[str, str]:
+  """Cells on the verdict on a row of a table, see `verdicts.section`.
+
+  Args:
+    row: of `itertuples`.
+    digits: of numbers.
+
+  Returns:
+    `verdict` and why it cannot be told, `reason`; `adjusted`, the interval that
+    decided; `baseline` with its value, what the row is `above` it, with
+    `above_interval`, and the words on that, `against`. All are empty where
+    nothing is claimed.
+  """
+  get = lambda name, other='': getattr(row, name, other)
+  nothing = float('nan')
+  beside = get('best_baseline').replace('_', ' ')
+  return {
+    'verdict': get('verdict') or '–',
+    'reason': get('reason'),
+    'adjusted': interval(
+      get('adjusted_low', nothing), get('adjusted_high', nothing), digits
+    ),
+    'baseline': beside and f'{beside} {number(get("baseline_value"), digits)}',
+    'above': beside and number(get('above_baseline'), digits),
+    'above_interval': beside
+    and interval(get('above_baseline_low'), get('above_baseline_high'), digits),
+    'against': get('against_baseline'),
+  }
+
+
+def group_name(group: str) -> str:
+  """What a group of examples of the table `detection` is called."""
+  return {
+    'noisy': 'noisy examples',
+    'clean': 'clean examples',
+    'rule': 'rule-followers',
+    'exception': 'exceptions',
+  }.get(group, group)
+
+
 def detection(table: pd.DataFrame) -> list[dict[str, str]]:
   """Rows of the detection table."""
-  named = {'rule': 'rule-followers', 'exception': 'exceptions'}
-  name = lambda group: named.get(group, group)
   return [
     {
-      'compared': f'{name(row.positives)} against {name(row.negatives)}',
-      'score': row.score,
+      'compared': f'{group_name(row.positives)} against '
+      f'{group_name(row.negatives)}',
+      'score': row.score + ' (baseline)' * bool(getattr(row, 'baseline', 0)),
       'taken': 'same given label' if row.within_class else 'all examples',
       'auroc': number(row.auroc),
-      'auroc_interval': interval(row.auroc_low, row.auroc_high),
       'average_precision': number(row.average_precision),
       'ap_interval': interval(row.ap_low, row.ap_high),
       'examples': f'{row.num_positive:,} / {row.num_negative:,}',
     }
+    | judged(row)
     for row in table.itertuples()
   ]
 
@@ -261,8 +300,13 @@ def covariates(table: pd.DataFrame) -> list[str]:
       & (table['group'] == 'all')
     ].iloc[0]
     if pd.notna(row['spearman']):
-      between = interval(row['low'], row['high'], 2)
-      parts.append(f'{number(row["spearman"], 2)} {between} with {what}')
+      # Without verdicts where an earlier version wrote the table.
+      ends = (row.get(f'adjusted_{end}', row[end]) for end in ('low', 'high'))
+      verdict = f' ({row["verdict"]})' if row.get('verdict') else ''
+      between = interval(*ends, 2)
+      parts.append(
+        f'{number(row["spearman"], 2)} {between} with {what}{verdict}'
+      )
   if not parts:
     return []
   return [
@@ -292,6 +336,8 @@ def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
         'profile': number(mean['mcog'].iloc[0], 2) if len(mean) else '–',
         'attainable': f'{number(low, 2)} to {number(high, 2)}',
         'calibrated': number(profile['mcog_calibrated'], 2),
+        'verdict': profile.get('verdict', '') or '–',
+        'reason': profile.get('reason', ''),
       }
     )
   return rows
@@ -305,16 +351,12 @@ def control(table: pd.DataFrame) -> list[dict[str, str]]:
       + ' (baseline)' * bool(row.baseline),
       'setup': row.setup,
       'accuracy_1': number(row.accuracy_1),
-      'interval_1': interval(row.accuracy_1_low, row.accuracy_1_high),
       'accuracy_2': number(row.accuracy_2),
-      'interval_2': interval(row.accuracy_2_low, row.accuracy_2_high),
       'rank': number(row.rank_correlation),
-      'rank_interval': interval(
-        row.rank_correlation_low, row.rank_correlation_high
-      ),
       'chance': number(row.chance),
       'models': f'{row.num_sources} × {row.num_seeds}',
     }
+    | judged(row)
     for row in table.itertuples()
   ]
 

@@ -23,7 +23,7 @@ PRIVACY = 'Who can tell what was trained on?'
 LAYERS = 'Which layers?'
 WINDOWS = 'Windows of layers'
 INSIDE = 'Inside the network'
-CONTROL = 'Which technique to trust?'
+CONTROL = 'Do techniques find planted memorisation?'
 SINGLE = 'Where is each example memorised?'
 TEXTS = 'By what of its text?'
 
@@ -243,7 +243,9 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     if correlations.empty or correlations['pearson'].isna().all():
       return
     over = {
-      'layers': 'weights over seeds and layers',
+      'layers': 'weights over seeds and layers. The layers of one model are '
+      'not independent, so a high correlation here does not show that '
+      'techniques agree',
       'mcog': 'centres of gravity over seeds; few seeds make it coarse',
     }[quantity]
     yield Entry(
@@ -268,9 +270,10 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
         CONTROL,
         f'control_{setup}',
         'How often the heaviest layer is one of those that could learn the '
-        'wrong labels, with 95 % intervals clustered by seed. With one '
-        'trainable pair any difference between two models points at it, so '
-        'compare with the baselines.',
+        'wrong labels, with the intervals of the verdicts where there are any '
+        '(over seeds, adjusted for all techniques). With one trainable pair '
+        'any difference between two models points at it, so compare with the '
+        'baselines.',
         lambda setup=setup: localisation_figures.control_bars(
           summary[summary['setup'] == setup]
         ),

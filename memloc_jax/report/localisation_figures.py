@@ -170,7 +170,8 @@ def control_bars(summary: pd.DataFrame) -> Figure:
       'graded', one variant a technique.
 
   Returns:
-    The figure: accuracy@1 with its interval, baselines in grey, chance dashed.
+    The figure: accuracy@1 with the interval of its verdict where there is one,
+    baselines in grey, chance dashed.
   """
   with style.styled():
     figure = Figure(
@@ -186,7 +187,10 @@ def control_bars(summary: pd.DataFrame) -> Figure:
       height=0.62,
       color=np.where(ordered['baseline'], '#B8BFC6', style.BLUE),
       xerr=np.abs(
-        ordered[['accuracy_1_low', 'accuracy_1_high']].to_numpy().T - accuracy
+        ordered.reindex(columns=['adjusted_low', 'adjusted_high'])
+        .to_numpy(np.float64)
+        .T
+        - accuracy
       ),
       error_kw={'ecolor': '#222222', 'elinewidth': 1, 'capsize': 3},
     )

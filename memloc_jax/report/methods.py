@@ -11,7 +11,9 @@ _EXAMPLES = (
   'generalisation the mean over the other runs, and counterfactual '
   'memorisation their difference. Intervals are Welch intervals for one '
   'example at a time, after adding a pseudo-run at 0 and one at 1 to each '
-  'side; examples share runs, so their errors are correlated. Judged on 2 100 '
+  'side; the two runs of a pair, on complementary halves, are not independent, '
+  'and their covariance is counted. Examples share runs, so their errors are '
+  'correlated. Judged on 2 100 '
   'runs of another study, they held the truth in 98.8, 97.1 and 96.3 % of its '
   'examples at 30, 100 and 400 runs.'
 )
@@ -43,7 +45,8 @@ _CONTROL = (
   'labels, while an auxiliary task with a head and optimiser of its own '
   'trains every layer. Accuracy@1 is the share of models whose heaviest layer '
   "is one of them; its interval is Wilson's on the effective number of "
-  'models, clustered by seed. Chance is the share of layers that are chosen.'
+  'models, clustered by seed, with the quantile of t for so many seeds; fewer '
+  'than three have none. Chance is the share of layers that are chosen.'
 )
 _PAIRS = (
   'The two runs of a pair were trained on complementary halves of the examples '
@@ -52,7 +55,10 @@ _PAIRS = (
   'are hybrids: layers of the run that was trained on the example in place of '
   "its twin's; their value is the probability of the given label. The "
   'classification head, with the final norm, is a player. Shares sum to the '
-  'difference of the two runs, and errors are over pairs.'
+  'difference of the two runs, and errors are over pairs. Intervals of a mean '
+  "over pairs are Student's after adding a quarter of a pair at either end of "
+  'the range, since values are bounded and skewed; those of a ratio of means '
+  "are Student's."
 )
 _TEXTS = (
   'The contrast of a token is the probability of the given label that the run '

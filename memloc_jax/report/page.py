@@ -10,6 +10,7 @@ import pandas as pd
 
 from memloc_jax.report import (
   caveats,
+  conclusions,
   content,
   explorer,
   files,
@@ -128,6 +129,7 @@ def write_report(
         *caveats.given(manifest),
         *manifest.get('notes', []),
       ],
+      conclusions=conclusions.of_study(tables),
       settings=content.settings(manifest, examples, runs),
       fit=[
         *content.fit(examples),

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from memloc_jax.report.content import interval, number
+from memloc_jax.report.content import judged, number
 
 
 def control_pairs(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -12,10 +12,10 @@ def control_pairs(table: pd.DataFrame) -> list[dict[str, str]]:
       'source': row.source,
       'measure': row.measure,
       'inside': number(row.inside),
-      'interval': interval(row.low, row.high),
       'even': number(row.layers_inside),
       'pairs': str(row.pairs),
     }
+    | judged(row)
     for row in table.itertuples()
   ]
 
@@ -28,10 +28,10 @@ def injection(table: pd.DataFrame) -> list[dict[str, str]]:
       'localiser': f'{row.localiser} {row.variant}'.strip()
       + ' (baseline)' * row.baseline,
       'recall': number(row.recall, 2),
-      'interval': interval(row.low, row.high, 2),
       'chance': number(row.chance, 2),
       'cases': str(row.cases),
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]
 
@@ -43,13 +43,13 @@ def unit_deletion(table: pd.DataFrame) -> list[dict[str, str]]:
       'zeroed': f'{row.deleted} {row.kind}',
       'ranking': row.ranking,
       'removed': number(row.removed, 2),
-      'interval': interval(row.removed_low, row.removed_high, 2),
       'distance': f'{number(row.distance_before, 1)} → '
       f'{number(row.distance, 1)}',
       'others': f'{number(row.others_before, 2)} → {number(row.others, 2)}',
       'accuracy': f'{number(row.accuracy_before, 2)} → '
       f'{number(row.accuracy, 2)}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
   ]
 
@@ -61,9 +61,9 @@ def layer_agreement(table: pd.DataFrame) -> list[dict[str, str]]:
       'source': row.source,
       'technique': f'{row.technique} {row.variant}'.strip(),
       'spearman': number(row.spearman, 2),
-      'interval': interval(row.low, row.high, 2),
       'counts': f'{row.pairs} / {row.seeds}',
     }
+    | judged(row, 2)
     for row in table.itertuples()
     if pd.notna(row.spearman)
   ]

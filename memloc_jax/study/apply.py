@@ -231,8 +231,8 @@ def _copy(
   path: pathlib.Path,
 ) -> None:
   """Writes a user's file or folder with the training rows corrected."""
-  names = data.task.columns
-  table = sources.local(str(source), names)['train']
+  columns = data.task.columns
+  table = sources.local(str(source), columns)['train']
   cells = sources.cells(table, data.task)
   old = _labels(task, data)
   labels = {
@@ -254,7 +254,7 @@ def _copy(
         shutil.copyfile(source / name, path / name)
     path = path / train.name
   column, _ = table.column(data.task.label_field)
-  corrected.write(train, path, column, labels, dropped, names)
+  corrected.write(train, path, column, labels, dropped, columns)
 
 
 def _table(

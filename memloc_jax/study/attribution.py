@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from memloc_jax.estimators import privacy, roc
+from memloc_jax.estimators import privacy, roc, sides
 from memloc_jax.estimators.influence import Neighbours, influence
 from memloc_jax.estimators.label_errors import label_errors
 
@@ -52,7 +52,11 @@ def attribute(
   errors = label_errors(membership, logits, labels)
   scaled = privacy.scaled_logits(logits, labels)
   found = influence(
-    membership, special.expit(scaled), k=_NEIGHBOURS, exclude_self=True
+    membership,
+    special.expit(scaled),
+    k=_NEIGHBOURS,
+    exclude_self=True,
+    pairs=sides.complementary(membership),
   )
   attacks = {
     'LiRA': privacy.lira(membership, scaled),
@@ -114,7 +118,8 @@ def held_out(
     labels: their labels, int [m].
   """
   values = special.expit(privacy.scaled_logits(logits, labels))
-  found = influence(membership, values, k=_NEIGHBOURS)
+  pairs = sides.complementary(membership)
+  found = influence(membership, values, k=_NEIGHBOURS, pairs=pairs)
   return HeldOut(
     columns={
       'held_out_value': found.value,

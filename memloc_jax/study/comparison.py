@@ -1,16 +1,21 @@
 """Techniques against one another and against what was planted."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import control as control_lib
 from memloc_jax.study.context import Study
 
 _LEVEL = 0.95
+# Fewest clusters that have an interval: of two it is nearly all of [0, 1].
+FEWEST = 3
 # Ties between layers are broken at random, with this seed.
 _TIE_SEED = 0
 
@@ -32,7 +37,9 @@ def correlations(layers: pd.DataFrame, source: str) -> pd.DataFrame:
     Rows of the table `correlations`: over (seed, layer) for 'layers', over
     seeds for 'mcog'. Intervals are Fisher's, from seeds times layers as if
     these were independent, so they are too narrow; missing for fewer than
-    four points.
+    four points. Verdicts are on whether centres are correlated over seeds;
+    layers of one model are no independent points, so that over these it cannot
+    be told.
   """
   defaults = [
     layers[(layers['technique'] == name) & (layers['variant'] == variant)]
@@ -47,7 +54,7 @@ def correlations(layers: pd.DataFrame, source: str) -> pd.DataFrame:
   )
   moment = weights.mul(weights.index.get_level_values('layer'), axis=0)
   centres = moment.groupby('seed').sum() / weights.groupby('seed').sum()
-  rows = []
+  rows, claims = [], []
   for quantity, values in (('layers', weights), ('mcog', centres)):
     for a, b in itertools.combinations(values.columns, 2):
       both = values[[a, b]].dropna()
@@ -56,7 +63,17 @@ def correlations(layers: pd.DataFrame, source: str) -> pd.DataFrame:
         | {'technique_a': a, 'technique_b': b}
         | _pearson(both[a].to_numpy(), both[b].to_numpy())
       )
-  return pd.DataFrame(rows)
+      claim = verdicts.correlation(rows[-1]['pearson'], len(both), 'seed')
+      if quantity == 'layers':
+        claim = verdicts.Claim(
+          lambda _: (np.nan, np.nan),
+          'differs',
+          units='the layers of one model, which are not independent',
+        )
+      claims.append(claim)
+  if not rows:
+    return pd.DataFrame()
+  return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -119,28 +136,35 @@ def _found(setup, weights: np.ndarray, rng) -> dict[str, float]:
 
 
 def clustered_interval(
-  values: np.ndarray, cluster: np.ndarray
+  values: np.ndarray, cluster: np.ndarray, level: float = _LEVEL
 ) -> tuple[float, float, float]:
   """Mean of values in [0, 1] with a 95 % interval clustered by seed.
 
-  Wilson's interval on the effective number of observations n / d. The design
-  effect d is the ratio of the cluster-robust variance of the mean to that of
-  independent observations, between 1 and the cluster size; where all values
-  are equal and nothing can be estimated, it is the cluster size, as if every
-  seed were one observation.
+  Wilson's interval on the effective number of observations n / d, with the
+  quantile of Student's t with one degree of freedom less than seeds in place
+  of the normal one (as Korn & Graubard, 1998, do for surveys of few clusters).
+  The design effect d is the ratio of the cluster-robust variance of the mean
+  to that of independent observations, between 1 and the cluster size; where
+  all values are equal and nothing can be estimated, it is the cluster size,
+  as if every seed were one observation. What it covers with 3 to 10 seeds is
+  in docs/results/coverage_pairs.md.
 
   Args:
     values: [n].
     cluster: seed of each, [n].
+    level: confidence.
 
   Returns:
-    Mean, lower and upper end.
+    Mean, lower and upper end; NaN ends with fewer than three seeds, which are
+    too few to tell.
   """
   n, mean = len(values), float(values.mean())
   names, inverse = np.unique(cluster, return_inverse=True)
+  if len(names) < FEWEST:
+    return mean, float('nan'), float('nan')
   size = n / len(names)
   independent = values.var() / n
-  if independent > 0 and len(names) > 1:
+  if independent > 0:
     sums = np.bincount(inverse, values - mean)
     factor = len(names) / (len(names) - 1)
     robust = factor * float(np.square(sums).sum()) / n**2
@@ -148,7 +172,7 @@ def clustered_interval(
   else:
     effect = size
   effective = n / effect
-  z = stats.norm.ppf((1 + _LEVEL) / 2)
+  z = stats.t.ppf((1 + level) / 2, len(names) - 1)
   centre = (mean + z**2 / (2 * effective)) / (1 + z**2 / effective)
   half = (
     z
@@ -156,6 +180,54 @@ def clustered_interval(
     / (1 + z**2 / effective)
   )
   return mean, float(max(0, centre - half)), float(min(1, centre + half))
+
+
+def centres(mcog: pd.DataFrame, num_layers: int) -> pd.DataFrame:
+  """The table `mcog` with verdicts on the rows of mean profiles.
+
+  They are on whether the depth of main models differs from that of a profile
+  without preference, over seeds, all techniques and variants being one section.
+
+  Args:
+    mcog: the table.
+    num_layers: L.
+  """
+  claims: list[verdicts.Claim | None] = []
+  for row in mcog.itertuples():
+    baseline = TECHNIQUES[row.technique].baseline
+    if row.seed != -1 or row.source != 'main' or baseline or num_layers < 2:
+      claims.append(None)
+      continue
+    of_one = mcog[
+      (mcog['technique'] == row.technique)
+      & (mcog['variant'] == row.variant)
+      & (mcog['source'] == row.source)
+      & (mcog['seed'] != -1)
+    ]
+    values = of_one['mcog_calibrated'].dropna().to_numpy(np.float64)
+    claims.append(_preference((values - 1) / (num_layers - 1)))
+  return pd.concat(
+    [mcog.reset_index(drop=True), verdicts.section(claims)], axis=1
+  )
+
+
+def _preference(depth: np.ndarray) -> verdicts.Claim:
+  """That the depth of some seeds, [seeds], is not that of a flat profile."""
+
+  def interval(level: float) -> tuple[float, float]:
+    if len(depth) < 2:
+      return np.nan, np.nan
+    found = layerwise.mean(depth, level)
+    return max(0.0, float(found.low)), min(1.0, float(found.high))
+
+  return verdicts.Claim(
+    interval,
+    'differs',
+    0.5,
+    verdicts.DELTA['depth'],
+    'a flat profile',
+    verdicts.count(len(depth), 'seed'),
+  )
 
 
 def chance(controls: pd.DataFrame, num_layers: int) -> pd.Series:
@@ -168,6 +240,95 @@ def chance(controls: pd.DataFrame, num_layers: int) -> pd.Series:
   return (controls['layers'].str.count(r'\+') + 1) / num_layers
 
 
+class Located(NamedTuple):
+  """How often one localiser finds what was planted.
+
+  Attributes:
+    name: of the localiser.
+    baseline: whether it is a trivial one.
+    values: hits, or rank correlations, one a case.
+    cases: what tells cases apart, alike for all localisers of the same cases.
+    cluster: of each case; clusters are independent.
+    unit: what a cluster is, as 'seed'.
+    beside: localisers with the same `beside` are compared with each other.
+    chance: what a guess reaches; 0 of rank correlations.
+    graded: whether values are rank correlations.
+  """
+
+  name: str
+  baseline: bool
+  values: np.ndarray
+  cases: Sequence[Any]
+  cluster: np.ndarray
+  unit: str
+  beside: Any
+  chance: float
+  graded: bool = False
+
+
+def located(found: Sequence[Located]) -> pd.DataFrame:
+  """Verdicts on localisers of one section, see `verdicts.section`.
+
+  Each is claimed to be above chance, and better than every trivial baseline
+  that looked at the same cases: over means of each cluster.
+  """
+  return verdicts.section(
+    [None if one.baseline else _above_chance(one) for one in found],
+    [
+      []
+      if one.baseline
+      else [
+        _beside(one, other)
+        for other in found
+        if other.baseline and other.beside == one.beside
+      ]
+      for one in found
+    ],
+  )
+
+
+def _above_chance(one: Located) -> verdicts.Claim:
+  each = _by_cluster(one.values, one.cluster)
+
+  def interval(level: float) -> tuple[float, float]:
+    if len(each) < 2:
+      return np.nan, np.nan
+    if one.graded:
+      return intervals.bounded_mean(each, level)
+    return clustered_interval(one.values, one.cluster, level)[1:]
+
+  return verdicts.Claim(
+    interval,
+    'above',
+    one.chance,
+    verdicts.DELTA['correlation' if one.graded else 'accuracy'],
+    '0' if one.graded else 'chance',
+    verdicts.count(len(each), one.unit),
+  )
+
+
+def _beside(one: Located, other: Located) -> verdicts.Baseline:
+  """A baseline on the cases that both have looked at."""
+  known = dict(zip(other.cases, other.values))
+  both = np.array([case in known for case in one.cases], bool)
+  cases = [case for case in one.cases if case in known]
+  trivial = np.array([known[case] for case in cases])
+  apart = one.values[both] - trivial
+  each = _by_cluster(apart, one.cluster[both])
+  bound = 2.0 if one.graded else 1.0
+  return verdicts.Baseline(
+    other.name,
+    float(trivial.mean()) if len(cases) else np.nan,
+    float(apart.mean()) if len(cases) else np.nan,
+    lambda level: intervals.bounded_mean(each, level, bound),
+  )
+
+
+def _by_cluster(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+  """Mean of each cluster."""
+  return pd.Series(values).groupby(cluster).mean().to_numpy(np.float64)
+
+
 def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
   """Rows of the table `control_summary`.
 
@@ -176,7 +337,7 @@ def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
     num_layers: L.
   """
   controls = controls.assign(chance=chance(controls, num_layers))
-  rows = []
+  rows, localisers = [], []
   keys = ['technique', 'variant', 'setup']
   for values, of_one in controls.groupby(keys, sort=False):
     row = dict(zip(keys, values))
@@ -192,15 +353,27 @@ def control_summary(controls: pd.DataFrame, num_layers: int) -> pd.DataFrame:
       row |= dict(zip((name, f'{name}_low', f'{name}_high'), found))
     row |= _mean_rank(of_one)
     graded = row['setup'] == 'graded'
-    rows.append(
-      row
-      | {
-        'chance': 0.0 if graded else of_one['chance'].mean(),
-        'num_sources': of_one['layers'].nunique(),
-        'num_seeds': of_one['seed'].nunique(),
-      }
+    row |= {
+      'chance': 0.0 if graded else of_one['chance'].mean(),
+      'num_sources': of_one['layers'].nunique(),
+      'num_seeds': of_one['seed'].nunique(),
+    }
+    rows.append(row)
+    column = 'rank_correlation' if graded else 'top1_in_pair'
+    localisers.append(
+      Located(
+        row['technique'],
+        row['baseline'],
+        of_one[column].to_numpy(float),
+        list(zip(of_one['layers'], seeds)),
+        seeds,
+        'seed',
+        row['setup'],
+        row['chance'],
+        graded,
+      )
     )
-  return pd.DataFrame(rows)
+  return pd.concat([pd.DataFrame(rows), located(localisers)], axis=1)
 
 
 def _mean_rank(rows: pd.DataFrame) -> dict[str, float]:

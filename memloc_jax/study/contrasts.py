@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from memloc_jax.estimators import intervals
+from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.study import comparison, summary
 from memloc_jax.study.summary import Entry
 
@@ -31,13 +31,15 @@ class Difference(NamedTuple):
   high: float
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Difference:
-  """Mean of a minus mean of b, each [tasks]."""
+def difference(
+  a: np.ndarray, b: np.ndarray, level: float = intervals.CONFIDENCE
+) -> Difference:
+  """Mean of a minus mean of b, each [tasks], with an interval of a level."""
   value = float(np.mean(a) - np.mean(b))
   if min(len(a), len(b)) < 2 or np.ptp(a) == np.ptp(b) == 0:
     return Difference(value, np.nan, np.nan)
   found = stats.ttest_ind(a, b, equal_var=False)
-  low, high = found.confidence_interval(intervals.CONFIDENCE)
+  low, high = found.confidence_interval(level)
   return Difference(value, float(low), float(high))
 
 
@@ -59,13 +61,14 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
   Returns:
     A row a technique, model and pair of groups: mean `depth_a` and `depth_b`
     over the tasks, their `difference` with Welch's interval `low` to `high`
-    over tasks, and the numbers of tasks.
+    over tasks, the numbers of tasks, and verdicts on whether the groups
+    differ, all rows being one section.
   """
   table = depths(entries)
   if table.empty:
     return table
   table = summary.not_binarised(table)
-  rows = []
+  rows, claims = [], []
   keys = ['model', 'technique']
   for (model, technique), of_one in table.groupby(keys, sort=False):
     by_group = {
@@ -80,7 +83,20 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
         | {'difference': found.value, 'low': found.low, 'high': found.high}
         | {'tasks_a': len(by_group[a]), 'tasks_b': len(by_group[b])}
       )
-  return pd.DataFrame(rows)
+      sides = by_group[a], by_group[b]
+      claims.append(
+        None
+        if summary.is_baseline(technique)
+        else verdicts.Claim(
+          lambda level, sides=sides: difference(*sides, level)[1:],
+          'differs',
+          delta=verdicts.DELTA['depth'],
+          units=' and '.join(verdicts.count(len(s), 'task') for s in sides),
+        )
+      )
+  if not rows:
+    return pd.DataFrame()
+  return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
 def controls(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -89,7 +105,8 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
   Returns:
     A row a model, technique and variant: `accuracy_1` and `accuracy_2` with
     intervals clustered by task, see `comparison.clustered_interval`; `chance`,
-    that of a guess; `tasks` and `models`, the number of control models.
+    that of a guess; `tasks` and `models`, the number of control models; and
+    the columns of `comparison.located`, all rows being one section.
   """
   parts = []
   for entry in entries:
@@ -101,7 +118,7 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame()
   whole = pd.concat(parts, ignore_index=True)
   whole = whole[whole['setup'] == 'pair']
-  rows = []
+  rows, located = [], []
   keys = ['model', 'technique', 'variant']
   for values, of in whole.groupby(keys, sort=False):
     row: dict[str, Any] = dict(zip(keys, values))
@@ -113,9 +130,18 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
         of[column].to_numpy(float), of['task'].to_numpy()
       )
       row |= dict(zip((name, f'{name}_low', f'{name}_high'), found))
-    rows.append(
-      row
-      | {'chance': of['chance'].mean(), 'tasks': of['task'].nunique()}
-      | {'models': len(of)}
+    row |= {'chance': of['chance'].mean(), 'tasks': of['task'].nunique()}
+    rows.append(row | {'models': len(of)})
+    located.append(
+      comparison.Located(
+        row['technique'],
+        summary.is_baseline(row['technique']),
+        of['top1_in_pair'].to_numpy(float),
+        list(zip(of['task'], of['layers'], of['seed'])),
+        of['task'].to_numpy(),
+        'task',
+        row['model'],
+        row['chance'],
+      )
     )
-  return pd.DataFrame(rows)
+  return pd.concat([pd.DataFrame(rows), comparison.located(located)], axis=1)

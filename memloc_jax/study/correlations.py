@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from memloc_jax.estimators import intervals
+from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.study.summary import (
   Entry,
   centres,
@@ -42,7 +42,10 @@ def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
     M-CoG of a task and of its two most frequent classes); `a`, `b`, `value`,
     `low`, `high`, `points`, `tasks`. M-CoG is that of the profile averaged
     over seeds, and `relative`: techniques would agree by the depth of models
-    alone.
+    alone. Verdicts are on whether the correlation differs from 0, and all rows
+    are one section. Their intervals are Fisher's with as many points as tasks,
+    since resamples of few tasks give intervals that are too narrow and have no
+    tails for many rows.
   """
   table = centres(entries)
   if table.empty:
@@ -50,14 +53,18 @@ def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
   table = table.assign(mcog=relative(table['profile'], table['layers']))
   table = table[~table['baseline']].dropna(subset=['mcog'])
   plain = not_binarised(table)
-  return pd.DataFrame(
-    [
-      *_pairs('techniques', plain, 'technique', _pearson),
-      *_pairs('models', plain, 'model', spearman),
-      *_depth(plain, studies(entries)),
-      *_binary(table),
-    ]
-  )
+  rows = [
+    *_pairs('techniques', plain, 'technique', _pearson),
+    *_pairs('models', plain, 'model', spearman),
+    *_depth(plain, studies(entries)),
+    *_binary(table),
+  ]
+  if not rows:
+    return pd.DataFrame()
+  claims = [
+    verdicts.correlation(row['value'], row['tasks'], 'task') for row in rows
+  ]
+  return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
 def _pairs(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.covariates import spearman
 from memloc_jax.study.context import Study
 from memloc_jax.study.stages import stage
@@ -30,8 +31,13 @@ def covariates(study: Study) -> None:
     )
     measures |= {(name, order): values for name, values in found.items()}
   study.workdir.write_table('ngrams', pd.concat(parts, ignore_index=True))
+  rows = pd.DataFrame(_rows(examples, measures))
+  claims = [
+    verdicts.correlation(row.spearman, row.examples, 'example')
+    for row in rows.itertuples()
+  ]
   study.workdir.write_table(
-    'covariates', pd.DataFrame(_rows(examples, measures))
+    'covariates', pd.concat([rows, verdicts.section(claims)], axis=1)
   )
 
 

@@ -7,12 +7,21 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from memloc_jax.estimators import detection, fitting, flagging, predictions
+from memloc_jax.estimators import (
+  detection,
+  fitting,
+  flagging,
+  predictions,
+  sides,
+)
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
 from memloc_jax.study import attribution, pilot, triage
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import stage
+
+# Counts of runs in no pair, see `flagging.counts`.
+_SINGLE = ('in_right', 'in_runs', 'out_right', 'out_runs')
 
 
 @stage('estimate', needs=('score',))
@@ -64,6 +73,11 @@ def estimate(study: Study) -> None:
     noisy,
     labels,
     data.kinds,
+    # What needs no runs that did not see the example, and no text.
+    baselines={
+      '1 - training memorisation': 1 - scores['training_memorisation'],
+      'rarity of the given label': -np.bincount(labels)[labels].astype(float),
+    },
   )
   if found:
     study.workdir.write_table('detection', pd.DataFrame(found))
@@ -77,7 +91,10 @@ def estimate(study: Study) -> None:
     {
       'in_accuracy': fit,
       'flagging': _flagging(
-        scores['flagged'], len(membership), study.config.map.ratio
+        scores['flagged'],
+        len(membership),
+        study.config.map.ratio,
+        len(sides.complementary(membership)),
       ),
     },
   )
@@ -95,10 +112,10 @@ def _held_out(study: Study, membership: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _flagging(
-  flagged: np.ndarray, runs: int, ratio: float
+  flagged: np.ndarray, runs: int, ratio: float, pairs: int
 ) -> dict[str, object]:
   """How many are flagged, and what share of memorised ones can be."""
-  powers = pilot.powers(len(flagged), runs, ratio)
+  powers = pilot.powers(len(flagged), runs, ratio, pairs)
   return {
     'threshold': flagging.THRESHOLD,
     'rate': flagging.RATE,
@@ -135,8 +152,11 @@ def example_scores(
   Returns:
     Columns by name, each [n].
   """
+  pairs = sides.complementary(membership)
   blocks = [
-    _example_scores(membership[:, at], np.asarray(logits[:, at]), labels[at])
+    _example_scores(
+      membership[:, at], np.asarray(logits[:, at]), labels[at], pairs
+    )
     for at in predictions.blocks(len(labels))
   ]
   columns = {
@@ -144,30 +164,30 @@ def example_scores(
     for name in blocks[0]
   }
   # Over all examples at once, as it is about the flagged ones together.
-  flags = flagging.by_correctness(
-    _right(columns['training_memorisation_accuracy'], columns['in_runs']),
-    columns['in_runs'],
-    _right(columns['generalisation_accuracy'], columns['out_runs']),
-    columns['out_runs'],
+  single = {name: columns.pop(f'single_{name}') for name in _SINGLE}
+  differ = flagging.PairCounts(
+    len(pairs), columns.pop('better'), columns.pop('worse')
   )
+  flags = flagging.by_correctness(**single, pairs=differ)
   return columns | {'cm_q': flags.q, 'flagged': flags.flagged}
 
 
-def _right(share: np.ndarray, runs: np.ndarray) -> np.ndarray:
-  """How many runs are right, from their share, which is NaN without any."""
-  return np.rint(np.nan_to_num(share) * runs).astype(int)
-
-
 def _example_scores(
-  membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
+  membership: np.ndarray,
+  logits: np.ndarray,
+  labels: np.ndarray,
+  pairs: np.ndarray,
 ) -> dict[str, np.ndarray]:
+  """Columns of some examples, and the counts that their flags need."""
+  correct = predictions.correctness(logits, labels)
   by_probability = memorisation(
-    membership, predictions.probability(logits, labels), 'welch'
+    membership, predictions.probability(logits, labels), 'welch', pairs
   )
-  by_correctness = memorisation(
-    membership, predictions.correctness(logits, labels), 'agresti_caffo'
-  )
+  by_correctness = memorisation(membership, correct, 'agresti_caffo', pairs)
+  counts = flagging.counts(membership, correct, pairs)
   return {
+    **{f'single_{name}': counts.pop(name) for name in _SINGLE},
+    **counts,
     **_columns(by_probability, ''),
     'in_runs': by_probability.in_runs,
     'out_runs': by_probability.out_runs,

@@ -5,7 +5,7 @@ models, and the word that alone decides an exception's label in the embedded
 task.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,18 @@ import pandas as pd
 
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import control, control_sites
-from memloc_jax.study.comparison import clustered_interval
+from memloc_jax.study.comparison import (
+  Located,
+  clustered_interval,
+  located,
+)
 from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import control_setups
 from memloc_jax.study.stages import stage
 
 LAYERS, WORD = 'layers', 'word'
+# A row of the table, and what its verdict is made of.
+_Row = tuple[dict[str, Any], Located]
 # Ties between places are broken at random, with this seed.
 _TIE_SEED = 0
 
@@ -29,7 +35,18 @@ def injection(study: Study) -> None:
   rng = np.random.default_rng(_TIE_SEED)
   rows = [*_techniques(study, rng), *_pairs(study, rng), *_words(study, rng)]
   if rows:
-    study.workdir.write_table('injection', pd.DataFrame(rows))
+    study.workdir.write_table('injection', _judged(rows))
+
+
+def _judged(rows: list[_Row]) -> pd.DataFrame:
+  """Rows with verdicts, all of them one section."""
+  return pd.concat(
+    [
+      pd.DataFrame([row for row, _ in rows]),
+      located([found for _, found in rows]),
+    ],
+    axis=1,
+  )
 
 
 def recall(
@@ -59,12 +76,15 @@ def _row(
   variant: str,
   baseline: bool,
   found: np.ndarray,
+  cases: Sequence[Hashable],
   cluster: np.ndarray,
   chance: np.ndarray,
-) -> dict[str, Any]:
-  """One row; `found` and `chance` are of the cases, [cases]."""
+  unit: str,
+  beside: str,
+) -> _Row:
+  """One row; `found` and `chance` are of the cases, see `Located`."""
   value, low, high = clustered_interval(found, cluster)
-  return {
+  row = {
     'planted': planted,
     'localiser': localiser,
     'variant': variant,
@@ -75,6 +95,9 @@ def _row(
     'high': high,
     'chance': float(chance.mean()),
   }
+  return row, Located(
+    localiser, baseline, found, cases, cluster, unit, beside, row['chance']
+  )
 
 
 def _of_layers(
@@ -82,9 +105,10 @@ def _of_layers(
   setups: list[control.Setup],
   rng: np.random.Generator,
   localiser: str,
+  unit: str,
   variant: str = '',
   baseline: bool = False,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[_Row]:
   """A row on one localiser, if it has looked at any control.
 
   Args:
@@ -93,16 +117,17 @@ def _of_layers(
     setups: the controls in which only some layers could learn.
     rng: breaks ties.
     localiser: its name.
+    unit: what a case is, 'seed' or 'pair'; localisers of the same are compared.
     variant: its variant.
     baseline: whether it is a trivial one.
   """
-  scores, planted, cluster = [], [], []
+  scores, planted, cases = [], [], []
   for setup in setups:
     of_setup = profiles[profiles['source'] == setup.name]
     table = of_setup.pivot(index='case', columns='layer', values='weight')
     scores.append(table.to_numpy(np.float64).reshape(-1, len(setup.rates)))
     planted.append(np.tile(setup.rates > 0, (len(table), 1)))
-    cluster.append(table.index.to_numpy())
+    cases += [(setup.name, case) for case in table.index]
   scores, planted = np.concatenate(scores), np.concatenate(planted)
   if len(scores):
     yield _row(
@@ -111,12 +136,15 @@ def _of_layers(
       variant,
       baseline,
       recall(scores, planted, rng),
-      np.concatenate(cluster),
+      cases,
+      np.array([case for _, case in cases]),
       planted.mean(1),
+      unit,
+      unit,
     )
 
 
-def _techniques(study: Study, rng: np.random.Generator) -> Iterator[dict]:
+def _techniques(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
   """Techniques that look at whole models."""
   layers = study.workdir.read_table('layers')
   if layers is None or not control_setups(study):
@@ -127,11 +155,11 @@ def _techniques(study: Study, rng: np.random.Generator) -> Iterator[dict]:
   ):
     baseline = TECHNIQUES[name].baseline
     yield from _of_layers(
-      rows, control_setups(study), rng, name, variant, baseline
+      rows, control_setups(study), rng, name, 'seed', variant, baseline
     )
 
 
-def _pairs(study: Study, rng: np.random.Generator) -> Iterator[dict]:
+def _pairs(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
   """What pairs of runs tell of noisy examples."""
   shares = study.workdir.read_table('layers_by_pair')
   if shares is None or not control_setups(study):
@@ -146,14 +174,14 @@ def _pairs(study: Study, rng: np.random.Generator) -> Iterator[dict]:
     ):
       rows = noisy.assign(weight=noisy[column])
       yield from _of_layers(
-        rows, control_setups(study), rng, name, baseline=baseline
+        rows, control_setups(study), rng, name, 'pair', baseline=baseline
       )
   sites = control_sites.profiles(study)
   for name, rows in sites.groupby('localiser', sort=False):
-    yield from _of_layers(rows, control_setups(study), rng, name)
+    yield from _of_layers(rows, control_setups(study), rng, name, 'pair')
 
 
-def _words(study: Study, rng: np.random.Generator) -> Iterator[dict]:
+def _words(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
   """Maps over the input, of correctly labelled examples with a cue."""
   tokens = study.workdir.read_table('tokens_by_example')
   cues = study.data.cues
@@ -181,6 +209,16 @@ def _words(study: Study, rng: np.random.Generator) -> Iterator[dict]:
         for rows in cases
       ]
     )
+    examples = np.arange(len(found))
     yield _row(
-      WORD, name, variant, baseline, found, np.arange(len(found)), chance
+      WORD,
+      name,
+      variant,
+      baseline,
+      found,
+      examples.tolist(),
+      examples,
+      chance,
+      'example',
+      WORD,
     )

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from memloc_jax.estimators.layerwise import Mean, mean, ratio_of_means
+from memloc_jax.estimators import verdicts
+from memloc_jax.estimators.layerwise import (
+  Mean,
+  bounded_mean,
+  mean,
+  ratio_of_means,
+)
 from memloc_jax.localisation import hybrids, occlusion, pair_maps
 from memloc_jax.study import input_texts
 from memloc_jax.study.context import Study
@@ -262,7 +268,9 @@ def _deletion(
   """Rows of `deletion`: what is left when top units are hidden together.
 
   Pairs that rank the units do not judge the deletion: those with even numbers
-  rank for those with odd ones, and the other way round.
+  rank for those with odd ones, and the other way round. The map is claimed to
+  name units whose deletion lowers memorisation, and more than as many at
+  random, or with the largest loss, which are trivial.
 
   Args:
     study: the study.
@@ -294,11 +302,35 @@ def _deletion(
   by_name = {}
   for at, (name, deleted, _) in enumerate(labels):
     by_name.setdefault((name, deleted), []).append(left[:, at])
-  result = []
-  for (name, deleted), values in by_name.items():
-    value = np.mean(values, axis=0)
-    random = np.mean(by_name.get((AT_RANDOM, deleted), values), axis=0)
-    average, less = mean(value), mean(random - value)
+  result, claims, beside = [], [], []
+  by_name = {key: np.mean(values, axis=0) for key, values in by_name.items()}
+  (whole,) = (value for (_, deleted), value in by_name.items() if not deleted)
+  for (name, deleted), value in by_name.items():
+    claims.append(
+      verdicts.Claim(
+        _interval(whole - value, count),
+        'above',
+        delta=verdicts.DELTA['memorisation'],
+        units=verdicts.count(len(value), 'pair'),
+      )
+      if name == BY_MAP
+      else None
+    )
+    beside.append(
+      [
+        verdicts.Baseline(
+          other,
+          float((whole - by_name[other, deleted]).mean()),
+          float((by_name[other, deleted] - value).mean()),
+          _interval(by_name[other, deleted] - value, count),
+        )
+        for other in (BY_LOSS, AT_RANDOM)
+        if (other, deleted) in by_name
+      ]
+    )
+    random = by_name.get((AT_RANDOM, deleted), value)
+    average = bounded_mean(value, size=count)
+    less = bounded_mean(random - value, -2, 2, count)
     result.append(
       {
         'ranking': name,
@@ -313,7 +345,19 @@ def _deletion(
         'less_high': less.high,
       }
     )
-  return pd.DataFrame(result)
+  return pd.concat(
+    [pd.DataFrame(result), verdicts.section(claims, beside)], axis=1
+  )
+
+
+def _interval(values: np.ndarray, size: int) -> verdicts.Interval:
+  """Of the mean of differences of memorisation, means of `size` examples."""
+
+  def ends(level: float) -> tuple[float, float]:
+    _, _, low, high = bounded_mean(values, -2, 2, size, level)
+    return float(low), float(high)
+
+  return ends
 
 
 def _rankings(

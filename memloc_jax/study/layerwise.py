@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.estimators import layerwise as estimate
+from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Layerwise
 from memloc_jax.localisation import hybrids, shapley
 from memloc_jax.localisation.baselines import block_distance
@@ -44,10 +45,15 @@ def layerwise(study: Study) -> None:
     ('layers_by_group', layers),
     ('layers_by_pair', by_pair),
     ('hybrids', accuracies),
-    ('control_pairs', controls),
   ):
     if parts:
       study.workdir.write_table(name, pd.concat(parts, ignore_index=True))
+  if controls:
+    rows, claims, beside = zip(*(each for some in controls for each in some))
+    study.workdir.write_table(
+      'control_pairs',
+      pd.concat([pd.DataFrame(rows), verdicts.section(claims, beside)], axis=1),
+    )
 
 
 def _sources(study: Study) -> list[tuple[str, str, np.ndarray]]:
@@ -76,6 +82,7 @@ class _Measured:
     groups: of training examples by name, bool [n].
     accuracy: of hybrids on validation examples, by how many players are from
       the first run, [pairs, players + 1]; None without such examples.
+    held_out: number of these examples.
     distance: between the blocks of a pair's runs, [pairs, L].
   """
 
@@ -86,6 +93,7 @@ class _Measured:
   examples: Layerwise
   groups: dict[str, np.ndarray]
   accuracy: np.ndarray | None
+  held_out: int
   distance: np.ndarray
 
   @property
@@ -172,6 +180,7 @@ def _measure(
     examples=estimate.join(parts),
     groups=_groups(study),
     accuracy=np.stack(accuracies) if accuracies else None,
+    held_out=len(held_out),
     distance=np.stack(distances),
   )
 
@@ -232,8 +241,8 @@ def _by_example(found: _Measured) -> pd.DataFrame:
       'generalisation_pairs': found.examples.unseen.mean(0),
       'cm_pairs': whole.value,
       'cm_pairs_se': whole.se,
-      'cm_pairs_low': np.clip(whole.low, -1, 1),
-      'cm_pairs_high': np.clip(whole.high, -1, 1),
+      'cm_pairs_low': whole.low,
+      'cm_pairs_high': whole.high,
       'depth': depth,
       'pairs': len(found.pairs),
     }
@@ -272,7 +281,10 @@ def _by_group(found: _Measured) -> pd.DataFrame:
   """Rows of `layers_by_group`."""
   parts = []
   for group, chosen in found.groups.items():
-    average = estimate.mean(found.examples.of_group(chosen))
+    # Shapley values of probabilities are in [-1, 1], as the whole is.
+    average = estimate.bounded_mean(
+      found.examples.of_group(chosen), size=int(chosen.sum())
+    )
     parts.append(
       found.players.assign(
         source=found.name,
@@ -309,28 +321,35 @@ def _by_pair(found: _Measured) -> pd.DataFrame:
 
 def _accuracies(found: _Measured) -> pd.DataFrame:
   """Rows of `hybrids`."""
-  average = estimate.mean(found.accuracy)
+  average = estimate.bounded_mean(found.accuracy, 0, 1, found.held_out)
   return pd.DataFrame(
     {
       'source': found.name,
       'players': np.arange(len(average.value)),
       'accuracy': average.value,
       'accuracy_se': average.se,
-      'low': np.clip(average.low, 0, 1),
-      'high': np.clip(average.high, 0, 1),
+      'low': average.low,
+      'high': average.high,
     }
   )
 
 
-def _control(study: Study, found: _Measured) -> pd.DataFrame:
-  """Rows of `control_pairs`: how much lies where it was put."""
+def _control(
+  study: Study, found: _Measured
+) -> list[tuple[dict, verdicts.Claim | None, list[verdicts.Baseline]]]:
+  """Rows of `control_pairs`: how much lies where it was put.
+
+  The first is claimed to be above what layers have on average, and above the
+  distance between parameters, a trivial baseline.
+  """
   (setup,) = (s for s in control_setups(study) if s.name == found.name)
   planted = setup.rates > 0
   inside = np.array(
     [planted[a : b + 1].all() for a, b in found.spans] + [False]
   )
   share = found.examples.of_group(found.groups['noisy'])
-  rows = []
+  rows, parts = [], []
+  even, pairs = planted.mean(), len(found.pairs)
   for measure, part, whole in (
     ('share of noisy examples', share[:, inside].sum(1), share.sum(1)),
     (
@@ -339,6 +358,7 @@ def _control(study: Study, found: _Measured) -> pd.DataFrame:
       found.distance.sum(1),
     ),
   ):
+    parts.append((part, whole))
     value, low, high = estimate.ratio_of_means(part, whole)
     rows.append(
       {
@@ -347,8 +367,29 @@ def _control(study: Study, found: _Measured) -> pd.DataFrame:
         'inside': value,
         'low': low,
         'high': high,
-        'layers_inside': planted.mean(),
-        'pairs': len(found.pairs),
+        'layers_inside': even,
+        'pairs': pairs,
       }
     )
-  return pd.DataFrame(rows)
+  residuals = [
+    (part - row['inside'] * whole) / (np.abs(whole.mean()) or np.nan)
+    for row, (part, whole) in zip(rows, parts)
+  ]
+  apart = rows[0]['inside'] - rows[1]['inside']
+
+  def paired(level: float) -> tuple[float, float]:
+    _, _, low, high = estimate.mean(residuals[0] - residuals[1], level)
+    return float(apart + low), float(apart + high)
+
+  claim = verdicts.Claim(
+    lambda level: estimate.ratio_of_means(*parts[0], level)[1:],
+    'above',
+    even,
+    verdicts.DELTA['share'],
+    'an even share',
+    verdicts.count(pairs, 'pair'),
+  )
+  distance = verdicts.Baseline(
+    rows[1]['measure'], rows[1]['inside'], apart, paired
+  )
+  return [(rows[0], claim, [distance]), (rows[1], None, [])]

@@ -181,6 +181,8 @@ def localise(study: Study) -> None:
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
       tables[name] = pd.concat(parts, ignore_index=True)
+      if name == 'mcog':
+        tables[name] = comparison.centres(tables[name], study.model.num_layers)
       study.workdir.write_table(name, tables[name])
   manifest = study.workdir.read_json('manifest.json')
   by_technique = manifest.get('notes_by_technique', {})

@@ -6,7 +6,13 @@ import numpy as np
 
 from memloc_jax.estimators import flagging, planning, predictions
 from memloc_jax.estimators.memorisation import from_sides
-from memloc_jax.estimators.sides import Side, sides
+from memloc_jax.estimators.sides import (
+  Shared,
+  Side,
+  complementary,
+  shared,
+  sides,
+)
 from memloc_jax.study.context import Study
 
 HALF_WIDTH, RELIABILITY = 'half-width', 'reliability'
@@ -20,10 +26,12 @@ _QUANTILES = (0.5, 0.9)
 _POWER = 0.8
 
 
-def powers(examples: int, runs: int, ratio: float) -> dict[float, float]:
+def powers(
+  examples: int, runs: int, ratio: float, pairs: int
+) -> dict[float, float]:
   """Share of memorised examples that `flagged` finds, by memorisation."""
   return {
-    size: planning.power(planning.Effect(examples, size), runs, ratio)
+    size: planning.power(planning.Effect(examples, size), runs, ratio, pairs)
     for size in _EFFECTS
   }
 
@@ -31,11 +39,11 @@ def powers(examples: int, runs: int, ratio: float) -> dict[float, float]:
 def worst_case(study: Study) -> list[str]:
   """What the map's runs buy whatever the data, as lines for people."""
   config = study.config.map
-  runs, ratio = config.size, config.ratio
+  runs, ratio, pairs = config.size, config.ratio, config.pairs
   if not runs:
     return []
   needed = ', '.join(
-    f'{planning.runs_for_half_width(width, ratio):,} runs for {width:g}'
+    f'{planning.runs_for_half_width(width, ratio, pairs):,} runs for {width:g}'
     for width in _HALF_WIDTHS
   )
   examples = len(study.data.train)
@@ -43,13 +51,13 @@ def worst_case(study: Study) -> list[str]:
   lines = [
     f'{runs} map runs, whatever the data:',
     '  half-width of 95 % intervals at most about '
-    f'{planning.half_width(runs, ratio):.2f}; {needed}',
+    f'{planning.half_width(runs, ratio, pairs):.2f}; {needed}',
     f'  flagged, if one in {round(1 / share)} of {examples:,} examples is '
     f'memorised and {flagging.RATE:.0%} may be flagged falsely:',
   ]
-  for size, found in powers(examples, runs, ratio).items():
+  for size, found in powers(examples, runs, ratio, pairs).items():
     effect = planning.Effect(examples, size)
-    enough = planning.runs_for_power(effect, _POWER, ratio)
+    enough = planning.runs_for_power(effect, _POWER, ratio, pairs)
     lines.append(
       f'    {found:.0%} of those memorised by {size:g}; {_number(enough)} runs '
       f'for {_POWER:.0%}'
@@ -63,10 +71,9 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
   Returns:
     Rows of the table `forecast`; none without a map.
   """
-  both = _sides(study)
-  if both is None:
+  pilot = _pilot(study)
+  if pilot is None:
     return []
-  pilot = planning.Pilot(*both)
   common = {'runs': pilot.runs}
   rows = [
     common
@@ -80,7 +87,9 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
     for quantile in _QUANTILES
     for wanted in _HALF_WIDTHS
   ]
-  found = planning.reliability(from_sides(*both))
+  found = planning.reliability(
+    from_sides(pilot.seen, pilot.unseen, both=pilot.both)
+  )
   return rows + [
     common
     | {
@@ -126,21 +135,21 @@ def _number(runs: int | None) -> str:
   return 'too many' if runs is None else f'{runs:,}'
 
 
-def _sides(study: Study) -> tuple[Side, Side] | None:
+def _pilot(study: Study) -> planning.Pilot | None:
   """Probabilities of the map in `arrays/`, None if there is none."""
   membership = study.workdir.read_array('membership')
   logits = study.workdir.read_array('logits')
   if membership is None or logits is None or len(membership) < 2:
     return None
   labels = study.data.labels[study.noisy_set]
-  blocks = [
-    sides(
-      membership[:, at],
-      predictions.probability(np.asarray(logits[:, at]), labels[at]),
-    )
-    for at in predictions.blocks(len(labels))
-  ]
-  return tuple(
+  pairs = complementary(membership)
+  blocks, products = [], []
+  for at in predictions.blocks(len(labels)):
+    values = predictions.probability(np.asarray(logits[:, at]), labels[at])
+    blocks.append(sides(membership[:, at], values))
+    both = shared(membership[:, at], values, *blocks[-1], pairs)
+    products.append(both.products if both else np.zeros(len(labels[at])))
+  seen, unseen = (
     Side(
       *(
         np.concatenate([getattr(side, name) for side in one_side])
@@ -149,3 +158,5 @@ def _sides(study: Study) -> tuple[Side, Side] | None:
     )
     for one_side in zip(*blocks)
   )
+  both = Shared(len(pairs), np.concatenate(products)) if len(pairs) else None
+  return planning.Pilot(seen, unseen, both=both)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Mean, mean
 from memloc_jax.study import summary
 from memloc_jax.study.summary import Entry
@@ -29,10 +30,12 @@ def regimes(entries: Sequence[Entry]) -> pd.DataFrame:
     (`memorisation_noisy`) or in neither (`memorisation_clean`,
     `generalisation`), or over seeds of main models (`validation_f1_noisy`,
     `validation_f1_clean`, and `depth T` of a technique T from 0, the first
-    layer, to 1, the last).
+    layer, to 1, the last). Verdicts are on whether the measure differs; all
+    rows are one section, but for trivial baselines, which claim nothing.
   """
   plain = {(e.task, e.model): e for e in entries if not e.regime}
   rows: list[dict[str, Any]] = []
+  claims: list[verdicts.Claim | None] = []
   for entry in entries:
     other = plain.get((entry.task, entry.plain_model))
     if not entry.regime or other is None:
@@ -42,16 +45,52 @@ def regimes(entries: Sequence[Entry]) -> pd.DataFrame:
       pairs = values(other), values(entry)
       for measure in pairs[0]:
         if measure in pairs[1]:
-          found = _difference(*(each[measure] for each in pairs))
+          both = _paired(*(each[measure] for each in pairs))
+          found = _difference(both)
           rows.append(key | {'measure': measure, 'over': over} | found)
-  return pd.DataFrame(rows)
+          claims.append(_claim(measure, over, _values(both)))
+  if not rows:
+    return pd.DataFrame()
+  return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
-def _difference(without: pd.Series, changed: pd.Series) -> dict[str, float]:
-  """Of values whose index says which make a pair."""
+def _claim(
+  measure: str, over: str, values: np.ndarray
+) -> verdicts.Claim | None:
+  """That a regime changes a measure, given the differences of pairs."""
+  kind, _, technique = measure.partition(' ')
+  if summary.is_baseline(technique):
+    return None
+  quantity = {'depth': 'depth', 'validation_f1_noisy': 'score'}
+  quantity |= {'validation_f1_clean': 'score'}
+
+  def interval(level: float) -> tuple[float, float]:
+    if len(values) < 2:
+      return np.nan, np.nan
+    found = mean(values, level)
+    return float(found.low), float(found.high)
+
+  return verdicts.Claim(
+    interval,
+    'differs',
+    delta=verdicts.DELTA[quantity.get(kind, 'memorisation')],
+    units=verdicts.count(len(values), over.removesuffix('s')),
+  )
+
+
+def _paired(without: pd.Series, changed: pd.Series) -> pd.DataFrame:
+  """Values that both have, whose index says which make a pair."""
   both = pd.concat([without, changed], axis=1, keys=['without', 'with'])
-  both = both.dropna()
-  values = (both['with'] - both['without']).to_numpy(np.float64)
+  return both.dropna()
+
+
+def _values(both: pd.DataFrame) -> np.ndarray:
+  return (both['with'] - both['without']).to_numpy(np.float64)
+
+
+def _difference(both: pd.DataFrame) -> dict[str, float]:
+  """Mean difference of pairs."""
+  values = _values(both)
   found = mean(values) if len(both) else Mean(*[np.nan] * 4)
   return {
     'pairs': len(both),

@@ -1,5 +1,6 @@
 """Published values beside those of studies that were run, and a verdict."""
 
+import functools
 import importlib.resources
 import os
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.errors import InputError
+from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.estimators.layerwise import mean
 from memloc_jax.study import contrasts, correlations, summary
 from memloc_jax.study.measures import measures
@@ -29,6 +31,12 @@ _COLUMNS = (
 )
 _RELATIONS = ('equals', 'above', 'below')
 _ALL = 'all'
+NOT_RUN = 'not run'
+
+
+def _no_interval(level: float) -> tuple[float, float]:
+  del level
+  return np.nan, np.nan
 
 
 class Found(NamedTuple):
@@ -39,12 +47,14 @@ class Found(NamedTuple):
     low: lower end of its 95 % interval; NaN without one.
     high: upper end.
     tasks: that it is taken of.
+    interval: of any level, for the verdict.
   """
 
   value: float
   low: float
   high: float
   tasks: int
+  interval: verdicts.Interval = _no_interval
 
 
 _NOTHING = Found(np.nan, np.nan, np.nan, 0)
@@ -100,40 +110,59 @@ def replicate(entries: Sequence[Entry], claims: pd.DataFrame) -> pd.DataFrame:
     claims: from `references`.
 
   Returns:
-    The claims with `value`, `low`, `high`, `tasks`, and `verdict`: 'not run';
-    of a published number, 'consistent' or 'differs', by whether our interval
-    has it, and 'undecided' where that of a correlation has 0 as well; of an
-    inequality, 'holds', 'contradicted', or 'undecided' where the interval has
-    both sides.
+    The claims with `value`, `low`, `high`, `tasks` and the columns of
+    `judged`.
   """
   table = measures(entries)
-  rows = []
-  for claim in claims.to_dict('records'):
-    found = KINDS[claim['kind']](table, claim)
-    rows.append(claim | found._asdict() | {'verdict': verdict(claim, found)})
-  return pd.DataFrame(rows)
-
-
-def verdict(claim: dict[str, object], found: Found) -> str:
-  """One word on a claim, see `replicate`."""
-  published, relation = claim['published'], claim['relation']
-  if np.isnan(found.value):
-    return 'not run'
-  if np.isnan(found.low):
-    return 'undecided'
-  inside = found.low <= published <= found.high
-  if relation == 'equals' and not inside:
-    return 'differs'
-  if relation == 'equals':
-    both = claim['kind'] in _CORRELATIONS and found.low <= 0 <= found.high
-    return 'undecided' if both else 'consistent'
-  if inside:
-    return 'undecided'
-  return (
-    'holds'
-    if (found.low > published) == (relation == 'above')
-    else ('contradicted')
+  rows = claims.to_dict('records')
+  found = [KINDS[claim['kind']](table, claim) for claim in rows]
+  numbers = pd.DataFrame([one._asdict() for one in found]).drop(
+    columns='interval'
   )
+  return pd.concat([claims, numbers, judged(rows, found)], axis=1)
+
+
+def judged(
+  claims: Sequence[dict[str, object]], found: Sequence[Found]
+) -> pd.DataFrame:
+  """Verdicts on claims, which are one section, see `verdicts`.
+
+  Args:
+    claims: rows of `references`.
+    found: what studies say to each.
+
+  Returns:
+    `verdict`, 'not run' where no study has what a claim needs; `reason`,
+    `adjusted_low` and `adjusted_high`.
+  """
+  table = verdicts.section(
+    [
+      None
+      if np.isnan(one.value)
+      else verdicts.Claim(
+        one.interval,
+        claim['relation'],
+        claim['published'],
+        verdicts.DELTA[_quantity(claim)],
+        f'{claim["published"]:g}',
+        verdicts.count(one.tasks, 'task'),
+      )
+      for claim, one in zip(claims, found)
+    ]
+  )
+  return table.assign(verdict=table['verdict'].replace('', NOT_RUN))
+
+
+def _quantity(claim: dict) -> str:
+  """What the value of a claim is, as in `verdicts.DELTA`."""
+  if claim['kind'] in _CORRELATIONS:
+    return 'correlation'
+  kind, _, rest = claim['measure'].partition(' ')
+  if kind in ('depth', 'relative'):
+    return 'depth'
+  known = {'largest': 'share', 'accuracy_1': 'accuracy', 'clean': 'score'}
+  known |= {'validation': 'score', 'generalisation': 'memorisation'}
+  return known.get(kind, 'layers')
 
 
 def _of(table: pd.DataFrame, of: str) -> pd.DataFrame:
@@ -149,10 +178,13 @@ def _by_task(values: pd.Series, tasks: pd.Series) -> Found:
   each = values.groupby(tasks).mean().dropna().to_numpy()
   if not len(each):
     return _NOTHING
-  found = mean(each)
-  return Found(
-    float(found.value), float(found.low), float(found.high), len(each)
-  )
+
+  def interval(level: float) -> tuple[float, float]:
+    found = mean(each, level)
+    return float(found.low), float(found.high)
+
+  ends = interval(intervals.CONFIDENCE)
+  return Found(float(each.mean()), *ends, len(each), interval)
 
 
 def _has(table: pd.DataFrame, *names: str) -> bool:
@@ -187,14 +219,19 @@ def _groups(table: pd.DataFrame, claim: dict) -> Found:
     sides.append(chosen.groupby('task')[measure].mean().to_numpy())
   if not all(map(len, sides)):
     return _NOTHING
-  return Found(*contrasts.difference(*sides), sum(map(len, sides)))
+  return Found(
+    *contrasts.difference(*sides),
+    sum(map(len, sides)),
+    lambda level: contrasts.difference(*sides, level)[1:],
+  )
 
 
 def _correlation(points: pd.DataFrame, a: str, b: str) -> Found:
-  """Spearman's over points, resampling tasks."""
+  """Spearman's over points, resampling tasks; verdicts as in `correlations`."""
   points = points[['task', a, b]].dropna()
   for row in correlations.correlation('', a, b, points, correlations.spearman):
-    return Found(row['value'], row['low'], row['high'], row['tasks'])
+    ends = functools.partial(intervals.correlation, row['value'], row['tasks'])
+    return Found(row['value'], row['low'], row['high'], row['tasks'], ends)
   return _NOTHING
 
 

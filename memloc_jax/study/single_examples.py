@@ -1,5 +1,7 @@
 """Columns of the tables on where single examples are memorised."""
 
+from memloc_jax.estimators import verdicts
+
 SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
   # Over pairs of runs on complementary halves: one row an example. `depth` is
   # the layer up to which half of its memorisation lies.
@@ -61,6 +63,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'high',
     'layers_inside',
     'pairs',
+    *verdicts.COLUMNS,
   ),
   # How often localisers find memory that was put in a known place.
   'injection': (
@@ -73,6 +76,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'low',
     'high',
     'chance',
+    *verdicts.COLUMNS,
   ),
   # One row a token of the examples that input maps look at: what hiding its
   # unit costs IN runs more than OUT runs.
@@ -145,6 +149,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'accuracy_before',
     'accuracy',
     'pairs',
+    *verdicts.COLUMNS,
   ),
   # Memorisation that is left when the top units of each example are hidden.
   'deletion': (
@@ -158,6 +163,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'less_than_random',
     'less_low',
     'less_high',
+    *verdicts.COLUMNS,
   ),
   # Memorisation of perturbed texts, all examples together.
   'variants': (
@@ -192,5 +198,6 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'high',
     'pairs',
     'seeds',
+    *verdicts.COLUMNS,
   ),
 }

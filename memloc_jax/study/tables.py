@@ -5,6 +5,7 @@ Columns may be added; none is renamed or dropped.
 
 import pandas as pd
 
+from memloc_jax.estimators import verdicts
 from memloc_jax.study.single_examples import SINGLE_EXAMPLES
 
 _SCORES = (
@@ -224,7 +225,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
   ),
   # Centre of gravity; seed -1 is that of the seed-averaged profile. The
   # attainable range is mcog_low to mcog_high, and mcog_calibrated is the
-  # centre stretched from that range to 1 to L.
+  # centre stretched from that range to 1 to L. Verdicts are on the averaged
+  # profiles of main models.
   'mcog': (
     'technique',
     'variant',
@@ -234,6 +236,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'mcog_low',
     'mcog_high',
     'mcog_calibrated',
+    *verdicts.PLAIN,
   ),
   # One row a control model, technique and variant. `layers` names those that
   # could learn, 'rising' or 'falling' for graded rates; the rank correlation
@@ -250,7 +253,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'top2_in_pair',
     'rank_correlation',
   ),
-  # The same over pairs and seeds, with 95 % intervals clustered by seed.
+  # The same over pairs and seeds, with 95 % intervals clustered by seed, and
+  # verdicts against chance and trivial baselines.
   'control_summary': (
     'technique',
     'variant',
@@ -268,6 +272,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'chance',
     'num_sources',
     'num_seeds',
+    *verdicts.COLUMNS,
   ),
   # Pearson correlations between techniques, of layers' weights or of M-CoG.
   'correlations': (
@@ -279,6 +284,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'low',
     'high',
     'num_points',
+    *verdicts.PLAIN,
   ),
   # One row a probe; layer 0 is the embedding output.
   'probes': (
@@ -356,9 +362,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'low',
     'high',
     'examples',
+    *verdicts.PLAIN,
   ),
   **SINGLE_EXAMPLES,
-  # How well scores find planted examples, with 95 % bootstrap intervals.
+  # How well scores find planted examples, with 95 % bootstrap intervals, and
+  # verdicts against chance and trivial scores.
   'detection': (
     'score',
     'positives',
@@ -373,6 +381,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     'num_positive',
     'num_negative',
     'num_excluded',
+    'baseline',
+    *verdicts.COLUMNS,
   ),
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.localisation import hybrids, masks
 from memloc_jax.localisation import units as technique
@@ -281,14 +282,39 @@ def _by_example(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
 
 
 def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
-  """Rows of `unit_deletion`."""
+  """Rows of `unit_deletion`.
+
+  Each ranking is claimed to remove some of the memorisation, and more than as
+  many units at random, or with the largest loss, which are trivial.
+  """
   stack = lambda of: np.stack([of(each) for each in found])  # [pairs, m]
   seen, unseen = stack(lambda f: f.seen), stack(lambda f: f.unseen)
-  rows = []
-  for key in found[0].after:
-    after = stack(lambda f, key=key: f.after[key])
-    removed = ratio_of_means((seen - after).mean(1), (seen - unseen).mean(1))
+  rows, claims, beside = [], [], []
+  whole = (seen - unseen).mean(1)
+  left = {key: stack(lambda f, key=key: f.after[key]) for key in found[0].after}
+  for key, after in left.items():
+    part = (seen - after).mean(1)
+    removed = ratio_of_means(part, whole)
     kind, ranking, deleted = key
+    claims.append(
+      None
+      if ranking in (LOSS, RANDOM)
+      else verdicts.Claim(
+        lambda level, part=part: ratio_of_means(part, whole, level)[1:],
+        'above',
+        delta=verdicts.DELTA['share'],
+        units=verdicts.count(len(found), 'pair'),
+      )
+    )
+    beside.append(
+      [
+        _trivial(
+          other, (seen - left[kind, other, deleted]).mean(1), part, whole
+        )
+        for other in (LOSS, RANDOM)
+        if (kind, other, deleted) in left
+      ]
+    )
     of = lambda name, key: _known_mean(
       stack(lambda f, name=name, key=key: getattr(f, name)[key])
     )
@@ -313,7 +339,21 @@ def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
         'pairs': len(found),
       }
     )
-  return pd.DataFrame(rows)
+  return pd.concat(
+    [pd.DataFrame(rows), verdicts.section(claims, beside)], axis=1
+  )
+
+
+def _trivial(
+  name: str, removed: np.ndarray, part: np.ndarray, whole: np.ndarray
+) -> verdicts.Baseline:
+  """What a trivial ranking removes of the whole, beside a part, [pairs]."""
+  return verdicts.Baseline(
+    name,
+    ratio_of_means(removed, whole)[0],
+    ratio_of_means(part - removed, whole)[0],
+    lambda level: ratio_of_means(part - removed, whole, level)[1:],
+  )
 
 
 def _known_mean(values: np.ndarray) -> float:

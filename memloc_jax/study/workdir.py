@@ -15,6 +15,7 @@ versions.json    of jaxlib, which each run was trained with
 extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
 log.txt          one line an epoch
+error.log        tracebacks of unexpected errors, if there were any
 .lock            held by the process that uses the folder
 
 Of several processes only the first writes here; the others write nothing but

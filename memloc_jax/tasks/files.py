@@ -208,7 +208,7 @@ def listed(names: Iterable[Any]) -> str:
   # Where there is no header, they are a row of texts, with breaks in them.
   names = [visible(' '.join(str(name).split())) for name in names]
   more = len(names) - _MOST_NAMES
-  text = ', '.join(cut(name, 40) for name in names[:_MOST_NAMES])
+  text = ', '.join(cut(name, 40) or "''" for name in names[:_MOST_NAMES])
   return f'{text} and {more:,} more' if more > 0 else text
 
 

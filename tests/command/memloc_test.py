@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import html
 import importlib.metadata
 import io
 import pathlib
@@ -128,7 +129,14 @@ class RunTest(parameterized.TestCase):
     ):
       status, out, _ = _call('report', *map(str, words))
       self.assertEqual(status, 0)
-      self.assertEqual(out, f'comparison: {output / "comparison.html"}\n')
+      *lines, last = out.splitlines()
+      self.assertEqual(last, f'comparison: {output / "comparison.html"}')
+      # What the page concludes.
+      page = html.unescape((output / 'comparison.html').read_text('utf-8'))
+      self.assertNotEmpty(lines)
+      for line in lines:
+        question, _, answer = line.partition('? ')
+        self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
       (output / 'comparison.html').unlink()
     with unittest.mock.patch.object(report, 'write'):
       _, _, error = _call('report', one)
@@ -137,7 +145,8 @@ class RunTest(parameterized.TestCase):
       self.assertEqual(_call('report', one)[::2], (0, ''))
     # That of a grid lies in its folder.
     status, out, _ = _call('report', str(folder))
-    self.assertEqual(out, f'comparison: {folder / "comparison.html"}\n')
+    last = out.splitlines()[-1]
+    self.assertEqual(last, f'comparison: {folder / "comparison.html"}')
     self.assertTrue((folder / 'comparison.html').exists())
 
 

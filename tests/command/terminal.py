@@ -5,12 +5,21 @@ import pathlib
 import pty
 import re
 import select
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CTRL_C = b'\x03'
+# Makes standard input the terminal that Ctrl-C is pressed in, in a process of
+# its own: JAX warns where a process that uses it is forked.
+_IN_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def in_terminal(
@@ -29,15 +38,17 @@ def in_terminal(
   Returns:
     The exit status, what was shown, and the seconds after the last press.
   """
-  pid, terminal = pty.fork()
-  if pid == 0:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-      os.chdir(_ROOT)
-      variables = os.environ | {'PYTHONPATH': str(_ROOT)} | environment
-      os.execvpe(command[0], list(command), variables)
-    finally:
-      os._exit(99)
+  terminal, inside = pty.openpty()
+  process = subprocess.Popen(
+    [sys.executable, '-c', _IN_TERMINAL, *command],
+    stdin=inside,
+    stdout=inside,
+    stderr=inside,
+    cwd=_ROOT,
+    env=os.environ | {'PYTHONPATH': str(_ROOT)} | environment,
+    start_new_session=True,
+  )
+  os.close(inside)
   shown, due, left = b'', None, list(presses)
   pressed = deadline = time.monotonic()
   deadline += 300
@@ -58,9 +69,9 @@ def in_terminal(
         pressed, due = time.monotonic(), None
         left.pop(0)
     else:
-      os.kill(pid, signal.SIGKILL)
+      process.kill()
   finally:
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = process.wait()
     seconds = time.monotonic() - pressed
     os.close(terminal)
   return status, shown.decode(errors='replace'), seconds

@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 from scipy import special
 
 from memloc_jax.estimators import dynamics as estimator
-from memloc_jax.estimators import histories
+from memloc_jax.estimators import histories, predictions
 from memloc_jax.estimators.memorisation import memorisation
 from tests.estimators import ensembles
 
@@ -237,6 +237,26 @@ class DynamicsTest(parameterized.TestCase):
       np.testing.assert_allclose(
         found.curves[str(i)].se, found.dynamic.se[:, i], atol=1e-12
       )
+
+  def test_pairs_are_units(self):
+    rng = np.random.default_rng(4)
+    first = rng.random((6, 30)) < 0.5
+    member = np.concatenate([first, rng.random((5, 30)) < 0.5, ~first])
+    logits = rng.normal(size=(17, 3, 30, 2))
+    labels = rng.integers(0, 2, 30)
+    group = np.arange(30) == 7
+    found = estimator.dynamics(
+      member, logits, np.arange(1, 4), labels, {'one': group}
+    )
+    rows = np.stack([np.arange(6), np.arange(6) + 11], axis=1)
+    for epoch in range(3):
+      values = predictions.probability(logits[:, epoch], labels)
+      wanted = memorisation(member, values, pairs=rows)
+      for name in ('se', 'low', 'high'):
+        np.testing.assert_allclose(
+          getattr(found.dynamic, name)[epoch], getattr(wanted, name)
+        )
+      self.assertAlmostEqual(found.curves['one'].se[epoch], wanted.se[7])
 
   def test_error_of_a_group_counts_what_examples_share(self):
     # Every run has a memory of its own, good or bad for all its examples.

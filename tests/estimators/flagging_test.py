@@ -59,17 +59,138 @@ class ExactTest(parameterized.TestCase):
     self.assertTrue(np.all(np.diff(p, axis=0) <= 0))
     self.assertTrue(np.all(np.diff(p, axis=1) >= 0))
 
-  def test_many_runs_go_over_into_the_normal_limit(self):
-    exact = estimator.p_values(200, 200, 0.25)
-    limit = estimator.p_values(200, 201, 0.25)[:, :201]
-    likely = (exact > 0.01) & (exact < 0.2)
-    ratio = limit[likely] / exact[likely]
-    self.assertBetween(np.median(ratio), 0.6, 1.0)
+  @parameterized.parameters((250, 250), (330, 150))
+  def test_is_exact_for_many_runs(self, runs, out_runs):
+    """Down to 1e-8, where the normal limit is several times too small."""
+    p = estimator.p_values(runs, out_runs, 0.25)
+    score = estimator.score(runs, out_runs, 0.25)
+    limit = stats.norm.sf(score)
+    for wanted in (0.05, 1e-3, 1e-5, 1e-8):
+      # Among results that are likely where the hypothesis holds.
+      x = runs * 6 // 10
+      y = int(np.abs(np.log(p[x] / wanted)).argmin())
+      self.assertBetween(p[x, y] / wanted, 0.2, 5)
+      extreme = p <= p[x, y] * (1 + 1e-9)
+      largest = max(
+        estimator.joint(runs, out_runs, out + 0.25, out)[extreme].sum()
+        for out in np.linspace(0, 0.75, 301)
+      )
+      self.assertBetween(largest / p[x, y], 0.99, 1.0001)
+      if wanted == 1e-5:
+        self.assertLess(limit[x, y] / p[x, y], 0.7)
 
   def test_thirty_runs_can_flag_one_of_twenty_thousand(self):
     p = estimator.p_values(15, 15, 0.25)
     self.assertLess(p[15, 0], 0.05 / 20_000)
     self.assertGreater(p[15, 8], 0.05)
+
+
+def _dependent(pairs, studies, together, rng):
+  """Counts of pairs at the border: accuracies of 0.625 and 0.375.
+
+  Args:
+    pairs: of a study.
+    studies: how many.
+    together: chance that both runs of a pair are right.
+    rng: draws.
+  """
+  better, worse = 0.625 - together, 0.375 - together
+  kind = rng.choice(3, (studies, pairs), p=(better, worse, 1 - better - worse))
+  return estimator.PairCounts(
+    pairs, (kind == 0).sum(axis=1), (kind == 1).sum(axis=1)
+  )
+
+
+class PairsTest(parameterized.TestCase):
+  def test_equals_sum_over_results_that_are_as_extreme(self):
+    pairs, threshold = 6, 0.25
+    p = estimator.pair_p_values(pairs, threshold)
+    results = [(a, b) for a in range(7) for b in range(7 - a)]
+    shares = np.linspace(0, (1 - threshold) / 2, 201)
+    for at in results:
+      extreme = np.array([r for r in results if p[r] <= p[at] + 1e-12])
+      a, b = extreme.T
+      rest = pairs - a - b
+      chance = stats.multinomial.pmf
+      total = max(
+        chance(
+          np.stack([a, b, rest], axis=1),
+          pairs,
+          (q + threshold, q, max(0.0, 1 - 2 * q - threshold)),
+        ).sum()
+        for q in shares
+      )
+      self.assertAlmostEqual(p[at], min(total, 1), places=4)
+
+  def test_more_memorisation_is_never_less_significant(self):
+    p = estimator.pair_p_values(9, 0.25)
+    for a in range(9):
+      for b in range(9 - a):
+        self.assertLessEqual(p[a + 1, b], p[a, b])
+        self.assertGreaterEqual(p[a, b + 1], p[a, b])
+
+  @parameterized.parameters(0.0, 0.1, 0.234, 0.375)
+  def test_rejects_as_seldom_as_said_however_two_runs_depend(self, together):
+    rng = np.random.default_rng(0)
+    counts = _dependent(16, 40_000, together, rng)
+    nothing = np.zeros(40_000, int)
+    found = estimator.by_correctness(
+      nothing, nothing, nothing, nothing, pairs=counts
+    )
+    self.assertLess(np.mean(found.p <= 0.05), 0.053)
+    self.assertGreater(np.mean(found.p <= 0.05), 0.01)
+    if together == 0:
+      # Runs as units reject more than twice as often as they say.
+      right = counts.better, 16 - counts.better
+      independent = estimator.by_correctness(right[0], 16, right[1], 16)
+      self.assertGreater(np.mean(independent.p <= 0.05), 0.08)
+
+  def test_pairs_and_other_runs_are_combined(self):
+    rng = np.random.default_rng(1)
+    studies = 40_000
+    counts = _dependent(8, studies, 0.0, rng)
+    runs = np.full(studies, 15)
+    found = estimator.by_correctness(
+      rng.binomial(15, 0.625, studies), runs,
+      rng.binomial(15, 0.375, studies), runs, pairs=counts,
+    )  # fmt: skip
+    for level in (0.05, 0.01):
+      self.assertBetween(np.mean(found.p <= level), level / 5, level * 1.05)
+    # Both agree: more than either says.
+    sure = estimator.PairCounts(8, np.array([8]), np.array([0]))
+    all_right = estimator.by_correctness(
+      np.array([15]), 15, np.array([2]), 15, pairs=sure
+    )
+    alone = estimator.p_values(15, 15, 0.25)[15, 2]
+    self.assertLess(all_right.p[0], alone)
+    self.assertLess(all_right.p[0], estimator.pair_p_values(8, 0.25)[8, 0])
+
+  def test_combining_is_exact_for_uniform_p_values(self):
+    p, q = np.random.default_rng(2).random((2, 200_000))
+    for weight in (0.5, 0.3, 0.9):
+      both = estimator.combined(p, q, np.array(weight))
+      for level in (0.5, 0.05, 0.001):
+        error = 4 * (level / len(p)) ** 0.5
+        self.assertAlmostEqual(np.mean(both <= level), level, delta=error)
+    np.testing.assert_array_equal(
+      estimator.combined(p, np.full(p.shape, np.nan), np.array(1.0)), p
+    )
+
+  def test_counts_are_of_runs_and_of_pairs(self):
+    membership = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool)
+    correct = np.array([[1, 0], [0, 0], [1, 0], [1, 1]], bool)
+    found = estimator.counts(membership, correct, np.array([[0, 1]]))
+    self.assertEqual(
+      {name: values.tolist() for name, values in found.items()},
+      {
+        'in_right': [1, 0],
+        'in_runs': [1, 1],
+        'out_right': [1, 1],
+        'out_runs': [1, 1],
+        'better': [1, 0],
+        'worse': [0, 0],
+      },  # fmt: skip
+    )
 
 
 class FlagsTest(parameterized.TestCase):

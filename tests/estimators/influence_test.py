@@ -112,6 +112,19 @@ class InfluenceTest(parameterized.TestCase):
       np.diag(se)[known], reference.se[known], atol=1e-10
     )
 
+  def test_errors_count_what_pairs_of_runs_share(self):
+    rng = np.random.default_rng(3)
+    first = rng.random((6, 30)) < 0.5
+    membership = np.concatenate([first, rng.random((5, 30)) < 0.5, ~first])
+    values = rng.random((17, 30))
+    pairs = np.stack([np.arange(6), np.arange(6) + 11], axis=1)
+    found = estimator.influence(membership, values, k=30, pairs=pairs).helpers
+    own = found.index == np.arange(30)[:, None]
+    np.testing.assert_allclose(
+      found.se[own],
+      memorisation.memorisation(membership, values, pairs=pairs).se,
+    )
+
   def test_value_is_the_contrast_of_mean_values_with_its_error(self):
     membership, values = _random(n=6)
     scores = estimator.influence(membership, values)

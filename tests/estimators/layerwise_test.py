@@ -30,6 +30,58 @@ class MeanTest(absltest.TestCase):
     self.assertTrue(np.isnan(found.se).all())
 
 
+class BoundedMeanTest(parameterized.TestCase):
+  def test_is_student_of_more_pairs(self):
+    values = np.random.default_rng(0).uniform(-1, 1, (7, 5))
+    found = layerwise.bounded_mean(values)
+    # Four times everything: whole pseudo-pairs beside four copies of a pair.
+    whole = np.concatenate([np.tile(values, (4, 1)), np.full((1, 5), -1.0),
+                            np.ones((1, 5))])  # fmt: skip
+    self.assertLen(whole, 30)
+    variance = whole.var(axis=0) / (7.5 - 1)
+    half = stats.t.ppf(0.975, 6.5) * np.sqrt(variance)
+    low = np.maximum(whole.mean(0) - half, -1)
+    high = np.minimum(whole.mean(0) + half, 1)
+    np.testing.assert_allclose((found.low, found.high), (low, high))
+    np.testing.assert_allclose(found.value, values.mean(0))
+    np.testing.assert_allclose(found.se, stats.sem(values, axis=0))
+
+  @parameterized.parameters((8, 0.1), (16, 0.1), (30, 0.05))
+  def test_holds_the_truth_where_student_does_not(self, pairs, rare):
+    rng = np.random.default_rng(1)
+    # Memorised by most pairs, and hardly by the others.
+    shape = (pairs, 4000)
+    values = np.where(rng.random(shape) < rare, 0.1, 0.95)
+    values = values + 0.02 * rng.normal(size=shape)
+    true = rare * 0.1 + (1 - rare) * 0.95
+    share = lambda found: np.mean((found.low <= true) & (true <= found.high))
+    self.assertLess(share(layerwise.mean(values)), 0.91)
+    self.assertGreater(share(layerwise.bounded_mean(values)), 0.93)
+
+  def test_agreeing_pairs_are_no_certainty(self):
+    found = layerwise.bounded_mean(np.ones((8, 1)))
+    self.assertEqual((found.se, found.high), (0, 1))
+    self.assertBetween(found.low, 0.4, 0.95)
+
+  def test_of_many_examples_it_is_students(self):
+    values = np.random.default_rng(2).normal(0.2, 0.01, (8, 3))
+    found = layerwise.bounded_mean(values, size=100_000)
+    plain = layerwise.mean(values)
+    wide = (found.high - found.low) / (plain.high - plain.low)
+    self.assertTrue(np.all((wide > 0.9) & (wide < 1.1)))
+
+  def test_range_scales_it(self):
+    values = np.random.default_rng(3).uniform(-1, 1, (6, 4))
+    found = layerwise.bounded_mean(values)
+    scaled = layerwise.bounded_mean((values + 1) / 2, 0, 1)
+    np.testing.assert_allclose(2 * scaled.low - 1, found.low)
+    np.testing.assert_allclose(2 * scaled.high - 1, found.high)
+
+  def test_one_pair_has_no_interval(self):
+    found = layerwise.bounded_mean(np.ones((1, 2)))
+    self.assertTrue(np.isnan([found.low, found.high]).all())
+
+
 class LayerwiseTest(absltest.TestCase):
   def test_depth_is_where_half_is_reached(self):
     found = _found(

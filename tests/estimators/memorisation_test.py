@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 from scipy import stats
 
 from memloc_jax.estimators import memorisation as estimator
+from memloc_jax.estimators import sides
 
 _CASES = (('welch', 'welch'), ('agresti_caffo', 'agresti_caffo'))
 
@@ -28,6 +29,68 @@ def _arms(successes, runs, other_successes, other_runs):
   membership = np.arange(runs + other_runs) < runs
   values = np.concatenate([seen, unseen]).astype(float)
   return membership[:, None], values[:, None]
+
+
+def _halves(pairs, n, seed=0):
+  """Membership and values of pairs of runs, and their rows."""
+  rng = np.random.default_rng(seed)
+  first = rng.random((pairs, n)) < 0.5
+  membership = np.stack([first, ~first], axis=1).reshape(2 * pairs, n)
+  rows = np.arange(2 * pairs).reshape(-1, 2)
+  return membership, rng.beta(0.6, 0.4, membership.shape), rows
+
+
+class PairsTest(parameterized.TestCase):
+  def test_error_is_that_of_paired_differences(self):
+    membership, values, rows = _halves(9, 30)
+    scores = estimator.memorisation(membership, values, pairs=rows)
+    first, second = values[rows.T]
+    gaps = np.where(membership[::2], first - second, second - first)
+    np.testing.assert_allclose(scores.se, stats.sem(gaps, axis=0))
+    np.testing.assert_allclose(
+      scores.counterfactual_memorisation, gaps.mean(axis=0)
+    )
+
+  def test_error_beside_other_runs_is_that_of_sums_over_units(self):
+    paired, values, rows = _halves(5, 20)
+    membership, others = _random(9, 20, 'welch', seed=1)
+    membership = np.concatenate([paired, membership])
+    values = np.concatenate([values, others])
+    scores = estimator.memorisation(membership, values, pairs=rows)
+    for i in range(20):
+      part = np.zeros(len(values))
+      for side in (membership[:, i], ~membership[:, i]):
+        k = side.sum()
+        centre = values[side, i].mean()
+        part[side] = (values[side, i] - centre) / np.sqrt(k * (k - 1))
+      part[membership[:, i]] *= -1
+      units = [*part[:10].reshape(5, 2).sum(axis=1), *part[10:]]
+      self.assertAlmostEqual(scores.se[i], np.sqrt(np.square(units).sum()))
+
+  def test_runs_that_err_together_are_wider_and_apart_are_narrower(self):
+    membership, values, rows = _halves(12, 1)
+    luck = np.random.default_rng(1).normal(size=12)
+    for sign, wider, factor in ((-1, 1.05, 2**0.5), (1, 0.9, 0.0)):
+      values = 0.6 + 0.1 * np.stack([luck, sign * luck], axis=1).reshape(-1, 1)
+      scores = estimator.memorisation(membership, values, pairs=rows)
+      alone = estimator.memorisation(membership, values)
+      self.assertAlmostEqual((scores.se / alone.se)[0], factor)
+      width = (scores.high - scores.low) / (alone.high - alone.low)
+      self.assertGreater(width[0], wider)
+
+  def test_pairs_are_found_by_what_they_were_trained_on(self):
+    paired, _, _ = _halves(4, 40)
+    others = np.random.default_rng(1).random((6, 40)) < 0.5
+    order = np.random.default_rng(2).permutation(14)
+    membership = np.concatenate([paired, others])[order]
+    found = sides.complementary(membership)
+    self.assertLen(found, 4)
+    for first, second in found:
+      np.testing.assert_array_equal(membership[first], ~membership[second])
+    # Where the other run of a pair diverged, this one is by itself.
+    self.assertLen(sides.complementary(np.delete(membership, found[0], 0)), 3)
+    rest = np.delete(membership, found[0, 0], axis=0)
+    self.assertLen(sides.complementary(rest), 3)
 
 
 class MemorisationTest(parameterized.TestCase):

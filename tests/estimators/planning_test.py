@@ -10,7 +10,7 @@ from scipy import stats
 from memloc_jax.estimators import flagging
 from memloc_jax.estimators import planning as estimator
 from memloc_jax.estimators.memorisation import from_sides, memorisation
-from memloc_jax.estimators.sides import sides
+from memloc_jax.estimators.sides import shared, sides
 from tests.estimators import ensembles
 
 
@@ -41,6 +41,16 @@ class WidthTest(parameterized.TestCase):
       self.assertLessEqual(estimator.half_width(runs, 0.7), wanted)
       self.assertGreater(estimator.half_width(runs - 1, 0.7), wanted)
 
+  def test_pairs_may_err_in_opposite_directions(self):
+    factor = estimator.half_width(40, pairs=20) / estimator.half_width(40)
+    self.assertAlmostEqual(factor, 2**0.5)
+    for wanted in (0.1, 0.2):
+      runs = estimator.runs_for_half_width(wanted, pairs=16)
+      self.assertLessEqual(estimator.half_width(runs, pairs=16), wanted)
+      self.assertGreater(estimator.half_width(runs - 1, pairs=16), wanted)
+    # 200 pairs are enough as they are.
+    self.assertEqual(estimator.runs_for_half_width(0.3, pairs=200), 400)
+
   def test_no_example_varies_more_than_the_worst_case(self):
     rng = np.random.default_rng(0)
     k, n = 100, 4000
@@ -63,6 +73,29 @@ class PilotTest(parameterized.TestCase):
     self.assertEqual(pilot.runs, 12)
     np.testing.assert_allclose(pilot.half_widths(12), half)
     self.assertAlmostEqual(pilot.half_width(12, 0.9), np.quantile(half, 0.9))
+
+  def test_pairs_keep_their_covariance_in_a_larger_map(self):
+    rng = np.random.default_rng(0)
+    first = rng.random((8, 50)) < 0.5
+    member = np.concatenate([first, ~first])
+    luck = rng.normal(0, 0.1, (8, 50))
+    values = 0.4 + 0.2 * member + np.concatenate([luck, -luck])
+    rows = np.stack([np.arange(8), np.arange(8) + 8], axis=1)
+    both = sides(member, np.clip(values, 0, 1))
+    common = shared(member, np.clip(values, 0, 1), *both, rows)
+    pilot = estimator.Pilot(*both, both=common)
+    scores = from_sides(*both, both=common)
+    np.testing.assert_allclose(
+      pilot.half_widths(16), (scores.high - scores.low) / 2
+    )
+    # In a thousand times the runs, 16 in pairs weigh little.
+    alone = estimator.Pilot(*both)
+    wide = lambda runs: np.mean(
+      pilot.half_widths(runs) / alone.half_widths(runs)
+    )
+    self.assertAlmostEqual(wide(16_000), 1, places=2)
+    self.assertGreater(wide(16), 1.05)
+    self.assertGreater(wide(8), 1.05)
 
   def test_many_runs_follow_the_formula(self):
     membership, values, _ = _ensemble(20, 50)
@@ -192,6 +225,31 @@ class PowerTest(parameterized.TestCase):
     self.assertLess(power(), power(threshold=0.1))
     self.assertLess(power(), power(rate=0.2))
     self.assertEqual(power(1), 0)
+
+  @parameterized.parameters((60, 30), (76, 16))
+  def test_of_pairs_equals_simulation(self, runs, pairs):
+    effect = estimator.Effect(200, 0.75, 0.1)
+    rng = np.random.default_rng(0)
+    side = runs // 2 - pairs
+    memorised = np.arange(200) < 20
+    shares = []
+    for _ in range(60):
+      better = np.where(memorised, rng.binomial(pairs, 0.75, 200), 0)
+      out = np.where(memorised, rng.binomial(side, 0.25, 200), side)
+      count = np.full(200, side)
+      counts = flagging.PairCounts(pairs, better, np.zeros(200, int))
+      flags = flagging.by_correctness(count, count, out, count, pairs=counts)
+      shares.append(flags.flagged[memorised].mean())
+    found = estimator.power(effect, runs, pairs=pairs)
+    self.assertAlmostEqual(found, np.mean(shares), delta=0.05)
+    self.assertLess(found, estimator.power(effect, runs))
+
+  def test_runs_for_power_beside_pairs(self):
+    effect = estimator.Effect(400, 0.75)
+    runs = estimator.runs_for_power(effect, 0.8, pairs=8)
+    self.assertGreaterEqual(estimator.power(effect, runs, pairs=8), 0.8)
+    self.assertLess(estimator.power(effect, runs - 4, pairs=8), 0.8)
+    self.assertEqual(estimator.runs_for_power(effect, 0.8, pairs=50), 100)
 
   def test_runs_for_power(self):
     effect = estimator.Effect(5000, 0.7)

@@ -36,7 +36,7 @@ class ComparisonTest(absltest.TestCase):
     self.assertEqual(text.count('<figure>'), 5)
     self.assertNotIn('<b>two', text)
     # Of examples with their right labels.
-    self.assertEqual(text.count('[0.12, 0.32]'), 8)
+    self.assertEqual(text.count('[0.11, 0.33]'), 8)
     self.assertEqual(text.count('[0.70, 1.00]'), 8)
     self.assertEqual(text.count('<td>crossing</td>'), 8)
     self.assertNotRegex(text, r'(?:src|href)="(?!data:)')
@@ -203,12 +203,14 @@ class ComparisonTest(absltest.TestCase):
 class ClaimsTest(absltest.TestCase):
   def test_have_the_digits_that_were_published(self):
     row = {'claim': 'x', 'relation': 'equals', 'value': 0.99969, 'low': 0.9987}
-    row |= {'high': 1.0, 'tasks': 5, 'verdict': 'differs', 'fixed': 'before'}
+    row |= {'high': 1.0, 'tasks': 5, 'fixed': 'before', 'reason': ''}
+    row |= {'verdict': 'equivalent within 0.02'}
+    row |= {'adjusted_low': 0.9987, 'adjusted_high': 1.0}
     rows = [row | {'source': '', 'published': p} for p in (0.997, 0.5)]
     precise, rough = comparison.claims(pd.DataFrame(rows))
     self.assertEqual(precise['found'], '1.000')
-    self.assertEqual(precise['interval'], '[0.999, 1.000]')
-    self.assertEqual(rough['interval'], '[1.00, 1.00]')
+    self.assertEqual(precise['adjusted'], '[0.999, 1.000]')
+    self.assertEqual(rough['adjusted'], '[1.00, 1.00]')
 
 
 if __name__ == '__main__':

@@ -117,14 +117,16 @@ class AgreementTest(absltest.TestCase):
 
 
 class ControlTest(absltest.TestCase):
-  def test_bars_have_intervals_and_baselines_come_last(self):
+  def test_bars_have_intervals_of_verdicts_and_baselines_come_last(self):
     summary = pd.DataFrame(
       {
         'technique': ['constant', 'swapping'],
         'baseline': [True, False],
         'accuracy_1': [0.25, 0.875],
-        'accuracy_1_low': [0.125, 0.75],
-        'accuracy_1_high': [0.5, 1.0],
+        'accuracy_1_low': [0.125, 0.8],
+        'accuracy_1_high': [0.5, 0.9],
+        'adjusted_low': [np.nan, 0.75],
+        'adjusted_high': [np.nan, 1.0],
         'chance': 1 / 3,
       }
     )
@@ -132,10 +134,20 @@ class ControlTest(absltest.TestCase):
     self.assertEqual([bar.get_width() for bar in axes.patches], [0.875, 0.25])
     names = [text.get_text() for text in axes.get_yticklabels()]
     self.assertEqual(names, ['Swapping', 'Constant (baseline)'])
+    self.assertEqual(self._ends(axes), [[0.75, 1.0]])
+    # Without any interval there is none to draw.
+    few = summary.drop(columns=['adjusted_low', 'adjusted_high'])
+    self.assertEmpty(self._ends(draw.control_bars(few).axes[0]))
+
+  def _ends(self, axes):
+    """Ends of the intervals that are drawn."""
     (bars,) = [c for c in axes.containers if hasattr(c, 'patches')]
     (error,) = bars.errorbar.lines[2]
-    ends = [segment[:, 0].tolist() for segment in error.get_segments()]
-    self.assertEqual(ends, [[0.75, 1.0], [0.125, 0.5]])
+    return [
+      segment[:, 0].tolist()
+      for segment in error.get_segments()
+      if len(segment) and np.isfinite(segment).all()
+    ]
 
   def test_planted_layers_are_marked(self):
     layers = pd.concat(

@@ -284,8 +284,18 @@ class PageTest(parameterized.TestCase):
       'setup': 'pair',
       'baseline': False,
       'accuracy_1': 0.9,
-      'accuracy_1_low': 0.7,
-      'accuracy_1_high': 0.97,
+      'accuracy_1_low': 0.8,
+      'accuracy_1_high': 0.95,
+      'adjusted_low': 0.7,
+      'adjusted_high': 0.97,
+      'verdict': 'supported',
+      'reason': '',
+      'best_baseline': 'constant',
+      'baseline_value': 0.9,
+      'above_baseline': 0.0,
+      'above_baseline_low': -0.1,
+      'above_baseline_high': 0.1,
+      'against_baseline': 'not better than the baseline',
       'accuracy_2': 0.85,
       'accuracy_2_low': 0.6,
       'accuracy_2_high': 0.95,
@@ -296,10 +306,14 @@ class PageTest(parameterized.TestCase):
       'num_sources': 3,
       'num_seeds': 10,
     }
-    base = row | {'technique': 'constant', 'baseline': True}
+    base = row | {'technique': 'constant', 'baseline': True, 'verdict': ''}
+    base |= {'best_baseline': '', 'against_baseline': ''}
     self._write({'control_summary': pd.DataFrame([row, base])})
     page = self._files()['report.html'].decode()
     self.assertIn('[0.700, 0.970]', page)
+    # Not those that are not adjusted.
+    self.assertNotIn('[0.800, 0.950]', page)
+    self.assertIn('not better than the baseline', page)
     self.assertIn('constant (baseline)', page)
     self._write({})
     self.assertNotIn('Control setup', self._files()['report.html'].decode())

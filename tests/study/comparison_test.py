@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
+from benchmarks import known_truth
 from memloc_jax.study import comparison, control
 
 
@@ -13,10 +14,26 @@ class ClusteredIntervalTest(absltest.TestCase):
   def test_agreeing_seeds_count_as_one_observation_each(self):
     cluster = np.repeat(np.arange(10), 3)
     mean, low, high = comparison.clustered_interval(np.ones(30), cluster)
-    # Wilson's interval for ten successes of ten.
+    # Wilson's interval for ten successes of ten, with t for ten seeds.
     self.assertEqual(mean, 1)
     self.assertAlmostEqual(high, 1)
-    self.assertAlmostEqual(low, 10 / (10 + 1.959964**2), places=5)
+    self.assertAlmostEqual(low, 10 / (10 + 2.262157**2), places=5)
+
+  def test_holds_the_truth_with_few_seeds(self):
+    for seeds, mean, correlation in (
+      (3, 0.9, 0.5),
+      (4, 0.5, 0.5),
+      (6, 0.97, 1),
+    ):
+      found = known_truth.clusters(seeds, 3, mean, correlation, 800)
+      self.assertGreater(found['coverage'], 0.94)
+    # With the normal quantile it does not.
+    self.assertLess(found['normal'], 0.91)
+
+  def test_two_seeds_are_too_few(self):
+    values, cluster = np.array([1.0, 1, 0, 1]), np.array([1, 1, 2, 2])
+    found = comparison.clustered_interval(values, cluster)
+    np.testing.assert_array_equal(found, (0.75, np.nan, np.nan))
 
   def test_dependent_values_widen_it(self):
     cluster = np.repeat(np.arange(10), 4)
@@ -79,6 +96,13 @@ class ControlTest(absltest.TestCase):
     )
     self.assertTrue(found['top1_in_pair'].isna().all())
 
+  def test_two_seeds_have_no_interval_and_say_so(self):
+    found = _control([[4, 3, 2, 1], [1, 4, 3, 2]])
+    (row,) = comparison.control_summary(found, 4).to_dict('records')
+    self.assertTrue(np.isnan(row['accuracy_1_low']))
+    self.assertEqual(row['verdict'], 'cannot be told')
+    self.assertEqual(row['reason'], 'no interval from 2 seeds')
+
   def test_summary(self):
     found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
     (row,) = comparison.control_summary(found, 4).to_dict('records')
@@ -86,9 +110,9 @@ class ControlTest(absltest.TestCase):
     self.assertAlmostEqual(row['accuracy_2'], 0.5)
     self.assertEqual((row['chance'], row['num_seeds']), (0.5, 3))
     self.assertTrue(np.isnan(row['rank_correlation']))
-    # Wilson's interval for two of three.
-    self.assertAlmostEqual(row['accuracy_1_low'], 0.2077, places=4)
-    self.assertAlmostEqual(row['accuracy_1_high'], 0.9385, places=4)
+    # Wilson's interval for two of three, with t for three seeds.
+    self.assertAlmostEqual(row['accuracy_1_low'], 0.0630, places=4)
+    self.assertAlmostEqual(row['accuracy_1_high'], 0.9835, places=4)
 
 
 class CorrelationsTest(absltest.TestCase):
@@ -112,8 +136,65 @@ class CorrelationsTest(absltest.TestCase):
     expected = np.corrcoef([0.1, 0.2, 0.7], [0.2, 0.3, 0.5])[0, 1]
     self.assertAlmostEqual(of_layers['pearson'].iloc[0], expected)
     self.assertEqual(of_layers['num_points'].iloc[0], 3)
+    # Layers of one model are no independent points.
+    self.assertEqual(of_layers['verdict'].tolist(), ['cannot be told'])
     baselines = layers[layers['technique'] == 'constant']
     self.assertEmpty(comparison.correlations(baselines, 'main'))
+
+
+class LocatedTest(absltest.TestCase):
+  def one(self, name, hits, cases, beside='seed'):
+    hits = np.array(hits, float)
+    baseline = name.startswith('trivial')
+    return comparison.Located(
+      name, baseline, hits, cases, np.array(cases), 'seed', beside, 0.5
+    )
+
+  def test_only_on_the_same_cases(self):
+    cases = list(range(30))
+    found = comparison.located(
+      [
+        self.one('a', [1] * 30, cases),
+        # Of one case that `a` does not know, and wrong in all others.
+        self.one('trivial', [0] * 29 + [1], [*cases[1:], 99]),
+        self.one('b', [1] * 30, cases, beside='pair'),
+        self.one('trivial pair', [1] * 30, cases, beside='pair'),
+      ]
+    )
+    self.assertEqual(found['best_baseline'].tolist(),
+                     ['trivial', '', 'trivial pair', ''])  # fmt: skip
+    self.assertEqual(found['baseline_value'].tolist()[::2], [0.0, 1.0])
+    self.assertEqual(
+      found['against_baseline'].tolist(),
+      ['better than the baseline', '', 'not better than the baseline', ''],
+    )
+
+  def test_no_case_in_common(self):
+    found = comparison.located(
+      [self.one('a', [1, 1], [0, 1]), self.one('trivial', [1, 1], [2, 3])]
+    )
+    self.assertEqual(found['against_baseline'].iloc[0], 'cannot be told')
+
+
+class CentresTest(absltest.TestCase):
+  def test_depth_against_a_flat_profile(self):
+    def found(*centres):
+      rows = [
+        {'technique': 'swapping', 'variant': '', 'source': 'main'}
+        | {'seed': seed, 'mcog_calibrated': centre}
+        for seed, centre in enumerate(centres)
+      ]
+      rows.append(rows[0] | {'seed': -1, 'mcog_calibrated': np.mean(centres)})
+      table = comparison.centres(pd.DataFrame(rows), 5)
+      self.assertEqual(set(table['verdict'].iloc[:-1]), {''})
+      return table.iloc[-1]
+
+    self.assertEqual(found(4.0, 4.1, 3.9, 4.2)['verdict'], 'supported')
+    flat = found(3.01, 2.99, 3.02, 2.98)
+    self.assertEqual(flat['verdict'], 'equivalent within 0.05')
+    self.assertEqual(found(4.0, 2.0, 3.5)['verdict'], 'cannot be told')
+    self.assertEqual(found(4.0)['reason'], 'no interval from 1 seed')
+    self.assertEqual(found(4.0, 4.0)['reason'], 'no spread among 2 seeds')
 
 
 if __name__ == '__main__':

@@ -161,7 +161,7 @@ class StudyTest(absltest.TestCase):
 
   def test_report_is_about_controls(self):
     page = (self.workdir / 'report.html').read_text('utf-8')
-    self.assertIn('Which technique to trust?', page)
+    self.assertIn('Do techniques find planted memorisation?', page)
     self.assertNotIn('Where in the network?', page)
 
 

@@ -132,6 +132,10 @@ def workdir(
       'low': [0.01, 0.12, 0.23],
       'high': [0.21, 0.32, 0.43],
       'examples': [40, 32, 8],
+      'verdict': ['supported', 'supported', 'cannot be told'],
+      'reason': ['', '', 'interval includes 0'],
+      'adjusted_low': [0.0, 0.11, -0.1],
+      'adjusted_high': [0.22, 0.33, 0.6],
     }
   )
   for name, table in (

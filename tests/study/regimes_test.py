@@ -100,6 +100,13 @@ class RegimesTest(absltest.TestCase):
     self.assertAlmostEqual(clean['difference'], 0.5 - 0.8)
     self.assertEqual(clean['pairs'], 1)
     self.assertTrue(np.isnan(clean['low']))
+    self.assertEqual(clean['verdict'], 'cannot be told')
+    self.assertEqual(clean['reason'], 'no interval from 1 seed')
+    # Baselines claim nothing.
+    self.assertEqual(found.loc['depth constant', 'verdict'], '')
+    told = found[found['verdict'] != '']
+    held = told.dropna(subset=['adjusted_low', 'low'])
+    self.assertTrue((held['adjusted_low'] <= held['low']).all())
     depth = found.loc['depth swapping']
     self.assertEqual((depth['pairs'], depth['over']), (3, 'seeds'))
     centres = summary.centres(summary.read(self.folders))

@@ -9,12 +9,20 @@ from absl.testing import absltest, parameterized
 from scipy import stats
 
 from memloc_jax.errors import InputError
+from memloc_jax.estimators import verdicts
 from memloc_jax.study import contrasts, measures, replication, summary
 from tests.study import made_up
 
 _NLU = {'wic': 1.6, 'rte': 2.0, 'mrpc': 2.2}
 _TOPIC = {'trec': 4.0, 'reuters': 4.6}
-_FOUND = replication.Found
+_WORDS = {'supported', 'contradicted', 'cannot be told'} | {
+  f'equivalent within {delta:g}' for delta in verdicts.DELTA.values()
+}
+
+
+def _found(value, low, high, tasks):
+  """What studies say, with one interval at every level."""
+  return replication.Found(value, low, high, tasks, lambda level: (low, high))
 
 
 class ClaimsTest(parameterized.TestCase):
@@ -66,11 +74,14 @@ class ClaimsTest(parameterized.TestCase):
     values = self.by_task('crossing', {**_NLU, **_TOPIC})
     found = self.found('mean', 'crossing')
     low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
-    np.testing.assert_allclose(found, (values.mean(), low, high, 5))
+    np.testing.assert_allclose(found[:4], (values.mean(), low, high, 5))
+    wider = found.interval(0.99)
+    self.assertLess(wider[0], low)
+    self.assertGreater(wider[1], high)
 
   def test_differences_are_within_studies(self):
     found = self.found('difference', 'crossing', 'nlu', 'initiation')
-    np.testing.assert_allclose(found, (1, 1, 1, 3))
+    np.testing.assert_allclose(found[:4], (1, 1, 1, 3))
 
   def test_groups_are_compared_over_tasks(self):
     a = self.by_task('depth swapping', _NLU)
@@ -78,8 +89,9 @@ class ClaimsTest(parameterized.TestCase):
     found = self.found('groups', 'depth swapping', 'nlu', 'topic')
     result = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
     np.testing.assert_allclose(
-      found, (a.mean() - b.mean(), result.low, result.high, 5)
+      found[:4], (a.mean() - b.mean(), result.low, result.high, 5)
     )
+    np.testing.assert_allclose(found.interval(0.95), found[1:3])
     self.assertLess(found.high, 0)
 
   def test_groups_of_the_page_are_the_same_without_binarised_tasks(self):
@@ -108,44 +120,68 @@ class ClaimsTest(parameterized.TestCase):
     self.assertEqual(self.found(kind, 'x', 'all', 'y').tasks, 0)
 
   @parameterized.parameters(
-    ('equals', _FOUND(0.4, 0.3, 0.6, 5), 'consistent'),
-    ('equals', _FOUND(0.4, 0.3, 0.45, 5), 'differs'),
-    ('above', _FOUND(0.4, 0.3, 0.6, 5), 'undecided'),
-    ('above', _FOUND(0.7, 0.6, 0.8, 5), 'holds'),
-    ('above', _FOUND(0.2, 0.1, 0.3, 5), 'contradicted'),
-    ('below', _FOUND(0.2, 0.1, 0.3, 5), 'holds'),
-    ('below', _FOUND(0.7, 0.6, 0.8, 5), 'contradicted'),
-    ('below', _FOUND(0.7, np.nan, np.nan, 1), 'undecided'),
-    ('equals', _FOUND(np.nan, np.nan, np.nan, 0), 'not run'),
+    # The measure is an accuracy of models, delta is 0.02.
+    ('equals', _found(0.5, 0.49, 0.51, 5), 'equivalent within 0.02'),
+    # That it contains the published value is not enough.
+    ('equals', _found(0.4, 0.3, 0.6, 5), 'cannot be told'),
+    ('equals', _found(0.4, 0.3, 0.45, 5), 'contradicted'),
+    ('above', _found(0.4, 0.3, 0.6, 5), 'cannot be told'),
+    ('above', _found(0.7, 0.6, 0.8, 5), 'supported'),
+    ('above', _found(0.2, 0.1, 0.3, 5), 'contradicted'),
+    ('above', _found(0.5, 0.49, 0.51, 5), 'equivalent within 0.02'),
+    ('below', _found(0.2, 0.1, 0.3, 5), 'supported'),
+    ('below', _found(0.7, 0.6, 0.8, 5), 'contradicted'),
+    ('below', _found(0.7, np.nan, np.nan, 1), 'cannot be told'),
+    ('below', _found(0.4, 0.4, 0.4, 3), 'cannot be told'),
+    ('equals', _found(np.nan, np.nan, np.nan, 0), 'not run'),
   )
   def test_verdicts(self, relation, found, wanted):
     claim = {'kind': 'mean', 'relation': relation, 'published': 0.5}
-    self.assertEqual(replication.verdict(claim, found), wanted)
+    claim['measure'] = 'clean accuracy swapped'
+    (row,) = replication.judged([claim], [found]).to_dict('records')
+    self.assertEqual(row['verdict'], wanted)
+    self.assertEqual(row['reason'] != '', wanted == 'cannot be told')
 
-  @parameterized.product(
-    kind=('spearman', 'models', 'binary spearman', 'difference'),
-    found=(
-      (_FOUND(0.4, -0.2, 0.9, 5), 'undecided'),
-      (_FOUND(0.4, 0.1, 0.9, 5), 'consistent'),
-      (_FOUND(0.0, -0.4, 0.3, 5), 'differs'),
-    ),
+  @parameterized.parameters(
+    ('mean', 'depth swapping', 0.05),
+    ('mean', 'relative crossing', 0.05),
+    ('mean', 'mcog swapping', 0.5),
+    ('difference', 'crossing', 0.5),
+    ('difference', 'accuracy_1 swapping', 0.1),
+    ('mean', 'largest share swapping', 0.1),
+    ('mean', 'generalisation', 0.05),
+    ('spearman', 'relative mcog', 0.1),
   )
-  def test_a_correlation_that_may_be_none_decides_nothing(self, kind, found):
-    found, wanted = found
+  def test_delta_is_of_the_measure(self, kind, measure, delta):
     claim = {'kind': kind, 'relation': 'equals', 'published': 0.5}
-    if kind == 'difference' and wanted == 'undecided':
-      wanted = 'consistent'
-    self.assertEqual(replication.verdict(claim, found), wanted)
+    claim['measure'] = measure
+    for part, wanted in ((0.9, f'equivalent within {delta:g}'),
+                         (1.1, 'cannot be told')):  # fmt: skip
+      ends = 0.5 - part * delta, 0.5 + part * delta
+      (found,) = replication.judged([claim], [_found(0.5, *ends, 5)])['verdict']
+      self.assertEqual(found, wanted)
+
+  def test_claims_are_judged_together(self):
+    """One of many claims needs a narrower interval than one alone."""
+    values = np.array([0.1, 0.2, 0.3, 0.4, 0.2, 0.1])
+    found = replication._by_task(pd.Series(values), pd.Series(list('abcdef')))
+    claim = {'kind': 'mean', 'relation': 'above', 'published': 0.09}
+    claim['measure'] = 'generalisation'
+    (alone,) = replication.judged([claim], [found])['verdict']
+    self.assertEqual(alone, 'supported')
+    many = replication.judged([claim] * 20, [found] * 20)
+    self.assertEqual(set(many['verdict']), {'cannot be told'})
 
   def test_every_published_claim_has_a_row(self):
     claims = replication.references()
     found = replication.replicate(self.entries, claims)
     self.assertLen(found, len(claims))
     self.assertEqual(found['claim'].tolist(), claims['claim'].tolist())
-    verdicts = dict(zip(found['claim'], found['verdict']))
-    self.assertIn('not run', verdicts.values())
+    words = dict(zip(found['claim'], found['verdict']))
+    self.assertIn('not run', words.values())
     single = 'No single layer holds half of the memory (swapping)'
-    self.assertEqual(verdicts[single], 'holds')
+    self.assertEqual(words[single], 'supported')
+    self.assertLessEqual(set(words.values()) - {'not run'}, _WORDS)
 
 
 class ControlsTest(absltest.TestCase):

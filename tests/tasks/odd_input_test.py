@@ -544,6 +544,11 @@ class SeparatorTest(_OddTest):
     texts = [t.replace(',', '').replace('"', '') for t in _TEXTS]
     self.assert_good(self.load(place), texts=texts)
 
+  def test_names_that_are_blank(self):
+    place = self.folder / 'data.csv'
+    place.write_text(' ,,\na,sea,\n')
+    self.refused(place, ("the columns are ''",), self.load, place)
+
   def test_columns_are_listed_where_none_is_meant(self):
     place = self.folder / 'data.csv'
     place.write_text(_csv(';'))
