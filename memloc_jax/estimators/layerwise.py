@@ -64,9 +64,10 @@ def bounded_mean(
   a pair of weight 1/4 is added at either end of the range, so that the
   interval is centred slightly closer to the middle. It is cut to the range.
 
-  Where a value is itself a mean over several examples, one of them is put at
-  the end of the range and the others stay where they are: the pseudo-pairs
-  move closer to the mean, and the interval of a large group is Student's.
+  Where a value is itself a mean over several examples, a pair that has one of
+  them at the end of the range moves the mean by that much less: the weight is
+  divided by the square of their number, and the interval of a large group is
+  Student's.
 
   Args:
     values: [pairs, ...], between `least` and `most`.
@@ -78,13 +79,13 @@ def bounded_mean(
   plain = mean(values)
   if len(values) < 2:
     return plain
-  weight = len(values) + 2 * intervals.PSEUDO
-  ends = [plain.value + (end - plain.value) / size for end in (least, most)]
-  centre = (len(values) * plain.value + intervals.PSEUDO * sum(ends)) / weight
+  weight = intervals.PSEUDO / np.square(size)
+  total = len(values) + 2 * weight
+  centre = (len(values) * plain.value + weight * (least + most)) / total
   squares = np.square(values - centre).sum(0)
-  squares += intervals.PSEUDO * sum(np.square(end - centre) for end in ends)
-  quantile = stats.t.ppf((1 + level) / 2, weight - 1)
-  half = quantile * np.sqrt(squares / (weight * (weight - 1)))
+  squares += weight * (np.square(least - centre) + np.square(most - centre))
+  quantile = stats.t.ppf((1 + level) / 2, total - 1)
+  half = quantile * np.sqrt(squares / (total * (total - 1)))
   return plain._replace(
     low=np.maximum(centre - half, least), high=np.minimum(centre + half, most)
   )
