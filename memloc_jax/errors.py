@@ -1,9 +1,16 @@
 """What ends a study early, each with one sentence for whoever started it."""
 
 import pathlib
+import re
 
 # How a file begins in whose place Git LFS has put a reference to it.
 _POINTER = b'version https://git-lfs.github.com/spec/'
+# Characters without a shape that Python counts as printable: joiners, fillers,
+# variation selectors, tags.
+_BLANK = re.compile(
+  '[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164'
+  '\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]'
+)
 
 
 class InputError(ValueError):
@@ -18,9 +25,19 @@ class InputError(ValueError):
 def shown(value: object) -> str:
   """A value of the user's as a message can hold it: one line, not too long."""
   try:
-    return cut(repr(value))
+    return cut(visible(repr(value)))
   except ValueError:  # Of an integer with thousands of digits.
     return f'an {type(value).__name__} too long to show'
+
+
+def visible(text: str) -> str:
+  """A text in which every character that cannot be seen is escaped."""
+  return ''.join(
+    char
+    if char.isprintable() and not _BLANK.match(char)
+    else char.encode('unicode_escape').decode()
+    for char in text
+  )
 
 
 def cut(text: str, most: int = 60) -> str:

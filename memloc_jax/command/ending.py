@@ -55,8 +55,6 @@ _UNUSABLE = {
   errno.EIO,
   errno.ESTALE,
 }
-# Beginnings of what JAX says where its settings name devices it cannot use.
-_NO_DEVICES = ('Unable to initialize backend', 'Unknown backend')
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
@@ -277,13 +275,6 @@ class Process:
       return (
         f'Memory ran out ({_line(error)}): take fewer runs at once with '
         f'--config.engine.lanes, or smaller batches; {_KEPT}.'
-      )
-    if str(error).startswith(
-      ('Unable to initialize backend', 'Unknown backend')
-    ):
-      return (
-        f'JAX cannot use the devices that it was told to ({_line(error)}); '
-        'JAX_PLATFORMS says which, and without it JAX takes what there is.'
       )
     return None
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from memloc_jax.command import grid_runs, replicate
 from memloc_jax.command.ending import Process, Status
 from memloc_jax.ensemble import hosts
-from memloc_jax.errors import InputError, Preempted
+from memloc_jax.errors import InputError, Preempted, cut
 from memloc_jax.report import conclusions
 from memloc_jax.report import stage as report  # Registers all stages, too.
 from memloc_jax.study import (
@@ -151,7 +151,17 @@ _REQUIRED = {
 
 
 def main(process: Process, argv: list[str]) -> None:
-  """Runs the study that the flags say."""
+  """Runs the study that the flags say.
+
+  Args:
+    process: how it ends, and whether it was asked to.
+    argv: the program's name, after which nothing is taken.
+
+  Raises:
+    InputError: see `actions`, `stages.run_study` and `hosts.join`.
+    Preempted: the study was asked to stop, and has saved.
+    PeerError: another process of the study has died.
+  """
   process.workdir, process.verbose = _WORKDIR.value, _VERBOSE.value
   if not flags.FLAGS['verbosity'].present:
     # Libraries say much at INFO.
@@ -195,6 +205,8 @@ def _act(config: StudyConfig, process: Process) -> None:
   elif cells:
     _act_on_all(cells, workdir, process)
     return
+  if _ACTION.value in ('plan', 'verify'):
+    _devices()
   if _ACTION.value == 'plan':
     progress = Progress(quiet=_QUIET.value)
     print(actions.plan(config, workdir, _PRICE.value, progress).text)
@@ -245,6 +257,7 @@ def _act_on_all(
   """Plans or runs all studies of a grid."""
   progress = Progress(quiet=_QUIET.value)
   if _ACTION.value == 'plan':
+    _devices()
     print(grid_runs.plan(cells, workdir, _PRICE.value, progress))
     return
   if _ACTION.value != 'run':
@@ -272,8 +285,26 @@ def _runner(process: Process) -> Callable[..., pathlib.Path]:
   )
 
 
+def _devices() -> list[jax.Device]:
+  """All devices, of all processes.
+
+  Raises:
+    InputError: there are none, or not those that JAX was told to take.
+  """
+  try:
+    return jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    wanted = os.environ.get('JAX_PLATFORMS')
+    which = f'JAX_PLATFORMS={wanted}: ' if wanted else ''
+    why = cut(str(error).partition('\n')[0], 200) or 'it is not installed'
+    raise InputError(
+      f'{which}JAX cannot use its devices ({why}); see JAX_PLATFORMS, without '
+      'which it takes what there is.'
+    ) from error
+
+
 def _say_devices() -> None:
-  devices = jax.devices()
+  devices = _devices()
   text = f'devices: {len(devices)} x {devices[0].device_kind}'
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'
@@ -298,25 +329,22 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
   Absl would end the process with the status of a study that failed.
   """
+  logging.set_verbosity(logging.ERROR)  # Warnings about files are ours.
   try:
     words = flags.FLAGS(list(argv))
     for name, meaning in _REQUIRED.items():
-      if not flags.FLAGS[name].value:
+      if not flags.FLAGS[name].present or flags.FLAGS[name].value == '':
         raise InputError(f'--{name} is missing: {meaning}.')
     # Of a file that could not be read it is only said once it is looked at.
     if not hasattr(_CONFIG.value, 'to_dict'):
       raise InputError('--config: its get_config() returns no ConfigDict.')
     return words
   except (flags.Error, OSError, InputError) as error:
-    raise InputError(_sentence(error)) from error
-  except Exception as error:
+    raise InputError(_sentence(error, argv)) from error
+  except (Exception, SystemExit) as error:  # Whatever a config file raises.
     name = _unknown_setting(argv)
     if name is None:
-      place = _place_in_config(error, argv)
-      if place is None:
-        raise
-      what = f'{type(error).__name__}: {error}'.partition('\n')[0]
-      raise InputError(f'--config: {what} ({place}).') from error
+      raise InputError(_sentence(error, argv)) from error
     names = _settings(default())
     close = difflib.get_close_matches(name, names, n=1)
     hint = f'did you mean --config.{close[0]}? ' if close else ''
@@ -326,7 +354,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     ) from error
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: BaseException, argv: Sequence[str]) -> str:
   """What is wrong with the flags, on one line."""
   root = error
   while (cause := root.__cause__ or root.__context__) is not None:
@@ -335,27 +363,20 @@ def _sentence(error: BaseException) -> str:
     return str(root)
   if isinstance(error, OSError):
     return f'--config: {str(root).splitlines()[-1].strip()}'
-  if '\n' in str(error):  # Of the file itself, with a traceback as text.
-    place = traceback.extract_tb(root.__traceback__)[-1]
-    return f'--config: {root} ({place.filename}, line {place.lineno})'
-  return str(error)
-
-
-def _place_in_config(error: Exception, argv: Sequence[str]) -> str | None:
-  """Where the config file raised an error; None if it did not."""
-  # What follows a colon is the argument of the file's get_config().
-  values = [re.sub(r'^--?config=', '', word).partition(':')[0] for word in argv]
-  given = {os.path.realpath(value) for value in values}
-  frames = traceback.extract_tb(error.__traceback__)
-  places = [(frame.filename, frame.lineno) for frame in frames]
-  if isinstance(error, SyntaxError):
-    places.append((error.filename, error.lineno))
-  of_file = [
-    f'{file}, line {line}'
-    for file, line in places
-    if file and os.path.realpath(file) in given
-  ]
-  return of_file[-1] if of_file else None
+  frames = traceback.extract_tb(root.__traceback__)
+  text = ' '.join(str(error).split())
+  # Of a flag, and not of what the config file does.
+  of_flag = isinstance(error, flags.Error) or text.startswith('--')
+  if of_flag and 'Traceback' not in text:
+    return text
+  found = (re.match('--?config=(.+)', word) for word in argv)
+  file = next((match[1] for match in found if match), '').partition(':')[0]
+  lines = [f.lineno for f in frames if f.filename == file]
+  place = f' (line {lines[-1]})' if lines else ''
+  cause = ' '.join(str(root).split())
+  if isinstance(root, AttributeError) and cause.endswith("'get_config'"):
+    return f'--config={file}: has no function get_config().'
+  return f'--config={file}: {type(root).__name__}: {cause}{place}'
 
 
 def _settings(group: ConfigDict, prefix: str = '') -> list[str]:

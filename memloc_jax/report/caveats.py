@@ -41,6 +41,11 @@ def duplicates(
   return [found + rest]
 
 
+def labels(manifest: Mapping[str, Any]) -> list[str]:
+  """That labels may not be meant as they are, where that may be."""
+  return manifest.get('data', {}).get('doubts', [])
+
+
 def unfitted(examples: pd.DataFrame) -> list[str]:
   """Why low scores mean nothing, and what cannot be called memorised."""
   if examples.empty:

@@ -123,6 +123,7 @@ def write_report(
       subtitle='Memorisation and localisation report of memloc_jax.',
       warnings=[
         *content.warnings(examples, runs),
+        *caveats.labels(manifest),
         *caveats.duplicates(examples, manifest),
         *caveats.corrections(tables['corrections']),
         *caveats.given(manifest),

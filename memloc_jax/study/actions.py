@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -52,9 +53,12 @@ def plan(
     InputError: the price is below 0; or the study could not run, other than
       for lack of memory or disk, or of weights that are not there yet.
   """
-  if price_per_hour < 0:
-    raise InputError(f'--price_per_hour={price_per_hour:g}: is below 0.')
+  if not 0 <= price_per_hour < math.inf:
+    raise InputError(
+      f'--price_per_hour={price_per_hour:g}: is below 0 or not finite.'
+    )
   with opened(config, workdir, progress, programs) as study:
+    study.workdir.refuse_others(study.config)
     return planning.plan(study, price_per_hour, stages.check_input)
 
 

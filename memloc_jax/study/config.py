@@ -1,16 +1,21 @@
 """What a study is: typed, frozen, validated; ConfigDict only at the edge."""
 
 import dataclasses
+import functools
+import math
 import types
 import typing
 from typing import Any
 
 from ml_collections import config_dict
 
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, shown
 from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.study import ranges
 from memloc_jax.tasks.dataset import DataConfig
+
+# Programs count in int32 and compute in float32.
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4e38
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,15 +311,24 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
   Raises:
     InputError: naming the flag.
   """
-  study = _build(StudyConfig, config.to_dict(), '--config')
+  try:
+    values = config.to_dict()
+  except (config_dict.RequiredValueError, TypeError) as error:
+    raise InputError(f'--config: {error}') from error
+  study = _build(StudyConfig, values, '--config')
   ranges.check(study)
   return study
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:
   """A dataclass from nested dicts, with every name and type checked."""
-  hints = typing.get_type_hints(cls)
-  unknown = sorted(set(values) - set(hints))
+  if not isinstance(values, dict):
+    raise InputError(f'{path}={shown(values)}: must be a group of settings.')
+  hints = _hints(cls)
+  unknown = sorted(map(str, set(values) - set(hints)))
   if unknown:
     raise InputError(
       f'{path}.{unknown[0]}: there is no such setting; '
@@ -336,10 +350,29 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
   if isinstance(hint, types.GenericAlias):
     item = typing.get_args(hint)[0]
     if not isinstance(value, list | tuple):
-      raise InputError(f'{path}={value!r}: must be a tuple, such as (1, 2).')
+      raise InputError(
+        f'{path}={shown(value)}: must be a tuple, such as {_example(hint)}.'
+      )
     return tuple(_convert(item, each, path) for each in value)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
+    if abs(value) > _LARGEST_FLOAT:
+      raise InputError(f'{path}={shown(value)}: is too large.')
+    value = float(value)
   if type(value) is not hint:
-    raise InputError(f'{path}={value!r}: must be of type {hint.__name__}.')
+    raise InputError(f'{path}={shown(value)}: must be of type {hint.__name__}.')
+  if hint is float and not abs(value) <= _LARGEST_FLOAT:
+    what = 'is too large' if math.isfinite(value) else 'must be a finite number'
+    raise InputError(f'{path}={value}: {what}.')
+  if hint is int and abs(value) > _LARGEST_INT:
+    raise InputError(f'{path}={shown(value)}: is too large.')
+  if hint is str and '\0' in value:
+    raise InputError(f'{path}={shown(value)}: has a NUL in it.')
   return value
+
+
+def _example(hint: Any) -> str:
+  """A tuple of a kind, for messages."""
+  item = typing.get_args(hint)[0]
+  if isinstance(item, types.GenericAlias):
+    return f'({_example(item)},)'
+  return {str: "('a', 'b')", float: '(0.1, 0.2)'}.get(item, '(1, 2)')

@@ -35,7 +35,7 @@ from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
-from memloc_jax.tasks import dataset, duplicates
+from memloc_jax.tasks import dataset, duplicates, own
 from memloc_jax.tasks.encode import Encoded, vocabulary_size
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
@@ -160,6 +160,18 @@ class Study:
     """Which training examples are near-duplicates."""
     least = self.config.task.near_duplicates
     return duplicates.find(self.data.segments, least)
+
+  @functools.cached_property
+  def doubts(self) -> list[str]:
+    """Sentences on labels of the source that may not be meant as they are."""
+    task, data = self.config.task, self.data
+    if not data.task.own:
+      return []
+    # With known corrections, set 0 holds those.
+    labels = data.labels[int(bool(task.true_label))]
+    count = np.bincount(labels, minlength=len(data.label_names)).tolist()
+    counts = dict(zip(data.label_names, count))
+    return own.doubts(task.files or task.place, counts)
 
   @property
   def noisy_set(self) -> int:

@@ -205,7 +205,8 @@ def disk(study: 'Study') -> int:
   """Most bytes that `take_in` will write."""
   data = study.data
   predicted = len(data.train) + len(data.validation)
-  weights = sum(x.nbytes for x in jax.tree.leaves(study.pretrained))
+  leaves = jax.tree.leaves(study.pretrained)
+  weights = sum(x.size * x.dtype.itemsize for x in leaves)
   each = 4 * predicted * len(data.label_names)
   return sum(
     each + len(found) * weights

@@ -12,7 +12,7 @@ from memloc_jax.ensemble import lanes as lanes_lib
 from memloc_jax.ensemble import partial
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.table import Table
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, visible
 from memloc_jax.study import (
   given,
   localisation_plan,
@@ -103,15 +103,21 @@ def check_disk(study: Study) -> None:
   Raises:
     InputError: saying how much is missing.
   """
-  found = needs(study)
+  if lacking := _lacking(study, needs(study)):
+    raise InputError(lacking)
+
+
+def _lacking(study: Study, found: list[Need]) -> str:
+  """A sentence on a disk that is too small; '' where it is not."""
   wanted = sum(n.records for n in found) + max(n.states for n in found)
   wanted += given.disk(study)
   free = free_bytes(study)
-  if wanted > free:
-    raise InputError(
-      f'--workdir={study.workdir.path}: the study may write '
-      f'{wanted / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free there.'
-    )
+  if wanted <= free:
+    return ''
+  return (
+    f'--workdir={study.workdir.path}: the study may write '
+    f'{wanted / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free there.'
+  )
 
 
 def free_bytes(study: Study) -> int:
@@ -170,7 +176,8 @@ def plan(
   if jobs:
     say('compiling, to see what memory it takes; this can take minutes')
   plans, host = memory_plan.plan(engine, jobs)
-  lines = _disk(shapes) + _memory(plans, host)
+  lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
+  lines += _disk(shapes) + _memory(plans, host)
   found, taken = [], float('nan')
   if shapes.missing:
     lines += ['', f'times are not measured: {shapes.missing}']
@@ -213,7 +220,9 @@ def _data(study: Study) -> str:
   data, config = study.data, study.config.task
   count = np.bincount(data.labels[0], minlength=len(data.label_names))
   order = np.argsort(-count, kind='stable')
-  named = [f'{data.label_names[i]} ({count[i]:,})' for i in order[:_CLASSES]]
+  named = [
+    f'{visible(data.label_names[i])} ({count[i]:,})' for i in order[:_CLASSES]
+  ]
   rest = len(order) - len(named)
   named += [f'{rest} more'] if rest else []
   length, held_out = data.train.length, len(data.validation_labels)
@@ -227,11 +236,13 @@ def _data(study: Study) -> str:
 
 def _disk(study: Study) -> list[str]:
   size = lambda count: f'{_mib(count)} MiB'
+  found = needs(study)
+  lacking = _lacking(study, found)
   lines = [
     f'{"table":12} {"runs":>6} {"to do":>6} {"lanes":>6} {"records":>12} '
     f'{"checkpoints":>12}'
   ]
-  for need in needs(study):
+  for need in found:
     lines.append(
       f'{need.name:12} {need.runs:6} {need.pending:6} '
       f'{need.lanes or "auto":>6} {size(need.records):>12} '
@@ -243,6 +254,7 @@ def _disk(study: Study) -> list[str]:
     'at a time, while it trains longer than '
     f'{study.config.engine.checkpoint_minutes:g} minutes; free in '
     f'{study.workdir.path}: {size(free_bytes(study))}.',
+    *([f'DOES NOT FIT: {lacking}'] if lacking else []),
   ]
 
 

@@ -72,7 +72,7 @@ class Progress:
       finally:
         self._bar = None
     seconds = time.monotonic() - began
-    self._console.print(f'{name}: done in {seconds:.1f} s')
+    self.message(f'{name}: done in {seconds:.1f} s')
 
   def update(self, done: float, text: str = '') -> None:
     """Reports progress within the stage.
@@ -97,15 +97,19 @@ class Progress:
       if done > share:  # Otherwise there is nothing yet to go by.
         left = (now - since) * (1 - done) / (done - share)
         line += f', about {left:.0f} s left'
-      self._console.print(line)
+      self.message(line)
 
   def message(self, text: str) -> None:
     """Prints one line."""
-    self._console.print(text)
+    self._print(self._console, text)
 
   def warn(self, text: str) -> None:
     """Prints one line that nothing silences."""
-    self._warnings.print(text)
+    self._print(self._warnings, text)
+
+  def _print(self, console: Console, text: str) -> None:
+    # Texts may hold names of the user's, such as [b], which are no markup.
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
   def start(self, start: Start) -> str:
     """Prints how a table is about to be trained; returns the log's line."""

@@ -2,15 +2,27 @@
 
 import functools
 import itertools
-from typing import TYPE_CHECKING
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.placement import PLACEMENTS
-from memloc_jax.errors import InputError
+from memloc_jax.errors import InputError, shown
+from memloc_jax.localisation import ablation, gradients
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.tasks import registry, sources
 
 if TYPE_CHECKING:
   from memloc_jax.study.config import MapConfig, StudyConfig
+
+# Above these, arrays would fill any memory before a plan could say so.
+_MOST_EPOCHS, _MOST_RUNS, _MOST_DRAWS = 10**5, 10**5, 10**3
+_LARGEST_BATCH, _WIDEST, _DEEPEST = 2**16, 2**16, 10**3
+# Settings of `model` that name folders of models.
+_GIVEN = ('noisy', 'clean', 'noisy_memorised', 'clean_memorised', 'frozen')
+_LONGEST_NAME = 255  # of a file or folder, in bytes
 
 
 def check(study: 'StudyConfig') -> None:
@@ -23,14 +35,96 @@ def check(study: 'StudyConfig') -> None:
   layerwise, inputs = study.localise.layerwise, study.localise.inputs
   patching, units = study.localise.patching, study.localise.units
   probe, retrain = study.localise.probe, study.localise.retrain
+  variants = study.localise.ablation.variants
+  task, tasks = study.task, (*registry.task_names(), registry.OWN)
+  seeds = 'an integer from 0 to 2**31 - 1'
   checks = (
+    *(
+      (
+        name,
+        not sources.is_unknown(source),
+        'hub:, hub:<id>, tfds:, files:<path> or embedded:',
+      )
+      for name, source in (
+        ('task.source', task.source),
+        ('control.auxiliary_source', control.auxiliary_source),
+      )
+    ),
+    *(
+      (name, all(map(_is_path, places)), 'a path or name that there can be')
+      for name, places in (
+        ('task.source', [task.source]),
+        ('task.files', [task.files]),
+        ('control.auxiliary_source', [control.auxiliary_source]),
+        ('model.source', [study.model.source]),
+        *((f'model.{name}', getattr(study.model, name)) for name in _GIVEN),
+        ('localise.retrain.held_out', [retrain.held_out]),
+        ('localise.gradient.clean', study.localise.gradient.clean),
+        ('engine.cache', [study.engine.cache]),
+        ('grid.models', study.grid.models),
+      )
+    ),
+    ('model.source', bool(study.model.source), 'a folder or a hub id'),
+    ('engine.cache', bool(study.engine.cache), 'a folder'),
+    (
+      'model.sha256',
+      re.fullmatch('([0-9a-f]{64})?', study.model.sha256) is not None,
+      "64 hexadecimal digits in small letters, or ''",
+    ),
+    *(
+      (f'task.{name}', getattr(task, name) >= least, f'at least {least}')
+      for name, least in (
+        ('limit', 0),
+        ('pool_limit', 0),
+        ('max_length', 1),
+      )
+    ),
+    ('task.noise', 0 <= task.noise < 1, 'in [0, 1)'),
     (
       'task.noise_draws',
-      study.task.noise_draws >= 1 or not study.task.noise,
-      'at least 1 unless task.noise is 0',
+      0 <= task.noise_draws <= _MOST_DRAWS
+      and (task.noise_draws >= 1 or not task.noise),
+      f'at least 1 unless task.noise is 0, and at most {_MOST_DRAWS}',
     ),
-    ('train.num_epochs', train.num_epochs >= 1, 'at least 1'),
-    ('train.batch_size', train.batch_size >= 1, 'at least 1'),
+    ('task.seed', task.seed >= 0, seeds),
+    (
+      'task.buckets',
+      all(a < b for a, b in itertools.pairwise((0, *task.buckets))),
+      'increasing numbers from 1',
+    ),
+    (
+      'task.near_duplicates',
+      task.near_duplicates == 0 or 0.5 <= task.near_duplicates <= 1,
+      '0, or from 0.5 to 1',
+    ),
+    *(
+      (
+        f'{name}.num_epochs',
+        1 <= group.num_epochs <= _MOST_EPOCHS,
+        f'from 1 to {_MOST_EPOCHS}',
+      )
+      for name, group in (
+        ('train', train),
+        ('map', map_),
+        ('control', control),
+        ('localise.retrain', retrain),
+        ('localise.probe', probe),
+      )
+    ),
+    *(
+      (
+        f'{name}.batch_size',
+        1 <= group.batch_size <= _LARGEST_BATCH,
+        f'from 1 to {_LARGEST_BATCH}',
+      )
+      for name, group in (
+        ('train', train),
+        ('localise', study.localise),
+        ('localise.retrain', retrain),
+        ('localise.probe', probe),
+        ('localise.patching', patching),
+      )
+    ),
     ('train.learning_rate', train.learning_rate > 0, 'above 0'),
     ('train.warmup', 0 <= train.warmup < 1, 'in [0, 1)'),
     ('train.clip_norm', train.clip_norm > 0, 'above 0'),
@@ -49,10 +143,14 @@ def check(study: 'StudyConfig') -> None:
         ('control.graded_seeds', control.graded_seeds),
       )
     ),
-    ('map.num_runs', map_.num_runs != 1 and map_.num_runs >= 0, '0 or over 1'),
+    (
+      'map.num_runs',
+      map_.num_runs == 0 or 2 <= map_.num_runs <= _MOST_RUNS,
+      f'0, or from 2 to {_MOST_RUNS}',
+    ),
     (
       'map.added',
-      all(size >= 2 for size in map_.added)
+      all(2 <= size <= _MOST_RUNS for size in map_.added)
       and (map_.num_runs or map_.pairs or not map_.added),
       'sizes of 2 or more, of a study with map runs',
     ),
@@ -68,6 +166,7 @@ def check(study: 'StudyConfig') -> None:
       or (map_.design == 'balanced' and study.task.near_duplicates > 0),
       'False unless map.design is balanced and task.near_duplicates above 0',
     ),
+    ('map.fit_accuracy', map_.fit_accuracy > 0, 'above 0'),
     (
       'map.small_class',
       map_.small_class == 0
@@ -117,6 +216,20 @@ def check(study: 'StudyConfig') -> None:
     ),
     *(
       (
+        f'control.{name}',
+        all(_is_layers(group) for group in groups) and _differ(groups),
+        'different groups of different layers, which count from 1, such as '
+        '((1, 2), (3, 4))',
+      )
+      for name, groups in (
+        ('pairs', control.pairs),
+        ('spread', control.spread),
+      )
+    ),
+    ('control.auxiliary', control.auxiliary in tasks[:-1], 'a known task'),
+    ('control.auxiliary_limit', control.auxiliary_limit >= 0, 'at least 0'),
+    *(
+      (
         f'localise.layerwise.{name}',
         getattr(layerwise, name) >= 1,
         'at least 1',
@@ -143,17 +256,22 @@ def check(study: 'StudyConfig') -> None:
       )
     ),
     ('localise.patching.examples', patching.examples >= 0, 'at least 0'),
-    ('localise.patching.batch_size', patching.batch_size >= 1, 'at least 1'),
     ('localise.units.examples', units.examples >= 0, 'at least 0'),
     ('localise.units.held_out', units.held_out >= 0, 'at least 0'),
     ('localise.units.mask_steps', units.mask_steps >= 0, 'at least 0'),
     *(
       (
         f'localise.units.{name}',
-        all(count >= 1 for count in getattr(units, name)),
-        'numbers from 1',
+        all(count >= 1 for count in getattr(units, name))
+        and _differ(getattr(units, name)),
+        'different numbers from 1',
       )
       for name in ('heads', 'neurons')
+    ),
+    (
+      'localise.units.heads',
+      bool(units.heads or units.neurons),
+      'some numbers unless localise.units.neurons has some',
     ),
     ('localise.inputs.unit', inputs.unit in ('token', 'word'), 'token or word'),
     (
@@ -169,15 +287,18 @@ def check(study: 'StudyConfig') -> None:
     ),
     (
       'localise.inputs.deleted',
-      all(k >= 1 for k in inputs.deleted),
-      'numbers from 1',
+      all(k >= 1 for k in inputs.deleted) and _differ(inputs.deleted),
+      'different numbers from 1',
     ),
     ('localise.layerwise.held_out', layerwise.held_out >= 0, 'at least 0'),
-    ('map.num_epochs', map_.num_epochs >= 1, 'at least 1'),
     ('map.learning_rate', map_.learning_rate > 0, 'above 0'),
     ('map.evaluate_every', map_.evaluate_every >= 0, 'at least 0'),
     ('map.seed', 0 <= map_.seed < 2**20, 'from 0 to 2**20 - 1'),
-    ('model.layers', study.model.layers >= 1, 'at least 1'),
+    (
+      'model.layers',
+      1 <= study.model.layers <= _DEEPEST,
+      f'from 1 to {_DEEPEST}',
+    ),
     ('model.keep_layers', study.model.keep_layers >= 0, 'at least 0'),
     (
       'model.start',
@@ -219,10 +340,10 @@ def check(study: 'StudyConfig') -> None:
     ),
     (
       'train.snapshots',
-      all(1 <= e <= train.num_epochs for e in train.snapshots),
-      'epochs from 1 to train.num_epochs',
+      all(1 <= e <= train.num_epochs for e in train.snapshots)
+      and _differ(train.snapshots),
+      'different epochs from 1 to train.num_epochs',
     ),
-    ('localise.batch_size', study.localise.batch_size >= 1, 'at least 1'),
     (
       'localise.retrain.held_out',
       not retrain.held_out or (train.seeds and study.task.has_noise),
@@ -239,18 +360,37 @@ def check(study: 'StudyConfig') -> None:
       'empty, or one file or one for each of train.seeds, of a study with '
       'wrong labels',
     ),
-    *(
-      (f'localise.retrain.{name}', getattr(retrain, name) >= 1, 'at least 1')
-      for name in ('num_epochs', 'batch_size')
-    ),
+    ('localise.retrain.seed', retrain.seed >= 0, seeds),
+    ('localise.retrain.programs', retrain.programs >= 0, 'at least 0'),
     (
       'localise.retrain.learning_rate',
       retrain.learning_rate > 0,
       'above 0',
     ),
     *(
-      (f'localise.probe.{name}', getattr(probe, name) >= 1, 'at least 1')
-      for name in ('seeds', 'num_epochs', 'batch_size', 'hidden', 'layers')
+      (
+        f'localise.probe.{name}',
+        1 <= getattr(probe, name) <= most,
+        f'from 1 to {most}',
+      )
+      for name, most in (
+        ('seeds', _MOST_DRAWS),
+        ('hidden', _WIDEST),
+        ('layers', _DEEPEST),
+      )
+    ),
+    ('localise.probe.weight_decay', probe.weight_decay >= 0, 'at least 0'),
+    (
+      'localise.gradient.objective',
+      study.localise.gradient.objective in gradients.OBJECTIVES,
+      f'one of {", ".join(gradients.OBJECTIVES)}',
+    ),
+    (
+      'localise.ablation.variants',
+      set(variants) <= set(ablation.VARIANTS)
+      and _differ(variants)
+      and bool(variants),
+      f'some of {", ".join(ablation.VARIANTS)}, each once',
     ),
     (
       'localise.probe.first_epoch',
@@ -261,11 +401,11 @@ def check(study: 'StudyConfig') -> None:
     ('localise.probe.dropout', 0 <= probe.dropout < 1, 'in [0, 1)'),
     (
       'localise.techniques',
-      set(study.localise.techniques) <= set(TECHNIQUES),
-      f'some of {", ".join(TECHNIQUES)}',
+      set(study.localise.techniques) <= set(TECHNIQUES)
+      and _differ(study.localise.techniques),
+      f'some of {", ".join(TECHNIQUES)}, each once',
     ),
     ('control.grade', control.grade > 0, 'above 0'),
-    ('control.num_epochs', control.num_epochs >= 1, 'at least 1'),
     ('control.learning_rate', control.learning_rate > 0, 'above 0'),
     ('control.auxiliary_rate', control.auxiliary_rate >= 0, 'at least 0'),
     ('engine.lanes', study.engine.lanes >= 0, 'at least 0'),
@@ -299,11 +439,37 @@ def check(study: 'StudyConfig') -> None:
       )
       for name in ('compute', 'moments')
     ),
+    (
+      'grid.changes',
+      all(
+        len(change) == 3 and all(isinstance(x, str) for x in change[:2])
+        for change in study.grid.changes
+      ),
+      "of the form ((name, setting, value),), as (('rte', 'control.seeds', "
+      '()),)',
+    ),
+    # Last, as names of a grid may stand for tasks until all else is right.
+    ('task.name', task.name in tasks, f'one of {", ".join(tasks)}'),
   )
   for name, holds, wanted in checks:
     if not holds:
       value = functools.reduce(getattr, name.split('.'), study)
-      raise InputError(f'--config.{name}={value!r}: must be {wanted}.')
+      raise InputError(f'--config.{name}={shown(value)}: must be {wanted}.')
+
+
+def _differ(values: Sequence[Any]) -> bool:
+  """Whether nothing is there twice."""
+  return len(set(values)) == len(values)
+
+
+def _is_layers(group: Sequence[int]) -> bool:
+  return bool(group) and min(group) >= 1 and _differ(group)
+
+
+def _is_path(place: str) -> bool:
+  """Whether a file system could have it, as far as lengths go."""
+  parts = place.split('/')
+  return all(len(os.fsencode(part)) <= _LONGEST_NAME for part in parts)
 
 
 def _has_both_sides(config: 'MapConfig') -> bool:

@@ -77,7 +77,7 @@ def studies_in(
   """
   found = []
   for path in map(pathlib.Path, paths):
-    inside = [path] if (path / 'manifest.json').exists() else []
+    inside = [path] if os.path.exists(path / 'manifest.json') else []
     inside = inside or [m.parent for m in sorted(path.glob('*/manifest.json'))]
     if not inside:
       raise InputError(f'{path}: holds no study (there is no manifest.json).')

@@ -38,7 +38,8 @@ def _check_sources(study: Study) -> None:
     ('chosen', files, chosen.fingerprint(study)),
   ):
     before = manifest.get(part, {}).get('fingerprint', now)
-    if before != now:
+    # Without a checkpoint, a plan has no hash of it.
+    if now and before != now:
       raise InputError(
         f'--config.{source}: has changed since the study in {folder.path} was '
         'begun; choose another --workdir.'
@@ -61,6 +62,7 @@ def data(study: Study) -> None:
     'test': len(dataset.test),
     'noisy': int(dataset.noisy[study.noisy_set].sum()),
     'near_duplicates': repeated,
+    'doubts': study.doubts,
     'buckets': list(dataset.train.buckets),
     'mean_tokens': float(dataset.train.length.mean()),
     'fingerprint': dataset.fingerprint,
@@ -75,6 +77,8 @@ def data(study: Study) -> None:
   if (files := chosen.fingerprint(study)) is not None:
     news['chosen'] = {'fingerprint': files}
   update_manifest(study, news)
+  for doubt in study.doubts:
+    study.progress.warn(doubt)
   if repeated['examples']:
     study.progress.message(
       f'{repeated["examples"]:,} of {len(dataset.train):,} training examples '

@@ -15,6 +15,7 @@ versions.json    of jaxlib, which each run was trained with
 extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
 log.txt          one line an epoch
+error.log        tracebacks of unexpected errors, if there were any
 .lock            held by the process that uses the folder
 
 Of several processes only the first writes here; the others write nothing but
@@ -176,8 +177,8 @@ class Workdir:
     """Folder of the row store."""
     return self.path / 'rows'
 
-  def claim(self, config: StudyConfig) -> None:
-    """Makes the folder this study's, or checks that it is.
+  def refuse_others(self, config: StudyConfig) -> None:
+    """Refuses a folder that is not this study's, nor empty.
 
     Settings that change no result (`engine`) may differ, and runs may be
     added. A setting that the folder is older than had its default.
@@ -189,7 +190,6 @@ class Workdir:
       InputError: the folder belongs to a study with other settings, or holds
         something else.
     """
-    wanted = identity.of(config)
     found = self.read_json('config.json') if self._writes else None
     message = None
     if found is not None:
@@ -212,6 +212,19 @@ class Workdir:
     message = hosts.tell(message)
     if message:
       raise InputError(message)
+
+  def claim(self, config: StudyConfig) -> None:
+    """Makes the folder this study's.
+
+    Args:
+      config: the study.
+
+    Raises:
+      InputError: see `refuse_others`.
+    """
+    self.refuse_others(config)
+    wanted = identity.of(config)
+    found = self.read_json('config.json') if self._writes else None
     if found != wanted:
       added = wanted['map']['added']
       if found is not None and found.get('map', {}).get('added', []) != added:

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from memloc_jax.errors import InputError, cut, shown
+from memloc_jax.errors import InputError, cut, shown, visible
 from memloc_jax.tasks import label
 
 SPLITS = ('train', 'validation', 'test')
@@ -206,7 +206,7 @@ class Stored(Mapping[str, list]):
 def listed(names: Iterable[Any]) -> str:
   """Names as a message can list them: one line, not too long."""
   # Where there is no header, they are a row of texts, with breaks in them.
-  names = [' '.join(str(name).split()) for name in names]
+  names = [visible(' '.join(str(name).split())) for name in names]
   more = len(names) - _MOST_NAMES
   text = ', '.join(cut(name, 40) or "''" for name in names[:_MOST_NAMES])
   return f'{text} and {more:,} more' if more > 0 else text

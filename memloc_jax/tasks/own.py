@@ -5,13 +5,19 @@ export with holes or a table of something else is what is to be expected.
 """
 
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memloc_jax.errors import InputError, shown
+from memloc_jax.errors import InputError, cut, shown, visible
 from memloc_jax.tasks import label
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import Task
+
+# How labels are written, in small letters, where there is none.
+_NO_LABEL = ('-1', 'nan', 'null', 'n/a', '#n/a', '<na>')
+# Most groups of classes, and classes of one, that a sentence names.
+_MOST_GROUPS, _MOST_ALIKE = 4, 6
 
 
 def check(table: Table, task: Task, training: bool) -> None:
@@ -47,6 +53,15 @@ def missing(value: Any) -> bool:
   if isinstance(value, str | bytes):
     return not value.strip()
   return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def stripped(cell: Any) -> str:
+  """An id, or another short cell, as it is compared and written.
+
+  Surrounding blanks do not count: spreadsheets and readers of csv take them
+  off, and nobody sees them.
+  """
+  return str(label.scalar(cell)).strip()
 
 
 def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
@@ -116,11 +131,12 @@ def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
     if missing(value):
       raise InputError(f'{where}: row {row} has no id in column {name!r}')
     # Compared as they will be written.
-    first = rows.setdefault(str(value), row)
+    first = rows.setdefault(stripped(value), row)
     if first != row:
       raise InputError(
-        f'{where}: rows {first} and {row} both have the id {shown(value)} in '
-        f'column {name!r}'
+        f'{where}: rows {first} and {row} both have the id '
+        f'{shown(stripped(value))} in column {name!r}; blanks around an id do '
+        'not count'
       )
 
 
@@ -130,3 +146,66 @@ def _number(value: Any) -> float | None:
     return float(value)
   except (ValueError, OverflowError):
     return None
+
+
+def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
+  """Sentences on classes that may not be meant as they are.
+
+  Args:
+    where: file or data set.
+    counts: training examples of each class, by name.
+
+  Returns:
+    One on classes that differ only in the way they are written, and one on
+    classes that may stand for a missing label; none where there are none.
+  """
+  counts = {name: count for name, count in counts.items() if count}
+  alike: dict[str, list[str]] = {}
+  for name in sorted(counts, key=lambda name: -counts[name]):
+    alike.setdefault(_folded(name), []).append(name)
+  named = lambda names: [f'{_written(n)} ({counts[n]:,})' for n in names]
+  found = []
+  groups = [
+    ', '.join(_some(named(names), _MOST_ALIKE))
+    for names in alike.values()
+    if len(names) > 1
+  ]
+  if groups:
+    found.append(
+      f'{where}: labels that differ only in case, Unicode form, invisible '
+      'characters or the way a number is written are separate classes: '
+      f'{"; ".join(_some(groups, _MOST_GROUPS))}. Merge them in the data if '
+      'they are meant to be one.'
+    )
+  missing_ones = [name for name in counts if _folded(name) in ('', *_NO_LABEL)]
+  if missing_ones:
+    found.append(
+      f'{where}: labels that often stand for a missing one are taken as '
+      f'classes: {", ".join(named(missing_ones))}. Leave these examples out if '
+      'they have no label.'
+    )
+  return found
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+  more = len(texts) - most
+  return [*texts[:most], *([f'{more:,} more'] if more > 0 else [])]
+
+
+def _folded(label: str) -> str:
+  """A label without what its look-alikes differ in."""
+  text = unicodedata.normalize('NFKC', label)
+  shape = lambda char: char.isspace() or visible(char) == char
+  text = ' '.join(''.join(filter(shape, text)).split())
+  text = unicodedata.normalize('NFKC', text.casefold())
+  number = _number(text)
+  if number is not None and math.isfinite(number):
+    return f'{number:.15g}'
+  return text
+
+
+def _written(label: str) -> str:
+  """A label in quotes, in which its look-alikes can be told from it."""
+  if unicodedata.normalize('NFC', label) != label:
+    return cut(ascii(label))  # A letter and its accent apart look like one.
+  return shown(label)

@@ -42,8 +42,8 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   Raises:
     InputError: if the source cannot be read or holds unusable rows.
   """
-  kind, colon, location = source.partition(':')
-  if not colon or kind not in (*_READERS, 'embedded'):
+  kind, _, location = source.partition(':')
+  if is_unknown(source):
     raise InputError(
       f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
     )
@@ -103,6 +103,12 @@ def rows_of(tables: Mapping[str, Table], task: Task) -> dict[str, Rows]:
       _refuse_surrogates(tables['train'].place(row), {column: text})
     splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
+
+
+def is_unknown(source: str) -> bool:
+  """Whether a source string is of none of the kinds that `load_rows` reads."""
+  kind, colon, _ = source.partition(':')
+  return not colon or kind not in (*_READERS, 'embedded')
 
 
 def _held_out(table: Table, task: Task) -> Task:
@@ -168,7 +174,7 @@ def _ids(table: Table, task: Task, rows: int) -> Sequence[str]:
   """The identity of each row."""
   if (task.id_field or 'id') in table.columns:
     try:
-      ids = [str(i) for i in table.columns[task.id_field or 'id']]
+      ids = list(map(own.stripped, table.columns[task.id_field or 'id']))
     except InputError:  # Not readable.
       if task.id_field:
         raise

@@ -1,5 +1,6 @@
 """The console command: what it says, and what it starts."""
 
+import collections
 import contextlib
 import dataclasses
 import html
@@ -241,6 +242,13 @@ class RefusedTest(parameterized.TestCase):
     ('quickstart.py', ('--workdir',), '--workdir'),
     ('quickstart.py', ('--workdir=',), '--workdir is missing: the folder'),
     ('quickstart.py', ('more',), "'more' is no flag"),
+    ('quickstart.py', ('--cell=-1',), '--cell=-1: goes with a grid'),
+    ('quickstart.py', ('--cell=x',), '--cell=x'),
+    ('quickstart.py', ('--tasks=nope',), "'nope': must be one of"),
+    ('quickstart.py', ('--tasks=trec,trec',), 'two of its studies'),
+    ('quickstart.py', ('--models=,',), "--config.model.source=''"),
+    ('quickstart.py', ('--noquiet=3',), '--noquiet=3 does not take'),
+    ('.', (), '--config: '),
   )
   # By ml_collections, which reads config files so.
   @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
@@ -258,27 +266,80 @@ class RefusedTest(parameterized.TestCase):
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
 
-  @parameterized.parameters(
-    ('import nothere', "ModuleNotFoundError: No module named 'nothere' ("),
-    ('x = 1 / 0', 'ZeroDivisionError: division by zero ('),
-    ('def get_config():\n  return undefined', 'line 2).'),
-    ('def get_config():\n  raise KeyError("k")', "KeyError: 'k' ("),
-    ('def get_config() return', 'SyntaxError: expected'),
-    ('def get_config():\n  return 3', 'returns no ConfigDict'),
-  )
-  # By ml_collections, which reads config files so.
   @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
-  def test_a_config_file_that_fails_is_named(self, text, sentence):
+  def test_every_setting_with_odd_texts(self):
+    texts = (
+      '', 'x', '-1', '1.5', 'nan', '9' * 30, '(1,', "('a', 'a')", '((1, 1),)',
+      '(1,\n2)',
+    )  # fmt: skip
+    nothing = lambda *_: None
+    counts = collections.Counter()
+    with (
+      unittest.mock.patch.object(study, '_act', nothing),
+      unittest.mock.patch.object(study.hosts, 'join', nothing),
+    ):
+      for name in study._settings(study_config.default()):
+        if name.count('.') == 0 or name.startswith('localise.inputs.'):
+          continue  # A group, or like the others of its kind.
+        for text in texts:
+          status, out, error = _call_with_flags(
+            'run',
+            f'--config={_CONFIGS}/quickstart.py',
+            '--workdir=nowhere',
+            f'--config.{name}={text}',
+          )
+          counts[status] += 1
+          if status:
+            self.assertEqual((status, out), (2, ''))
+            self.assertStartsWith(error, 'memloc: ')
+            self.assertIn(f'config.{name}', error)
+          self.assertEqual(error.count('\n'), 1 if status else 0)
+    self.assertGreater(counts[2], 700)
+    # Names of columns, folders and tasks of a grid may be any.
+    self.assertLess(counts[0], 300)
+
+  @parameterized.parameters(
+    ('def get_config(:', 'SyntaxError'),
+    ('x = 1', 'has no function get_config()'),
+    ('', 'has no function get_config()'),
+    ('def get_config():\n  pass', 'returns no ConfigDict'),
+    ('def get_config():\n  return {"train": 1}', 'returns no ConfigDict'),
+    ('def get_config():\n  return {}["x"]', "KeyError: 'x' (line 2)"),
+    ('def get_config():\n  raise ValueError("a\\nb")', 'ValueError: a b (line'),
+    ('def get_config():\n  return get_config()', 'RecursionError'),
+    ('1 / 0', 'ZeroDivisionError: division by zero (line 1)'),
+    ('import no_such_module', "named 'no_such_module' (line 1)"),
+    ('raise SystemExit(0)', 'SystemExit'),
+    ('\0', 'SyntaxError'),
+    (
+      'from ml_collections import config_dict\n'
+      'get_config = lambda: config_dict.create(train=3)',
+      '--config.train=3: must be a group of settings',
+    ),
+    (
+      'from memloc_jax.study import config\n'
+      'def get_config():\n'
+      '  values = config.default()\n'
+      '  values.train.num_epoch = 3\n'
+      '  return values',
+      '--config.train.num_epoch: there is no such setting',
+    ),
+  )
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_config_files_that_do_not_work(self, text, sentence):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    # Of the same name as a file of the package.
-    (folder / 'study.py').write_text(text, 'utf-8')
-    status, _, error = _call_with_flags(
-      'run', f'--config={folder / "study.py"}', f'--workdir={folder}/workdir'
+    file = folder / 'mine.py'
+    file.write_text(text)
+    # Config files are read into one module, which would keep what it had.
+    sys.modules.pop('config_config', None)
+    status, out, error = _call_with_flags(
+      'run', f'--config={file}', f'--workdir={folder}/workdir'
     )
-    self.assertEqual(status, 2, error)
-    self.assertStartsWith(error, 'memloc: --config: ')
+    self.assertEqual((status, out), (2, ''), error)
+    self.assertStartsWith(error, 'memloc: --config')
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
+    self.assertEqual([path.name for path in folder.glob('w*')], [])
 
   def test_no_flags_at_all(self):
     status, _, error = _call_with_flags('run')

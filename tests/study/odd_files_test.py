@@ -6,6 +6,7 @@ import datetime
 import io
 import json
 import pathlib
+import signal
 import sys
 import unittest.mock
 
@@ -15,12 +16,16 @@ import pytest
 from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
 
-from memloc_jax.command import memloc, study
+from memloc_jax.command import ending, memloc, study
 from tests.study import tiny
 
 _CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
 _CLASSES = ('time', 'place', 'person')
-_TEXTS = [f'Where is the château that Anna saw {i} times?' for i in range(24)]
+_TEXTS = [
+  f'the {word} sailor {verb} the château'
+  for word in ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
+  for verb in ('praised', 'hated', 'saw')
+]
 _LABELS = [_CLASSES[i % 3] for i in range(24)]
 _NAMED = {'sentence': _TEXTS, 'label': _LABELS}
 _COUNTS = {'person': 8, 'place': 8, 'time': 8}
@@ -143,12 +148,12 @@ class OddFilesTest(tiny.EncoderCase):
       *words,
     ]
     run = lambda main, argv, flags_parser: main(flags_parser(argv))
-    never = unittest.mock.Mock(**{'return_value.asked.return_value': False})
+    handler = signal.getsignal(signal.SIGINT)
     error, status = io.StringIO(), 0
     with (
       flagsaver.flagsaver(),
       unittest.mock.patch.object(study.app, 'run', run),
-      unittest.mock.patch.object(study, 'Termination', never),
+      unittest.mock.patch.object(ending.Process, 'listen'),
       unittest.mock.patch.object(sys, 'argv', words),
       contextlib.redirect_stdout(io.StringIO()),
       contextlib.redirect_stderr(error),
@@ -158,6 +163,7 @@ class OddFilesTest(tiny.EncoderCase):
       except SystemExit as end:
         status = end.code or 0
       finally:
+        signal.signal(signal.SIGINT, handler)
         flags.FLAGS.unparse_flags()
     return status, error.getvalue()
 

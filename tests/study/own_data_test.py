@@ -3,18 +3,23 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 import re
 import shutil
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
 from absl.testing import absltest
+from rich.console import Console
 
 from memloc_jax.errors import InputError
+from memloc_jax.report import caveats
+from memloc_jax.study import actions, memory_plan
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -176,6 +181,34 @@ class OwnDataTest(tiny.EncoderCase):
     for least, inside in ((16, 3), (17, 4)):
       small = membership(map__small_class=least, map__small_class_ratio=2 / 3)
       np.testing.assert_array_equal(small.sum(0), inside)
+
+  def test_labels_that_look_alike_are_named_everywhere(self):
+    labels = ['time'] * 8 + ['Time\u200b'] * 4 + ['-1'] * 4
+    rows = [(text, label) for (text, _), label in zip(_ROWS, labels)]
+    path = self.write('alike.csv', ('text', 'label'), rows)
+    config = self.config(task__files=path, task__true_label='')
+    sentences = (
+      f'{path}: labels that differ only in case, Unicode form, invisible '
+      "characters or the way a number is written are separate classes: 'time' "
+      r"(8), 'Time\u200b' (4). Merge them in the data if they are meant to be "
+      'one.',
+      f'{path}: labels that often stand for a missing one are taken as '
+      "classes: '-1' (4). Leave these examples out if they have no label.",
+    )
+    said, workdir = io.StringIO(), self.folder / 'alike'
+    console = Console(file=said, width=80)
+    run_study(config, workdir, Progress(console), stages=('data',))
+    manifest = self.manifest(workdir)
+    self.assertEqual(manifest['data']['doubts'], list(sentences))
+    self.assertEqual(caveats.labels(manifest), list(sentences))
+    # Nothing is compiled to see what it would need.
+    host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
+    with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
+      plan = actions.plan(config, self.folder / 'none', 0.0, Progress(console))
+    for sentence in sentences:
+      self.assertIn(f'{sentence}\n', said.getvalue())
+      self.assertIn(f'{sentence}\n', plan.text)
+    self.assertIn(r'Time\u200b (4)', said.getvalue())
 
   def test_a_study_of_nothing_is_refused(self):
     path = self.write('none.csv', ('text', 'label'), _ROWS)

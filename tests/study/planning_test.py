@@ -23,6 +23,7 @@ from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.study import (
   actions,
   adaptive,
+  identity,
   memory_plan,
   pilot,
   planning,
@@ -198,6 +199,68 @@ class PlanTest(tiny.EncoderCase):
   def test_a_negative_price_is_refused(self):
     with self.assertRaisesRegex(InputError, '--price_per_hour=-1: is below 0'):
       actions.plan(self.config, self.folder / 'none', -1.0)
+
+
+class RefusedTest(tiny.EncoderCase):
+  """What settings and data do not allow, `plan` refuses as `run` does."""
+
+  def refusals(self, config, workdir):
+    """The sentences of `plan` and of `run`; None for none."""
+    found = []
+    for action in (actions.plan, tiny.run):
+      try:
+        action(config, workdir)
+        found.append(None)
+      except InputError as error:
+        found.append(str(error))
+    return found
+
+  @parameterized.parameters(
+    ('has no runs', {'map__num_runs': 0, 'train__seeds': ()}),
+    ('too few examples', {'task__noise': 0.01}),
+    ('control.pairs', {'control__seeds': (1,), 'control__pairs': ((2, 3),)}),
+    ('needs noisy', {'control__seeds': (1,), 'task__noise': 0.0}),
+    ('max_length=', {'task__buckets': (16, 64)}),
+    ('buckets', {'task__buckets': (4,)}),
+    ('one class only', {'task__limit': 1}),
+    ('at least 2', {'task__pool_limit': 1}),
+    ('map.ratio=', {'map__ratio': 1e-3}),
+    ('keep_layers=3', {'model__keep_layers': 3}),
+    ('opt_padded_read_out', {'paper_quirks__opt_padded_read_out': True}),
+    ('engine.devices=', {'engine__devices': 10**4}),
+    ('Probing needs', {'localise__techniques': ('probing',)}),
+    ('need each other', {'task__name': 'trec'}),
+    ('task.text', {'task__text': 'text'}),
+    ('task.true_label', {'task__true_label': 'label'}),
+    ('no model folder', {'model__source': '/no/such/folder'}),
+    ('nowhere', {'task__name': 'trec', 'task__source': 'files:/nowhere'}),
+  )
+  def test_settings(self, words, changes):
+    if words == 'Probing needs':  # Two noisy ones for three parts.
+      changes |= {'task__noise': 0.05, 'task__source': 'embedded:train=40'}
+      changes |= {'task__name': 'embedded_agreement'}
+    config = tiny.config(self.encoder, self.folder, **changes)
+    workdir = self.folder / 'refused'
+    planned, ran = self.refusals(config, workdir)
+    self.assertIsNotNone(ran)
+    self.assertEqual(planned, ran)
+    self.assertIn(words, planned)
+    self.assertNotIn('\n', planned)
+    self.assertFalse(workdir.exists())
+
+  def test_folders(self):
+    config = tiny.config(self.encoder, self.folder)
+    workdir = Workdir(self.folder / 'other')
+    settings = identity.of(config)
+    settings['map']['num_runs'] = 7
+    workdir.write_json('config.json', settings)
+    planned, ran = self.refusals(config, workdir.path)
+    self.assertIn('map.num_runs is 7 there and 4 here', planned)
+    self.assertEqual(planned, ran)
+    (workdir.path / 'config.json').rename(workdir.path / 'thesis.tex')
+    planned, ran = self.refusals(config, workdir.path)
+    self.assertIn('holds files of something else', planned)
+    self.assertEqual(planned, ran)
 
 
 class RuleTest(parameterized.TestCase):

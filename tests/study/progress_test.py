@@ -56,6 +56,14 @@ class ProgressTest(absltest.TestCase):
       self.assertEqual(error.getvalue(), 'Two runs diverged.\n')
       self.assertEqual(out.getvalue(), '')
 
+  def test_what_looks_like_markup_is_printed_as_it_is(self):
+    text = "x.csv: 'a[b]' (3), '[/b]' (2), ':smile:' (1) " + 'and ' * 40
+    out = io.StringIO()
+    shown = progress.Progress(Console(file=out, width=80))
+    shown.warn(text)
+    shown.message(text)
+    self.assertEqual(out.getvalue(), f'{text}\n{text}\n')
+
   def test_warnings_are_where_the_rest_is(self):
     out = io.StringIO()
     shown = progress.Progress(Console(file=out, width=200))

@@ -12,7 +12,7 @@ import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
-from memloc_jax.tasks import dataset, embedded
+from memloc_jax.tasks import dataset, embedded, own
 from memloc_jax.tasks.dataset import DataConfig
 
 _WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
@@ -375,6 +375,15 @@ class BadFileTest(_OwnDataTest):
     self.assert_refused(path, *parts, id='uid')
     self.build(path)  # Nobody asked for these ids.
 
+  def test_blanks_around_ids_do_not_count(self):
+    rows = _but(9, uid=' 5')
+    for name, content in (('x.csv', _csv(rows)), ('x.jsonl', _jsonl(rows))):
+      built = self.build(self.write(name, content), id='uid')
+      self.assertEqual(built.ids[8], '5')
+    rows[0]['uid'] = '5\u00a0'
+    path = self.write('x.csv', _csv(rows))
+    self.assert_refused(path, "rows 1 and 9 both have the id '5'", id='uid')
+
   def test_ids_that_are_not_there(self):
     path = self.write('train.csv', _csv())
     self.assert_refused(path, "no column 'key'", 'text, label, uid', id='key')
@@ -431,6 +440,64 @@ class BadColumnsTest(_OwnDataTest):
   def test_other_names_of_a_column_are_not_guessed(self):
     path = self.write('train.csv', _csv())
     self.assert_refused(path, "no column 'sentence'", text='sentence')
+
+
+class DoubtsTest(parameterized.TestCase):
+  """Labels that look like others, or that are none."""
+
+  @parameterized.parameters(
+    ('time', 'Time', "'Time'"),
+    ('time', 'TIME', "'TIME'"),
+    ('time', 'time\u200b', r"'time\u200b'"),
+    ('so so', 'so\xa0so', r"'so\xa0so'"),
+    ('so so', 'so  so', "'so  so'"),
+    ('software', 'soft\xadware', r"'soft\xadware'"),
+    ('caf\u00e9', 'cafe\u0301', r"'cafe\u0301'"),
+    ('time', '\uff34\uff49\uff4d\uff45', "'\uff34\uff49\uff4d\uff45'"),
+    ('time', 'time\ufe0f', r"'time\ufe0f'"),
+    ('time', '\u2060time', r"'\u2060time'"),
+    ('strasse', 'Stra\u00dfe', "'Stra\u00dfe'"),
+    ('1', '\uff11', "'\uff11'"),
+    ('1', '01', "'01'"),
+  )
+  def test_look_alikes(self, first, second, shown):
+    counts = {second: 3, first: 40, 'other': 5}
+    [found] = own.doubts('x.csv', counts)
+    self.assertStartsWith(found, 'x.csv: labels that differ only in case')
+    self.assertIn(f'{first!r} (40), {shown} (3). Merge', found)
+    self.assertNotIn('other', found)
+    # Whatever cannot be seen is written out.
+    self.assertTrue(found.isprintable())
+
+  @parameterized.parameters(
+    (['time', 'times'],),
+    (['1', '2', '10'],),
+    (['very good', 'very_good', 'not good'],),
+    (['l', 'I'],),
+    (['c', 'c++', 'c#'],),
+    (['none', 'no'],),
+    (['\u0431\u0430', 'ba'],),
+  )
+  def test_others_are_not_named(self, names):
+    self.assertEqual(own.doubts('x.csv', dict.fromkeys(names, 2)), [])
+
+  def test_many_are_not_all_listed(self):
+    words = [chr(97 + i) * 3 for i in range(9)]
+    counts = {word + '\u200b' * k: 1 for word in words for k in range(9)}
+    [found] = own.doubts('x.csv', counts)
+    self.assertLess(len(found), 1500)
+    self.assertIn('3 more; ', found)
+    self.assertIn('; 5 more. ', found)
+
+  @parameterized.parameters('-1', 'nan', 'NaN', 'null', 'N/A', '<NA>', '\u200b')
+  def test_labels_that_are_none(self, name):
+    [found] = own.doubts('x.csv', {name: 4, 'good': 9})
+    self.assertStartsWith(found, 'x.csv: labels that often stand for a missing')
+    self.assertIn('(4). Leave', found)
+    self.assertTrue(found.isprintable())
+
+  def test_classes_without_examples_do_not_count(self):
+    self.assertEqual(own.doubts('x.csv', {'-1': 0, 'a': 3, 'A': 0}), [])
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Signals are for work that can save; everything else ends by them."""
+"""Which actions take signals, and what is said of devices."""
 
 import unittest.mock
 
@@ -6,6 +6,7 @@ from absl import flags
 from absl.testing import absltest, flagsaver, parameterized
 
 from memloc_jax.command import study
+from memloc_jax.errors import InputError
 
 
 class ActionsTest(parameterized.TestCase):
@@ -23,6 +24,24 @@ class ActionsTest(parameterized.TestCase):
     act.assert_called_once()
     listens = action in ('run', 'extend')
     self.assertEqual(process.listen.called, listens)
+
+
+class DevicesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (
+      RuntimeError("Unable to initialize backend 'x'\nmore"),
+      "initialize .*'x'",
+    ),
+    (AssertionError(), 'it is not installed'),
+  )
+  def test_devices_that_are_not_there(self, error, why):
+    with (
+      unittest.mock.patch.object(study.jax, 'devices', side_effect=error),
+      unittest.mock.patch.dict('os.environ', {'JAX_PLATFORMS': 'x'}),
+      self.assertRaisesRegex(InputError, f'^JAX_PLATFORMS=x: .*{why}') as found,
+    ):
+      study._devices()
+    self.assertNotIn('\n', str(found.exception))
 
 
 if __name__ == '__main__':
