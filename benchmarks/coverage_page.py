@@ -227,8 +227,8 @@ correction for the reference.
 
 Means over groups of examples. In the first table, groups are drawn at random
 and the value is memorisation; in the second, the value is a layer's share in
-the groups of `layers_by_group` ({layers} values). A pseudo-pair moves one
-example of the group.
+the groups of `layers_by_group` ({layers} values). The weight of a
+pseudo-pair is divided by the square of the number of examples.
 
 {groups}
 

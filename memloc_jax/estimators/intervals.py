@@ -71,9 +71,9 @@ def bounded_mean(
   of the range keep it above 0, as Wilson's pseudo-observations do for a
   proportion; they move the centre slightly closer to the middle.
 
-  Where a value is itself a mean over several examples, one of them is put at
-  the end of the range and the others stay where they are: the quarters move
-  closer to the mean, and the interval of a large group is Student's.
+  Where a value is itself a mean over several examples, one of them at the end
+  of the range moves it by that much less: the weight is divided by the square
+  of their number, and the interval of a large group is Student's.
 
   Args:
     values: independent, between `least` and `most`, [n, ...].
@@ -88,29 +88,31 @@ def bounded_mean(
   if len(values) < 2:
     nothing = np.full(np.shape(values)[1:], np.nan)
     return nothing, nothing
-  centre, variance = bounded_variance(values, least, most, size)
-  quantile = stats.t.ppf((1 + level) / 2, len(values) + 2 * _PSEUDO - 1)
-  half = quantile * np.sqrt(variance)
+  centre, variance, total = _bounded(values, least, most, size)
+  half = stats.t.ppf((1 + level) / 2, total - 1) * np.sqrt(variance)
   return np.maximum(centre - half, least), np.minimum(centre + half, most)
 
 
 def bounded_variance(
-  values: np.ndarray,
-  least: float = -1.0,
-  most: float = 1.0,
-  size: int | np.ndarray = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The centre of `bounded_mean`, and the variance of the mean, [...] each.
+  values: np.ndarray, least: float = -1.0, most: float = 1.0
+) -> np.ndarray:
+  """The variance of the mean that `bounded_mean` takes, [...].
 
   Args:
     values: as for `bounded_mean`, n at least 1.
     least: of the range.
     most: of the range.
-    size: as for `bounded_mean`.
   """
-  weight, mean = len(values) + 2 * _PSEUDO, values.mean(0)
-  ends = [mean + (end - mean) / size for end in (least, most)]
-  centre = (len(values) * mean + _PSEUDO * sum(ends)) / weight
+  return _bounded(values, least, most, 1)[1]
+
+
+def _bounded(
+  values: np.ndarray, least: float, most: float, size: int | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Centre, variance of the mean, and number of values, with the quarters."""
+  weight = _PSEUDO / np.square(size)
+  total = len(values) + 2 * weight
+  centre = (values.sum(0) + weight * (least + most)) / total
   squares = np.square(values - centre).sum(0)
-  squares += _PSEUDO * sum(np.square(end - centre) for end in ends)
-  return centre, squares / (weight * (weight - 1))
+  squares += weight * (np.square(least - centre) + np.square(most - centre))
+  return centre, squares / (total * (total - 1)), total

@@ -65,10 +65,14 @@ class BoundedMeanTest(parameterized.TestCase):
 
   def test_of_many_examples_it_is_students(self):
     values = np.random.default_rng(2).normal(0.2, 0.01, (8, 3))
-    found = layerwise.bounded_mean(values, size=100_000)
     plain = layerwise.mean(values)
-    wide = (found.high - found.low) / (plain.high - plain.low)
-    self.assertTrue(np.all((wide > 0.9) & (wide < 1.1)))
+    wide = []
+    for size in (1, 4, 16, 1000):
+      found = layerwise.bounded_mean(values, size=size)
+      wide.append((found.high - found.low) / (plain.high - plain.low))
+    # Never narrower, and closer the more examples there are.
+    self.assertTrue(np.all(np.diff(wide, axis=0) < 0))
+    np.testing.assert_allclose(wide[-1], 1, atol=1e-3)
 
   def test_range_scales_it(self):
     values = np.random.default_rng(3).uniform(-1, 1, (6, 4))
