@@ -156,8 +156,9 @@ def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
     counts: training examples of each class, by name.
 
   Returns:
-    One on classes that differ only in the way they are written, and one on
-    classes that may stand for a missing label; none where there are none.
+    One on classes that differ only in the way they are written, one on classes
+    that may stand for a missing label, and one on classes with one example;
+    none where there are none.
   """
   counts = {name: count for name, count in counts.items() if count}
   alike: dict[str, list[str]] = {}
@@ -185,6 +186,14 @@ def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
       f'{where}: labels that often stand for a missing one are taken as '
       f'classes: {", ".join(named(missing_ones))}. Leave these examples out if '
       'they have no label.'
+    )
+  single = [name for name in counts if counts[name] == 1]
+  if single:
+    found.append(
+      f'{where}: classes with a single example: '
+      f'{", ".join(_some(named(single), _MOST_ALIKE))}. Runs without that '
+      'example never see its class, so that its scores say nothing of whether '
+      'the label is right.'
     )
   return found
 

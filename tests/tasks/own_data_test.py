@@ -483,7 +483,7 @@ class DoubtsTest(parameterized.TestCase):
 
   def test_many_are_not_all_listed(self):
     words = [chr(97 + i) * 3 for i in range(9)]
-    counts = {word + '\u200b' * k: 1 for word in words for k in range(9)}
+    counts = {word + '\u200b' * k: 2 for word in words for k in range(9)}
     [found] = own.doubts('x.csv', counts)
     self.assertLess(len(found), 1500)
     self.assertIn('3 more; ', found)
@@ -498,6 +498,10 @@ class DoubtsTest(parameterized.TestCase):
 
   def test_classes_without_examples_do_not_count(self):
     self.assertEqual(own.doubts('x.csv', {'-1': 0, 'a': 3, 'A': 0}), [])
+
+  def test_a_single_example(self):
+    [found] = own.doubts('x.csv', {'time': 9, 'colour': 1, 'place': 2})
+    self.assertIn("a single example: 'colour' (1). Runs without", found)
 
 
 if __name__ == '__main__':
