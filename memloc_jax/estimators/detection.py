@@ -299,7 +299,7 @@ def _paired_interval(parts: _Parts, level: float) -> tuple[float, float]:
   variance = sum(
     weight**2
     * sum(
-      intervals.bounded_variance(values[0] - values[1])[1] for values in (p, q)
+      intervals.bounded_variance(values[0] - values[1]) for values in (p, q)
     )
     for weight, p, q in parts
   )

@@ -8,7 +8,7 @@ CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 # Weight of the value added at each end of a range, see
 # docs/decisions/2026-11-30-intervals-of-pairs.md.
-PSEUDO = 0.25
+_PSEUDO = 0.25
 
 
 def wilson(
@@ -57,42 +57,62 @@ def correlation(
 
 
 def bounded_mean(
-  values: np.ndarray, level: float = CONFIDENCE, bound: float = 1.0
-) -> tuple[float, float]:
+  values: np.ndarray,
+  least: float = -1.0,
+  most: float = 1.0,
+  size: int | np.ndarray = 1,
+  level: float = CONFIDENCE,
+) -> tuple[np.ndarray, np.ndarray]:
   """Student's limits of a mean, with a quarter of a value added at each end.
 
-  Few bounded values, such as differences of hits and misses, are often all
-  alike, and their own variance is then 0 whatever the true one. The two
-  quarters at -bound and bound keep it above 0, as Wilson's pseudo-observations
-  do for a proportion.
+  A t interval is too narrow for few values that are bounded and skewed: eight
+  may all miss the rare outcome that moves the mean, and values that are all
+  alike have no variance, whatever the true one. The two quarters at the ends
+  of the range keep it above 0, as Wilson's pseudo-observations do for a
+  proportion; they move the centre slightly closer to the middle.
+
+  Where a value is itself a mean over several examples, one of them at the end
+  of the range moves it by that much less: the weight is divided by the square
+  of their number, and the interval of a large group is Student's.
 
   Args:
-    values: independent, in [-bound, bound], [n].
+    values: independent, between `least` and `most`, [n, ...].
+    least: of the range.
+    most: of the range.
+    size: examples that each value is a mean of, one for all or [...].
     level: confidence.
-    bound: largest absolute value possible.
 
   Returns:
-    Lower and upper limit, within [-bound, bound]; NaN with fewer than two.
+    Lower and upper limit, [...], cut to the range; NaN with fewer than two.
   """
   if len(values) < 2:
-    return np.nan, np.nan
-  centre, variance = bounded_variance(values, bound)
-  half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.sqrt(variance)
-  return float(max(-bound, centre - half)), float(min(bound, centre + half))
+    nothing = np.full(np.shape(values)[1:], np.nan)
+    return nothing, nothing
+  centre, variance, total = _bounded(values, least, most, size)
+  half = stats.t.ppf((1 + level) / 2, total - 1) * np.sqrt(variance)
+  return np.maximum(centre - half, least), np.minimum(centre + half, most)
 
 
 def bounded_variance(
-  values: np.ndarray, bound: float = 1.0
-) -> tuple[float, float]:
-  """The centre of `bounded_mean`, and the variance of the mean.
+  values: np.ndarray, least: float = -1.0, most: float = 1.0
+) -> np.ndarray:
+  """The variance of the mean that `bounded_mean` takes, [...].
 
   Args:
-    values: independent, in [-bound, bound], [n], n at least 1.
-    bound: largest absolute value possible.
+    values: as for `bounded_mean`, n at least 1.
+    least: of the range.
+    most: of the range.
   """
-  weights = np.append(np.ones(len(values)), (PSEUDO, PSEUDO))
-  padded = np.append(values, (-bound, bound))
-  total = weights.sum()
-  centre = (weights @ padded) / total
-  variance = (weights @ np.square(padded - centre)) / (total - 1)
-  return float(centre), float(variance / total)
+  return _bounded(values, least, most, 1)[1]
+
+
+def _bounded(
+  values: np.ndarray, least: float, most: float, size: int | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Centre, variance of the mean, and number of values, with the quarters."""
+  weight = _PSEUDO / np.square(size)
+  total = len(values) + 2 * weight
+  centre = (values.sum(0) + weight * (least + most)) / total
+  squares = np.square(values - centre).sum(0)
+  squares += weight * (np.square(least - centre) + np.square(most - centre))
+  return centre, squares / (total * (total - 1)), total

@@ -59,15 +59,7 @@ def bounded_mean(
 ) -> Mean:
   """Mean of bounded values over the first axis, pairs.
 
-  A t interval is too narrow for few values that are bounded and skewed: eight
-  pairs may all miss the rare outcome that moves the mean. Before it is taken,
-  a pair of weight 1/4 is added at either end of the range, so that the
-  interval is centred slightly closer to the middle. It is cut to the range.
-
-  Where a value is itself a mean over several examples, a pair that has one of
-  them at the end of the range moves the mean by that much less: the weight is
-  divided by the square of their number, and the interval of a large group is
-  Student's.
+  With the interval of `intervals.bounded_mean`.
 
   Args:
     values: [pairs, ...], between `least` and `most`.
@@ -76,19 +68,8 @@ def bounded_mean(
     size: examples that each value is a mean of, one for all or [...].
     level: confidence of the interval.
   """
-  plain = mean(values)
-  if len(values) < 2:
-    return plain
-  weight = intervals.PSEUDO / np.square(size)
-  total = len(values) + 2 * weight
-  centre = (len(values) * plain.value + weight * (least + most)) / total
-  squares = np.square(values - centre).sum(0)
-  squares += weight * (np.square(least - centre) + np.square(most - centre))
-  quantile = stats.t.ppf((1 + level) / 2, total - 1)
-  half = quantile * np.sqrt(squares / (total * (total - 1)))
-  return plain._replace(
-    low=np.maximum(centre - half, least), high=np.minimum(centre + half, most)
-  )
+  low, high = intervals.bounded_mean(values, least, most, size, level)
+  return mean(values)._replace(low=low, high=high)
 
 
 @dataclasses.dataclass(frozen=True)

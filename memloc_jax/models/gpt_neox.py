@@ -171,7 +171,7 @@ FAMILY = family.Family(
     'max_position_embeddings': 'max_positions',
     'rotary_pct': 'rotary_share',
     'rotary_emb_base': 'rotary_base',
-    # Written beside the older spelling from transformers 4.43 on.
+    # Some versions of transformers 4 write these beside the two above.
     'partial_rotary_factor': 'rotary_share',
     'rope_theta': 'rotary_base',
     'use_parallel_residual': 'parallel',

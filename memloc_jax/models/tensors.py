@@ -350,7 +350,8 @@ def _refuse_prefix(
 
 def _removal(file: pathlib.Path, prefix: str) -> str:
   """Code that takes a prefix off all names, in every file of an index."""
-  load = 'import pathlib, safetensors.numpy as s; '
+  # The first import lets numpy know bfloat16.
+  load = 'import ml_dtypes, safetensors.numpy as s; '
   each = (
     f's.save_file({{k.removeprefix({prefix!r}): v for k, v in '
     "s.load_file(f).items()}, f, metadata={'format': 'pt'})"
@@ -358,9 +359,10 @@ def _removal(file: pathlib.Path, prefix: str) -> str:
   if not file.name.endswith(shards.INDEX):
     return f"{load}f = '{file}'; {each}"
   return (
-    f"{load}i = pathlib.Path('{file}'); "
-    f"[{each} for f in i.parent.glob('*.safetensors')]; "
-    f'i.write_text(i.read_text().replace(chr(34) + {prefix!r}, chr(34)))'
+    f"import json, pathlib; {load}i = pathlib.Path('{file}'); "
+    "t = i.read_text(); w = json.loads(t)['weight_map']; "
+    f'[{each} for f in {{i.parent / n for n in w.values()}}]; '
+    f'i.write_text(t.replace(chr(34) + {prefix!r}, chr(34)))'
   )
 
 

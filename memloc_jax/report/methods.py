@@ -66,6 +66,15 @@ _TEXTS = (
   'loses. It was measured for the most memorised examples; in the deletion '
   'test, tokens are ranked on other pairs than those that measure.'
 )
+_VERDICTS = (
+  'A verdict compares a value with a reference: supported or contradicted if '
+  'its interval excludes the reference, equivalent if the interval includes it '
+  'and lies within a difference fixed before (δ), and otherwise it cannot be '
+  'told. All comparisons of a table, those with trivial baselines included, '
+  'share a family-wise error of 5 % (Holm, 1979). A value is better than the '
+  'baseline if the intervals of its paired differences from all trivial '
+  'baselines are above 0.'
+)
 # Of each technique, with the settings to fill in.
 _TECHNIQUES = {
   'swapping': (
@@ -167,4 +176,6 @@ def methods(
       paragraphs.append(text.format(**settings))
   if len(tables['control_summary']):
     paragraphs.append(_CONTROL)
+  if any('verdict' in table for table in tables.values()):
+    paragraphs.append(_VERDICTS)
   return paragraphs

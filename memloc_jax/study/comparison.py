@@ -294,7 +294,7 @@ def _above_chance(one: Located) -> verdicts.Claim:
     if len(each) < 2:
       return np.nan, np.nan
     if one.graded:
-      return intervals.bounded_mean(each, level)
+      return intervals.bounded_mean(each, level=level)
     return clustered_interval(one.values, one.cluster, level)[1:]
 
   return verdicts.Claim(
@@ -320,7 +320,7 @@ def _beside(one: Located, other: Located) -> verdicts.Baseline:
     other.name,
     float(trivial.mean()) if len(cases) else np.nan,
     float(apart.mean()) if len(cases) else np.nan,
-    lambda level: intervals.bounded_mean(each, level, bound),
+    lambda level: intervals.bounded_mean(each, -bound, bound, level=level),
   )
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -306,14 +305,15 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
     one: the model.
     name: of the read-out; '' for that of `transformers`.
   """
-  model = _check_sizes(one, study)
+  model, wanted = _check_sizes(one, study), study.data.label_names
+  order, _ = _order(one, wanted)
   params = checkpoint.load_params(one.folder, model, name)
   if 'heads' not in params:
     raise InputError(
       f'{one.place} has no classification head; give the folder of a '
       'fine-tuned classifier, as BertForSequenceClassification is saved.'
     )
-  head, wanted = params['heads']['main'], study.data.label_names
+  head = params['heads']['main']
   classes = head['kernel'].shape[-1]
   named = checkpoint.num_named(one.folder)
   if classes == 1:
@@ -331,7 +331,6 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
       f'{one.place} tells {classes} classes apart, and the task '
       f'{len(wanted)}: {", ".join(wanted)}.'
     )
-  order, _ = _order(one, wanted)
   last = {k: head[k][..., order] for k in ('kernel', 'bias') if k in head}
   return params | {'heads': {'main': head | last}}
 
@@ -389,19 +388,13 @@ def _order(
   if sorted(names) == sorted(wanted):
     order = np.array([names.index(name) for name in wanted])
     return order, 'its classes were put in the order of the task'
-  alike = sorted(map(_folded, names)) == sorted(map(_folded, wanted))
+  alike = sorted(map(label.folded, names)) == sorted(map(label.folded, wanted))
   told = ', the same but for case, blanks or Unicode form' if alike else ''
   raise InputError(
     f'{one.place} has the classes {", ".join(names)}, and the task '
     f'{", ".join(wanted)}{told}: name them alike in id2label of '
     f'{checkpoint.CONFIG}.'
   )
-
-
-def _folded(name: str) -> str:
-  """A name without what is easily overlooked."""
-  folded = unicodedata.normalize('NFKC', name).casefold()
-  return ''.join(c for c in folded if c.isprintable() and not c.isspace())
 
 
 def _record(study: 'Study', row: int, one: Given, params: Tree) -> Record:

@@ -61,9 +61,9 @@ def cells(config: StudyConfig) -> tuple[Cell, ...]:
       regime changes nothing; two studies would have the same folder.
   """
   grid = config.grid
+  _check(grid)  # Of changes to nothing, too.
   if not (grid.tasks or grid.models or grid.regimes):
     return ()
-  _check(grid)
   found: dict[str, Cell] = {}
   for place in itertools.product(
     grid.tasks or (config.task.name,),

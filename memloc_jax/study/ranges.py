@@ -439,15 +439,6 @@ def check(study: 'StudyConfig') -> None:
       )
       for name in ('compute', 'moments')
     ),
-    (
-      'grid.changes',
-      all(
-        len(change) == 3 and all(isinstance(x, str) for x in change[:2])
-        for change in study.grid.changes
-      ),
-      "of the form ((name, setting, value),), as (('rte', 'control.seeds', "
-      '()),)',
-    ),
     # Last, as names of a grid may stand for tasks until all else is right.
     ('task.name', task.name in tasks, f'one of {", ".join(tasks)}'),
   )

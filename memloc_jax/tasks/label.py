@@ -6,12 +6,16 @@ csv, JSON, Parquet, a data set of `datasets` or a DataFrame.
 
 import decimal
 import functools
+import math
 import numbers
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from memloc_jax.errors import visible
 
 # A whole number as text. With leading zeros it is a code, such as '007', and
 # with an exponent too ('12e4').
@@ -27,6 +31,23 @@ def scalar(cell: Any) -> Any:
   if isinstance(cell, bytes):
     return cell.decode('utf-8', 'surrogateescape')
   return cell
+
+
+def folded(name: str) -> str:
+  """The name of a class without what its look-alikes differ in.
+
+  That is case, Unicode form, blanks and invisible characters, and the way a
+  number is written.
+  """
+  text = unicodedata.normalize('NFKC', name)
+  shape = lambda char: char.isspace() or visible(char) == char
+  text = ' '.join(''.join(filter(shape, text)).split())
+  text = unicodedata.normalize('NFKC', text.casefold())
+  try:
+    number = float(text)
+  except ValueError:
+    return text
+  return f'{number:.15g}' if math.isfinite(number) else text
 
 
 def is_one(cell: Any) -> bool:

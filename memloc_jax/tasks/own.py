@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memloc_jax.errors import InputError, cut, shown, visible
+from memloc_jax.errors import InputError, cut, shown
 from memloc_jax.tasks import label
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import Task
@@ -162,7 +162,7 @@ def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
   counts = {name: count for name, count in counts.items() if count}
   alike: dict[str, list[str]] = {}
   for name in sorted(counts, key=lambda name: -counts[name]):
-    alike.setdefault(_folded(name), []).append(name)
+    alike.setdefault(label.folded(name), []).append(name)
   named = lambda names: [f'{_written(n)} ({counts[n]:,})' for n in names]
   found = []
   groups = [
@@ -177,7 +177,9 @@ def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
       f'{"; ".join(_some(groups, _MOST_GROUPS))}. Merge them in the data if '
       'they are meant to be one.'
     )
-  missing_ones = [name for name in counts if _folded(name) in ('', *_NO_LABEL)]
+  missing_ones = [
+    name for name in counts if label.folded(name) in ('', *_NO_LABEL)
+  ]
   if missing_ones:
     found.append(
       f'{where}: labels that often stand for a missing one are taken as '
@@ -190,18 +192,6 @@ def doubts(where: str, counts: Mapping[str, int]) -> list[str]:
 def _some(texts: list[str], most: int) -> list[str]:
   more = len(texts) - most
   return [*texts[:most], *([f'{more:,} more'] if more > 0 else [])]
-
-
-def _folded(label: str) -> str:
-  """A label without what its look-alikes differ in."""
-  text = unicodedata.normalize('NFKC', label)
-  shape = lambda char: char.isspace() or visible(char) == char
-  text = ' '.join(''.join(filter(shape, text)).split())
-  text = unicodedata.normalize('NFKC', text.casefold())
-  number = _number(text)
-  if number is not None and math.isfinite(number):
-    return f'{number:.15g}'
-  return text
 
 
 def _written(label: str) -> str:

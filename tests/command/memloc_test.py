@@ -272,7 +272,7 @@ class RefusedTest(parameterized.TestCase):
       '', 'x', '-1', '1.5', 'nan', '9' * 30, '(1,', "('a', 'a')", '((1, 1),)',
       '(1,\n2)',
     )  # fmt: skip
-    nothing = lambda *_: None
+    nothing = lambda *_, **__: None
     counts = collections.Counter()
     with (
       unittest.mock.patch.object(study, '_act', nothing),

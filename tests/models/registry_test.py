@@ -1,13 +1,15 @@
 """config.json in and out, for every family."""
 
 import dataclasses
+import itertools
 import json
+from unittest import mock
 
 import transformers
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import registry
+from memloc_jax.models import fields, registry
 from tests.models import published
 
 FAMILIES = sorted(registry.FAMILIES)
@@ -50,6 +52,60 @@ def distinct(name):
   if 'rotary_share' in sizes:
     sizes['rotary_share'] = 0.75
   return row.model(**sizes)
+
+
+# Fields of `PretrainedConfig` that do not change the encoder, as versions 2, 3
+# and 4 of `transformers` wrote them, and values as they may be.
+HARMLESS = {
+  '2': (
+    'bad_words_ids', 'decoder_start_token_id', 'do_sample', 'early_stopping',
+    'eos_token_ids', 'finetuning_task', 'id2label', 'label2id',
+    'length_penalty', 'max_length', 'min_length', 'no_repeat_ngram_size',
+    'num_beams', 'num_labels', '_num_labels', 'num_return_sequences',
+    'output_attentions', 'output_hidden_states', 'output_past', 'prefix',
+    'repetition_penalty', 'task_specific_params', 'temperature', 'top_k',
+    'top_p', 'torchscript', 'use_bfloat16', 'xla_device',
+  ),
+  '3': (
+    '_name_or_path', 'chunk_size_feed_forward', 'diversity_penalty',
+    'gradient_checkpointing', 'name_or_path', 'num_beam_groups', 'return_dict',
+    'sep_token_id', 'tie_encoder_decoder', 'tie_word_embeddings',
+    'tokenizer_class', 'use_cache',
+  ),
+  '4': (
+    '_attn_implementation', '_attn_implementation_autoset', '_commit_hash',
+    'attn_implementation', 'begin_suppress_tokens',
+    'cross_attention_hidden_size', 'encoder_no_repeat_ngram_size',
+    'exponential_decay_length_penalty', 'forced_bos_token_id',
+    'forced_eos_token_id', 'output_scores', 'problem_type',
+    'remove_invalid_values', 'return_dict_in_generate', 'suppress_tokens',
+    'tf_legacy_loss', 'torch_dtype', 'transformers_version', 'typical_p',
+  ),
+  '5': ('dtype', 'experts_implementation', 'tie_last_hidden_states'),
+}  # fmt: skip
+ODD = (0, 7, -1.5, True, 'odd', [1, 2], {'a': 1}, None)
+# Fields that change it in every family -> values that ask for something.
+CHANGES = {
+  'adapters': ({'adapters': {'a': 'pfeiffer'}}, 1),
+  'add_cross_attention': (True, 1, 'yes'),
+  'auto_map': ({'AutoModel': 'm.M'}, True),
+  'is_encoder_decoder': (True, 'no'),
+  'peft_config': ({'r': 8}, [{'r': 8}]),
+  'per_layer_config': ({'0': {'hidden_size': 8}}, [1]),
+  'pruned_heads': ({'0': [1]}, {'1': [0, 1]}, [1]),
+  'quantization_config': ({'bits': 8}, {'quant_method': 'gptq'}, 4),
+  'rope_scaling': ({'type': 'linear', 'factor': 2.0}, 2.0),
+  'transformers_weights': ('other.safetensors',),
+}
+NOTHING = {
+  'adapters': ({'adapters': {}, 'config_map': {}, 'fusions': []}, {}, None),
+  'add_cross_attention': (False, None),
+  'auto_map': ({}, None),
+  'is_encoder_decoder': (False, None),
+  'pruned_heads': ({}, None, {'0': []}, []),
+  'quantization_config': ({}, None),
+  'rope_scaling': ({}, None),
+}
 
 
 class RegistryTest(parameterized.TestCase):
@@ -257,6 +313,106 @@ class RegistryTest(parameterized.TestCase):
     config = BY_FAMILY[name]
     found = registry.parse(config | change, 'config.json')
     self.assertEqual(found, registry.parse(config, 'config.json'))
+
+  @parameterized.product(family=FAMILIES, version=sorted(HARMLESS))
+  def test_harmless_fields_pass_with_any_value(self, family, version):
+    config = BY_FAMILY[family]
+    expected = registry.parse(config, 'config.json')
+    for name, value in itertools.product(HARMLESS[version], ODD):
+      with self.subTest(name, value=value):
+        found = registry.parse(config | {name: value}, 'config.json')
+        self.assertEqual(found, expected)
+
+  @parameterized.parameters(*FAMILIES)
+  def test_what_would_change_the_computation_is_refused(self, family):
+    config = BY_FAMILY[family]
+    expected = registry.parse(config, 'config.json')
+    for name, values in CHANGES.items():
+      for value in values:
+        with self.subTest(name, value=value):
+          # 1 is true, as to `transformers`.
+          words = f'sets {name} to .*, with which .*, but only .* implemented'
+          self.refuses(config | {name: value}, words)
+      for value in NOTHING.get(name, (None,)):
+        with self.subTest(name, value=value):
+          found = registry.parse(config | {name: value}, 'config.json')
+          self.assertEqual(found, expected)
+
+  @parameterized.product(
+    name=('num_hidden_layers', 'hidden_size', 'vocab_size'),
+    value=(0, -1, 2.5, '12', True, [12], {}, 1e400, float('nan')),
+  )
+  def test_odd_sizes_are_refused(self, name, value):
+    self.refuses(BERT | {name: value}, f'{name} to ')
+
+  @parameterized.product(
+    name=('layer_norm_eps', 'initializer_range', 'hidden_dropout_prob'),
+    value=(-0.1, '0.1', True, [0.1], float('inf'), float('nan')),
+  )
+  def test_odd_numbers_are_refused(self, name, value):
+    self.refuses(BERT | {name: value}, f'{name} to ')
+
+  @parameterized.parameters(
+    ('bert', 'hidden_dropout_prob'), ('opt', 'dropout'),
+    ('gpt_neo', 'resid_dropout'), ('gpt_neox', 'hidden_dropout'),
+  )  # fmt: skip
+  def test_no_element_would_be_kept(self, family, name):
+    for value in (1, 1.0, 1.5):
+      self.refuses(BY_FAMILY[family] | {name: value}, f'{name} .*below 1')
+
+  @parameterized.parameters(*FAMILIES)
+  def test_an_unknown_field_passes_with_the_value_of_transformers(self, family):
+    config = BY_FAMILY[family]
+    expected = registry.parse(config, 'config.json')
+    kind = transformers.CONFIG_MAPPING[family]
+    defaults = json.loads(kind().to_json_string(use_diff=False))
+    # As if nobody had gone through them.
+    with mock.patch.object(fields, 'HARMLESS', frozenset()):
+      row = registry.FAMILIES[family]
+      known = {*row.sizes, *row.fixed, *row.ignored, *fields.CHANGES}
+      short = {k: v for k, v in config.items() if k in known}
+      short['model_type'] = family
+      known.add('model_type')
+      some = 0
+      for name in set(defaults) - known:
+        value = defaults[name]
+        if value is None:
+          continue
+        with self.subTest(name):
+          found = registry.parse(short | {name: value}, 'config.json')
+          self.assertEqual(found, expected)
+          other = short | {name: {'another': value}}
+          self.refuses(other, f'sets {name}, which is not known')
+          some += 1
+      self.assertGreater(some, 3)
+
+  @parameterized.parameters(
+    ('distilbert', 'hidden_size', 'dim'),
+    ('distilbert', 'num_attention_heads', 'n_heads'),
+    ('distilbert', 'num_hidden_layers', 'n_layers'),
+    ('gpt_neo', 'num_attention_heads', 'num_heads'),
+    ('gpt_neox', 'rope_theta', 'rotary_emb_base'),
+    ('gpt_neox', 'partial_rotary_factor', 'rotary_pct'),
+  )
+  def test_two_spellings_of_a_size_must_agree(self, family, spelt, name):
+    config = BY_FAMILY[family]
+    expected = registry.parse(config, 'config.json')
+    both = config | {spelt: config[name]}
+    self.assertEqual(registry.parse(both, 'config.json'), expected)
+    self.refuses(config | {spelt: config[name] / 2}, f'{name}|{spelt}')
+    self.assertNotIn(spelt, registry.FAMILIES[family].config(expected))
+
+  @parameterized.parameters('distilbert', 'gpt_neo')
+  def test_the_general_spelling_alone(self, family):
+    row, config = registry.FAMILIES[family], BY_FAMILY[family]
+    names = transformers.CONFIG_MAPPING[family].attribute_map
+    names = {v: k for k, v in names.items() if k in row.sizes}
+    self.assertNotEmpty(names)
+    other = {names.get(k, k): v for k, v in config.items()}
+    self.assertEqual(
+      registry.parse(other, 'config.json'),
+      registry.parse(config, 'config.json'),
+    )
 
   @parameterized.parameters(
     'num_hidden_layers', 'hidden_size', 'intermediate_size', 'vocab_size'

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 import tempfile
 
 import chex
@@ -262,6 +264,50 @@ class TensorsTest(parameterized.TestCase):
     stored[QUERY.removeprefix('bert.')] = stored[QUERY]
     with self.assertRaisesRegex(InputError, f'both .*{QUERY}'):
       self.read(stored)
+
+  @parameterized.parameters(
+    *((name, 'module.') for name in NAMES),
+    (BERT, '_orig_mod.'),
+    (BERT, 'base_model.model.'),
+  )
+  def test_a_foreign_prefix_is_named_first(self, name, prefix):
+    _, row, stored = load(name)
+    foreign = {prefix + key: value for key, value in stored.items()}
+    count = len(stored)
+    words = re.escape(
+      f'The prefix {prefix!r} stands before the names of {count}'
+    )
+    with self.assertRaisesRegex(InputError, f'^{words} of the {count} '):
+      self.read(foreign, name)
+    # Also behind the family's own, and where only the encoder has it.
+    inner = {
+      key.replace(row.prefix, row.prefix + prefix): value
+      for key, value in stored.items()
+    }
+    words = re.escape(f'The prefix {row.prefix + prefix!r}')
+    with self.assertRaisesRegex(InputError, f'^{words}'):
+      self.read(inner, name)
+
+  def test_the_advised_command_takes_a_prefix_off(self):
+    model, row, stored = load(BERT)
+    half = {k: v.astype(ml_dtypes.bfloat16) for k, v in stored.items()}
+    expected = self.read(half)
+    foreign = {f'module.{key}': value for key, value in half.items()}
+    names = sorted(foreign)
+    index = self.file.with_name('model.safetensors.index.json')
+    parts = {'a.safetensors': names[::2], 'b.safetensors': names[1::2]}
+    for file, part in parts.items():
+      stored = {name: foreign[name] for name in part}
+      safetensors.numpy.save_file(stored, self.file.with_name(file))
+    files = {name: file for file, part in parts.items() for name in part}
+    index.write_text(json.dumps({'weight_map': files}), 'utf-8')
+    safetensors.numpy.save_file(foreign, self.file)
+    for file in (index, self.file):
+      with self.assertRaises(InputError) as caught:
+        tensors.read(file, row, model)
+      code = re.search('python -c "(.*)"', str(caught.exception)).group(1)
+      subprocess.run([sys.executable, '-c', code], check=True)
+      chex.assert_trees_all_equal(tensors.read(file, row, model), expected)
 
   @parameterized.named_parameters(
     ('shape', lambda x: x[:, 1:], r'shape \[24, 23\].*implies \[24, 24\]'),

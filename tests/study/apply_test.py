@@ -28,13 +28,20 @@ from tests.study import tiny
 from tests.study.reviewed import CLASSES, LABELS, TEXTS
 
 _ROOT = pathlib.Path(__file__).parents[2]
+# Words that the tokenizer knows: texts mostly of others are refused.
+_KNOWN = 'the old sailor praised the old ship'
 
 
 def _rows(numbers=False):
   """Rows as dictionaries: more columns than are used, the label amidst."""
   labels = [CLASSES.index(label) for label in LABELS] if numbers else LABELS
   return [
-    {'key': f'k{i}', 'verdict': label, 'text': text, 'note': f'n {i}'}
+    {
+      'key': f'k{i}',
+      'verdict': label,
+      'text': f'{text} {_KNOWN}',
+      'note': f'n {i}',
+    }
     for i, (text, label) in enumerate(zip(TEXTS, labels))
   ]
 

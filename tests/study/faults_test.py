@@ -203,8 +203,8 @@ class FaultsTest(tiny.EncoderCase):
     shown = self.interrupted('pressed', (b'map runs, .*epoch 2', 0.0))
     self.assertIn('what was done is saved', shown)
     for phase in (
-      rb'\bretraining\b.*%',
-      rb'\brewinding\b.*%',
+      b'retraining.*%',
+      b'rewinding.*%',
       b'score|agreement',
     ):
       self.interrupted('pressed', (phase, 0.0))

@@ -1,6 +1,7 @@
 """Which classifiers can be given, and what is made of their classes."""
 
 import dataclasses
+import pathlib
 import unittest
 
 import jax
@@ -52,6 +53,18 @@ class ClassesTest(GivenCase):
     logits, told = self.record(folder)
     np.testing.assert_allclose(logits, self.predicted(params), atol=1e-4)
     self.assertIn(', '.join(self.label_names), told)
+
+  def test_a_task_whose_classes_are_called_as_those_without_names(self):
+    # In the order of the alphabet, as labels of plain files are.
+    wanted = tuple(sorted(f'LABEL_{i}' for i in range(12)))
+    self.assertEqual(wanted[2], 'LABEL_10')
+    folder = pathlib.Path(self.write('numbered', self.params(1)))
+    names = {str(i): f'LABEL_{i}' for i in range(12)}
+    change_config(folder, id2label=names, label2id=None)
+    one = given.Given('noisy', folder, '')
+    order, told = given._order(one, wanted)
+    self.assertEqual(tuple(names[str(i)] for i in order), wanted)
+    self.assertIn('put in the order', told)
 
 
 class BadInputTest(GivenCase):

@@ -5,6 +5,7 @@ import csv
 import datetime
 import io
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -61,7 +62,6 @@ _MIXED = [('0', '1', '1.0', '0.0', '2', '1.0')[i % 6] for i in range(24)]
 _LATIN = [t.encode() for t in _TEXTS[:20]] + [
   t.encode('latin-1') for t in _TEXTS[20:]
 ]
-_RIGHT = ['' if i % 8 else 'time' for i in range(24)]
 # Name and content of a file, and how many rows each class has.
 _GOOD = {
   'mixed_labels': (
@@ -121,10 +121,12 @@ _BAD = {
 
 # How ml_collections imports a file of settings.
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
-class OddFilesTest(tiny.EncoderCase):
+class ConsoleCase(tiny.EncoderCase):
+  """Runs commands on files in a `place` of each test's own."""
+
   def setUp(self):
     super().setUp()
-    self.place = self.folder / self.id().rpartition('.')[2]
+    self.place = self.folder / self.id().replace('.', '_')
     self.place.mkdir()
 
   def write(self, name, content):
@@ -167,15 +169,19 @@ class OddFilesTest(tiny.EncoderCase):
         flags.FLAGS.unparse_flags()
     return status, error.getvalue()
 
-  @parameterized.named_parameters((n, *case) for n, case in _GOOD.items())
-  def test_read(self, name, content, counts):
-    path = self.write(name, content)
-    status, error = self.call('run', path, '--stages=data')
+  def counts(self, path, *words):
+    """How many rows each class of a file has, and standard error."""
+    status, error = self.call('run', path, '--stages=data', *words)
     self.assertEqual(status, 0, error)
     file = self.place / 'workdir' / 'manifest.json'
     found = json.loads(file.read_text('utf-8'))['data']
-    names = dict(zip(found['label_names'], found['class_counts']))
-    self.assertEqual(names, counts)
+    return dict(zip(found['label_names'], found['class_counts'])), error
+
+
+class OddFilesTest(ConsoleCase):
+  @parameterized.named_parameters((n, *case) for n, case in _GOOD.items())
+  def test_read(self, name, content, counts):
+    self.assertEqual(self.counts(self.write(name, content))[0], counts)
 
   @parameterized.named_parameters((n, *case) for n, case in _BAD.items())
   def test_refused(self, name, content, parts):
@@ -184,6 +190,100 @@ class OddFilesTest(tiny.EncoderCase):
       status, error = self.call(command, path)
       self.assertEqual(status, 2)
       self.assertStartsWith(error, f'memloc: {path}')
+      self.assertLen(error.splitlines(), 1)
+      for part in parts:
+        self.assertIn(part, error)
+      self.assertFalse((self.place / 'workdir').exists())
+
+
+# Reported inputs, where a copy of them is at hand: flags, then how many rows
+# each class has or parts of the one sentence.
+_REPORTED = pathlib.Path(
+  os.environ.get('MEMLOC_CASES')
+  or pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'cases'
+)
+_THREE = {'person': 39, 'place': 33, 'time': 48}
+_REPORTED_FILES = {
+  'array.jsonl': ((), _THREE),
+  'ids.csv': (('--config.task.id=id',), _THREE),
+  'latin.parquet': ((), ('row 1', 'not UTF-8')),
+  'mixedlabel.csv': ((), {'0': 48, '1': 33, '2': 39}),
+  'semicolon.csv': ((), _THREE),
+  'single.csv': ((), _THREE | {'colour': 1}),
+  'truelabel2.csv': (
+    ('--config.task.true_label=right',),
+    {'person': 38, 'place': 31, 'time': 51},
+  ),
+  'tz.parquet': ((), _THREE),
+  'year0.parquet': ((), _THREE),
+}
+_REPORTED_MODELS = {
+  'model_badtok': ('source', ('tokenizer.json',)),
+  'model_g_gap2': ('noisy', ('id2label', 'from 0')),
+  'model_g_multi': ('noisy', ('problem_type', 'multi_label_classification')),
+  # Its weights are random.
+  'model_g_ok': ('noisy', ('does not fit the labels',)),
+  'model_module': ('source', ("The prefix 'module.'",)),
+  'model_oldnum': ('source', ()),
+  'model_tiny': ('source', ()),
+}
+
+
+class ReportedTest(ConsoleCase):
+  def setUp(self):
+    super().setUp()
+    if not _REPORTED.is_dir():
+      self.skipTest(f'no reported cases in {_REPORTED}; set MEMLOC_CASES')
+
+  @parameterized.named_parameters(
+    (n, n, *c) for n, c in _REPORTED_FILES.items()
+  )
+  def test_file(self, name, words, expected):
+    path = _REPORTED / name
+    words = [*words, '--config.task.max_length=64']
+    words.append(f'--config.model.source={_REPORTED / "model_tiny"}')
+    if isinstance(expected, dict):
+      self.assertEqual(self.counts(path, *words)[0], expected)
+    else:
+      self.refused(path, words, (path.name, *expected))
+
+  def test_look_alike_labels_are_told(self):
+    words = [
+      '--config.task.max_length=64',
+      f'--config.model.source={_REPORTED / "model_tiny"}',
+    ]
+    counts, error = self.counts(_REPORTED / 'case.csv', *words)
+    self.assertEqual(sum(counts.values()), 120)
+    for name, count in counts.items():
+      shown = name.replace('\u200b', r'\u200b')
+      self.assertIn(f"'{shown}' ({count})", ' '.join(error.split()))
+
+  @parameterized.named_parameters(
+    (n, n, *c) for n, c in _REPORTED_MODELS.items()
+  )
+  def test_model(self, name, role, parts):
+    words = [
+      '--config.task.max_length=64',
+      f'--config.model.source={_REPORTED / "model_tiny"}',
+    ]
+    if role == 'source':
+      words[-1] = f'--config.model.source={_REPORTED / name}'
+    else:
+      words += [
+        f"--config.model.{role}=('{_REPORTED / name}',)",
+        '--config.train.seeds=(1,)',
+        '--config.task.true_label=right',
+      ]
+    path = _REPORTED / 'truelabel2.csv'
+    if parts:
+      self.refused(path, words, (name, *parts))
+    else:
+      self.counts(path, *words)
+
+  def refused(self, path, words, parts):
+    for command in ('plan', 'run'):
+      status, error = self.call(command, path, *words)
+      self.assertEqual(status, 2, error)
       self.assertLen(error.splitlines(), 1)
       for part in parts:
         self.assertIn(part, error)

@@ -294,12 +294,17 @@ class TriageTest(parameterized.TestCase):
     found = triage.read(path, examples, CLASSES)
     self.assertEqual(found['index'].tolist(), list(range(n)))
 
-  @parameterized.parameters('\n', '\r\n')
-  def test_other_ends_of_lines_and_a_mark(self, end):
+  @parameterized.product(
+    end=('\n', '\r\n'),
+    mark=('', '\ufeff', 'sep=\n'),
+    separator=(',', ';', '\t'),
+  )
+  def test_forms_of_csv(self, end, mark, separator):
     table = self.reviewed({'k0': ('drop', '')})
-    path = self.write(table)
-    text = path.read_bytes().decode().replace('\r\n', end)
-    path.write_bytes(('\ufeff' + text).encode())
+    path = self.folder / 'triage.csv'
+    mark = mark.replace('sep=', f'sep={separator}').replace('\n', end)
+    text = table.to_csv(index=False, sep=separator, lineterminator=end)
+    path.write_bytes((mark + text).encode())
     found = triage.read(path, _examples(), CLASSES)
     self.assertEqual(found['index'].tolist(), [0])
 
