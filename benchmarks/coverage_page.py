@@ -259,8 +259,8 @@ ratio of variances about {ratio_se:.2f}.
 So, of what `cm_se` and the intervals take for granted: in **one balanced
 block** of any size and ratio, Welch's variance is right. In **several pooled
 blocks** of K runs it can be as little as 1 - 1 / K of what it should be.
-**Pairs** are blocks of two, where it can be half of that; with the pair as the
-unit it is right.
+**Pairs** are blocks of two, where it can be half of what it should be; with the
+pair as the unit it is right.
 
 ## Intervals of few seeds
 
