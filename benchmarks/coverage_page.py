@@ -194,9 +194,9 @@ _PAIRS = """# Intervals of pairs, of few seeds, and an exact test
 
 Written by `python -m benchmarks.coverage --pairs workdirs/pairs1
 workdirs/pairs2 --page=docs/results/coverage_pairs.md` on {date}, commit
-`{commit}`, {processor}. The two studies (commit `{trained}`) train {reference}
-and {pairs} pairs of runs of the embedded task on complementary halves of
-{examples} examples, {noisy} of them with a wrong label:
+`{commit}`, {processor}. The two studies train
+{reference} and {pairs} pairs of runs of the embedded task on complementary
+halves of {examples} examples, {noisy} of them with a wrong label:
 
 ```
 python experiments/run.py --config={config} \\
@@ -258,9 +258,9 @@ ratio of variances about {ratio_se:.2f}.
 
 So, of what `cm_se` and the intervals take for granted: in **one balanced
 block** of any size and ratio, Welch's variance is right. In **several pooled
-blocks** of K runs it is too small by a factor of up to 1 - 1 / K. **Pairs**
-are blocks of two, where it can be half of what it should be; with the pair as
-the unit it is right.
+blocks** of K runs it can be as little as 1 - 1 / K of what it should be.
+**Pairs** are blocks of two, where it can be half of what it should be; with the
+pair as the unit it is right.
 
 ## Intervals of few seeds
 
@@ -294,7 +294,6 @@ def pairs_page(content: dict[str, Any]) -> str:
     date=environment['date'][:10],
     commit=short(environment['commit']),
     processor=environment.get('processor', 'unknown processor'),
-    trained=short(study['commit']),
     config='experiments/configs/coverage.py',
     reference=content['reference'],
     pairs=content['pairs'],

@@ -264,14 +264,17 @@ def pair_p_values(pairs: int, threshold: float) -> np.ndarray:
 def pair_chances(
   pairs: int, better: float, worse: float, a: np.ndarray, b: np.ndarray
 ) -> np.ndarray:
-  """Trinomial probability of results of pairs, shape of `a` and `b` together.
+  """Trinomial probability of results of pairs.
 
   Args:
     pairs: their number.
     better: probability that only the IN run of a pair is right.
     worse: probability that only the OUT run is.
-    a: pairs of the first kind.
-    b: pairs of the second kind.
+    a: pairs of the first kind, int [...].
+    b: pairs of the second kind, int, of a shape that broadcasts with `a`.
+
+  Returns:
+    [...], 0 where `a` and `b` add up to more than there are.
   """
   rest = pairs - a - b
   known = np.maximum(rest, 0)
@@ -341,7 +344,16 @@ def joint(
 
 
 def score(in_runs: int, out_runs: int, threshold: float) -> np.ndarray:
-  """Farrington & Manning's statistic of every result, as `p_values`."""
+  """Farrington & Manning's statistic of every result, as `p_values`.
+
+  Args:
+    in_runs: IN runs.
+    out_runs: OUT runs.
+    threshold: in [0, 1).
+
+  Returns:
+    [in_runs + 1, out_runs + 1], not yet monotone.
+  """
   p = (np.arange(in_runs + 1) / in_runs)[:, None]
   q = (np.arange(out_runs + 1) / out_runs)[None, :]
   # Likeliest accuracies that differ by the threshold: the middle root of a
