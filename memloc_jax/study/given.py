@@ -389,7 +389,7 @@ def _order(
     order = np.array([names.index(name) for name in wanted])
     return order, 'its classes were put in the order of the task'
   alike = sorted(map(label.folded, names)) == sorted(map(label.folded, wanted))
-  told = ', the same but for case, blanks or Unicode form' if alike else ''
+  told = ', the same but for how they are written' if alike else ''
   raise InputError(
     f'{one.place} has the classes {", ".join(names)}, and the task '
     f'{", ".join(wanted)}{told}: name them alike in id2label of '

@@ -374,8 +374,6 @@ GIVEN = {
     )
     for how, change in (
       ('case', str.upper),
-      # Blanks around a name do not count, as in data.
-      ('blank', lambda name: f'{name[0]} {name[1:]}'),
       ('invisible', lambda name: f'{name}\u200b'),
     )
   },
@@ -475,6 +473,9 @@ FINE = {
   'unbounded': fields(_SETTINGS, model_max_length=1e30),
 }
 FINE_GIVEN = {
+  'blanks_around_names': lambda f: rename(
+    f, lambda names: number([f'{name} ' for name in names])
+  ),
   'single_label': fields(problem_type='single_label_classification'),
   'old_number': fields(_num_labels=7),
   'no_numbers': fields(label2id=...),
