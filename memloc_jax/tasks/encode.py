@@ -26,8 +26,9 @@ _TOKENIZER_FILES = (
   'vocab.json',
   'vocab.txt',
 )
-# Share of unknown tokens from which texts are not what the model read.
-_MOST_UNKNOWN = 0.5
+# Share of unknown tokens from which hardly any text differs from another. Below
+# it, texts of another kind than the model read are the user's choice.
+_MOST_UNKNOWN = 0.9
 # Raise when cached arrays would no longer be what this module computes.
 _CACHE_VERSION = 3
 
