@@ -41,8 +41,8 @@ def duplicates(
   return [found + rest]
 
 
-def labels(manifest: Mapping[str, Any]) -> list[str]:
-  """That labels may not be meant as they are, where that may be."""
+def data(manifest: Mapping[str, Any]) -> list[str]:
+  """That texts or labels may not be meant as they are, where that may be."""
   return manifest.get('data', {}).get('doubts', [])
 
 

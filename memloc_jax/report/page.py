@@ -123,7 +123,7 @@ def write_report(
       subtitle='Memorisation and localisation report of memloc_jax.',
       warnings=[
         *content.warnings(examples, runs),
-        *caveats.labels(manifest),
+        *caveats.data(manifest),
         *caveats.duplicates(examples, manifest),
         *caveats.corrections(tables['corrections']),
         *caveats.given(manifest),

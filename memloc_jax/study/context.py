@@ -36,7 +36,7 @@ from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import dataset, duplicates, own
-from memloc_jax.tasks.encode import Encoded, vocabulary_size
+from memloc_jax.tasks.encode import Encoded, unknown_words, vocabulary_size
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
 MAP = 'map'
@@ -163,15 +163,16 @@ class Study:
 
   @functools.cached_property
   def doubts(self) -> list[str]:
-    """Sentences on labels of the source that may not be meant as they are."""
+    """Sentences on texts and labels that may not be meant as they are."""
     task, data = self.config.task, self.data
+    found = unknown_words(self.model_folder, data.unknown)
     if not data.task.own:
-      return []
+      return found
     # With known corrections, set 0 holds those.
     labels = data.labels[int(bool(task.true_label))]
     count = np.bincount(labels, minlength=len(data.label_names)).tolist()
     counts = dict(zip(data.label_names, count))
-    return own.doubts(task.files or task.place, counts)
+    return found + own.doubts(task.files or task.place, counts)
 
   @property
   def noisy_set(self) -> int:

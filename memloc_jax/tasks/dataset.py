@@ -96,8 +96,9 @@ class Dataset:
     positions: row of each training example in the source, from 0.
     paraphrases: the first text of each training example in other words, where
       the source has them; nothing is trained on them.
+    unknown: share of the words of all texts that the tokenizer does not know.
     fingerprint: sha256 over everything above but the segments, which the
-      texts consist of, the positions, the cues and the paraphrases.
+      texts consist of, the positions, the cues, the paraphrases and `unknown`.
   """
 
   task: Task
@@ -117,6 +118,7 @@ class Dataset:
   positions: Sequence[int]
   paraphrases: tuple[str, ...] | None = None
   cues: tuple[str, ...] | None = None
+  unknown: float = 0.0
   fingerprint: str = ''
 
 
@@ -208,6 +210,7 @@ def build(
     positions=train.positions,
     paraphrases=train.paraphrases,
     cues=train.cues,
+    unknown=tokens.unknown,
   )
   return dataclasses.replace(dataset, fingerprint=_fingerprint(dataset))
 
@@ -258,13 +261,15 @@ def _text_hash(text: str) -> str:
   return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
 
 
-# What the texts consist of, where rows came from, and what is not trained on.
+# What the texts consist of, where rows came from, what is not trained on, and
+# what follows from the rest.
 _NOT_IN_FINGERPRINT = (
   'segments',
   'positions',
   'paraphrases',
   'paraphrase_field',
   'cues',
+  'unknown',
 )
 
 

@@ -26,11 +26,14 @@ _TOKENIZER_FILES = (
   'vocab.json',
   'vocab.txt',
 )
-# Share of unknown tokens from which hardly any text differs from another. Below
-# it, texts of another kind than the model read are the user's choice.
+# Share of unknown words from which hardly any text differs from another. Below
+# it, texts of another kind than the model read are the user's choice, who is
+# told of it: see `unknown_words`.
 _MOST_UNKNOWN = 0.9
+# Share of unknown words from which it is worth a sentence.
+_MANY_UNKNOWN = 0.2
 # Raise when cached arrays would no longer be what this module computes.
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +67,15 @@ class Tokenised:
     length: number of tokens of each text, int32 [n].
     separator: what joins the segments of one example.
     pad: id to pad with.
+    unknown: share of the tokens of texts, special ones aside, for words that
+      the tokenizer does not know.
   """
 
   flat: np.ndarray
   length: np.ndarray
   separator: str
   pad: int
+  unknown: float
 
   def assemble(self, segments: Sequence[str]) -> str:
     """Returns the one string that an example's segments become."""
@@ -154,12 +160,13 @@ def tokenise(
       f'{_vocabulary(folder) or folder}: the tokenizer cannot be used '
       f'({_cause(error)})'
     ) from error
-  _check_ids(ids, tokenizer, folder)
+  unknown = _check_ids(ids, tokenizer, folder)
   result = Tokenised(
     flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
     length=np.asarray([len(i) for i in ids], np.int32),
     separator=separator,
     pad=pad,
+    unknown=unknown,
   )
   if path is not None:
     _store(path, result)
@@ -168,15 +175,18 @@ def tokenise(
 
 def _check_ids(
   ids: Sequence[Sequence[int]], tokenizer: Any, folder: pathlib.Path
-) -> None:
+) -> float:
   """Refuses a tokenizer that does not make of texts what the model read.
+
+  Returns:
+    The share of unknown words.
 
   Raises:
     InputError: it knows few of the words, or does not mark where texts begin.
   """
   flat = np.fromiter(itertools.chain.from_iterable(ids), np.int64)
   special = [i for i in tokenizer.all_special_ids if i is not None]
-  unknown = tokenizer.unk_token_id
+  unknown, share = tokenizer.unk_token_id, 0.0
   if unknown is not None:
     others = np.setdiff1d(special, [unknown])
     real = flat[~np.isin(flat, others)]
@@ -192,6 +202,23 @@ def _check_ids(
       f'{folder}: the tokenizer has a {tokenizer.cls_token} token and does not '
       'put it before texts; tokenizer.json lacks its post_processor'
     )
+  return share
+
+
+def unknown_words(folder: pathlib.Path, share: float) -> list[str]:
+  """A sentence on words that the model cannot tell apart; none if few.
+
+  Args:
+    folder: of the tokenizer.
+    share: of the words of the texts, see `Tokenised`.
+  """
+  if share < _MANY_UNKNOWN:
+    return []
+  return [
+    f'{folder}: its tokenizer does not know {share:.0%} of the words of the '
+    'texts, which the model cannot tell from one another. Check that the '
+    'vocabulary is whole and that the model reads texts of this language.'
+  ]
 
 
 def _special(tokenizer: Any, name: str, folder: pathlib.Path) -> str:
@@ -422,6 +449,7 @@ def _load(path: pathlib.Path, num: int) -> Tokenised | None:
         length=stored['length'],
         separator=str(stored['separator']),
         pad=int(stored['pad']),
+        unknown=float(stored['unknown']),
       )
   except (
     OSError,

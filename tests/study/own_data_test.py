@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from rich.console import Console
 
 from memloc_jax.errors import InputError
@@ -137,7 +137,8 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(set(np.flatnonzero(examples['noisy'])), wrong)
     runs = self.read(workdir, 'runs')
     of = dict(zip(runs['purpose'], runs['label_set']))
-    self.assertEqual(of, {'map': 1, 'noisy': 1, 'clean': 0, 'frozen': 1})
+    # Swapping compares the two main models only.
+    self.assertEqual(of, {'map': 1, 'noisy': 1, 'clean': 0})
     found = self.read(workdir, 'detection')
     self.assertEqual(set(found['positives']), {'noisy'})
     self.assertEqual(found['num_positive'].max(), 3)
@@ -182,6 +183,21 @@ class OwnDataTest(tiny.EncoderCase):
       small = membership(map__small_class=least, map__small_class_ratio=2 / 3)
       np.testing.assert_array_equal(small.sum(0), inside)
 
+  @parameterized.parameters(True, False)
+  def test_words_that_the_tokenizer_lacks_are_told(self, many):
+    words = 'zat zet zit zot zut' if many else ''
+    rows = [(f'{text} {words}', label) for text, label in _ROWS]
+    path = self.write(f'other_{many}.csv', ('text', 'label'), rows)
+    config = self.config(task__files=path, task__true_label='')
+    said, workdir = io.StringIO(), self.folder / f'other_{many}'
+    progress = Progress(Console(file=said, width=80))
+    run_study(config, workdir, progress, stages=('data',))
+    found = caveats.data(self.manifest(workdir))
+    self.assertLen(found, int(many))
+    for sentence in found:
+      self.assertIn('tokenizer does not know', sentence)
+      self.assertIn(f'{sentence}\n', said.getvalue())
+
   def test_labels_that_look_alike_are_named_everywhere(self):
     labels = ['time'] * 8 + ['Time\u200b'] * 4 + ['-1'] * 4
     rows = [(text, label) for (text, _), label in zip(_ROWS, labels)]
@@ -200,7 +216,7 @@ class OwnDataTest(tiny.EncoderCase):
     run_study(config, workdir, Progress(console), stages=('data',))
     manifest = self.manifest(workdir)
     self.assertEqual(manifest['data']['doubts'], list(sentences))
-    self.assertEqual(caveats.labels(manifest), list(sentences))
+    self.assertEqual(caveats.data(manifest), list(sentences))
     # Nothing is compiled to see what it would need.
     host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
     with mock.patch.object(memory_plan, 'plan', return_value=([], host)):

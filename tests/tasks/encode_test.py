@@ -103,6 +103,18 @@ class TokeniseTest(parameterized.TestCase):
     )
     self.assertEqual(tokens.assemble(_SEGMENTS[1]), 'the farmer [SEP] the barn')
 
+  @parameterized.parameters((0, 0.0), (1, 1 / 6), (3, 3 / 8), (8, 8 / 13))
+  def test_unknown_words_are_counted_and_told(self, unknown, share):
+    segments = [('the old sailor', ' '.join(['xyzzy'] * unknown + ['never']))]
+    segments += [('never',)]
+    for _ in range(2):  # The second comes from the cache.
+      self.assertAlmostEqual(self.tokenise(segments).unknown, share)
+    told = encode.unknown_words(self.tokenizer, share)
+    self.assertEqual(bool(told), unknown > 1)
+    for sentence in told:
+      self.assertIn(f'{self.tokenizer}: its tokenizer', sentence)
+      self.assertIn(f'{share:.0%} of the words', sentence)
+
   def test_truncation_keeps_the_closing_token(self):
     tokens = self.tokenise(max_length=5)
     self.assertEqual(tokens.length.tolist(), [5, 5, 3])
