@@ -184,7 +184,11 @@ def _gradients(setting: Setting) -> Job:
 
   def ours():
     found = gradients.group_gradients(
-      source, setting.subject.memorised, setting.subject, 'logit', _BATCH
+      source,
+      setting.subject.memorised,
+      setting.subject,
+      gradients.label_logit,
+      _BATCH,
     )
     return np.asarray(gradients.norms(*found))[0, 0]
 

@@ -7,6 +7,7 @@ loss gradient over noisy and over clean examples, and the cosine between them.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from memloc_jax.localisation import gradients, scores
 from memloc_jax.localisation.settings import LocaliseConfig
@@ -32,7 +33,7 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=sizes.snapshots * both)
 
 
-@scores.register('accounting', check=gradients.check_groups, work=_work)
+@scores.register('accounting', check=gradients.check, work=_work)
 def accounting(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:
@@ -61,7 +62,7 @@ def accounting(
             source,
             subject.snapshots[epoch],
             subject,
-            'cross_entropy',
+            optax.softmax_cross_entropy_with_integer_labels,
             config.batch_size,
           )
         ),

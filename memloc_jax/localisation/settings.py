@@ -38,17 +38,14 @@ class RetrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GradientConfig:
-  """Forgetting gradients; gradient accounting always takes the loss.
+  """Forgetting gradients and gradient accounting.
 
   Attributes:
-    objective: 'logit' differentiates the given label's logit, as published;
-      'cross_entropy' the loss that models are trained on.
     clean: files of the clean examples that noisy ones are compared with in
       the main models, in the format of `retrain.held_out`: one, or one for
       each of `train.seeds`; empty draws them.
   """
 
-  objective: str = 'logit'
   clean: tuple[str, ...] = ()
 
 

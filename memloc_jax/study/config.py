@@ -168,12 +168,11 @@ class ControlConfig:
       the controls out.
     pairs: layers, 1-based, that may learn; empty for the two lowest, the two
       in the middle and the two highest.
-    spread: further pairs, not of neighbours.
     graded_seeds: seeds of models in which every layer learns, at rates that
       rise or fall geometrically from layer to layer by `grade`.
     grade: ratio of neighbouring layers' rates.
     map_pairs: how many pairs of runs on complementary halves there are for
-      each of `pairs` and `spread`, see `map.pairs`.
+      each of `pairs`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
@@ -184,7 +183,6 @@ class ControlConfig:
 
   seeds: tuple[int, ...] = ()
   pairs: tuple[tuple[int, ...], ...] = ()
-  spread: tuple[tuple[int, ...], ...] = ()
   graded_seeds: tuple[int, ...] = ()
   grade: float = 3.0
   map_pairs: int = 0

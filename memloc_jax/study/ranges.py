@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.placement import PLACEMENTS
 from memloc_jax.errors import InputError, shown
-from memloc_jax.localisation import ablation, gradients
+from memloc_jax.localisation import ablation
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.tasks import registry, sources
 
@@ -214,17 +214,11 @@ def check(study: 'StudyConfig') -> None:
       and (control.seeds or not control.map_pairs),
       '0, or from 2 to 500 of a study with control.seeds',
     ),
-    *(
-      (
-        f'control.{name}',
-        all(_is_layers(group) for group in groups) and _differ(groups),
-        'different groups of different layers, which count from 1, such as '
-        '((1, 2), (3, 4))',
-      )
-      for name, groups in (
-        ('pairs', control.pairs),
-        ('spread', control.spread),
-      )
+    (
+      'control.pairs',
+      all(map(_is_layers, control.pairs)) and _differ(control.pairs),
+      'different groups of different layers, which count from 1, such as '
+      '((1, 2), (3, 4))',
     ),
     ('control.auxiliary', control.auxiliary in tasks[:-1], 'a known task'),
     ('control.auxiliary_limit', control.auxiliary_limit >= 0, 'at least 0'),
@@ -380,11 +374,6 @@ def check(study: 'StudyConfig') -> None:
       )
     ),
     ('localise.probe.weight_decay', probe.weight_decay >= 0, 'at least 0'),
-    (
-      'localise.gradient.objective',
-      study.localise.gradient.objective in gradients.OBJECTIVES,
-      f'one of {", ".join(gradients.OBJECTIVES)}',
-    ),
     (
       'localise.ablation.variants',
       set(variants) <= set(ablation.VARIANTS)
