@@ -10,7 +10,6 @@ import numpy as np
 import optax
 
 from memloc_jax.localisation import gradients, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 
 
 @jax.jit
@@ -27,7 +26,7 @@ def _compare(noisy, clean):
   )
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: None, sizes: scores.Sizes) -> scores.Work:
   """Gradients of both groups after each epoch."""
   both = gradients.work(config, sizes).trained / 2
   return scores.Work(trained=sizes.snapshots * both)
@@ -35,7 +34,7 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register('accounting', check=gradients.check, work=_work)
 def accounting(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Share of the noisy gradient's norm that each layer has.
 
@@ -63,7 +62,7 @@ def accounting(
             subject.snapshots[epoch],
             subject,
             optax.softmax_cross_entropy_with_integer_labels,
-            config.batch_size,
+            source.batch_size,
           )
         ),
         np.float64,

@@ -6,6 +6,7 @@ that over as many clean ones, block by block, relative to a reference model
 whose blocks were frozen while it was fitted to the same labels.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -14,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memloc_jax import settings
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Tree
+from memloc_jax.settings import setting
 from memloc_jax.tasks.encode import Encoded
 
 # Takes logits [batch, classes] and labels [batch]; returns [batch].
@@ -27,6 +29,19 @@ Value = Callable[[jax.Array, jax.Array], jax.Array]
 # (norm, subtract the clean gradient, divide by the reference); the paper's
 # choice first, whose name is ''.
 _VARIANTS = tuple(itertools.product(('l1', 'l2'), (True, False), (True, False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientConfig:
+  """Forgetting gradients and gradient accounting.
+
+  Attributes:
+    clean: files of the clean examples that noisy ones are compared with in
+      the main models, in the format of `retrain.held_out`: one, or one for
+      each of `train.seeds`; empty draws them.
+  """
+
+  clean: tuple[str, ...] = setting((), settings.PATHS)
 
 
 def variant_name(norm: str, subtract: bool, divide: bool) -> str:
@@ -184,7 +199,7 @@ def group_gradients(
   )
 
 
-def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+def check(config: GradientConfig | None, mislabelled: np.ndarray) -> None:
   """Refuses too few examples of either kind.
 
   Args:
@@ -198,7 +213,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def work(config: GradientConfig | None, sizes: scores.Sizes) -> scores.Work:
   """Gradients of both groups, of a model and of its reference.
 
   Args:
@@ -212,22 +227,30 @@ def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=2 * 2 * sizes.mislabelled.sum() * sizes.layers)
 
 
-@scores.register('gradients', frozen=True, check=check, work=work)
+@scores.register(
+  'gradients',
+  settings=GradientConfig,
+  group='gradient',
+  frozen=True,
+  check=check,
+  work=work,
+)
 def gradients(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: GradientConfig, report: scores.Report
 ) -> scores.Findings:
   """Size of the gradients' difference, relative to the reference's.
 
   Variants: L1 or L2 norm, with or without subtracting the clean gradient,
   with or without dividing by the reference; '' is L1 with both.
   """
+  del config  # The study has read its files.
   found = {variant_name(*variant): [] for variant in _VARIANTS}
   notes = []
   for number, subject in enumerate(source.subjects):
     measure = lambda checkpoint, subject=subject: np.asarray(
       norms(
         *group_gradients(
-          source, checkpoint, subject, label_logit, config.batch_size
+          source, checkpoint, subject, label_logit, source.batch_size
         )
       ),
       np.float64,

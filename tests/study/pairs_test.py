@@ -13,7 +13,7 @@ from scipy import special
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.localisation import hybrids
-from memloc_jax.localisation.settings import InputsConfig, LocaliseConfig
+from memloc_jax.localisation.occlusion import InputsConfig
 from memloc_jax.study import config as study_config
 from memloc_jax.study import input_maps, pairs, units
 from memloc_jax.study.tables import COLUMNS
@@ -320,7 +320,7 @@ class GapTest(parameterized.TestCase):
 
   def _said(self, steps, compute):
     config = types.SimpleNamespace(
-      localise=LocaliseConfig(inputs=InputsConfig(steps=steps)),
+      localise=study_config.LocaliseConfig(inputs=InputsConfig(steps=steps)),
       engine=study_config.EngineConfig(compute=compute),
     )
     study = mock.Mock(config=config, model=built.MODEL)
