@@ -347,7 +347,7 @@ def _retraining(setting: Setting, programs: int | None) -> Job:
   middle = pairs[len(pairs) // 2]
   if programs is None:
     programs = setting.model.num_layers
-  config = dataclasses.replace(_RETRAIN, programs=programs)
+  config = dataclasses.replace(_RETRAIN, programs=programs or None)
 
   def torch_windows(chosen, evaluation, released):
     for window in chosen:

@@ -49,14 +49,13 @@ def get_config():
   values = config.default()
   values.task.name = {task!r}
   values.task.source = {source!r}
-  values.task.limit = 0
   values.model.source = {encoder!r}
   values.engine.cache = {cache!r}
   values.train.seeds = ()
   values.train.batch_size = 32
   values.map.learning_rate = 1e-3
-  values.map.evaluate_every = 0
-  values.map.fit_accuracy = 2.0
+  values.map.evaluate_every = None
+  values.map.fit_accuracy = None
   return values
 """
 

@@ -39,6 +39,6 @@ def get_config() -> config_dict.ConfigDict:
   config.map.added = (30,) * 19 + (100,) * 15
   config.map.num_epochs = 24
   config.map.learning_rate = 2e-3
-  config.map.fit_accuracy = 2.0
-  config.map.evaluate_every = 0
+  config.map.fit_accuracy = None
+  config.map.evaluate_every = None
   return config
