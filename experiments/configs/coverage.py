@@ -3,7 +3,7 @@
 Command:  python experiments/run.py --config=experiments/configs/coverage.py \
             --workdir=workdirs/coverage
           python -m benchmarks.coverage --ensemble=workdirs/coverage \
-            --out=coverage.json --page=docs/results/coverage.md
+            --out=coverage.json
 Cost:     about 25 minutes on 2 CPU cores; nothing is downloaded.
 Result:   docs/results/coverage.md
 
