@@ -35,7 +35,7 @@ _OF_THE_DATA = ('name', 'source', 'files', 'text', 'label')
 # Settings that name further columns.
 _FURTHER = ('id', 'true_label', 'paraphrase')
 
-MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
+MINILM = study_config.MINILM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +130,8 @@ def memorise(
   Raises:
     InputError: the data, the columns, a setting or the model is at fault.
   """
-  config = _own(model)
-  config.train.seeds = ()
+  config = study_config.default()
+  config.model.source = model
   config.map.num_runs = runs
   config.map.pairs = pairs
   return _run(config, data, text, label, workdir, settings)
@@ -172,29 +172,12 @@ def localise(
   """
   if not 0 < noise < 1:
     raise InputError(f'noise={noise!r}: must be between 0 and 1.')
-  config = _own(model)
+  config = study_config.default()
+  config.model.source = model
   config.task.noise = noise
   config.map.num_runs = 0
   config.train.seeds = tuple(range(1, seeds + 1))
-  config.train.num_epochs = 15
-  config.train.learning_rate = 2e-4
-  config.localise.retrain.learning_rate = 2e-4
   return _run(config, data, text, label, workdir, settings)
-
-
-def _own(model: str) -> config_dict.ConfigDict:
-  """Settings of experiments/configs/own_data.py, without the data."""
-  config = study_config.default()
-  config.task.name = 'own'
-  config.task.noise = 0.0
-  config.task.max_length = 128
-  config.model.source = model
-  config.train.batch_size = 16
-  config.map.num_epochs = 12
-  config.map.learning_rate = 2e-4
-  config.map.evaluate_every = 3
-  config.map.log_epochs = True
-  return config
 
 
 def _run(

@@ -237,6 +237,7 @@ class BadInputTest(parameterized.TestCase):
   )
   def test_setting_out_of_range(self, group, field, value):
     values = study_config.default()
+    values.task.noise = 0.15
     values[group][field] = value
     with self.assertRaisesRegex(InputError, f'--config.{group}.{field}='):
       study_config.from_config_dict(values)
