@@ -98,6 +98,9 @@ def _published(config):
   )
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-5
+  config.train.warmup = 0.1
+  config.train.weight_decay = 0.01
+  config.train.clip_norm = 1.0
   config.map.num_epochs = 30
   config.map.learning_rate = 3e-5
   config.map.evaluate_every = 2

@@ -296,15 +296,13 @@ class ControlConfig:
     pairs: layers, 1-based, that may learn; empty for the two lowest, the two
       in the middle and the two highest.
     graded_seeds: seeds of models in which every layer learns, at rates that
-      rise or fall geometrically from layer to layer by `grade`.
-    grade: ratio of neighbouring layers' rates.
+      rise or fall threefold from layer to layer.
     map_pairs: how many pairs of runs on complementary halves there are for
       each of `pairs`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
     auxiliary_source: of its rows, as in `task.source`.
-    auxiliary_limit: number of its examples; None for all.
     auxiliary_rate: its learning rate.
   """
 
@@ -318,7 +316,6 @@ class ControlConfig:
     ),
   )
   graded_seeds: tuple[int, ...] = setting((), settings.SEEDS)
-  grade: float = setting(3.0, above(0))
   map_pairs: int = setting(
     0, Range(f'{_PAIRS} of a study with control.seeds', _PAIRS.holds)
   )
@@ -328,7 +325,6 @@ class ControlConfig:
     'rte', Range('a known task', lambda name: name in registry.task_names())
   )
   auxiliary_source: str = setting('hub:', *SOURCE)
-  auxiliary_limit: int | None = setting(None, at_least(1))
   auxiliary_rate: float = setting(5e-6, at_least(0))
 
   def checks(self) -> Iterator[Check]:

@@ -210,7 +210,6 @@ class SettingsTest(parameterized.TestCase):
     ('train.evaluate_every', 0),
     ('map.evaluate_every', 0),
     ('map.fit_accuracy', 2.0),
-    ('control.auxiliary_limit', 0),
     ('localise.retrain.held_out', ''),
     ('localise.retrain.programs', 0),
     ('engine.lanes', 0),
