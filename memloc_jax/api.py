@@ -21,7 +21,6 @@ from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import gallery
-from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study

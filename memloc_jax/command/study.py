@@ -23,7 +23,7 @@ from memloc_jax.command.ending import Process, Status
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted, cut
 from memloc_jax.report import conclusions
-from memloc_jax.report import stage as report  # Registers all stages, too.
+from memloc_jax.report import stage as report
 from memloc_jax.study import (
   actions,
   adaptive,

@@ -201,7 +201,9 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   )
 
 
-@scores.register('ablation', check=check, work=_work)
+@scores.register(
+  'ablation', settings=('localise.ablation',), check=check, work=_work
+)
 def ablation(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -32,7 +32,12 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=sizes.snapshots * both)
 
 
-@scores.register('accounting', check=gradients.check_groups, work=_work)
+@scores.register(
+  'accounting',
+  settings=('localise.gradient.clean',),
+  check=gradients.check_groups,
+  work=_work,
+)
 def accounting(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -224,7 +224,13 @@ def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=2 * 2 * sizes.mislabelled.sum() * sizes.layers)
 
 
-@scores.register('gradients', frozen=True, check=check, work=work)
+@scores.register(
+  'gradients',
+  frozen=True,
+  settings=('localise.gradient',),
+  check=check,
+  work=work,
+)
 def gradients(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

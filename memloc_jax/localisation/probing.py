@@ -167,7 +167,13 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(forward=2 * sizes.mislabelled.size * sizes.layers)
 
 
-@scores.register('probing', frozen=True, check=check, work=_work)
+@scores.register(
+  'probing',
+  frozen=True,
+  settings=('localise.probe', 'paper_quirks.probing_mcog'),
+  check=check,
+  work=_work,
+)
 def probing(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -282,7 +282,12 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 
 @scores.register(
-  'retraining', windowed=True, trains=True, check=check, work=_work
+  'retraining',
+  windowed=True,
+  trains=True,
+  settings=('localise.retrain',),
+  check=check,
+  work=_work,
 )
 def retraining(
   source: scores.Source, config: LocaliseConfig, report: scores.Report

@@ -185,6 +185,8 @@ class Technique:
     trains: whether it trains runs, in which every process has a part.
     frozen: whether it looks at the reference, `Subject.frozen`, which is only
       trained if some technique does.
+    settings: those that it reads, or groups of them, as 'localise.probe'. It
+      runs again when one of them changes, and can read no others.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
     work: what it computes.
@@ -196,6 +198,7 @@ class Technique:
   windowed: bool
   trains: bool
   frozen: bool
+  settings: tuple[str, ...]
   check: Callable[[LocaliseConfig, np.ndarray], None]
   work: Callable[[LocaliseConfig, Sizes], Work]
 
@@ -210,6 +213,7 @@ def register(
   windowed: bool = False,
   trains: bool = False,
   frozen: bool = False,
+  settings: tuple[str, ...] = (),
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
   work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
 ) -> Callable[[Function], Function]:
@@ -221,6 +225,7 @@ def register(
     windowed: whether its weights are `windows.layer_error` itself.
     trains: whether it trains rows, in which all processes take part.
     frozen: whether it looks at the reference whose blocks were frozen.
+    settings: that it reads, or groups of them, as 'localise.probe'.
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.
     work: counts what it computes, for plans; by default nothing to speak of.
@@ -233,7 +238,7 @@ def register(
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, frozen, check, work
+      name, function, baseline, windowed, trains, frozen, settings, check, work
     )
     return function
 

@@ -11,7 +11,7 @@ from scipy import stats
 from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import control as control_lib
-from memloc_jax.study.context import Study
+from memloc_jax.study.view import View
 
 _LEVEL = 0.95
 # Fewest clusters that have an interval: of two it is nearly all of [0, 1].
@@ -90,7 +90,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
   return found
 
 
-def control(study: Study, layers: pd.DataFrame) -> pd.DataFrame:
+def control(study: View, layers: pd.DataFrame) -> pd.DataFrame:
   """Rows of the table `control`: did a technique find what was planted?"""
   rng = np.random.default_rng(_TIE_SEED)
   rows = []

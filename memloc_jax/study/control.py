@@ -18,6 +18,8 @@ if TYPE_CHECKING:
   from memloc_jax.study.context import Study
 
 AUXILIARY = 'auxiliary'
+# The table of runs.
+CONTROL = 'control'
 # In the purposes of runs: kind, then the source's name.
 NOISY, CLEAN, FROZEN = 'noisy', 'clean', 'frozen'
 
@@ -109,7 +111,7 @@ def table(study: 'Study') -> Table | None:
         rows.append((f'{CLEAN} {setup.name}', seed, 0, setup.rates))
   purpose, seed, labels, rates = zip(*rows)
   return study.table(
-    'control',
+    CONTROL,
     study.config.control.num_epochs,
     study.config.train.evaluate_every,
     runs(study, purpose, np.array(seed), np.array(labels), np.stack(rates)),

@@ -10,15 +10,13 @@ import pandas as pd
 from memloc_jax.estimators import histories, predictions, single_run
 from memloc_jax.estimators.dynamics import Curve, Dynamics
 from memloc_jax.estimators.dynamics import dynamics as estimate
-from memloc_jax.study.context import Study
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 # Runs from each of which alone memorisation is predicted.
 _SINGLE = 8
 
 
-@stage('dynamics', needs=('estimate',))
-def dynamics(study: Study) -> None:
+def dynamics(study: View) -> None:
   """Writes `dynamics` and what belongs to it; nothing without logged epochs."""
   logged = study.workdir.read_array('epoch_logits')
   if logged is None:
@@ -69,7 +67,7 @@ def rarity(texts: tuple[str, ...]) -> np.ndarray:
 
 
 def _from_one_run(
-  study: Study,
+  study: View,
   membership: np.ndarray,
   logged: np.ndarray,
   epochs: np.ndarray,

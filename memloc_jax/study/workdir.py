@@ -180,8 +180,9 @@ class Workdir:
   def refuse_others(self, config: StudyConfig) -> None:
     """Refuses a folder that is not this study's, nor empty.
 
-    Settings that change no result (`engine`) may differ, and runs may be
-    added. A setting that the folder is older than had its default.
+    Settings that change no result may differ, as may those that stages alone
+    read (see `identity`), and runs may be added. A setting that the folder is
+    older than had its default.
 
     Args:
       config: the study.
@@ -194,10 +195,17 @@ class Workdir:
     message = None
     if found is not None:
       different = self.differences(config)
-      if different:
+      if found.get('schema') != identity.SCHEMA:
+        message = (
+          f'--workdir={self.path} is of another version of memloc_jax, whose '
+          'runs this one does not read: choose another --workdir, or go on '
+          'with the version that its manifest.json names.'
+        )
+      elif different:
         message = (
           f'{self.path} belongs to a study with other settings: '
-          f'{identity.some(different)}; choose another --workdir.'
+          f'{identity.some(different)}; choose another --workdir, or leave '
+          'these as they are there.'
         )
     elif (
       self._writes
@@ -254,10 +262,19 @@ class Workdir:
     except (FileNotFoundError, NotADirectoryError):
       return None
 
+  def has(self, name: str) -> bool:
+    """Whether there is such a file or folder."""
+    return (self.path / name).exists()
+
   def remove(self, name: str) -> None:
-    """Removes a file, if it is there."""
-    if self._writes:
-      (self.path / name).unlink(missing_ok=True)
+    """Removes a file or a folder, if it is there."""
+    path = self.path / name
+    if not self._writes:
+      return
+    if path.is_dir():
+      shutil.rmtree(path, ignore_errors=True)
+    else:
+      path.unlink(missing_ok=True)
 
   def write_table(self, name: str, table: pd.DataFrame) -> None:
     """Writes `<name>.parquet`, with its columns checked."""
@@ -277,8 +294,7 @@ class Workdir:
 
   def clear_parts(self, technique: str) -> None:
     """Removes what a technique wrote before."""
-    if self._writes:
-      shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
+    self.remove(f'parts/{technique}')
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
     """Writes one technique's part of a table."""

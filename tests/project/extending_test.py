@@ -13,7 +13,6 @@ from absl.testing import absltest, parameterized
 from memloc_jax.localisation import scores
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
-from memloc_jax.study import stages
 from memloc_jax.tasks import embedded
 from memloc_jax.tasks import registry as tasks
 from memloc_jax.tasks.sources import load_rows
@@ -40,8 +39,6 @@ class ExtendingTest(tiny.EncoderCase):
     for registry in (scores.TECHNIQUES, tasks._TASKS, models.FAMILIES):
       kept = dict(registry)
       self.addCleanup(lambda r=registry, k=kept: (r.clear(), r.update(k)))
-    kept = dict(stages.STAGES)
-    self.addCleanup(lambda: (stages.STAGES.clear(), stages.STAGES.update(kept)))
 
   def test_a_technique_is_a_stage_and_part_of_the_tables(self):
     exec(_blocks()['A technique'], {})

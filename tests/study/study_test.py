@@ -14,12 +14,12 @@ from rich.console import Console
 from memloc_jax.ensemble import store
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import windows
-from memloc_jax.study import actions, estimation, subjects, training
+from memloc_jax.study import actions, estimation, stages, subjects, training
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import STAGES
 from memloc_jax.study.tables import COLUMNS
+from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -86,7 +86,8 @@ class StudyTest(tiny.EncoderCase):
     with actions.opened(self.config, self.workdir) as study:
       self.assertNotEmpty(study.hashes)  # Kept, so that records are found.
       study.config = study_config.from_config_dict(config)
-      sources = subjects.sources(study)
+      view = View(study, stages.declared(study, 'retraining'))
+      sources = subjects.sources(view)
     self.assertNotEmpty(sources)
     for source in sources:
       self.assertEqual(source.weight_decay, 0.2)
@@ -123,7 +124,7 @@ class StudyTest(tiny.EncoderCase):
     self.assertEqual(manifest['device']['platform'], 'cpu')
     self.assertEqual(
       set(manifest['cost']),
-      {'check'} | set(STAGES),
+      {'check'} | set(stages.stages_of(self.config)),
     )
     self.assertBetween(manifest['in_accuracy']['all'], 0, 1)
 
