@@ -103,6 +103,16 @@ class ControlTest(absltest.TestCase):
     self.assertEqual(row['verdict'], 'cannot be told')
     self.assertEqual(row['reason'], 'no interval from 2 seeds')
 
+  def test_few_seeds_beside_a_baseline_are_numbers(self):
+    for weights in ([[4, 3, 2, 1]], [[4, 3, 2, 1], [1, 4, 3, 2]]):
+      found = _control(weights)
+      both = pd.concat([found, found.assign(technique='constant')])
+      summary = comparison.control_summary(both, 4)
+      for name in ('above_baseline', 'above_baseline_low', 'adjusted_low'):
+        # A column of arrays cannot be written.
+        self.assertTrue(pd.api.types.is_float_dtype(summary[name]), name)
+      self.assertEqual(summary['above_baseline'].tolist()[0], 0)
+
   def test_summary(self):
     found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
     (row,) = comparison.control_summary(found, 4).to_dict('records')
