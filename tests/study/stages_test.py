@@ -335,25 +335,13 @@ class ViewTest(tiny.EncoderCase):
 class ChangeTest(tiny.EncoderCase):
   """A finished study under other settings, beside one that began with them."""
 
+  CHANGES = {'localise__techniques': ('swapping', 'retraining', 'ablation')}
+
   @classmethod
   def setUpClass(cls):
     super().setUpClass()
     cls.config = tiny.config(
-      cls.encoder,
-      cls.folder,
-      localise__techniques=(
-        'swapping',
-        'difference_norm',
-        'retraining',
-        'gradients',
-        'ablation',
-      ),
-      map__pairs=2,
-      localise__inputs__examples=4,
-      localise__inputs__steps=2,
-      localise__patching__examples=3,
-      localise__units__examples=2,
-      localise__layerwise__orders=2,
+      cls.encoder, cls.folder, train__snapshots=(), **cls.CHANGES
     )
     cls.finished = tiny.run(cls.config, cls.folder / 'finished')
 
@@ -392,15 +380,13 @@ class ChangeTest(tiny.EncoderCase):
     self.assertEmpty(ran)
 
   def test_fewer_techniques_leave_the_tables(self):
-    config = changed(
-      self.config, localise__techniques=('swapping', 'difference_norm')
-    )
+    config = changed(self.config, localise__techniques=('swapping',))
     workdir, ran = self.again(config)
     self.assertContainsSubset(
       ran, {'localise', 'agreement', 'injection', 'report'}
     )
     layers = pd.read_parquet(workdir / 'layers.parquet')
-    self.assertEqual(set(layers['technique']), {'swapping', 'difference_norm'})
+    self.assertEqual(set(layers['technique']), {'swapping'})
     self.assertFalse((workdir / 'heads.parquet').exists())
 
   @parameterized.parameters(
@@ -426,7 +412,27 @@ class ChangeTest(tiny.EncoderCase):
       tiny.run(self.config, workdir)
     self.assertEqual(tiny.files(workdir), before)
 
-  @pytest.mark.full
+
+@pytest.mark.full
+class FreshTest(ChangeTest):
+  """The same of a study with all stages."""
+
+  CHANGES = {
+    'localise__techniques': (
+      'swapping',
+      'difference_norm',
+      'retraining',
+      'gradients',
+      'ablation',
+    ),
+    'map__pairs': 2,
+    'localise__inputs__examples': 4,
+    'localise__inputs__steps': 2,
+    'localise__patching__examples': 3,
+    'localise__units__examples': 2,
+    'localise__layerwise__orders': 2,
+  }
+
   @parameterized.parameters(
     {'retraining': {'localise__retrain__num_epochs': 2}},
     {'gradients': {'localise__gradient__objective': 'cross_entropy'}},
