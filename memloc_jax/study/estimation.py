@@ -124,14 +124,14 @@ def _write_triage(study: View, table: pd.DataFrame) -> None:
   """Writes `triage.csv`; where somebody has edited it, beside theirs."""
   path = study.workdir.path / 'triage.csv'
   digest = lambda: hashlib.sha256(path.read_bytes()).hexdigest()
-  written = study.workdir.read_json('parts/triage.json') or {}
+  written = study.workdir.read_json('.triage.json') or {}
   if path.exists() and digest() != written.get('sha256'):
     names = (f'triage-edited-{i}.csv' for i in itertools.count(1))
     kept = next(n for n in names if not (study.workdir.path / n).exists())
     path.rename(study.workdir.path / kept)
     study.progress.warn(f'The edited triage.csv is now {kept}.')
   study.workdir.write_csv('triage', table)
-  study.workdir.write_json('parts/triage.json', {'sha256': digest()})
+  study.workdir.write_json('.triage.json', {'sha256': digest()})
 
 
 def example_scores(

@@ -145,7 +145,7 @@ _BEFORE = (
       'detection',
     ),
     arrays=('pred_probs',),
-    files=('triage.csv', 'parts/triage.json'),
+    files=('triage.csv', '.triage.json'),
   ),
   Stage(
     'covariates',

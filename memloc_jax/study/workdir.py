@@ -10,7 +10,8 @@ exports-run-*/   a run as a model, once exported
 arrays/          run x example arrays
 parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
-stages/          one mark a finished stage
+stages/          one mark a finished stage, with what identifies it
+.triage.json     hash of triage.csv as it was written
 versions.json    of jaxlib, which each run was trained with
 extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
