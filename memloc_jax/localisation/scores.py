@@ -1,7 +1,7 @@
 """What techniques look at, what they return, and where they register."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.schema import Table
 from memloc_jax.tasks.encode import Encoded
 
 
@@ -127,7 +128,8 @@ class Findings:
   Attributes:
     scores: by variant, the technique's default first; '' where there is only
       one. Empty if the source lacks what the technique needs.
-    tables: rows of further tables by name, without technique and source.
+    tables: rows of further tables by name, without technique and source;
+      those of the package, or those that the technique was registered with.
     notes: what a reader of the numbers must know, to be read after the names
       of technique and source and a colon.
   """
@@ -188,6 +190,7 @@ class Technique:
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
     work: what it computes.
+    tables: of its own, without the columns technique and source.
   """
 
   name: str
@@ -198,6 +201,7 @@ class Technique:
   frozen: bool
   check: Callable[[LocaliseConfig, np.ndarray], None]
   work: Callable[[LocaliseConfig, Sizes], Work]
+  tables: tuple[Table, ...] = ()
 
 
 TECHNIQUES: dict[str, Technique] = {}
@@ -212,6 +216,7 @@ def register(
   frozen: bool = False,
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
   work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
+  tables: Sequence[Table] = (),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
@@ -224,6 +229,8 @@ def register(
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.
     work: counts what it computes, for plans; by default nothing to speak of.
+    tables: of its own, beside the package's. Rows have the columns technique
+      and source in front of those that are declared.
 
   Raises:
     ValueError: the name is taken.
@@ -233,7 +240,15 @@ def register(
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, frozen, check, work
+      name,
+      function,
+      baseline,
+      windowed,
+      trains,
+      frozen,
+      check,
+      work,
+      tuple(tables),
     )
     return function
 

@@ -3,7 +3,7 @@
 Importing this module registers every stage there is.
 """
 
-from memloc_jax.report.page import write_report
+from memloc_jax.report.page import TABLES, write_report
 from memloc_jax.study import agreement as _agreement  # noqa: F401
 from memloc_jax.study import covariates as _covariates  # noqa: F401
 from memloc_jax.study import dynamics as _dynamics  # noqa: F401
@@ -19,7 +19,6 @@ from memloc_jax.study import units as _units  # noqa: F401
 from memloc_jax.study import variance as _variance  # noqa: F401
 from memloc_jax.study.context import Study
 from memloc_jax.study.stages import stage
-from memloc_jax.study.tables import COLUMNS
 from memloc_jax.study.workdir import Workdir
 
 
@@ -48,6 +47,6 @@ def report(study: Study) -> None:
 
 def write(workdir: Workdir) -> None:
   """The same of what a workdir holds now."""
-  tables = {name: workdir.read_table(name) for name in COLUMNS}
+  tables = {name: workdir.read_table(name) for name in TABLES}
   present = {k: table for k, table in tables.items() if table is not None}
   write_report(workdir.path, present, workdir.read_json('manifest.json'))

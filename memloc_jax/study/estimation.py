@@ -64,7 +64,8 @@ def estimate(study: Study) -> None:
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
-  study.workdir.write_table('forecast', pd.DataFrame(pilot.forecast(study)))
+  if forecast := pilot.forecast(study):
+    study.workdir.write_table('forecast', pd.DataFrame(forecast))
   found = detection.rows(
     {
       '1 - generalisation': 1 - scores['generalisation'],

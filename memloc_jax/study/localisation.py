@@ -10,20 +10,10 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import chosen, comparison, control, subjects
+from memloc_jax.study import chosen, comparison, control, subjects, tables
 from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import STAGES, late, stage
-
-# Tables that techniques may add to, beside `layers` and `mcog`.
-_FURTHER = (
-  'windows',
-  'probes',
-  'centroids',
-  'events',
-  'heads',
-  'accounting',
-)
 
 
 def _run(study: Study, name: str) -> None:
@@ -59,6 +49,7 @@ def _run(study: Study, name: str) -> None:
     whole = pd.concat(frames, ignore_index=True)
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
+    whole = tables.find(table).ordered(whole)
     study.workdir.write_part(name, table, whole)
   sentences = [
     f'{name.capitalize()}, {", ".join(names)}: {note}'
@@ -116,8 +107,8 @@ def _mcog(
     {
       'seed': [*(s.seed for s in source.subjects), -1],
       'mcog': values,
-      'mcog_low': ends[0],
-      'mcog_high': ends[1],
+      'attainable_low': ends[0],
+      'attainable_high': ends[1],
       'mcog_calibrated': windows.calibrated_mcog(values, ends, layers),
     }
   )
@@ -175,27 +166,32 @@ def _add_stages() -> None:
 @stage('localise', check=chosen.check)
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
-  tables = {}
-  for name in ('layers', 'mcog', *_FURTHER):
+  joined = {}
+  for name in tables.known():
     parts = [study.workdir.read_part(each, name) for each in TECHNIQUES]
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
-      tables[name] = pd.concat(parts, ignore_index=True)
-      if name == 'mcog':
-        tables[name] = comparison.centres(tables[name], study.model.num_layers)
-      study.workdir.write_table(name, tables[name])
+      joined[name] = tables.find(name).ordered(
+        pd.concat(parts, ignore_index=True)
+      )
+      study.workdir.write_table(name, joined[name])
+  if 'mcog' in joined:
+    study.workdir.write_table(
+      'mcog_summary',
+      comparison.mcog_summary(joined['mcog'], study.model.num_layers),
+    )
   manifest = study.workdir.read_json('manifest.json')
   by_technique = manifest.get('notes_by_technique', {})
   notes = [n for name in TECHNIQUES for n in by_technique.get(name, [])]
   update_manifest(study, {'notes': list(dict.fromkeys(notes))})
-  if 'layers' not in tables:
+  if 'layers' not in joined:
     return
-  main = tables['layers'][tables['layers']['source'] == 'main']
+  main = joined['layers'][joined['layers']['source'] == 'main']
   if len(main):
     correlations = comparison.correlations(main, 'main')
     if len(correlations):
       study.workdir.write_table('correlations', correlations)
-  controls = comparison.control(study, tables['layers'])
+  controls = comparison.control(study, joined['layers'])
   if len(controls):
     study.workdir.write_table('control', controls)
     summary = comparison.control_summary(controls, study.model.num_layers)

@@ -260,8 +260,12 @@ class Workdir:
       (self.path / name).unlink(missing_ok=True)
 
   def write_table(self, name: str, table: pd.DataFrame) -> None:
-    """Writes `<name>.parquet`, with its columns checked."""
-    tables.check(name, table)
+    """Writes `<name>.parquet`.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'{name}.parquet', lambda path: table.to_parquet(path, index=False)
     )
@@ -281,7 +285,12 @@ class Workdir:
       shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
-    """Writes one technique's part of a table."""
+    """Writes one technique's part of a table.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'parts/{technique}/{name}.parquet',
       lambda path: table.to_parquet(path, index=False),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest, parameterized
 
+from memloc_jax import api
 from memloc_jax.localisation import scores
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
@@ -56,6 +57,10 @@ class ExtendingTest(tiny.EncoderCase):
     found = pd.read_parquet(workdir / 'layers.parquet')
     self.assertIn('largest_change', set(found['technique']))
     self.assertTrue((workdir / 'stages/largest_change.json').exists())
+    own = api.Result(workdir).table('changes')
+    self.assertEqual(list(own), ['technique', 'source', 'seed', 'largest'])
+    main = found[found['technique'] == 'largest_change']
+    self.assertEqual(own.loc[0, 'largest'], main['raw'].max())
 
   def test_a_task_is_read(self):
     exec(_blocks()['A task'], {})

@@ -28,6 +28,7 @@ TABLES = (
   'windows',
   'layers',
   'mcog',
+  'mcog_summary',
   'detection',
   'correlations',
   'centroids',
