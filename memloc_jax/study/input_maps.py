@@ -180,7 +180,7 @@ def _write_variants(
   variants: list[tuple[str, float, Encoded]],
   changed: np.ndarray,
 ) -> None:
-  """Writes `variants`, `variants_by_example` and `radius_by_example`.
+  """Writes `variants` and `radius_by_example`.
 
   Args:
     study: the study.
@@ -191,7 +191,7 @@ def _write_variants(
   """
   before = whole[:, 0] - whole[:, 1]  # [pairs, m]
   after = changed[:, 0] - changed[:, 1]  # [pairs, variants, m]
-  summary, by_example = [], []
+  summary = []
   for at, (kind, strength, _) in enumerate(variants):
     average = mean(after[:, at].mean(1))
     left = ratio_of_means(after[:, at].mean(1), before.mean(1))
@@ -209,20 +209,7 @@ def _write_variants(
         'left_high': left[2],
       }
     )
-    each = mean(after[:, at])
-    by_example.append(
-      pd.DataFrame(
-        {
-          'index': index,
-          'kind': kind,
-          'strength': strength,
-          'memorisation': each.value,
-          'memorisation_se': each.se,
-        }
-      )
-    )
   study.workdir.write_table('variants', pd.DataFrame(summary))
-  study.workdir.write_table('variants_by_example', pd.concat(by_example))
   kinds = list(dict.fromkeys(kind for kind, _, _ in variants))
   radii = []
   whole_kinds = (*perturb.WHOLE, input_texts.PARAPHRASE)

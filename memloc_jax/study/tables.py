@@ -72,13 +72,6 @@ _GROUP = {
   ),
 }
 _PLAYER = {'layer last_layer': _WITH_HEAD('as in `layers_by_example`')}
-_PERTURBATION = {
-  'kind': TEXT(
-    '`lower`, `upper`, `typos`, `shuffle` (order of words), `token dropout`, '
-    'or `paraphrase` (with `task.paraphrase`)'
-  ),
-  'strength': PROBABILITY('share of the words, or tokens, that are changed'),
-}
 _ALL = (
   Table(
     'runs',
@@ -1408,7 +1401,13 @@ _ALL = (
     'variants',
     'perturbation of the texts',
     {
-      **_PERTURBATION,
+      'kind': TEXT(
+        '`lower`, `upper`, `typos`, `shuffle` (order of words), `token '
+        'dropout`, or `paraphrase` (with `task.paraphrase`)'
+      ),
+      'strength': PROBABILITY(
+        'share of the words, or tokens, that are changed'
+      ),
       'examples': POSITIVE('how many'),
       'value_in value_out': PROBABILITY(
         'mean probability of the given label by IN and OUT runs'
@@ -1423,16 +1422,6 @@ _ALL = (
       ),
     },
     text='The examples of `tokens_by_example` with perturbed texts.',
-  ),
-  Table(
-    'variants_by_example',
-    'example and perturbation',
-    {
-      **_OF_EXAMPLE,
-      **_PERTURBATION,
-      'memorisation': SIGNED('mean over pairs'),
-      'memorisation_se': SIZE.or_missing('its standard error'),
-    },
   ),
   Table(
     'radius_by_example',

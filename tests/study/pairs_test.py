@@ -37,7 +37,6 @@ _TABLES = (
   'unit_deletion',
   'deletion',
   'variants',
-  'variants_by_example',
   'radius_by_example',
 )
 
