@@ -168,7 +168,7 @@ COMMANDS: dict[str, Command] = {
     'Prints what a study will need and can tell, and writes nothing. It trains '
     'a few steps to see how long they take.',
     _study('plan'),
-    (*_BOTH, *_SEVERAL, 'quiet', 'price_per_hour'),
+    (*_BOTH, *_SEVERAL, 'quiet'),
   ),
   'report': Command(
     'FOLDER [FOLDER ...] [--output=FOLDER] [--references=FILE]',

@@ -98,10 +98,6 @@ _UNTIL_RELIABILITY = flags.DEFINE_float(
 _MAX_RUNS = flags.DEFINE_integer(
   'max_runs', 0, 'Most map runs in all, where they are added until something.'
 )
-_PRICE = flags.DEFINE_float(
-  'price_per_hour', 0.0, 'Of all devices together, for plan; 0 says nothing of '
-  'money.',
-)  # fmt: skip
 _VERIFY_RUN = flags.DEFINE_integer(
   'verify_run', 0, 'Run, as numbered in runs.parquet, for verify.'
 )
@@ -209,7 +205,7 @@ def _act(config: StudyConfig, process: Process) -> None:
     _devices()
   if _ACTION.value == 'plan':
     progress = Progress(quiet=_QUIET.value)
-    print(actions.plan(config, workdir, _PRICE.value, progress).text)
+    print(actions.plan(config, workdir, progress).text)
     return
   if _ACTION.value == 'verify':
     found = actions.verify(config, workdir, _VERIFY_RUN.value)
@@ -258,7 +254,7 @@ def _act_on_all(
   progress = Progress(quiet=_QUIET.value)
   if _ACTION.value == 'plan':
     _devices()
-    print(grid_runs.plan(cells, workdir, _PRICE.value, progress))
+    print(grid_runs.plan(cells, workdir, progress))
     return
   if _ACTION.value != 'run':
     raise InputError(

@@ -39,15 +39,6 @@ _EVERYWHERE = Kind(int, 0, text='0 to L + 1')
 
 _OF_EXAMPLE = {'index': COUNT('the example, as in `examples`')}
 _EXAMPLE = {**_OF_EXAMPLE, 'id hash': TEXT('as in `examples`')}
-_HELPER = {
-  'rank': Kind(int, 1, 10)('1 for its largest influence'),
-  'helper': COUNT('the training example that helps, by its `index`'),
-  'influence': SIGNED(
-    'mean over runs that saw the helper minus mean over the others, of the '
-    'probability of the label'
-  ),
-  'influence_se': SIZE.or_missing('its standard error, as `cm_se`'),
-}
 # What the rows of every technique have, put in front of those of its tables.
 _OWN = {
   'technique': TEXT('its name'),
@@ -347,7 +338,13 @@ _ALL = (
     'training example and another one that helps it',
     {
       'index': COUNT('the example that is helped'),
-      **_HELPER,
+      'rank': Kind(int, 1, 10)('1 for its largest influence'),
+      'helper': COUNT('the training example that helps, by its `index`'),
+      'influence': SIGNED(
+        'mean over runs that saw the helper minus mean over the others, of the '
+        'probability of the label'
+      ),
+      'influence_se': SIZE.or_missing('its standard error, as `cm_se`'),
     },
     text=(
       'These are the ten with the largest influence, the example itself left '
@@ -355,18 +352,6 @@ _ALL = (
       'probable the given label is, on average, with runs that saw the helper '
       'than with runs that did not. Most of these numbers are noise where '
       'runs are few; the standard error says so.'
-    ),
-  ),
-  Table(
-    'influence_held_out',
-    'validation example and a training example that helps it',
-    {
-      'index': COUNT('position in the validation set'),
-      **_HELPER,
-    },
-    text=(
-      'As `influence`, on the original labels of validation examples: which '
-      'training examples they owe most to. No table without a validation set.'
     ),
   ),
   Table(
@@ -817,8 +802,8 @@ _ALL = (
       'variant': TEXT('of the technique; empty for its plain form'),
       'seed': INT('of the models'),
       'setup': TEXT(
-        '`pair` for neighbouring layers, `spread` for others, `graded` where '
-        'all layers learn at unequal rates'
+        '`pair` where only those of `control.pairs` could learn, `graded` '
+        'where all layers learn at unequal rates'
       ),
       'layers': TEXT(
         'those that could learn, as `1+2`; `rising` or `falling` rates for '
@@ -1422,18 +1407,6 @@ _ALL = (
       ),
     },
     text='The examples of `tokens_by_example` with perturbed texts.',
-  ),
-  Table(
-    'radius_by_example',
-    'example and kind of perturbation',
-    {
-      **_OF_EXAMPLE,
-      'kind': TEXT('as in `variants`'),
-      'radius': PROBABILITY.or_missing(
-        'strength at which half of the memorisation is gone, between '
-        'strengths on a straight line; missing where that does not happen'
-      ),
-    },
   ),
 )
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}

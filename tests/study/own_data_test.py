@@ -188,7 +188,7 @@ class OwnDataTest(tiny.EncoderCase):
     words = 'zat zet zit zot zut' if many else ''
     rows = [(f'{text} {words}', label) for text, label in _ROWS]
     path = self.write(f'other_{many}.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     said, workdir = io.StringIO(), self.folder / f'other_{many}'
     progress = Progress(Console(file=said, width=80))
     run_study(config, workdir, progress, stages=('data',))
@@ -202,7 +202,7 @@ class OwnDataTest(tiny.EncoderCase):
     labels = ['time'] * 8 + ['Time\u200b'] * 4 + ['-1'] * 4
     rows = [(text, label) for (text, _), label in zip(_ROWS, labels)]
     path = self.write('alike.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     sentences = (
       f'{path}: labels that differ only in case, Unicode form, invisible '
       "characters or the way a number is written are separate classes: 'time' "
@@ -220,7 +220,7 @@ class OwnDataTest(tiny.EncoderCase):
     # Nothing is compiled to see what it would need.
     host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
     with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
-      plan = actions.plan(config, self.folder / 'none', 0.0, Progress(console))
+      plan = actions.plan(config, self.folder / 'none', Progress(console))
     for sentence in sentences:
       self.assertIn(f'{sentence}\n', said.getvalue())
       self.assertIn(f'{sentence}\n', plan.text)
