@@ -32,14 +32,12 @@ from memloc_jax.localisation import (
   swapping,
   windows,
 )
-from memloc_jax.localisation.settings import (
-  LayerwiseConfig,
-  LocaliseConfig,
-  ProbeConfig,
-  RetrainConfig,
-)
+from memloc_jax.localisation.hybrids import LayerwiseConfig
+from memloc_jax.localisation.probes import ProbeConfig
+from memloc_jax.localisation.retraining import RetrainConfig
+from memloc_jax.localisation.scores import Source
 
-_BATCH = LocaliseConfig().batch_size
+_BATCH = Source.batch_size
 # Whose predictions are made at once.
 MODELS = 4
 # Examples that the slow loops see: enough to time, few enough to wait for.
@@ -184,7 +182,11 @@ def _gradients(setting: Setting) -> Job:
 
   def ours():
     found = gradients.group_gradients(
-      source, setting.subject.memorised, setting.subject, 'logit', _BATCH
+      source,
+      setting.subject.memorised,
+      setting.subject,
+      gradients.label_logit,
+      _BATCH,
     )
     return np.asarray(gradients.norms(*found))[0, 0]
 
@@ -319,9 +321,7 @@ class _Retraining:
         programs=self._programs,
       )
       retraining.retraining(
-        setting.source('benchmark', engine),
-        LocaliseConfig(retrain=self._config),
-        lambda share: None,
+        setting.source('benchmark', engine), self._config, lambda share: None
       )
 
 

@@ -41,11 +41,10 @@ def _plan(call: Call) -> None:
   with study.together(call):
     config, workdir, cells = study.declared(call)
     study.devices()
-    price, progress = call.flags.price_per_hour, study.progress(call)
     if cells:
-      print(grid_runs.plan(cells, workdir, price, progress))
+      print(grid_runs.plan(cells, workdir, study.progress(call)))
     else:
-      print(actions.plan(config, workdir, price, progress).text)
+      print(actions.plan(config, workdir, study.progress(call)).text)
 
 
 def _check(call: Call) -> None:
@@ -304,19 +303,7 @@ COMMANDS: dict[str, Command] = {
     'Prints what a study will need and can tell, and writes nothing. It '
     'trains a few steps to see how long they take.',
     _plan,
-    flags=(
-      _WORKDIR,
-      *_SEVERAL,
-      _QUIET,
-      _VERBOSE,
-      Flag(
-        'price_per_hour',
-        float,
-        'Of all devices together; 0 says nothing of money.',
-        default=0.0,
-      ),
-      *_PROCESSES,
-    ),
+    flags=(_WORKDIR, *_SEVERAL, _QUIET, _VERBOSE, *_PROCESSES),
     config='file',
   ),
   'check': Command(

@@ -101,14 +101,12 @@ def estimate(study: Study) -> None:
 
 
 def _held_out(study: Study, membership: np.ndarray) -> dict[str, np.ndarray]:
-  """Columns on held-out examples, missing without them; writes their table."""
+  """Columns on held-out examples; missing without them."""
   logits = study.workdir.read_array('validation_logits')
   if logits is None:
     nothing = np.full(membership.shape[1], np.nan)
     return {'held_out_value': nothing, 'held_out_value_se': nothing}
-  found = attribution.held_out(membership, logits, study.data.validation_labels)
-  study.workdir.write_table('influence_held_out', found.table)
-  return found.columns
+  return attribution.held_out(membership, logits, study.data.validation_labels)
 
 
 def _flagging(

@@ -37,10 +37,11 @@ def _run(study: Study, name: str) -> None:
   for number, source in enumerate(sources):
     span = (number / len(sources), 1 / len(sources))
     technique = TECHNIQUES[name]
+    settings = technique.settings_in(study.config.localise)
     report = functools.partial(
       _report, study, source.name, span, technique.trains
     )
-    found = technique.run(source, study.config.localise, report)
+    found = technique.run(source, settings, report)
     common = {'technique': name, 'source': source.name}
     for variant, scores in found.scores.items():
       of_variant = common | {'variant': variant}
@@ -147,12 +148,12 @@ def _check(study: Study, name: str) -> None:
   wanted = study.config.localise.techniques
   if not study.noisy_set or (wanted and name not in wanted):
     return
-  config = study.config.localise
+  settings = TECHNIQUES[name].settings_in(study.config.localise)
   sets = {1} if 'main' in study.tables else set()
   for setup in control.setups(study):
     sets |= {control.label_set(study, seed) for seed in setup.seeds}
   for label_set in sorted(sets):
-    TECHNIQUES[name].check(config, study.data.noisy[label_set])
+    TECHNIQUES[name].check(settings, study.data.noisy[label_set])
 
 
 @late

@@ -178,7 +178,7 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'left_low',
     'left_high',
   ),
-  # The same of each example, and the strength at which half of it is gone.
+  # The same of each example.
   'variants_by_example': (
     'index',
     'kind',
@@ -186,7 +186,6 @@ SINGLE_EXAMPLES: dict[str, tuple[str, ...]] = {
     'memorisation',
     'memorisation_se',
   ),
-  'radius_by_example': ('index', 'kind', 'radius'),
   # Spearman correlation over layers of the mean share of noisy examples with
   # a technique's mean weights, intervals by resampling pairs and seeds.
   'layer_agreement': (

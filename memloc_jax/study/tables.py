@@ -86,14 +86,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
   # One row an example (by index) and a training example that helps it, the
   # most helpful first.
   'influence': ('index', 'rank', 'helper', 'influence', 'influence_se'),
-  # The same of validation examples, by their position in the validation set.
-  'influence_held_out': (
-    'index',
-    'rank',
-    'helper',
-    'influence',
-    'influence_se',
-  ),
   # How many runs a map needs for intervals or a ranking of a given quality.
   'forecast': ('quantity', 'share', 'runs', 'value', 'wanted', 'needed'),
   # GraNd: one row an example and layer (1-based; the one behind the last is

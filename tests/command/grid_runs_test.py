@@ -79,7 +79,7 @@ class RefusedTest(tiny.EncoderCase):
     plans = [planning.Plan('A plan.', each) for each in seconds]
     with mock.patch.object(grid_runs.actions, 'plan', side_effect=plans):
       text = grid_runs.plan(
-        cells, self.folder / 'planned', 2.0, Progress(quiet=True)
+        cells, self.folder / 'planned', Progress(quiet=True)
       )
     return text.split('\n\n\n')[-1]
 
@@ -88,7 +88,7 @@ class RefusedTest(tiny.EncoderCase):
     self.assertStartsWith(
       self.plan(600.0, 0.0, 1200.0),
       'all 3 studies: training and localisation take at most about 30.0 '
-      'minutes and cost 1.00 at 2 per hour',
+      'minutes',
     )
     self.assertStartsWith(
       self.plan(600.0, unknown, 0.0),
@@ -103,14 +103,14 @@ class RefusedTest(tiny.EncoderCase):
     order = (cells[0], cells[0], cells[1])
     known = []
 
-    def compiling(config, workdir, price, progress, programs):
-      del config, price, progress
+    def compiling(config, workdir, progress, programs):
+      del config, progress
       known.append(set(programs))
       programs[workdir.name] = 'compiled'
       return planning.Plan('A plan.', 1.0)
 
     with mock.patch.object(grid_runs.actions, 'plan', side_effect=compiling):
-      grid_runs.plan(order, self.folder / 'kept', 0.0, Progress(quiet=True))
+      grid_runs.plan(order, self.folder / 'kept', Progress(quiet=True))
     self.assertEqual(known, [set(), {cells[0].name}, set()])
 
   def test_a_folder_of_one_study_is_refused(self):

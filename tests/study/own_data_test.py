@@ -220,7 +220,7 @@ class OwnDataTest(tiny.EncoderCase):
     # Nothing is compiled to see what it would need.
     host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
     with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
-      plan = actions.plan(config, self.folder / 'none', 0.0, Progress(console))
+      plan = actions.plan(config, self.folder / 'none', Progress(console))
     for sentence in sentences:
       self.assertIn(f'{sentence}\n', said.getvalue())
       self.assertIn(f'{sentence}\n', plan.text)

@@ -43,16 +43,17 @@ _VALUES = (
 )  # fmt: skip
 
 
-def _leaves(cls: type, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def _leaves(group: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """Dotted name and type of every setting."""
-  for name, hint in typing.get_type_hints(cls).items():
-    if dataclasses.is_dataclass(hint):
-      yield from _leaves(hint, f'{prefix}{name}.')
+  for name, hint in typing.get_type_hints(type(group)).items():
+    value = getattr(group, name)
+    if dataclasses.is_dataclass(value):
+      yield from _leaves(value, f'{prefix}{name}.')
     else:
       yield prefix + name, hint
 
 
-_SETTINGS = dict(_leaves(study_config.StudyConfig))
+_SETTINGS = dict(_leaves(study_config.StudyConfig()))
 
 
 def _of_type(*types: Any) -> list[str]:
@@ -170,6 +171,15 @@ class SettingsTest(parameterized.TestCase):
   def test_a_group_is_a_group(self, name):
     for value in (3, None, 'x', ()):
       self.refused(name, value)
+
+  def test_each_has_a_range_and_a_meaning(self):
+    found = {one.name: one for one in study_config.described()}
+    self.assertEqual(list(found), list(_SETTINGS))
+    for name, one in found.items():
+      with self.subTest(name):
+        self.assertEqual(one.default, _default(name))
+        self.assertNotEmpty(one.range)
+        self.assertRegex(one.meaning, r'\w.*\.$')
 
   def test_values_that_are_not_there_yet(self):
     values = study_config.default()
