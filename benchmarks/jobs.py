@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import correctness, scoring, torch_localisation
 from benchmarks import workload as workload_lib
+from benchmarks.harness import OURS, RELEASED, SENSIBLE, Contender, Job
 from benchmarks.setting import Setting
-from benchmarks.turns import OURS, RELEASED, SENSIBLE, Contender, Job
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
@@ -347,7 +347,7 @@ def _retraining(setting: Setting, programs: int | None) -> Job:
   middle = pairs[len(pairs) // 2]
   if programs is None:
     programs = setting.model.num_layers
-  config = dataclasses.replace(_RETRAIN, programs=programs)
+  config = dataclasses.replace(_RETRAIN, programs=programs or None)
 
   def torch_windows(chosen, evaluation, released):
     for window in chosen:

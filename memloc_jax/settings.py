@@ -2,7 +2,7 @@
 
 A group of settings is a frozen dataclass that lies beside the code that reads
 it. Its fields are made by `setting`; what several of them must hold together
-is said by a method `checks`:
+is said by a method `checks`. None stands for nothing, or for what is chosen:
 
   @dataclasses.dataclass(frozen=True)
   class Probe:
@@ -10,10 +10,12 @@ is said by a method `checks`:
 
     Attributes:
       num_epochs: passes over a probe's training examples.
+      hidden: width of the hidden layers; None for none.
       first_epoch: first epoch (1-based) whose weights may be selected.
     '''
 
     num_epochs: int = setting(100, EPOCHS)
+    hidden: int | None = setting(None, at_least(1))
     first_epoch: int = setting(27, Range('from 1 to num_epochs'))
 
     def checks(self) -> Iterator[Check]:
@@ -107,7 +109,7 @@ def above(limit: float) -> Range:
   return Range(f'above {limit}', lambda value: value > limit)
 
 
-def between(least: int, most: int) -> Range:
+def between(least: float, most: float) -> Range:
   """Numbers from `least` to `most`."""
   return Range(f'from {least} to {most}', lambda value: least <= value <= most)
 
@@ -156,7 +158,6 @@ def _is_seed(value: int) -> bool:
   return 0 <= value < 2**31
 
 
-ANY_TEXT = Range('any text')
 # Above these, arrays would fill any memory before a plan could say so.
 EPOCHS = between(1, 10**5)
 BATCH_SIZE = between(1, 2**16)
@@ -165,6 +166,7 @@ SEEDS = different('integers from 0 to 2**31 - 1', _is_seed)
 SHARE = Range('in [0, 1)', lambda value: 0 <= value < 1)
 # Further conditions are left to whoever reads the file.
 PATH = Range('a path or name that there can be', _is_path)
+FILE = Range('a file or folder', bool)
 PATHS = Range(PATH.text, lambda places: all(map(_is_path, places)))
 
 
@@ -185,7 +187,7 @@ def check(group: Any, path: str) -> None:
       continue
     for each in _ranges(field):
       if value is not None and not each.holds(value):
-        raise _refusal(name, value, str(each))
+        raise _refusal(name, value, _text(field, each))
   if not hasattr(group, 'checks'):
     return
   for name, holds, wanted in group.checks():
@@ -217,9 +219,16 @@ def _ranges(field: dataclasses.Field) -> tuple[Range, ...]:
   return field.metadata.get(_RANGES, ())
 
 
-def _text(field: dataclasses.Field) -> str:
-  """What the ranges of a setting say."""
-  return '; '.join(map(str, _ranges(field)))
+def unless_none(hint: Any) -> Any:
+  """X of `X | None`; None of any other type."""
+  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else ()
+  return kinds[0] if types.NoneType in kinds else None
+
+
+def _text(field: dataclasses.Field, *ranges: Range) -> str:
+  """What some ranges of a setting say; all of them by default."""
+  text = '; '.join(map(str, ranges or _ranges(field)))
+  return f'None or {text}' if text and unless_none(field.type) else text
 
 
 def _refusal(name: str, value: Any, wanted: str) -> InputError:
@@ -276,9 +285,15 @@ def build(cls: type, values: Any, path: str) -> Any:
   return cls(**result)
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def _convert(hint: Any, value: Any, path: str, others: str = '') -> Any:
   if hint is Any:
     return value
+  kind = unless_none(hint)
+  if kind is not None:
+    # A flag's text stands for it, too.
+    if value is None or (kind is str and value == 'None'):
+      return None
+    return _convert(kind, value, path, ', or None')
   if dataclasses.is_dataclass(hint):
     return build(hint, value, path)
   if isinstance(hint, types.GenericAlias):
@@ -293,7 +308,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
       raise InputError(f'{path}={shown(value)}: is too large.')
     value = float(value)
   if type(value) is not hint:
-    raise InputError(f'{path}={shown(value)}: must be of type {hint.__name__}.')
+    raise InputError(
+      f'{path}={shown(value)}: must be of type {hint.__name__}{others}.'
+    )
   if hint is float and not abs(value) <= _LARGEST_FLOAT:
     what = 'is too large' if math.isfinite(value) else 'must be a finite number'
     raise InputError(f'{path}={value}: {what}.')

@@ -3,7 +3,7 @@
 Command:  python experiments/run.py --config=experiments/configs/coverage.py \
             --workdir=workdirs/coverage
           python -m benchmarks.coverage --ensemble=workdirs/coverage \
-            --out=coverage.json --page=docs/results/coverage.md
+            --out=coverage.json
 Cost:     about 25 minutes on 2 CPU cores; nothing is downloaded.
 Result:   docs/results/coverage.md
 
@@ -39,6 +39,6 @@ def get_config() -> config_dict.ConfigDict:
   config.map.added = (30,) * 19 + (100,) * 15
   config.map.num_epochs = 24
   config.map.learning_rate = 2e-3
-  config.map.fit_accuracy = 2.0
-  config.map.evaluate_every = 0
+  config.map.fit_accuracy = None
+  config.map.evaluate_every = None
   return config

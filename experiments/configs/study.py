@@ -63,8 +63,8 @@ _QUIRKS = (
   ('paper_quirks.probing_mcog', True),
   ('map.design', 'independent'),
   ('map.num_epochs', 10),
-  ('map.evaluate_every', 0),
-  ('map.fit_accuracy', 2.0),
+  ('map.evaluate_every', None),
+  ('map.fit_accuracy', None),
 )
 _TECHNIQUES = ('swapping', 'retraining', 'gradients', 'probing', 'centroids')
 _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')

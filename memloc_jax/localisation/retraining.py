@@ -53,11 +53,11 @@ class RetrainConfig:
     train_head: whether head and final norm train too, as they do in the
       released code.
     held_out: file of the examples of the main models that are held out, one
-      `index` a line, counted from 0, all of them clean; '' draws them.
+      `index` a line, counted from 0, all of them clean; None draws them.
     programs: into how many programs the windows are divided, by the layer at
       which they begin. Each is compiled, and more of them share more of the
-      work; no result changes but by rounding. 0 chooses by the number of
-      steps.
+      work; no result changes but by rounding. None chooses by the number
+      of steps.
   """
 
   num_epochs: int = setting(5, settings.EPOCHS)
@@ -65,8 +65,8 @@ class RetrainConfig:
   batch_size: int = setting(8, settings.BATCH_SIZE)
   seed: int = setting(42, settings.SEED)
   train_head: bool = setting(True)
-  held_out: str = setting('', settings.PATH)
-  programs: int = setting(0, at_least(0))
+  held_out: str | None = setting(None, settings.PATH, settings.FILE)
+  programs: int | None = setting(None, at_least(1))
 
 
 def split(
@@ -101,7 +101,9 @@ def split(
   return order[num_noisy:], order[:num_noisy]
 
 
-def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
+def groups(
+  num_layers: int, steps: int, programs: int | None = None
+) -> list[range]:
   """Which windows share a program: those that begin in one of these ranges.
 
   A program per first layer shares all that windows can share. Fewer programs
@@ -111,8 +113,8 @@ def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
   Args:
     num_layers: L.
     steps: training steps of one window, of all models together.
-    programs: how many, of which there are at most L; 0 for as many as take
-      the least time.
+    programs: how many, of which there are at most L; None for as many as
+      take the least time.
 
   Returns:
     Ranges of 0-based first layers, in order, which cover all of them.
@@ -132,7 +134,7 @@ def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
         total = step(first, stop) + cost
         if parts + 1 not in cheapest or total < cheapest[parts + 1][0]:
           cheapest[parts + 1] = total, [range(first, stop), *rest]
-  if programs:
+  if programs is not None:
     return divisions[0][min(programs, num_layers)][1]
   time = lambda parts: steps * divisions[0][parts][0] + _PROGRAM * parts
   return divisions[0][min(divisions[0], key=time)][1]

@@ -410,7 +410,8 @@ def _flatten(prefix: str, values: Mapping) -> Iterator[tuple[str, Any]]:
 
 
 def _look_up(values: Mapping[str, Any], group: str, name: str) -> str:
-  return str(values.get(group, {}).get(name, ''))
+  value = values.get(group, {}).get(name)
+  return '' if value is None else str(value)
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -49,9 +49,9 @@ class ModelConfig:
     source: a local folder, a hub id, 'package:<module>/<folder>', or
       'embedded': the small encoder of the embedded task, which is trained on
       the same generator's unlabelled sentences when first needed.
-    sha256: what `model.safetensors` must have; '' does not check.
+    sha256: what `model.safetensors` must have; None does not check.
     layers: of the embedded task's encoder; other sources have their own.
-    keep_layers: keeps the lowest so many blocks and leaves out the rest; 0
+    keep_layers: keeps the lowest so many blocks and leaves out the rest; None
       keeps all.
     start: 'pretrained', or 'random': blocks and final norm are drawn anew, once
       for all runs, and only the embeddings are the checkpoint's.
@@ -76,15 +76,15 @@ class ModelConfig:
     settings.PATH,
     Range('a folder or a hub id', bool),
   )
-  sha256: str = setting(
-    '',
+  sha256: str | None = setting(
+    None,
     Range(
-      "64 hexadecimal digits in small letters, or ''",
-      lambda digest: re.fullmatch('([0-9a-f]{64})?', digest) is not None,
+      '64 hexadecimal digits in small letters',
+      lambda digest: re.fullmatch('[0-9a-f]{64}', digest) is not None,
     ),
   )
   layers: int = setting(4, between(1, _DEEPEST))
-  keep_layers: int = setting(0, at_least(0))
+  keep_layers: int | None = setting(None, at_least(1))
   start: str = setting('pretrained', one_of('pretrained', 'random'))
   noisy: tuple[str, ...] = setting((), settings.PATHS)
   clean: tuple[str, ...] = setting((), settings.PATHS)
@@ -118,8 +118,8 @@ class TrainConfig:
     warmup: share of the steps in which the rate rises.
     weight_decay: of every trained parameter.
     clip_norm: largest gradient norm.
-    dropout: rate; negative takes the checkpoint's own.
-    evaluate_every: epochs between evaluations on the training examples; 0
+    dropout: rate; None takes the checkpoint's own.
+    evaluate_every: epochs between evaluations on the training examples; None
       evaluates once, after the last.
     snapshots: epochs after which the noisy models' weights are kept too, for
       layer rewinding and gradient accounting.
@@ -132,8 +132,8 @@ class TrainConfig:
   warmup: float = setting(0.1, settings.SHARE)
   weight_decay: float = setting(0.01, at_least(0))
   clip_norm: float = setting(1.0, above(0))
-  dropout: float = setting(-1.0, Range('below 1', lambda rate: rate < 1))
-  evaluate_every: int = setting(1, at_least(0))
+  dropout: float | None = setting(None, settings.SHARE)
+  evaluate_every: int | None = setting(1, at_least(1))
   snapshots: tuple[int, ...] = setting(
     (), different('epochs from 1 to train.num_epochs', lambda epoch: epoch >= 1)
   )
@@ -164,8 +164,9 @@ class MapConfig:
     num_epochs: most passes over a run's examples.
     learning_rate: peak rate.
     fit_accuracy: a run stops once it fits this share of its own labels, wrong
-      ones included; above 1 trains all epochs.
-    evaluate_every: epochs between the evaluations that decide that.
+      ones included; None trains all epochs.
+    evaluate_every: epochs between the evaluations that decide that; None
+      evaluates once, after the last.
     log_epochs: whether the predictions after every one of these evaluations
       are kept, for training dynamics.
     gradient_runs: how many of the first runs show the size of every example's
@@ -197,7 +198,7 @@ class MapConfig:
   clusters: bool = setting(
     False,
     Range(
-      'False unless map.design is balanced and task.near_duplicates above 0'
+      'False unless map.design is balanced and task.near_duplicates a number'
     ),
   )
   small_class: int = setting(
@@ -216,8 +217,11 @@ class MapConfig:
   )
   num_epochs: int = setting(30, settings.EPOCHS)
   learning_rate: float = setting(3e-5, above(0))
-  fit_accuracy: float = setting(0.995, above(0))
-  evaluate_every: int = setting(2, at_least(0))
+  fit_accuracy: float | None = setting(
+    0.995,
+    Range('above 0 and at most 1', lambda share: 0 < share <= 1),
+  )
+  evaluate_every: int | None = setting(2, at_least(1))
   log_epochs: bool = setting(False)
   gradient_runs: int = setting(
     0,
@@ -297,7 +301,7 @@ class ControlConfig:
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
     auxiliary_source: of its rows, as in `task.source`.
-    auxiliary_limit: number of its examples; 0 for all.
+    auxiliary_limit: number of its examples; None for all.
     auxiliary_rate: its learning rate.
   """
 
@@ -321,7 +325,7 @@ class ControlConfig:
     'rte', Range('a known task', lambda name: name in registry.task_names())
   )
   auxiliary_source: str = setting('hub:', *SOURCE)
-  auxiliary_limit: int = setting(0, at_least(0))
+  auxiliary_limit: int | None = setting(None, at_least(1))
   auxiliary_rate: float = setting(5e-6, at_least(0))
 
   def checks(self) -> Iterator[Check]:
@@ -352,8 +356,8 @@ class EngineConfig:
   """How the work is laid out; changes no result beyond rounding.
 
   Attributes:
-    lanes: runs per device at once; 0 chooses by memory.
-    devices: to use of those that there are; 0 for all.
+    lanes: runs per device at once; None chooses by memory.
+    devices: to use of those that there are; None for all.
     shard: what is divided over the devices: 'runs', as many on each; or each
       run's 'weights', for a model that does not fit one device.
     segment_steps: most training steps of one call of the compiled program.
@@ -373,8 +377,8 @@ class EngineConfig:
     cache: folder for tokenised texts and the embedded task's encoder.
   """
 
-  lanes: int = setting(0, at_least(0))
-  devices: int = setting(0, at_least(0))
+  lanes: int | None = setting(None, at_least(1))
+  devices: int | None = setting(None, at_least(1))
   shard: str = setting('runs', one_of(*PLACEMENTS))
   segment_steps: int = setting(200, at_least(1))
   checkpoint_minutes: float = setting(10.0, at_least(0))
@@ -504,12 +508,14 @@ class StudyConfig:
     yield Check(
       'map.clusters',
       not self.map.clusters
-      or (self.map.design == 'balanced' and self.task.near_duplicates > 0),
+      or (
+        self.map.design == 'balanced' and self.task.near_duplicates is not None
+      ),
     )
     yield Check(
       'localise.retrain.held_out',
       not self.localise.retrain.held_out or (bool(seeds) and wrong),
-      "'' unless there are main models with wrong labels",
+      'None unless there are main models with wrong labels',
     )
     clean = self.localise.gradient.clean
     yield Check(
@@ -530,7 +536,24 @@ def default() -> config_dict.ConfigDict:
 
 def to_config_dict(config: StudyConfig) -> config_dict.ConfigDict:
   """The same values, open to overrides by flag."""
-  return config_dict.create(**dataclasses.asdict(config))
+  return config_dict.ConfigDict(_values(config))
+
+
+def _values(group: Any) -> dict[str, Any]:
+  """The settings of a group, as a ConfigDict takes them."""
+  values = {}
+  for field in dataclasses.fields(group):
+    value = getattr(group, field.name)
+    kind = settings.unless_none(field.type)
+    if dataclasses.is_dataclass(value):
+      value = _values(value)
+    elif kind is not None:
+      # Flags of other types than text read None only as a literal.
+      value = config_dict.FieldReference(
+        value, field_type=str if kind is str else object
+      )
+    values[field.name] = value
+  return values
 
 
 def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:

@@ -11,7 +11,7 @@ import numpy as np
 
 from memloc_jax import settings
 from memloc_jax.errors import InputError
-from memloc_jax.settings import Check, Range, at_least, setting
+from memloc_jax.settings import FILE, Check, Range, at_least, between, setting
 from memloc_jax.tasks import encode, splits
 from memloc_jax.tasks.encode import Encoded
 from memloc_jax.tasks.registry import (
@@ -25,6 +25,7 @@ from memloc_jax.tasks.registry import (
 from memloc_jax.tasks.sources import is_unknown, load_rows
 
 _MOST_DRAWS = 10**3
+_COLUMN = Range('the name of a column', bool)
 SOURCE = (
   Range(
     'hub:, hub:<id>, tfds:, files:<path> or embedded:',
@@ -46,7 +47,7 @@ class DataConfig:
     text, label, id, true_label, paraphrase: columns of the task 'own', see
       `own_task`.
     limit: number of training examples, a seeded sample in source order drawn
-      before any label is changed; 0 for all.
+      before any label is changed; None for all.
     pool_limit: the same for validation and test together.
     noise: share of each class that gets a wrong label.
     noise_draws: number of independent draws of wrong labels.
@@ -54,7 +55,8 @@ class DataConfig:
     max_length: most tokens of an example.
     buckets: padded lengths; empty to choose them by the length distribution.
     near_duplicates: least similarity of two training texts that count as
-      near-duplicates, from 0.5 to 1, see `duplicates.find`; 0 looks for none.
+      near-duplicates, from 0.5 to 1, see `duplicates.find`; None looks for
+      none.
   """
 
   # Whether there is such a task is checked by the study.
@@ -62,14 +64,14 @@ class DataConfig:
     'trec', Range(lambda: f'one of {", ".join((*task_names(), OWN))}')
   )
   source: str = setting('hub:', *SOURCE)
-  files: str = setting('', settings.PATH)
-  text: str = setting('', settings.ANY_TEXT)
-  label: str = setting('', settings.ANY_TEXT)
-  id: str = setting('', settings.ANY_TEXT)
-  true_label: str = setting('', settings.ANY_TEXT)
-  paraphrase: str = setting('', settings.ANY_TEXT)
-  limit: int = setting(0, at_least(0))
-  pool_limit: int = setting(0, at_least(0))
+  files: str | None = setting(None, settings.PATH, FILE)
+  text: str | None = setting(None, _COLUMN)
+  label: str | None = setting(None, _COLUMN)
+  id: str | None = setting(None, _COLUMN)
+  true_label: str | None = setting(None, _COLUMN)
+  paraphrase: str | None = setting(None, _COLUMN)
+  limit: int | None = setting(None, at_least(1))
+  pool_limit: int | None = setting(None, at_least(1))
   noise: float = setting(0.15, settings.SHARE)
   noise_draws: int = setting(
     1,
@@ -87,9 +89,7 @@ class DataConfig:
       lambda sizes: all(a < b for a, b in itertools.pairwise((0, *sizes))),
     ),
   )
-  near_duplicates: float = setting(
-    0.8, Range('0, or from 0.5 to 1', lambda s: s == 0 or 0.5 <= s <= 1)
-  )
+  near_duplicates: float | None = setting(0.8, between(0.5, 1))
 
   def checks(self) -> Iterator[Check]:
     """What must hold of several settings."""
@@ -257,7 +257,7 @@ def _task(config: DataConfig) -> Task:
   if config.name == OWN:
     if config.place == 'hub:':
       raise InputError(
-        "--config.task.files='': name the file or the folder of your data"
+        '--config.task.files=None: name the file or the folder of your data'
       )
     return own_task(**columns)
   for name, column in columns.items():

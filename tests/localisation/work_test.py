@@ -68,7 +68,7 @@ class WorkTest(parameterized.TestCase):
     # Examples of several groups are passed once.
     self.assertBetween(counted, 0.6 * found, found)
 
-  @parameterized.product(programs=(0, 1, 2, 3), epochs=(1, 5))
+  @parameterized.product(programs=(None, 1, 2, 3), epochs=(1, 5))
   def test_of_retraining_is_that_of_its_tables(self, programs, epochs):
     config = RetrainConfig(num_epochs=epochs, programs=programs)
     source = self.source()

@@ -278,7 +278,7 @@ class BadInputTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('clusters', True, 'map.design', 'independent'),
-    ('clusters', True, 'task.near_duplicates', 0.0),
+    ('clusters', True, 'task.near_duplicates', None),
     ('small_class', 5, 'map.design', 'independent'),
     ('pairs', 4, 'map.ratio', 0.7),
     ('pairs', 4, 'map.small_class', 5),

@@ -36,7 +36,7 @@ class DeepTest(tiny.EncoderCase):
       source,
       self.folder,
       train__num_epochs=20,
-      train__evaluate_every=0,
+      train__evaluate_every=None,
       train__snapshots=(),
       map__num_runs=0,
       localise__techniques=('swapping',),

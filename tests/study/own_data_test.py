@@ -188,7 +188,7 @@ class OwnDataTest(tiny.EncoderCase):
     words = 'zat zet zit zot zut' if many else ''
     rows = [(f'{text} {words}', label) for text, label in _ROWS]
     path = self.write(f'other_{many}.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     said, workdir = io.StringIO(), self.folder / f'other_{many}'
     progress = Progress(Console(file=said, width=80))
     run_study(config, workdir, progress, stages=('data',))
@@ -202,7 +202,7 @@ class OwnDataTest(tiny.EncoderCase):
     labels = ['time'] * 8 + ['Time\u200b'] * 4 + ['-1'] * 4
     rows = [(text, label) for (text, _), label in zip(_ROWS, labels)]
     path = self.write('alike.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     sentences = (
       f'{path}: labels that differ only in case, Unicode form, invisible '
       "characters or the way a number is written are separate classes: 'time' "

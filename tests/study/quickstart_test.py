@@ -24,7 +24,7 @@ class QuickstartTest(absltest.TestCase):
     folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
 
     @functools.cache
-    def run(lanes=0, seed=1, devices=0):
+    def run(lanes=None, seed=1, devices=None):
       scope = {}
       exec((_CONFIG / 'quickstart.py').read_text('utf-8'), scope)
       values = scope['get_config']()

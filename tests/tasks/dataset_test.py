@@ -99,7 +99,7 @@ class DatasetTest(parameterized.TestCase):
 
   def test_looking_for_duplicates_makes_no_other_data(self):
     self.assertEqual(
-      self.build().fingerprint, self.build(near_duplicates=0.0).fingerprint
+      self.build().fingerprint, self.build(near_duplicates=None).fingerprint
     )
 
   @parameterized.parameters(
