@@ -124,7 +124,7 @@ class WorkdirTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (['--config.engine.lanes=2', 'WORKDIR'],),
-    (['WORKDIR', '--config.engine.lanes', '2', '--run', '1'],),
+    (['WORKDIR', '--config.engine.lanes=2', '--run', '1'],),
     (['WORKDIR', '--verbose', '--config.engine.lanes=2'],),
   )
   def test_settings_of_the_engine_are_given(self, words):

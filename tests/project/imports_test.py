@@ -21,7 +21,8 @@ MAY_IMPORT = {
   'localisation': _ENGINE,
   'study': _MEASURES,
   'report': _MEASURES | {'study'},
-  'api': _MEASURES | {'study', 'report'},
+  'presets': {'study'},
+  'api': _MEASURES | {'study', 'report', 'presets'},
   'command': _MEASURES | {'study', 'report'},
 }
 

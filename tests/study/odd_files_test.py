@@ -15,7 +15,6 @@ from absl.testing import absltest, parameterized
 from tests.command import console
 from tests.study import tiny
 
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
 _CLASSES = ('time', 'place', 'person')
 _TEXTS = [
   f'the {word} sailor {verb} the château'
@@ -133,7 +132,7 @@ class ConsoleCase(tiny.EncoderCase):
     """Exit status and standard error of a command on a file."""
     words = [
       command,
-      f'--config={_CONFIG}',
+      '--config=own_data',
       f'--workdir={self.place / "workdir"}',
       f'--config.task.files={path}',
       '--config.task.text=sentence',
