@@ -193,6 +193,24 @@ def _c_score(call: Call) -> None:
   print(f'{done.name}: {done.output}')
 
 
+def _settings(call: Call) -> None:
+  """Prints all settings, or those of a group."""
+  from memloc_jax.command import output
+  from memloc_jax.study import config
+
+  call.process.loaded()
+  [wanted] = call.words or ['']
+  groups = config.groups()
+  prefix = f'{wanted}.' if wanted else ''
+  found = [s for s in config.described() if f'{s.name}.'.startswith(prefix)]
+  if not found:
+    raise InputError(
+      f'memloc settings: there is no group {wanted!r}; there are '
+      f'{", ".join(groups)}.'
+    )
+  print(output.settings(found, groups))
+
+
 def _list_tasks(call: Call) -> None:
   from rich.table import Table
 
@@ -402,6 +420,12 @@ COMMANDS: dict[str, Command] = {
     _c_score,
     words=('WORKDIR...',),
     flags=(_OUTPUT,),
+  ),
+  'settings': Command(
+    'Lists every setting with its default, its values and its meaning; those '
+    'of a group, such as train or localise.probe, by its name.',
+    _settings,
+    words=('[GROUP]',),
   ),
   'list-tasks': Command('Lists the tasks that are known.', _list_tasks),
   'list-models': Command(

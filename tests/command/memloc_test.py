@@ -9,10 +9,13 @@ import inspect
 import io
 import json
 import pathlib
+import re
 import shlex
 import sys
 import tempfile
 import unittest.mock
+from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from absl.testing import absltest, parameterized
@@ -47,6 +50,15 @@ def _write(folder: pathlib.Path, config: study_config.StudyConfig) -> str:
   return str(folder)
 
 
+def _flat(group: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Name and default of every setting."""
+  for name, value in vars(group).items():
+    if dataclasses.is_dataclass(value):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
 class HelpTest(parameterized.TestCase):
   @parameterized.parameters([[]], [['--help']], [['-h']], [['help']])
   def test_overview_names_every_command(self, words):
@@ -79,6 +91,47 @@ class HelpTest(parameterized.TestCase):
   def test_is_installed(self):
     found = importlib.metadata.entry_points(group='console_scripts')
     self.assertIs(found['memloc'].load(), memloc.main)
+
+
+class SettingsTest(parameterized.TestCase):
+  def test_every_setting_has_default_values_and_meaning(self):
+    status, out, _ = call('settings')
+    self.assertEqual(status, 0)
+    self.assertLessEqual(max(map(len, out.splitlines())), 80)
+    found = list(study_config.described())
+    flat = dict(_flat(study_config.StudyConfig()))
+    self.assertCountEqual([each.name for each in found], flat)
+    text = ' '.join(out.split())
+    for each in found:
+      with self.subTest(each.name):
+        self.assertNotEmpty(each.meaning)
+        values = f' Values: {each.range}.' if each.range else ''
+        entry = f'{each.name} = {flat[each.name]!r} {each.meaning}{values}'
+        self.assertIn(' '.join(entry.split()), text)
+
+  @parameterized.parameters(
+    ('train', 'train.'),
+    ('localise.probe', 'localise.probe.'),
+    ('localise', 'localise.'),
+    ('map.pairs', 'map.pairs'),
+  )
+  def test_those_of_a_group(self, group, prefix):
+    _, out, _ = call('settings', group)
+    found = re.findall(r'(?m)^  (\S+) = ', out)
+    names = [each.name for each in study_config.described()]
+    self.assertEqual(found, [n for n in names if n.startswith(prefix)])
+    self.assertNotEmpty(found)
+
+  @parameterized.parameters('pairs', 'train.', 'trai', 'localise.prob')
+  def test_other_groups_are_refused(self, group):
+    status, out, error = call('settings', group)
+    self.assertEqual((status, out), (2, ''))
+    self.assertIn(f"no group '{group}'; there are task, model, train,", error)
+
+  def test_every_group_says_what_it_is(self):
+    for name, about in study_config.groups().items():
+      with self.subTest(name):
+        self.assertRegex(about, r'^[A-Z].*\.$')
 
 
 class WorkdirTest(parameterized.TestCase):
