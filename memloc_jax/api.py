@@ -20,6 +20,7 @@ import pandas as pd
 from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
+from memloc_jax.presets import own_data
 from memloc_jax.report import gallery
 from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
@@ -134,7 +135,6 @@ def memorise(
     InputError: the data, the columns, a setting or the model is at fault.
   """
   config = _own(model)
-  config.train.seeds = ()
   config.map.num_runs = runs
   config.map.pairs = pairs
   return _run(config, data, text, label, workdir, settings)
@@ -186,17 +186,9 @@ def localise(
 
 
 def _own(model: str) -> config_dict.ConfigDict:
-  """Settings of experiments/configs/own_data.py, without the data."""
-  config = study_config.default()
-  config.task.name = 'own'
-  config.task.noise = 0.0
-  config.task.max_length = 128
+  """Settings of the preset for a user's own data, without the data."""
+  config = own_data.get_config()
   config.model.source = model
-  config.train.batch_size = 16
-  config.map.num_epochs = 12
-  config.map.learning_rate = 2e-4
-  config.map.evaluate_every = 3
-  config.map.log_epochs = True
   return config
 
 

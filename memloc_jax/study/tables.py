@@ -303,17 +303,13 @@ _ALL = (
       '(and `map.seed`, where one ratio has several), each in its own '
       'workdir, and then\n\n'
       '```\n'
-      '.venv/bin/memloc c-score \\\n'
-      '  --config=experiments/configs/quickstart.py '
-      '--workdir=workdirs/ratio_0.3 \\\n'
-      '  --other_workdirs=workdirs/ratio_0.5,workdirs/ratio_0.7\n'
+      '.venv/bin/memloc c-score workdirs/ratio_0.3 workdirs/ratio_0.5 '
+      'workdirs/ratio_0.7\n'
       '```\n\n'
       'writes the table into the first workdir, or to `--output`, a new '
-      '`.csv` or `.parquet`. Its settings are those that the workdirs keep; '
-      '`--config` plays no part. Workdirs are refused if their examples, '
-      'given labels or models differ, or if they have runs in common. With a '
-      'single ratio the score is `generalisation_accuracy`, and the action '
-      'says so.'
+      '`.csv` or `.parquet`. Workdirs are refused if their examples, given '
+      'labels or models differ, or if they have runs in common. With a single '
+      'ratio the score is `generalisation_accuracy`, and the command says so.'
     ),
   ),
   Table(

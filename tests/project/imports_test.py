@@ -22,7 +22,8 @@ MAY_IMPORT = {
   'localisation': _ENGINE | {'schema'},
   'study': _MEASURES | {'schema'},
   'report': _MEASURES | {'study'},
-  'api': _MEASURES | {'study', 'report'},
+  'presets': {'study'},
+  'api': _MEASURES | {'study', 'report', 'presets'},
   'command': _MEASURES | {'study', 'report'},
 }
 
