@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import record, turns
+from benchmarks import harness
 from memloc_jax.models import transformer
 
 # Runs, sequences, heads and width of a head, as of MiniLM and BERT's size.
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
   device = jax.devices()[0]
   content: dict[str, Any] = {
     'benchmark': 'attention',
-    'environment': record.environment(device),
+    'environment': harness.environment(device),
     'config': {'repetitions': flags.repetitions},
     'lengths': {},
   }
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
           f'({ratio["q1"]:.2f} to {ratio["q3"]:.2f}) of the time written out'
         )
   if flags.out is not None:
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   return 0 if all(x['passed'] for x in content['lengths'].values()) else 1
 
 
@@ -91,19 +91,19 @@ def _measure(length: int, repetitions: int, platform: str) -> dict[str, Any]:
       return jnp.sum(jnp.where(real[None, :, :, None, None], out, 0) ** 2)
 
     gradient = jax.jit(jax.grad(loss))
-    return turns.Contender(lambda: jax.block_until_ready(gradient(inputs)))
+    return harness.Contender(lambda: jax.block_until_ready(gradient(inputs)))
 
   contenders = {
-    turns.OURS: job(_written_out, jnp.float32),
-    turns.LIBRARY: job(_library, jnp.float32),
+    harness.OURS: job(_written_out, jnp.float32),
+    harness.LIBRARY: job(_library, jnp.float32),
   }
   if platform == 'gpu':
     cudnn = functools.partial(_library, implementation='cudnn')
     contenders['written out, bfloat16'] = job(_written_out, jnp.bfloat16)
     contenders['cuDNN, bfloat16'] = job(cudnn, jnp.bfloat16)
   what = f'gradients of {_RUNS} runs, {_BATCH} sequences of {length}'
-  return turns.measure(
-    turns.Job(what, contenders, _difference, turns.LIBRARY),
+  return harness.measure(
+    harness.Job(what, contenders, _difference, harness.LIBRARY),
     repetitions,
     _TOLERANCE,
   )

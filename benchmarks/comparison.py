@@ -17,14 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import compilations, record
+from benchmarks import harness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.table import Table
 from memloc_jax.ensemble.train import Engine, Event
-
-# Pause before each timed part, in which the other's idle threads go to sleep.
-_SETTLE = 0.2
 
 ENGINE = 'engine'
 TORCH_RANDOM = 'torch, random batches'
@@ -81,8 +78,8 @@ class Comparison:
     for name, timings in self.timings.items():
       steps = [t.model_steps / t.seconds for t in timings]
       rates[name] = {
-        'model_steps_per_second': record.summary(steps),
-        'real_tokens_per_second': record.summary(
+        'model_steps_per_second': harness.summary(steps),
+        'real_tokens_per_second': harness.summary(
           [t.real_tokens / t.seconds for t in timings]
         ),
         'padded_tokens_per_step': float(
@@ -116,7 +113,7 @@ class Comparison:
     for name in step:
       if name not in (ENGINE, *LOOPS):
         gains[f'over {name}'] = step[name] / step[ENGINE]
-    return {name: record.summary(values) for name, values in gains.items()}
+    return {name: harness.summary(values) for name, values in gains.items()}
 
 
 class _EnoughError(Exception):
@@ -152,14 +149,14 @@ class _Turns:
       self.timings[ENGINE].append(timing)
     names = list(self._loops)
     for name in names if epoch % 2 else reversed(names):
-      time.sleep(_SETTLE)
+      time.sleep(harness.SETTLE)
       timing = self._loops[name](plan, epoch, epoch % self.lanes)
       if epoch > 0:
         self.timings[name].append(timing)
     late = epoch > 0 and time.perf_counter() > self._deadline
     if epoch == self._repetitions or late:
       raise _EnoughError
-    time.sleep(_SETTLE)
+    time.sleep(harness.SETTLE)
     self._start = time.perf_counter()
 
 
@@ -209,7 +206,7 @@ def compare(
     variant, variants, loops = _loops(workload, table, torch_device, contenders)
   with (
     tempfile.TemporaryDirectory() as folder,
-    compilations.compilations() as compiled,
+    harness.compilations() as compiled,
   ):
     turns = _Turns(table, repetitions, deadline, loops, compiled)
     engine = Engine(

@@ -1,10 +1,9 @@
 """Do intervals, flags and forecasts of few runs hold over 2 000 others?
 
 Command:  python -m benchmarks.coverage --ensemble=workdirs/coverage \
-            --out=coverage.json --page=docs/results/coverage.md
+            --out=coverage.json
           python -m benchmarks.coverage \
-            --pairs workdirs/pairs1 workdirs/pairs2 \
-            --out=coverage_pairs.json --page=docs/results/coverage_pairs.md
+            --pairs workdirs/pairs1 workdirs/pairs2 --out=coverage_pairs.json
 Cost:     a few minutes on 2 CPU cores each, after the studies of
           experiments/configs/coverage.py.
 Result:   coverage and width of 95 % intervals by method, number of runs and
@@ -33,11 +32,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import (
-  coverage_page,
   discoveries,
+  harness,
   known_truth,
   pair_studies,
-  record,
   subsamples,
 )
 from benchmarks.intervals import METHODS, PAIR_METHODS
@@ -193,11 +191,10 @@ def missed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> int:
   """Measures, writes and prints; returns the exit status."""
   flags = _parser().parse_args(arguments)
-  environment = record.environment(jax.devices()[0])
+  environment = harness.environment(jax.devices()[0])
   if flags.pairs is not None:
     content = {'benchmark': 'coverage of pairs', 'environment': environment}
     content |= measure_pairs(*flags.pairs, flags.simulated)
-    text = coverage_page.pairs_page(content)
   else:
     ensemble, study = load(flags.ensemble)
     content = {
@@ -206,13 +203,26 @@ def main(arguments: list[str] | None = None) -> int:
       'study': study,
       **measure(ensemble, tuple(flags.runs), flags.draws),
     }
-    text = coverage_page.page(content)
   if flags.out is not None:
-    record.write(flags.out, content)
-  if flags.page is not None:
-    flags.page.write_text(text, encoding='utf-8')
-  print(text)
+    harness.write(flags.out, content)
+  print(tables_of(content))
   return 0
+
+
+def tables_of(content: dict[str, Any]) -> str:
+  """Every list that was found, as text: coverage, what was missed and so on.
+
+  Args:
+    content: of the JSON file.
+  """
+  parts = []
+  for name, rows in content.items():
+    if isinstance(rows, list):
+      table = pd.DataFrame(rows).to_string(
+        index=False, na_rep='', float_format=lambda x: f'{x:.3g}'
+      )
+      parts.append(f'{name}\n{table if rows else "none"}')
+  return '\n\n'.join(parts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -233,7 +243,6 @@ def _parser() -> argparse.ArgumentParser:
   add('--runs', type=int, nargs='+', default=[30, 100, 400])
   add('--draws', type=int, default=200, help='most studies of each size')
   add('--out', type=pathlib.Path, help='JSON file to write')
-  add('--page', type=pathlib.Path, help='Markdown file to write')
   return parser
 
 

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from scipy import special
 
-from benchmarks import record
+from benchmarks import harness
 from memloc_jax.estimators import detection, fitting, predictions, privacy, roc
 from memloc_jax.estimators.influence import influence
 from memloc_jax.estimators.label_errors import label_errors
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
   content = {
     'benchmark': 'estimators',
-    'environment': record.environment(jax.devices()[0]),
+    'environment': harness.environment(jax.devices()[0]),
     'config': {
       'runs': flags.runs,
       'examples': flags.examples,
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         flush=True,
       )
   if flags.out is not None:
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   whole = content['jobs'][_ALL]
   reached = whole['seconds'] < _SECONDS and whole['peak_bytes'] < _BYTES
   return 0 if reached else 1

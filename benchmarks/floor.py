@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import comparison, record
+from benchmarks import comparison, harness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.table import Examples
@@ -209,7 +209,7 @@ def reached(
     'flops': float(np.mean([step.flops for step in steps])),
     'bytes': float(np.mean([step.bytes for step in steps])),
     'seconds': seconds,
-    'reached': record.summary(
+    'reached': harness.summary(
       [seconds * rate[name] for name in ('min', 'q1', 'median', 'q3', 'max')]
     ),
   }

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import comparison, correctness, floor, record, scoring
+from benchmarks import comparison, correctness, floor, harness, scoring
 from benchmarks import workload as workload_lib
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import swapping, windows
@@ -83,7 +83,7 @@ class _Parts:
     return {'status': status, 'result': result}
 
   def _write(self) -> None:
-    record.write(self._file, self._content)
+    harness.write(self._file, self._content)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
   widths = (2,) if flags.tiny else flags.widths
   num_examples = 64 if flags.tiny else flags.examples
   torch_device = _torch_device(device.platform)
-  environment = record.environment(device)
+  environment = harness.environment(device)
   content = {
     'benchmark': 'gpu',
     'environment': environment,
@@ -286,7 +286,7 @@ def _times(
   return {
     'warm_up': seconds[0],
     'timings': seconds[1:],
-    'rate': record.summary([predictions / s for s in seconds[1:]]),
+    'rate': harness.summary([predictions / s for s in seconds[1:]]),
   }
 
 

@@ -16,8 +16,8 @@ import torch
 
 from benchmarks import correctness, scoring, torch_localisation
 from benchmarks import workload as workload_lib
+from benchmarks.harness import OURS, RELEASED, SENSIBLE, Contender, Job
 from benchmarks.setting import Setting
-from benchmarks.turns import OURS, RELEASED, SENSIBLE, Contender, Job
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
@@ -32,14 +32,12 @@ from memloc_jax.localisation import (
   swapping,
   windows,
 )
-from memloc_jax.localisation.settings import (
-  LayerwiseConfig,
-  LocaliseConfig,
-  ProbeConfig,
-  RetrainConfig,
-)
+from memloc_jax.localisation.hybrids import LayerwiseConfig
+from memloc_jax.localisation.probes import ProbeConfig
+from memloc_jax.localisation.retraining import RetrainConfig
+from memloc_jax.localisation.scores import Source
 
-_BATCH = LocaliseConfig().batch_size
+_BATCH = Source.batch_size
 # Whose predictions are made at once.
 MODELS = 4
 # Examples that the slow loops see: enough to time, few enough to wait for.
@@ -184,7 +182,11 @@ def _gradients(setting: Setting) -> Job:
 
   def ours():
     found = gradients.group_gradients(
-      source, setting.subject.memorised, setting.subject, 'logit', _BATCH
+      source,
+      setting.subject.memorised,
+      setting.subject,
+      gradients.label_logit,
+      _BATCH,
     )
     return np.asarray(gradients.norms(*found))[0, 0]
 
@@ -319,9 +321,7 @@ class _Retraining:
         programs=self._programs,
       )
       retraining.retraining(
-        setting.source('benchmark', engine),
-        LocaliseConfig(retrain=self._config),
-        lambda share: None,
+        setting.source('benchmark', engine), self._config, lambda share: None
       )
 
 
@@ -347,7 +347,7 @@ def _retraining(setting: Setting, programs: int | None) -> Job:
   middle = pairs[len(pairs) // 2]
   if programs is None:
     programs = setting.model.num_layers
-  config = dataclasses.replace(_RETRAIN, programs=programs)
+  config = dataclasses.replace(_RETRAIN, programs=programs or None)
 
   def torch_windows(chosen, evaluation, released):
     for window in chosen:

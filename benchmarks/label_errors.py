@@ -2,8 +2,7 @@
 
 Command:  pip install cleanlab
           python -m benchmarks.label_errors --source=files:/path/to/trec \
-            --workdir=workdirs/label_errors --out=label_errors.json \
-            --page=docs/results/label_errors.md
+            --workdir=workdirs/label_errors --out=label_errors.json
 Cost:     about an hour on 2 CPU cores; the same command goes on where it was
           stopped.
 Result:   average precision and AUROC of both rankings, and their differences.
@@ -17,6 +16,7 @@ over the runs that were not trained on the example.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -25,11 +25,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 from scipy import special
 from sklearn import model_selection
 
-from benchmarks import label_errors_page, record, upper_layers
-from benchmarks.ranking import Resamples, difference
+from benchmarks import harness
 from benchmarks.workload import MINILM
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.program import Objective, Program, make_table
@@ -37,7 +37,9 @@ from memloc_jax.ensemble.store import RowStore
 from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine, Event
 from memloc_jax.estimators.label_errors import label_errors
-from memloc_jax.models import checkpoint
+from memloc_jax.models import checkpoint, interface
+from memloc_jax.models.bert import Bert
+from memloc_jax.models.interface import Tree
 from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import dataset
 
@@ -50,6 +52,8 @@ _SCORES = (
 )
 # Wanted: nowhere worse by more than this, and better somewhere.
 _MARGIN = 0.01
+# Elements of a block of resamples, and texts of a batch of states, at once.
+_CHUNK, _STATES = 2**22, 64
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   content = {
     'benchmark': 'label_errors',
-    'environment': record.environment(jax.devices()[0]),
+    'environment': harness.environment(jax.devices()[0]),
     'config': {
       name: getattr(flags, name)
       for name in ('limit', 'noise', 'draws', 'folds', 'layers', 'epochs')
@@ -73,12 +77,33 @@ def main(arguments: list[str] | None = None) -> int:
   with jax.default_matmul_precision('float32'):
     content |= compare(flags)
   if flags.out is not None:
-    record.write(flags.out, content)
-  text = label_errors_page.page(content)
-  if flags.page is not None:
-    flags.page.write_text(text, encoding='utf-8')
-  print(text)
+    harness.write(flags.out, content)
+  print(tables_of(content['levels']))
   return 0
+
+
+def tables_of(levels: list[dict[str, Any]]) -> str:
+  """Quality of each ranking, then differences of ours from cleanlab's.
+
+  Args:
+    levels: what `compare` found at each level of noise.
+  """
+  rankings = [
+    {'noise': level['noise'], 'ranking': name}
+    | {measure: np.mean(values) for measure, values in found.items()}
+    for level in levels
+    for name, found in level['rankings'].items()
+  ]
+  differences = [
+    {'noise': level['noise'], 'against': name, 'measure': measure} | gap
+    for level in levels
+    for name, found in level['differences'].items()
+    for measure, gap in found.items()
+  ]
+  return '\n\n'.join(
+    pd.DataFrame(rows).round(3).to_string(index=False)
+    for rows in (rankings, differences)
+  )
 
 
 def compare(flags: argparse.Namespace) -> dict[str, Any]:
@@ -96,9 +121,7 @@ def compare(flags: argparse.Namespace) -> dict[str, Any]:
   examples, given, wrong, classes = _data(flags, folder)
   model = checkpoint.load_model(folder)
   params = checkpoint.load_params(folder, model)
-  upper, params, examples = upper_layers.cut(
-    model, params, examples, flags.layers
-  )
+  upper, params, examples = cut(model, params, examples, flags.layers)
   engine = Engine(
     model=upper,
     pretrained=params,
@@ -325,6 +348,183 @@ def _level(
   }
 
 
+def quality(
+  suspicion: np.ndarray, wrong: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Average precision and AUROC of a ranking of weighted examples.
+
+  Tied examples enter together: average precision is the mean over wrong
+  labels of the precision at their score, and ties count half in the AUROC.
+
+  Args:
+    suspicion: higher for labels believed wrong, [n].
+    wrong: which labels are, bool [n].
+    weights: how often each example counts, [resamples, n].
+
+  Returns:
+    Both [resamples]; NaN where there is no wrong or no right label.
+  """
+  order = np.argsort(-suspicion, kind='stable')
+  falling = suspicion[order]
+  starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+  sums = lambda chosen: np.add.reduceat(
+    (weights * chosen)[:, order], starts, axis=1
+  ).astype(np.float64)
+  positive, negative = sums(wrong), sums(~wrong)
+  hits, alarms = positive.cumsum(axis=1), negative.cumsum(axis=1)
+  everyone = hits + alarms
+  precision = np.divide(
+    hits, everyone, out=np.zeros_like(hits), where=everyone > 0
+  )
+  outranked = alarms[:, -1:] - alarms + negative / 2
+  exists = (hits[:, -1] > 0) & (alarms[:, -1] > 0)
+  count = np.where(exists, hits[:, -1], np.nan)
+  average = (positive * precision).sum(axis=1) / count
+  area = (positive * outranked).sum(axis=1) / (count * alarms[:, -1])
+  return average, area
+
+
+class Resamples:
+  """The same resamples of noise draws and examples for every ranking.
+
+  Draws and examples are crossed: the same examples have a wrong label in one
+  draw and a right one in another. Both are resampled at once, and a pair
+  counts as often as its draw times its example (the pigeonhole bootstrap of
+  Owen, 2007), which errs on the wide side.
+  """
+
+  def __init__(self, draws: int, examples: int, count: int, seed: int = 0):
+    """Draws the weights.
+
+    Args:
+      draws: number of noise draws.
+      examples: n.
+      count: resamples.
+      seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    even = lambda size: np.full(size, 1 / size)
+    self._draws = rng.multinomial(draws, even(draws), count)
+    self._examples = rng.multinomial(examples, even(examples), count)
+
+  def quality(
+    self, suspicion: np.ndarray, wrong: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Mean quality over draws.
+
+    Args:
+      suspicion: higher for labels believed wrong, [draws, n].
+      wrong: which labels are, bool [draws, n].
+
+    Returns:
+      Average precision and AUROC of all examples, [2, draws]; and the mean
+      over draws of either on every resample, [2, resamples].
+    """
+    draws, examples = wrong.shape
+    point = np.empty((2, draws))
+    resampled = np.empty((2, draws, len(self._examples)))
+    once = np.ones((1, examples))
+    size = max(1, _CHUNK // examples)
+    for draw in range(draws):
+      ranked = suspicion[draw], wrong[draw]
+      point[:, draw] = np.stack(quality(*ranked, once))[:, 0]
+      for first in range(0, len(self._examples), size):
+        part = slice(first, first + size)
+        resampled[:, draw, part] = quality(*ranked, self._examples[part])
+    weights = np.where(np.isnan(resampled), 0, self._draws.T)
+    total = weights.sum(axis=1)
+    mean = (np.nan_to_num(resampled) * weights).sum(axis=1) / np.where(
+      total > 0, total, np.nan
+    )
+    return point, mean
+
+
+def difference(
+  ours: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> dict[str, dict[str, float]]:
+  """One ranking's quality minus another's, with 95 % bootstrap intervals.
+
+  Args:
+    ours: what `Resamples.quality` returned.
+    other: the same of the other ranking, from the same resamples.
+
+  Returns:
+    'average_precision' and 'auroc', each with 'difference', 'low', 'high'.
+  """
+  result = {}
+  for at, name in enumerate(('average_precision', 'auroc')):
+    low, high = np.nanquantile(ours[1][at] - other[1][at], (0.025, 0.975))
+    result[name] = {
+      'difference': float((ours[0][at] - other[0][at]).mean()),
+      'low': float(low),
+      'high': float(high),
+    }
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Upper(Bert):
+  """An encoder whose ids are numbers of states, rows of its embeddings."""
+
+  def embed(self, embeddings, tokens, dropout):
+    """The states themselves."""
+    del dropout  # What does not train has none.
+    return embeddings['states'][tokens.ids]
+
+
+def cut(
+  model: Bert, params: Tree, examples: Examples, layers: int
+) -> tuple[Upper, Tree, Examples]:
+  """The upper layers as a model, and the examples as it reads them.
+
+  Layers that do not train give every run the same states for the same text. So
+  these are computed once, without dropout, and take the place of the
+  embeddings: the engine then trains a model of fewer layers.
+
+  Args:
+    model: the whole encoder.
+    params: its checkpoint: embeddings, blocks, final.
+    examples: token ids, int32 [n, longest].
+    layers: how many, from the top.
+
+  Returns:
+    The model; its checkpoint, with `states` [n * longest, width]; and the
+    examples, whose ids are rows of the states.
+  """
+  first = model.num_layers - layers
+  below = jax.device_put(
+    (params['embeddings'], jax.tree.map(lambda x: x[:first], params['blocks']))
+  )
+
+  @jax.jit
+  def run(below, ids, length):
+    embeddings, blocks = below
+    tokens = interface.Tokens(ids, length)
+    h = model.embed(embeddings, tokens, None)
+    mask = interface.real_tokens(tokens)
+    return interface.apply_blocks(model, blocks, h, mask)[0]
+
+  count, longest = examples.ids.shape
+  # Padded, so that all batches have one shape.
+  padded = np.arange(-(-count // _STATES) * _STATES) % count
+  states = [
+    np.asarray(run(below, examples.ids[at], examples.length[at]))
+    for at in padded.reshape(-1, _STATES)
+  ]
+  states = np.concatenate(states)[:count].reshape(-1, model.width)
+  fields = {
+    field.name: getattr(model, field.name) for field in dataclasses.fields(Bert)
+  }
+  upper = Upper(**fields | {'num_layers': layers})
+  kept = {
+    'embeddings': {'states': states},
+    'blocks': jax.tree.map(lambda x: x[first:], params['blocks']),
+    'final': params['final'],
+  }
+  ids = np.arange(count * longest, dtype=np.int32).reshape(count, longest)
+  return upper, kept, dataclasses.replace(examples, ids=ids)
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m benchmarks.label_errors',
@@ -344,7 +544,6 @@ def _parser() -> argparse.ArgumentParser:
   add('--batch_size', type=int, default=16)
   add('--resamples', type=int, default=2000, help='of the bootstrap')
   add('--out', type=pathlib.Path, help='JSON file to write')
-  add('--page', type=pathlib.Path, help='Markdown file to write')
   return parser
 
 

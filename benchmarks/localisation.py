@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import record, turns
+from benchmarks import harness
 from benchmarks import workload as workload_lib
 
 # Largest difference from PyTorch's float32 results, see `jobs`.
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
   device = jax.devices('cpu')[0]
   content = {
     'benchmark': 'localisation',
-    'environment': record.environment(device),
+    'environment': harness.environment(device),
     'config': {
       'shape': workload.name,
       'model': repr(workload.model),
@@ -60,18 +60,18 @@ def main(arguments: list[str] | None = None) -> int:
     ):
       if flags.jobs and name not in flags.jobs:
         continue
-      found = turns.measure(job(), flags.repetitions, tolerance)
+      found = harness.measure(job(), flags.repetitions, tolerance)
       content['results'][name] = found
       passed &= found.get('passed', True)
       print(line_of(name, found), flush=True)
       if flags.out is not None:
-        record.write(flags.out, content)
+        harness.write(flags.out, content)
   return 0 if passed else 1
 
 
 def line_of(name: str, found: dict[str, Any]) -> str:
   """One job's result as text."""
-  line = f'{name:11} ours {found["summary"][turns.OURS]["median"]:8.2f} s'
+  line = f'{name:11} ours {found["summary"][harness.OURS]["median"]:8.2f} s'
   line += f', {found["compilation"]["seconds"]:.0f} s to compile'
   for other, ratio in found['ratios'].items():
     line += (

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks import record
+from benchmarks import harness
 from memloc_jax.ensemble.program import Objective, Program, make_table
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.ensemble.table import Examples, Table
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
   content: dict[str, Any] = {
     'benchmark': 'memory',
-    'environment': record.environment(jax.devices()[0]),
+    'environment': harness.environment(jax.devices()[0]),
     'wanted': {'tolerance': _TOLERANCE},
     'cases': {},
   }
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
       flush=True,
     )
   if flags.out is not None:
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   return 0 if apart <= _TOLERANCE else 1
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from benchmarks import workload as workload_lib
-from benchmarks.compilations import compilations
+from benchmarks.harness import compilations
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.train import Engine
 
@@ -139,11 +139,11 @@ def _job(
   workload: workload_lib.Workload, name: str, programs: int | None
 ) -> Callable[[], Any]:
   # Imported here: training is traced where PyTorch is missing, too.
-  from benchmarks import jobs, turns
+  from benchmarks import harness, jobs
 
   every = jobs.all_jobs(workload, retrain_limit=60, programs=programs)
   job = dict(every)[name]()
-  return job.contenders[turns.OURS].run
+  return job.contenders[harness.OURS].run
 
 
 def _parser() -> argparse.ArgumentParser:

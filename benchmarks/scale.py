@@ -28,7 +28,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from benchmarks import record
+from benchmarks import harness
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.tasks import embedded
@@ -49,14 +49,13 @@ def get_config():
   values = config.default()
   values.task.name = {task!r}
   values.task.source = {source!r}
-  values.task.limit = 0
   values.model.source = {encoder!r}
   values.engine.cache = {cache!r}
   values.train.seeds = ()
   values.train.batch_size = 32
   values.map.learning_rate = 1e-3
-  values.map.evaluate_every = 0
-  values.map.fit_accuracy = 2.0
+  values.map.evaluate_every = None
+  values.map.fit_accuracy = None
   return values
 """
 
@@ -268,7 +267,7 @@ def throughput(
       | {
         'runs': lanes * layout.processes * layout.devices,
         'examples_per_second': found,
-        'summary': record.summary(found),
+        'summary': harness.summary(found),
         'relative': float(np.median(found) / base),
       }
     )
@@ -291,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     large = Studies(folder / 'large', min(flags.examples, 640), width=64)
     content = {
       'benchmark': 'scale',
-      'environment': record.environment(jax.devices()[0]),
+      'environment': harness.environment(jax.devices()[0]),
     }
     if 'many_runs' in flags.jobs:
       content['many_runs'] = [
@@ -305,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
         large, flags.lanes, 2 * flags.epochs, flags.repetitions
       )
   if flags.out is not None:
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   # XLA compiles a program for several devices differently, so that they agree
   # to rounding; processes have programs of their own.
   differences = [

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import comparison, record
+from benchmarks import comparison, harness
 from benchmarks import workload as workload_lib
 
 _EXAMPLES, _RUNS = 600, 4
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
   }
   content = {
     'benchmark': 'slopes',
-    'environment': record.environment(device),
+    'environment': harness.environment(device),
     'config': {
       'shape': flags.shape,
       'examples': flags.limit,
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
       content['results'][name] = found
       print(line_of(name, found), flush=True)
       if flags.out is not None:
-        record.write(flags.out, content)
+        harness.write(flags.out, content)
   return 0
 
 
@@ -97,7 +97,7 @@ def summarise(values: list[int], seconds: list[list[float]]) -> dict[str, Any]:
   return {
     'sizes': values,
     'seconds': seconds,
-    'summary': [record.summary(s) for s in seconds],
+    'summary': [harness.summary(s) for s in seconds],
     'exponent': float(np.polyfit(x, y, 1)[0]),
     'steps': (np.diff(y) / np.diff(x)).tolist(),
   }

@@ -17,17 +17,17 @@ import pathlib
 import sys
 from typing import Any
 
-from benchmarks import comparison, record, turns
+from benchmarks import comparison, harness
 
-_NAMES = (turns.OURS, turns.SENSIBLE, turns.RELEASED)
+_NAMES = (harness.OURS, harness.SENSIBLE, harness.RELEASED)
 _JOBS = {
   'scoring', 'swapping', 'gradients', 'centroids', 'probes', 'retraining',
 }  # fmt: skip
 # Who trains for whom: sensible PyTorch groups batches by length, too.
 _TRAINS = {
-  turns.OURS: comparison.ENGINE,
-  turns.SENSIBLE: comparison.TORCH_OURS,
-  turns.RELEASED: comparison.TORCH_RANDOM,
+  harness.OURS: comparison.ENGINE,
+  harness.SENSIBLE: comparison.TORCH_OURS,
+  harness.RELEASED: comparison.TORCH_RANDOM,
 }
 
 
@@ -159,7 +159,7 @@ def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
   seconds = {
     name: sum(part['seconds'][name] for part in parts) for name in _NAMES
   }
-  ours = seconds[turns.OURS]
+  ours = seconds[harness.OURS]
   return {
     'seconds': seconds,
     'ratios': {name: seconds[name] / ours for name in _NAMES[1:]},
@@ -192,7 +192,7 @@ def table_of(parts: list[dict[str, Any]], whole: dict[str, Any]) -> str:
   lines = [head + f'{"ratios":>15}']
   rows = [(p['part'], f'{p["times"]:.0f}', p['seconds']) for p in parts]
   for part, times, seconds in [*rows, ('whole', '', whole['seconds'])]:
-    ours = seconds[turns.OURS]
+    ours = seconds[harness.OURS]
     values = ''.join(f'{seconds[n]:17.0f} s' for n in _NAMES)
     ratios = ''.join(f'{seconds[n] / ours:7.2f}x' for n in _NAMES[1:])
     lines.append(f'{part:16}{times:>9}{values}{ratios}')
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
       'whole': whole,
       'ran': ran,
     }
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   return 0
 
 

@@ -16,7 +16,8 @@ import transformers
 from sklearn import metrics
 
 from benchmarks.torch_loop import Batch, Classifier
-from memloc_jax.localisation.settings import ProbeConfig, RetrainConfig
+from memloc_jax.localisation.probes import ProbeConfig
+from memloc_jax.localisation.retraining import RetrainConfig
 
 
 def blocks(network: Classifier) -> list[torch.nn.Module]:

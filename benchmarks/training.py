@@ -14,7 +14,7 @@ import time
 
 import jax
 
-from benchmarks import comparison, correctness, floor, record
+from benchmarks import comparison, correctness, floor, harness
 from benchmarks import workload as workload_lib
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
   workload = workload_lib.of_flags(flags)
   content = {
     'benchmark': 'training',
-    'environment': record.environment(device),
+    'environment': harness.environment(device),
     'config': {
       'shape': workload.name,
       'model': repr(workload.model),
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
       print(floor.line(content['floor']))
   content['seconds'] = time.perf_counter() - start
   if flags.out is not None:
-    record.write(flags.out, content)
+    harness.write(flags.out, content)
   return 0 if checked['passed'] else 1
 
 

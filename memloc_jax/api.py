@@ -20,11 +20,12 @@ import pandas as pd
 from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
+from memloc_jax.presets import own_data
 from memloc_jax.report import gallery
 from memloc_jax.study import config as study_config
+from memloc_jax.study import tables
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
-from memloc_jax.study.tables import COLUMNS
 from memloc_jax.study.workdir import Workdir, whole
 from memloc_jax.tasks import frames, sources
 from memloc_jax.tasks.registry import OWN, Task
@@ -48,7 +49,7 @@ class Result:
   workdir: pathlib.Path
 
   def table(self, name: str) -> pd.DataFrame:
-    """One of the tables in docs/tables.md.
+    """One of the tables in docs/tables.md, or a technique's own.
 
     Args:
       name: without the ending.
@@ -59,12 +60,15 @@ class Result:
     Raises:
       InputError: there is no table of that name.
     """
-    if name not in COLUMNS:
-      raise InputError(
-        f'{name!r} is no table; there are {", ".join(sorted(COLUMNS))}.'
-      )
     found = Workdir(self.workdir).read_table(name)
-    return pd.DataFrame(columns=COLUMNS[name]) if found is None else found
+    if found is not None:
+      return found
+    known = tables.known()
+    if name not in known:
+      raise InputError(
+        f'{name!r} is no table; there are {", ".join(sorted(known))}.'
+      )
+    return pd.DataFrame(columns=known[name].names)
 
   @property
   def examples(self) -> pd.DataFrame:
@@ -130,7 +134,6 @@ def memorise(
     InputError: the data, the columns, a setting or the model is at fault.
   """
   config = _own(model)
-  config.train.seeds = ()
   config.map.num_runs = runs
   config.map.pairs = pairs
   return _run(config, data, text, label, workdir, settings)
@@ -182,17 +185,9 @@ def localise(
 
 
 def _own(model: str) -> config_dict.ConfigDict:
-  """Settings of experiments/configs/own_data.py, without the data."""
-  config = study_config.default()
-  config.task.name = 'own'
-  config.task.noise = 0.0
-  config.task.max_length = 128
+  """Settings of the preset for a user's own data, without the data."""
+  config = own_data.get_config()
   config.model.source = model
-  config.train.batch_size = 16
-  config.map.num_epochs = 12
-  config.map.learning_rate = 2e-4
-  config.map.evaluate_every = 3
-  config.map.log_epochs = True
   return config
 
 

@@ -1,9 +1,8 @@
 """Over 2 000 runs of the embedded task: are the intervals what they claim?
 
-Command:  python experiments/run.py --config=experiments/configs/coverage.py \
-            --workdir=workdirs/coverage
+Command:  memloc run --config=coverage --workdir=workdirs/coverage
           python -m benchmarks.coverage --ensemble=workdirs/coverage \
-            --out=coverage.json --page=docs/results/coverage.md
+            --out=coverage.json
 Cost:     about 25 minutes on 2 CPU cores; nothing is downloaded.
 Result:   docs/results/coverage.md
 
@@ -15,7 +14,7 @@ fits every label: counterfactual memorisation then takes all values from 0 to 1.
 docs/results/coverage_pairs.md comes from the same study with pairs of runs in
 place of blocks, 500 with one seed for the reference and 500 with another:
 
-  python experiments/run.py --config=experiments/configs/coverage.py \
+  memloc run --config=coverage \
     --config.map.num_runs=0 --config.map.added='()' --config.map.pairs=500 \
     --config.map.seed=1 --workdir=workdirs/pairs1 --stages=layerwise,estimate
 """
@@ -39,6 +38,6 @@ def get_config() -> config_dict.ConfigDict:
   config.map.added = (30,) * 19 + (100,) * 15
   config.map.num_epochs = 24
   config.map.learning_rate = 2e-3
-  config.map.fit_accuracy = 2.0
-  config.map.evaluate_every = 0
+  config.map.fit_accuracy = None
+  config.map.evaluate_every = None
   return config

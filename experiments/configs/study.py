@@ -1,7 +1,6 @@
 """The published study: tasks x models, and what is around it.
 
-Command:  python experiments/run.py --workdir=workdirs/small \
-            --config=experiments/configs/study.py:small
+Command:  memloc run --config=study:small --workdir=workdirs/small
           The data come from the hub; to read them from a folder of tasks, add
             --config.task.source='files:/path/to/{task}'
             --config.control.auxiliary_source='files:/path/to/{task}'
@@ -63,8 +62,8 @@ _QUIRKS = (
   ('paper_quirks.probing_mcog', True),
   ('map.design', 'independent'),
   ('map.num_epochs', 10),
-  ('map.evaluate_every', 0),
-  ('map.fit_accuracy', 2.0),
+  ('map.evaluate_every', None),
+  ('map.fit_accuracy', None),
 )
 _TECHNIQUES = ('swapping', 'retraining', 'gradients', 'probing', 'centroids')
 _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')

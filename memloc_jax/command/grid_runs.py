@@ -70,10 +70,18 @@ def compare(workdir: str | os.PathLike) -> Path | None:
   return comparison.write(folders, root) if folders else None
 
 
+def check(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
+  """What was found of every study, a line each; see `actions.check`."""
+  root, lines = _root(workdir), []
+  for cell in cells:
+    with _named(cell):
+      lines.append(actions.check(cell.config, root / cell.name))
+  return '\n'.join(lines)
+
+
 def plan(
   cells: Sequence[Cell],
   workdir: str | os.PathLike,
-  price_per_hour: float,
   progress: Progress,
 ) -> str:
   """What every study will need, one after the other, and all together.
@@ -86,15 +94,13 @@ def plan(
   for cell, following in itertools.zip_longest(cells, cells[1:]):
     progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
     with _named(cell):
-      found = actions.plan(
-        cell.config, root / cell.name, price_per_hour, progress, programs
-      )
+      found = actions.plan(cell.config, root / cell.name, progress, programs)
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
     if not math.isnan(found.seconds):
       seconds.append(found.seconds)
     _keep_programs(programs, cell, following)
   if seconds:
-    whole = planning.in_all(sum(seconds), price_per_hour)
+    whole = planning.in_all(sum(seconds))
     which = f'all {len(cells)} studies'
     if len(seconds) < len(cells):
       which = (

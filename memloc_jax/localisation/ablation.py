@@ -5,6 +5,7 @@ examples that were classified by a narrow margin first; so the noisy examples
 are compared with clean ones of the same margin.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memloc_jax.errors import InputError
 from memloc_jax.localisation import (
   gradients,
   hypotheses,
@@ -20,9 +20,9 @@ from memloc_jax.localisation import (
   scores,
   windows,
 )
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
+from memloc_jax.settings import Range, differ, setting
 
 VARIANTS = (
   'skip',
@@ -31,6 +31,27 @@ VARIANTS = (
   'mlp-zero',
   'mlp-mean',
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class AblationConfig:
+  """Layer ablation.
+
+  Attributes:
+    variants: what is done to the blocks of a window: 'skip' leaves them out;
+      'attention-zero', 'attention-mean', 'mlp-zero' and 'mlp-mean' replace
+      an output by zero or by its mean over tokens.
+    heads: whether to ablate single attention heads too.
+  """
+
+  variants: tuple[str, ...] = setting(
+    ('skip', 'attention-mean', 'mlp-mean'),
+    Range(
+      f'some of {", ".join(VARIANTS)}, each once',
+      lambda names: names and set(names) <= set(VARIANTS) and differ(names),
+    ),
+  )
+  heads: bool = setting(True)
 
 
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -166,60 +187,53 @@ def _site_means(model, params, examples, chosen, batch_size):
   return jax.tree.map(lambda x: (x / count).astype(np.float32), total)
 
 
-def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses unknown variants and too few examples of either kind.
+def check(config: AblationConfig, mislabelled: np.ndarray) -> None:
+  """Refuses too few examples of either kind.
 
   Args:
-    config: the settings.
+    config: the settings, of which none matters.
     mislabelled: which examples are, bool [n].
 
   Raises:
-    InputError: naming the setting, or how many there are.
+    InputError: with how many there are.
   """
-  for variant in config.ablation.variants:
-    if variant not in VARIANTS:
-      raise InputError(
-        f'--config.localise.ablation.variants: {variant!r} is not one of '
-        f'{", ".join(VARIANTS)}.'
-      )
+  del config
   gradients.groups(mislabelled, seed=0)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: AblationConfig, sizes: scores.Sizes) -> scores.Work:
   """Windows in each variant, and heads, of noisy, matched and drawn examples.
 
   A head's hypothesis passes the blocks from its layer up.
   """
-  layers, ablation = sizes.layers, config.ablation
+  layers = sizes.layers
   pairs = windows.all_windows(layers)
   passes = len(hypotheses.schedule(layers, pairs).layer)
   heads = sizes.heads * layers * (layers + 1) / 2
-  each = passes * len(ablation.variants) + ablation.heads * heads
+  each = passes * len(config.variants) + config.heads * heads
   chosen = 3 * sizes.mislabelled.sum()
   return scores.Work(
     forward=sizes.mislabelled.size * layers + chosen * (layers + each)
   )
 
 
-@scores.register(
-  'ablation', settings=('localise.ablation',), check=check, work=_work
-)
+@scores.register('ablation', settings=AblationConfig, check=check, work=_work)
 def ablation(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: AblationConfig, report: scores.Report
 ) -> scores.Findings:
   """Error on noisy labels beyond that on clean ones of the same margin.
 
-  One variant for each of `config.ablation.variants`. To bound the cost, only
+  One variant for each of `config.variants`. To bound the cost, only
   the noisy examples, their partners and as many random clean ones are run.
   Where a long window loses partners too, nothing is left of its error, so the
   profile is not held to the range of `windows.mcog_range`.
   """
-  model, batch_size = source.model, config.batch_size
+  model, batch_size = source.model, source.batch_size
   pairs = windows.all_windows(model.num_layers)
   static = tuple(map(tuple, pairs.tolist()))
-  found = {variant: [] for variant in config.ablation.variants}
+  found = {variant: [] for variant in config.variants}
   window_rows, head_rows = [], []
-  jobs = len(source.subjects) * (len(found) + config.ablation.heads)
+  jobs = len(source.subjects) * (len(found) + config.heads)
   done = 0
   for subject in source.subjects:
     noisy, drawn = gradients.groups(subject.mislabelled, subject.seed)
@@ -247,7 +261,7 @@ def ablation(
       window_rows += hypotheses.rows(variant, subject.seed, pairs, accuracies)
       done += 1
       report(done / jobs)
-    if config.ablation.heads:
+    if config.heads:
       accuracies = measure(functools.partial(_predict_heads, model, params))
       head_rows += _head_rows(model.num_heads, subject.seed, accuracies)
       done += 1

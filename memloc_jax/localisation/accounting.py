@@ -7,9 +7,9 @@ loss gradient over noisy and over clean examples, and the cosine between them.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from memloc_jax.localisation import gradients, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 
 
 @jax.jit
@@ -26,7 +26,7 @@ def _compare(noisy, clean):
   )
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: None, sizes: scores.Sizes) -> scores.Work:
   """Gradients of both groups after each epoch."""
   both = gradients.work(config, sizes).trained / 2
   return scores.Work(trained=sizes.snapshots * both)
@@ -34,12 +34,12 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register(
   'accounting',
-  settings=('localise.gradient.clean',),
-  check=gradients.check_groups,
+  reads=('localise.gradient.clean',),
+  check=gradients.check,
   work=_work,
 )
 def accounting(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Share of the noisy gradient's norm that each layer has.
 
@@ -66,8 +66,8 @@ def accounting(
             source,
             subject.snapshots[epoch],
             subject,
-            'cross_entropy',
-            config.batch_size,
+            optax.softmax_cross_entropy_with_integer_labels,
+            source.batch_size,
           )
         ),
         np.float64,

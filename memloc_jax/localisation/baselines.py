@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from memloc_jax.localisation import scores
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Tree
 
 
@@ -34,7 +33,7 @@ def _findings(rows: list[np.ndarray]) -> scores.Findings:
 
 @scores.register('difference_norm', baseline=True)
 def difference_norm(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Distance between the noisy and the clean model."""
   del config, report
@@ -48,7 +47,7 @@ def difference_norm(
 
 @scores.register('pretrained_distance', baseline=True)
 def pretrained_distance(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Distance between the noisy model and the pretrained weights."""
   del config, report
@@ -60,7 +59,7 @@ def pretrained_distance(
 
 @scores.register('constant', baseline=True)
 def constant(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """The same for every layer: a guess."""
   del config, report

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from memloc_jax.localisation import events, representations, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Tree
 
 # The noisy model as it is, and with half of its blocks from the clean one.
@@ -141,7 +140,7 @@ def _rows(
   return rows
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: None, sizes: scores.Sizes) -> scores.Work:
   """All hidden states in every setup."""
   del config
   return scores.Work(
@@ -151,7 +150,7 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register('centroids', work=_work)
 def centroids(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Coordinates and events; no weights of layers."""
   names, rows, found, notes = source.label_names, [], [], []
@@ -178,7 +177,7 @@ def centroids(
         source.model,
         noisy | {'blocks': blocks},
         source.examples,
-        config.batch_size,
+        source.batch_size,
         progress=lambda share, job=job: report((job + share) / jobs),
       )
       pairs = positions(states, subject.given, subject.original, len(names))

@@ -6,26 +6,42 @@ that over as many clean ones, block by block, relative to a reference model
 whose blocks were frozen while it was fitted to the same labels.
 """
 
+import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from memloc_jax import settings
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Tree
+from memloc_jax.settings import setting
 from memloc_jax.tasks.encode import Encoded
 
-OBJECTIVES = ('logit', 'cross_entropy')
+# Takes logits [batch, classes] and labels [batch]; returns [batch].
+Value = Callable[[jax.Array, jax.Array], jax.Array]
 
 # (norm, subtract the clean gradient, divide by the reference); the paper's
 # choice first, whose name is ''.
 _VARIANTS = tuple(itertools.product(('l1', 'l2'), (True, False), (True, False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientConfig:
+  """Forgetting gradients and gradient accounting.
+
+  Attributes:
+    clean: files of the clean examples that noisy ones are compared with in
+      the main models, in the format of `retrain.held_out`: one, or one for
+      each of `train.seeds`; empty draws them.
+  """
+
+  clean: tuple[str, ...] = setting((), settings.PATHS)
 
 
 def variant_name(norm: str, subtract: bool, divide: bool) -> str:
@@ -36,18 +52,24 @@ def variant_name(norm: str, subtract: bool, divide: bool) -> str:
   return '-'.join(words)
 
 
+def label_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The logit of each label, float [batch].
+
+  Args:
+    logits: float [batch, classes].
+    labels: int [batch].
+  """
+  return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+
 @functools.partial(
-  jax.jit, static_argnames=('model', 'objective'), donate_argnames='total'
+  jax.jit, static_argnames=('model', 'value'), donate_argnames='total'
 )
-def _add_gradient(model, objective, params, tokens, labels, real, total):
+def _add_gradient(model, value, params, tokens, labels, real, total):
   def summed(blocks):
     tree = params | {'blocks': blocks}
     logits = interface.forward(model, tree, tokens).logits
-    if objective == 'logit':
-      values = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    else:
-      values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.sum(jnp.where(real, values, 0.0))
+    return jnp.sum(jnp.where(real, value(logits, labels), 0.0))
 
   return jax.tree.map(jnp.add, total, jax.grad(summed)(params['blocks']))
 
@@ -58,7 +80,7 @@ def mean_gradient(
   examples: Encoded,
   labels: np.ndarray,
   chosen: np.ndarray,
-  objective: str,
+  value: Value,
   batch_size: int,
 ) -> Tree:
   """Mean gradient over examples with respect to the blocks.
@@ -72,7 +94,7 @@ def mean_gradient(
     examples: n of them.
     labels: to differentiate for, int [n].
     chosen: the group, int [m].
-    objective: 'logit' of the label, or 'cross_entropy'.
+    value: what is differentiated, of logits and labels.
     batch_size: most examples in a batch.
 
   Returns:
@@ -86,7 +108,7 @@ def mean_gradient(
   ):
     total = _add_gradient(
       model,
-      objective,
+      value,
       params,
       tokens,
       labels[rows],
@@ -158,7 +180,7 @@ def group_gradients(
   source: scores.Source,
   checkpoint: scores.Checkpoint,
   subject: scores.Subject,
-  objective: str,
+  value: Value,
   batch_size: int,
 ) -> tuple[Tree, Tree]:
   """Mean gradients over a subject's noisy and clean group, on the device."""
@@ -170,14 +192,14 @@ def group_gradients(
       source.examples,
       subject.given,
       chosen,
-      objective,
+      value,
       batch_size,
     )
     for chosen in groups(subject.mislabelled, subject.seed, subject.clean_group)
   )
 
 
-def check_groups(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+def check(config: GradientConfig | None, mislabelled: np.ndarray) -> None:
   """Refuses too few examples of either kind.
 
   Args:
@@ -191,26 +213,7 @@ def check_groups(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses an unknown objective and too few examples of either kind.
-
-  Args:
-    config: the settings.
-    mislabelled: which examples are, bool [n].
-
-  Raises:
-    InputError: naming the setting, or how many there are.
-  """
-  objective = config.gradient.objective
-  if objective not in OBJECTIVES:
-    raise InputError(
-      f'--config.localise.gradient.objective={objective!r}: must be one of '
-      f'{", ".join(OBJECTIVES)}.'
-    )
-  check_groups(config, mislabelled)
-
-
-def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def work(config: GradientConfig | None, sizes: scores.Sizes) -> scores.Work:
   """Gradients of both groups, of a model and of its reference.
 
   Args:
@@ -226,27 +229,28 @@ def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register(
   'gradients',
+  settings=GradientConfig,
+  group='gradient',
   frozen=True,
-  settings=('localise.gradient',),
   check=check,
   work=work,
 )
 def gradients(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: GradientConfig, report: scores.Report
 ) -> scores.Findings:
   """Size of the gradients' difference, relative to the reference's.
 
   Variants: L1 or L2 norm, with or without subtracting the clean gradient,
   with or without dividing by the reference; '' is L1 with both.
   """
-  objective = config.gradient.objective
+  del config  # The study has read its files.
   found = {variant_name(*variant): [] for variant in _VARIANTS}
   notes = []
   for number, subject in enumerate(source.subjects):
     measure = lambda checkpoint, subject=subject: np.asarray(
       norms(
         *group_gradients(
-          source, checkpoint, subject, objective, config.batch_size
+          source, checkpoint, subject, label_logit, source.batch_size
         )
       ),
       np.float64,

@@ -4,7 +4,9 @@ A probe is a classifier on fixed vectors with two hidden layers. Probes of one
 seed share split, batches and dropout masks.
 """
 
+import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,12 +15,51 @@ import numpy as np
 import optax
 from jax import lax
 
-from memloc_jax.localisation.settings import ProbeConfig
+from memloc_jax import settings
 from memloc_jax.models import transformer
 from memloc_jax.models.interface import Dropout
+from memloc_jax.settings import Check, Range, above, at_least, between, setting
 
 # Most shuffles in search of a split with what is needed in every part.
 _SHUFFLES = 100
+_MOST_PROBES, _WIDEST, _DEEPEST = 10**3, 2**16, 10**3
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+  """Probing.
+
+  Attributes:
+    seeds: probes per layer and target; they differ in split, initial weights
+      and order of batches.
+    num_epochs: passes over a probe's training examples.
+    first_epoch: first epoch (1-based) whose weights may be selected.
+    batch_size: examples a step.
+    learning_rate: constant rate.
+    weight_decay: of every parameter.
+    dropout: rate on the probe's input.
+    hidden: width of the two hidden layers.
+    labels: whether to probe the given and the original labels of the main
+      models too, not only which examples are noisy.
+    layers: most layers whose representations are on the device at once.
+  """
+
+  seeds: int = setting(5, between(1, _MOST_PROBES))
+  num_epochs: int = setting(100, settings.EPOCHS)
+  first_epoch: int = setting(
+    27, Range('from 1 to localise.probe.num_epochs', lambda epoch: epoch >= 1)
+  )
+  batch_size: int = setting(32, settings.BATCH_SIZE)
+  learning_rate: float = setting(2e-4, above(0))
+  weight_decay: float = setting(1e-5, at_least(0))
+  dropout: float = setting(0.1, settings.SHARE)
+  hidden: int = setting(128, between(1, _WIDEST))
+  labels: bool = setting(True)
+  layers: int = setting(32, between(1, _DEEPEST))
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    yield Check('first_epoch', self.first_epoch <= self.num_epochs)
 
 
 class Split(NamedTuple):

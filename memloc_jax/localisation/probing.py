@@ -13,7 +13,6 @@ from sklearn import metrics
 
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, probes, representations, scores
-from memloc_jax.localisation.settings import LocaliseConfig
 
 # Weights of clean and noisy examples in the noise probe's loss.
 _NOISE_WEIGHTS = (0.33, 0.67)
@@ -44,14 +43,14 @@ def targets(
   )
 
 
-def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
+def check(config: probes.ProbeConfig, mislabelled: np.ndarray) -> None:
   """Refuses splits with a part that has no noisy examples, bool [n].
 
   Raises:
     InputError: naming the part and how many noisy examples there are.
   """
   split = probes.split(
-    len(mislabelled), config.probe.seeds, config.probe.batch_size, mislabelled
+    len(mislabelled), config.seeds, config.batch_size, mislabelled
   )
   for name, indices in split._asdict().items():
     for seed, chosen in enumerate(indices):
@@ -105,7 +104,7 @@ def _measure(
   source: scores.Source,
   checkpoint: scores.Checkpoint,
   subject: scores.Subject,
-  config: LocaliseConfig,
+  config: probes.ProbeConfig,
   labels: bool,
   report: scores.Report,
 ) -> list[dict[str, Any]]:
@@ -114,19 +113,19 @@ def _measure(
     source.model,
     checkpoint.load(),
     source.examples,
-    config.batch_size,
+    source.batch_size,
     progress=lambda share: report(share / 2),
   )
   split = probes.split(
     len(subject.given),
-    config.probe.seeds,
-    config.probe.batch_size,
+    config.seeds,
+    config.batch_size,
     subject.mislabelled,
   )
   names, wanted = targets(
     subject.given, subject.original, len(source.label_names), labels
   )
-  predicted, epochs = probes.train(config.probe, states, split, wanted)
+  predicted, epochs = probes.train(config, states, split, wanted)
   rows = []
   for layer, seed, number in np.ndindex(epochs.shape):
     chosen = split.test[seed]
@@ -161,7 +160,7 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: probes.ProbeConfig, sizes: scores.Sizes) -> scores.Work:
   """All hidden states of model and reference; probes themselves are small."""
   del config
   return scores.Work(forward=2 * sizes.mislabelled.size * sizes.layers)
@@ -169,16 +168,18 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register(
   'probing',
+  settings=probes.ProbeConfig,
+  group='probe',
+  reads=('paper_quirks.probing_mcog',),
   frozen=True,
-  settings=('localise.probe', 'paper_quirks.probing_mcog'),
   check=check,
   work=_work,
 )
 def probing(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: probes.ProbeConfig, report: scores.Report
 ) -> scores.Findings:
   """Rise of the noise probes' F1 from layer to layer."""
-  labels = config.probe.labels and source.name == 'main'
+  labels = config.labels and source.name == 'main'
   weights, rows, found = [], [], []
   # Subjects can have one reference, and then the same probes read it.
   references = {}

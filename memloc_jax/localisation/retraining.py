@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memloc_jax import settings
 from memloc_jax.ensemble.program import (
   PRETRAINED,
   Objective,
@@ -24,8 +25,8 @@ from memloc_jax.ensemble.table import Examples, Table
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores, windows
-from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
 from memloc_jax.models.interface import Tree
+from memloc_jax.settings import above, at_least, setting
 
 # In `RunTable.start`, the first of the table's finished runs.
 _NOISY = 2
@@ -33,6 +34,39 @@ _NOISY = 2
 # What compiling one more program costs, in training steps of one block of one
 # run. About 45 s on two CPU cores, where such a step of MiniLM takes 13 ms.
 _PROGRAM = 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+  """Layer retraining: windows start over and see clean examples only.
+
+  Dropout, weight decay, warm-up, the norm to clip by and the moments' type are
+  those of the study's other runs. That norm is over what trains also where
+  theirs includes frozen parameters (`paper_quirks.clip_frozen`).
+
+  Attributes:
+    num_epochs: passes over the retraining examples.
+    learning_rate: peak rate.
+    batch_size: examples a step.
+    seed: of the held-out examples, the batches and dropout, for all windows
+      of all models.
+    train_head: whether head and final norm train too, as they do in the
+      released code.
+    held_out: file of the examples of the main models that are held out, one
+      `index` a line, counted from 0, all of them clean; None draws them.
+    programs: into how many programs the windows are divided, by the layer at
+      which they begin. Each is compiled, and more of them share more of the
+      work; no result changes but by rounding. None chooses by the number
+      of steps.
+  """
+
+  num_epochs: int = setting(5, settings.EPOCHS)
+  learning_rate: float = setting(3e-5, above(0))
+  batch_size: int = setting(8, settings.BATCH_SIZE)
+  seed: int = setting(42, settings.SEED)
+  train_head: bool = setting(True)
+  held_out: str | None = setting(None, settings.PATH, settings.FILE)
+  programs: int | None = setting(None, at_least(1))
 
 
 def split(
@@ -67,7 +101,9 @@ def split(
   return order[num_noisy:], order[:num_noisy]
 
 
-def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
+def groups(
+  num_layers: int, steps: int, programs: int | None = None
+) -> list[range]:
   """Which windows share a program: those that begin in one of these ranges.
 
   A program per first layer shares all that windows can share. Fewer programs
@@ -77,8 +113,8 @@ def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
   Args:
     num_layers: L.
     steps: training steps of one window, of all models together.
-    programs: how many, of which there are at most L; 0 for as many as take
-      the least time.
+    programs: how many, of which there are at most L; None for as many as
+      take the least time.
 
   Returns:
     Ranges of 0-based first layers, in order, which cover all of them.
@@ -98,7 +134,7 @@ def groups(num_layers: int, steps: int, programs: int = 0) -> list[range]:
         total = step(first, stop) + cost
         if parts + 1 not in cheapest or total < cheapest[parts + 1][0]:
           cheapest[parts + 1] = total, [range(first, stop), *rest]
-  if programs:
+  if programs is not None:
     return divisions[0][min(programs, num_layers)][1]
   time = lambda parts: steps * divisions[0][parts][0] + _PROGRAM * parts
   return divisions[0][min(divisions[0], key=time)][1]
@@ -242,39 +278,34 @@ def normalised_accuracy(accuracy: np.ndarray) -> np.ndarray:
   return np.divide(accuracy - everything, left, out=out, where=usable)
 
 
-def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
-  """Refuses a negative number of programs and too few examples of either kind.
+def check(config: RetrainConfig, mislabelled: np.ndarray) -> None:
+  """Refuses too few examples of either kind.
 
   Args:
     config: the settings.
     mislabelled: which examples are, bool [n].
 
   Raises:
-    InputError: naming the setting, or how many there are.
+    InputError: with how many there are.
   """
-  if config.retrain.programs < 0:
-    raise InputError(
-      f'localise.retrain.programs is {config.retrain.programs}: it must not '
-      'be negative.'
-    )
-  split(mislabelled, config.retrain.seed)
+  split(mislabelled, config.seed)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: RetrainConfig, sizes: scores.Sizes) -> scores.Work:
   """Every window's epochs, and its predictions of what is scored.
 
   Blocks below a table's own are passed once for all of its windows, and those
   of its own by each, in training and in prediction.
   """
-  layers, retrain = sizes.layers, config.retrain
-  splits = [split(wrong, retrain.seed) for wrong in sizes.mislabelled]
-  batches = sum(-(-len(train) // retrain.batch_size) for train, _ in splits)
+  layers = sizes.layers
+  splits = [split(wrong, config.seed) for wrong in sizes.mislabelled]
+  batches = sum(-(-len(train) // config.batch_size) for train, _ in splits)
   own = below = 0
-  for firsts in groups(layers, retrain.num_epochs * batches, retrain.programs):
+  for firsts in groups(layers, config.num_epochs * batches, config.programs):
     windows_of = sum(layers - first for first in firsts)
     own += windows_of * (layers - firsts[0])
     below += firsts[0]
-  trained = retrain.num_epochs * sum(len(train) for train, _ in splits)
+  trained = config.num_epochs * sum(len(train) for train, _ in splits)
   scored = sum(2 * len(held_out) for _, held_out in splits)
   return scores.Work(
     forward=trained * below + scored * (own + below), trained=trained * own
@@ -283,31 +314,31 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register(
   'retraining',
+  settings=RetrainConfig,
+  group='retrain',
   windowed=True,
   trains=True,
-  settings=('localise.retrain',),
   check=check,
   work=_work,
 )
 def retraining(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: RetrainConfig, report: scores.Report
 ) -> scores.Findings:
   """Error after retraining, relative to that after retraining all layers."""
   layers = source.model.num_layers
   pairs = windows.all_windows(layers) + 1
-  retrain = config.retrain
   splits = [
-    split(s.mislabelled, retrain.seed, s.held_out) for s in source.subjects
+    split(s.mislabelled, config.seed, s.held_out) for s in source.subjects
   ]
-  batches = sum(-(-len(train) // retrain.batch_size) for train, _ in splits)
-  first_layers = groups(layers, retrain.num_epochs * batches, retrain.programs)
+  batches = sum(-(-len(train) // config.batch_size) for train, _ in splits)
+  first_layers = groups(layers, config.num_epochs * batches, config.programs)
   normalised, rows, notes = [], [], []
   for number, subject in enumerate(source.subjects):
     _, held_out = splits[number]
     noisy = subject.noisy.load()
     hits = {'given': [], 'original': []}
     engine = _engine(source, noisy)
-    jobs = tables(source, subject, noisy, retrain, first_layers)
+    jobs = tables(source, subject, noisy, config, first_layers)
     for done, table in enumerate(jobs):
       hashes = engine.train(table)
       for row, hash in enumerate(hashes):

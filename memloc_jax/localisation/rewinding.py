@@ -8,10 +8,9 @@ window is set back to its state after some epoch, it learnt them there later.
 import dataclasses
 
 from memloc_jax.localisation import scores, swapping
-from memloc_jax.localisation.settings import LocaliseConfig
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def _work(config: None, sizes: scores.Sizes) -> scores.Work:
   """Swapping with each epoch's blocks, the pretrained ones among them."""
   one = swapping.work(config, sizes)
   return scores.Work(forward=(1 + sizes.snapshots) * one.forward)
@@ -19,7 +18,7 @@ def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register('rewinding', windowed=True, work=_work)
 def rewinding(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Error on noisy labels with windows set back.
 
@@ -32,7 +31,7 @@ def rewinding(
     others[f'epoch-{epoch}'] = lambda subject, epoch=epoch: subject.snapshots[
       epoch
     ].load()['blocks']
-  found = swapping.findings(source, config, others, report)
+  found = swapping.findings(source, others, report)
   lost = [str(epoch) for epoch in source.snapshots if epoch not in epochs]
   if not lost:
     return found

@@ -1,14 +1,14 @@
 """What techniques look at, what they return, and where they register."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from memloc_jax.ensemble.train import Engine
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.schema import Table
 from memloc_jax.tasks.encode import Encoded
 
 
@@ -91,6 +91,7 @@ class Source:
     moments: type of AdamW's first moments, see `Program`.
     engine: trains rows, for techniques that train.
     snapshots: epochs of which subjects were to keep their weights.
+    batch_size: most examples that a technique may have on the device at once.
   """
 
   name: str
@@ -106,6 +107,7 @@ class Source:
   moments: str
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
+  batch_size: int = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,8 @@ class Findings:
   Attributes:
     scores: by variant, the technique's default first; '' where there is only
       one. Empty if the source lacks what the technique needs.
-    tables: rows of further tables by name, without technique and source.
+    tables: rows of further tables by name, without technique and source;
+      those of the package, or those that the technique was registered with.
     notes: what a reader of the numbers must know, to be read after the names
       of technique and source and a colon.
   """
@@ -169,7 +172,8 @@ class Work(NamedTuple):
 
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
-Function = Callable[[Source, LocaliseConfig, Report], Findings]
+# Beside the source it gets the technique's settings, None if it has none.
+Function = Callable[[Source, Any, Report], Findings]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,66 +183,112 @@ class Technique:
   Attributes:
     name: as in the tables.
     run: the function.
+    settings: the dataclass of its settings; None if it has none.
+    group: what these are called among the settings of `localise`.
     baseline: whether it is a trivial one, which others must beat.
     windowed: whether its profile is the error over windows of layers, which
       narrows the range that M-CoG can take.
     trains: whether it trains runs, in which every process has a part.
     frozen: whether it looks at the reference, `Subject.frozen`, which is only
       trained if some technique does.
-    settings: those that it reads, or groups of them, as 'localise.probe'. It
-      runs again when one of them changes, and can read no others.
+    reads: settings of others that it reads, as 'localise.gradient.clean'. It
+      runs again when one of them or of its own changes, and can read no others.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
     work: what it computes.
+    tables: of its own, without the columns technique and source.
   """
 
   name: str
   run: Function
+  settings: type | None
+  group: str
   baseline: bool
   windowed: bool
   trains: bool
   frozen: bool
-  settings: tuple[str, ...]
-  check: Callable[[LocaliseConfig, np.ndarray], None]
-  work: Callable[[LocaliseConfig, Sizes], Work]
+  reads: tuple[str, ...]
+  check: Callable[[Any, np.ndarray], None]
+  work: Callable[[Any, Sizes], Work]
+  tables: tuple[Table, ...] = ()
+
+  @property
+  def all_settings(self) -> tuple[str, ...]:
+    """What it reads, its own settings and others."""
+    own = () if self.settings is None else (f'localise.{self.group}',)
+    return own + self.reads
+
+  def settings_in(self, localise: Any) -> Any:
+    """Its own settings among all of `localise`; None if it has none."""
+    return None if self.settings is None else getattr(localise, self.group)
 
 
 TECHNIQUES: dict[str, Technique] = {}
 
 
+def _groups() -> set[str]:
+  return {t.group for t in TECHNIQUES.values() if t.settings is not None}
+
+
 def register(
   name: str,
   *,
+  settings: type | None = None,
+  group: str | None = None,
   baseline: bool = False,
   windowed: bool = False,
   trains: bool = False,
   frozen: bool = False,
-  settings: tuple[str, ...] = (),
-  check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
-  work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
+  reads: tuple[str, ...] = (),
+  check: Callable[[Any, np.ndarray], None] = lambda *_: None,
+  work: Callable[[Any, Sizes], Work] = lambda *_: Work(),
+  tables: Sequence[Table] = (),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
   Args:
     name: of the technique, its stage and its rows.
+    settings: a frozen dataclass of its own settings, all with defaults, see
+      `memloc_jax.settings`. Flags set them by `--config.localise.GROUP.NAME`,
+      and the function gets them.
+    group: what they are called there; the technique's name by default.
     baseline: whether it is a trivial one, to compare with.
     windowed: whether its weights are `windows.layer_error` itself.
     trains: whether it trains rows, in which all processes take part.
     frozen: whether it looks at the reference whose blocks were frozen.
-    settings: that it reads, or groups of them, as 'localise.probe'.
-    check: refuses, before any work, settings or wrong labels, bool [n], that
-      it cannot work with.
+    reads: settings of others that it reads, as 'localise.gradient.clean'.
+    check: refuses, before any work, its settings or wrong labels, bool [n],
+      that it cannot work with.
     work: counts what it computes, for plans; by default nothing to speak of.
+    tables: of its own, beside the package's. Rows have the columns technique
+      and source in front of those that are declared.
 
   Raises:
-    ValueError: the name is taken.
+    ValueError: the name or the group is taken, or the settings are no
+      dataclass.
   """
+  group = group or name
+  if settings is not None and not dataclasses.is_dataclass(settings):
+    raise ValueError(f'The settings of technique {name!r} are no dataclass.')
 
   def add(function: Function) -> Function:
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
+    if settings is not None and group in _groups():
+      raise ValueError(f'There is already a group of settings {group!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, frozen, settings, check, work
+      name,
+      function,
+      settings,
+      group,
+      baseline,
+      windowed,
+      trains,
+      frozen,
+      reads,
+      check,
+      work,
+      tuple(tables),
     )
     return function
 

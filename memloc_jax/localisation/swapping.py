@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from memloc_jax.localisation import hypotheses, scores, windows
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 
@@ -98,7 +97,6 @@ def swap_predictions(
 
 def findings(
   source: scores.Source,
-  config: LocaliseConfig,
   others: dict[str, Callable[[scores.Subject], interface.Tree]],
   report: scores.Report,
 ) -> scores.Findings:
@@ -106,7 +104,6 @@ def findings(
 
   Args:
     source: the models.
-    config: settings.
     others: variant -> subject -> the blocks that the windows get.
     report: told the share that is done.
 
@@ -125,7 +122,7 @@ def findings(
         subject.noisy.load(),
         blocks_of(subject),
         source.examples,
-        config.batch_size,
+        source.batch_size,
         progress=lambda share, done=done: report((done + share) / jobs),
       )
       measured = hypotheses.accuracies(
@@ -137,11 +134,11 @@ def findings(
   return scores.Findings(found, {'windows': rows})
 
 
-def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
+def work(config: None, sizes: scores.Sizes) -> scores.Work:
   """One pass through every window of all examples, see `hypotheses.schedule`.
 
   Args:
-    config: settings, of which none matters.
+    config: it has none.
     sizes: of the source.
 
   Returns:
@@ -155,8 +152,9 @@ def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
 
 @scores.register('swapping', windowed=True, work=work)
 def swapping(
-  source: scores.Source, config: LocaliseConfig, report: scores.Report
+  source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
   """Error on noisy labels with the clean twin's blocks in each window."""
   others = {'': lambda subject: subject.clean.load()['blocks']}
-  return findings(source, config, others, report)
+  del config
+  return findings(source, others, report)

@@ -101,7 +101,7 @@ _TECHNIQUES = {
     'narrower range than 1 to L is known.'
   ),
   'gradients': (
-    'Forgetting gradients are mean gradients of the {gradient[objective]} of '
+    'Forgetting gradients are mean gradients of the logit of '
     'the given label at the first checkpoint that fits the noisy labels: L1 '
     'norm per layer of noisy minus clean, divided by that of a model whose '
     'blocks were frozen.'

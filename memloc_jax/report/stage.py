@@ -1,7 +1,6 @@
 """Stage `report`: the tables of a study as one page."""
 
-from memloc_jax.report.page import write_report
-from memloc_jax.study.tables import COLUMNS
+from memloc_jax.report.page import TABLES, write_report
 from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 
@@ -13,6 +12,6 @@ def report(study: View) -> None:
 
 def write(workdir: Workdir) -> None:
   """The same of what a workdir holds now."""
-  tables = {name: workdir.read_table(name) for name in COLUMNS}
+  tables = {name: workdir.read_table(name) for name in TABLES}
   present = {k: table for k, table in tables.items() if table is not None}
   write_report(workdir.path, present, workdir.read_json('manifest.json'))

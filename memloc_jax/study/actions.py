@@ -1,8 +1,7 @@
-"""What can be done with a study beside running it: plan, extend, verify."""
+"""What can be done with a study beside running it: plan, check, verify, ..."""
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +29,6 @@ _OTHERS = 8
 def plan(
   config: StudyConfig,
   workdir: str | pathlib.Path,
-  price_per_hour: float = 0.0,
   progress: Progress | None = None,
   programs: dict[Any, Any] | None = None,
 ) -> planning.Plan:
@@ -42,7 +40,6 @@ def plan(
   Args:
     config: the study.
     workdir: its folder, which need not be there.
-    price_per_hour: of all devices together; 0 leaves money out.
     progress: where to say what is being done, by default on standard error.
     programs: compiled ones that studies of one process share; filled here.
 
@@ -50,16 +47,37 @@ def plan(
     The plan, with its text.
 
   Raises:
-    InputError: the price is below 0; or the study could not run, other than
-      for lack of memory or disk, or of weights that are not there yet.
+    InputError: the study could not run, other than for lack of memory or disk,
+      or of weights that are not there yet.
   """
-  if not 0 <= price_per_hour < math.inf:
-    raise InputError(
-      f'--price_per_hour={price_per_hour:g}: is below 0 or not finite.'
-    )
   with opened(config, workdir, progress, programs) as study:
     study.workdir.refuse_others(study.config)
-    return planning.plan(study, price_per_hour, stages.check_input)
+    return planning.plan(study, stages.check_input)
+
+
+def check(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+) -> str:
+  """Checks all that a run does before it compiles; nothing is written.
+
+  Args:
+    config: the study.
+    workdir: its folder, which need not be there.
+    progress: where to report, by default warnings alone.
+
+  Returns:
+    What was found, on one line.
+
+  Raises:
+    InputError: the study could not run.
+  """
+  progress = progress or Progress(quiet=True)
+  with opened(config, workdir, progress) as study:
+    study.workdir.refuse_others(study.config)
+    stages.check(study)
+    return f'{study.workdir.path} can run: {planning.found(study)}.'
 
 
 def extend(
@@ -103,8 +121,7 @@ def with_block(
   """
   if folder.read_json('stages/score.json') is None:
     raise InputError(
-      f'--workdir={folder.path} holds no finished study to extend; run it '
-      'first.'
+      f'{folder.path} holds no finished study to extend; run it first.'
     )
   if add_runs < 2 or not config.map.size:
     raise InputError(
@@ -157,7 +174,7 @@ def verify(
     InputError: there is no such run, or no record of it.
   """
   with opened(config, workdir) as study:
-    table, row, stored = find(study, run, '--verify_run')
+    table, row, stored = find(study, run, '--run')
     if row in table.given:
       again = given.record(study, row)
     else:

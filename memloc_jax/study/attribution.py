@@ -94,39 +94,26 @@ def attribute(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-  """What training examples do to held-out ones.
-
-  Attributes:
-    columns: of the `examples` table, each [n].
-    table: `influence_held_out`.
-  """
-
-  columns: dict[str, np.ndarray]
-  table: pd.DataFrame
-
-
 def held_out(
   membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
-) -> HeldOut:
-  """Influence on examples that no run was trained on.
+) -> dict[str, np.ndarray]:
+  """What training examples are worth to examples that no run was trained on.
 
   Args:
     membership: of the n training examples, bool [runs, n].
     logits: of the m held-out examples, [runs, m, classes].
     labels: their labels, int [m].
+
+  Returns:
+    Columns of the `examples` table, each [n].
   """
   values = special.expit(privacy.scaled_logits(logits, labels))
   pairs = sides.complementary(membership)
-  found = influence(membership, values, k=_NEIGHBOURS, pairs=pairs)
-  return HeldOut(
-    columns={
-      'held_out_value': found.value,
-      'held_out_value_se': found.value_se,
-    },
-    table=_pairs(found.helpers),
-  )
+  found = influence(membership, values, k=1, pairs=pairs)
+  return {
+    'held_out_value': found.value,
+    'held_out_value_se': found.value_se,
+  }
 
 
 def _pairs(helpers: Neighbours) -> pd.DataFrame:

@@ -2,20 +2,43 @@
 
 import dataclasses
 import functools
-import math
-import types
-import typing
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import config_dict
 
-from memloc_jax.errors import InputError, shown
-from memloc_jax.localisation.settings import LocaliseConfig
-from memloc_jax.study import ranges
-from memloc_jax.tasks.dataset import DataConfig
+from memloc_jax import settings
+from memloc_jax.ensemble import membership
+from memloc_jax.ensemble.placement import PLACEMENTS
+from memloc_jax.errors import InputError
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.localisation.hybrids import LayerwiseConfig
+from memloc_jax.localisation.occlusion import InputsConfig
+from memloc_jax.localisation.patching import PatchingConfig
+from memloc_jax.localisation.scores import Source
+from memloc_jax.localisation.units import UnitsConfig
+from memloc_jax.settings import (
+  Check,
+  Range,
+  above,
+  at_least,
+  between,
+  differ,
+  different,
+  one_of,
+  setting,
+  some_of,
+)
+from memloc_jax.tasks import registry
+from memloc_jax.tasks.dataset import SOURCE, DataConfig
 
-# Programs count in int32 and compute in float32.
-_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4e38
+_MOST_RUNS, _DEEPEST = 10**5, 10**3
+_PAIRS = Range('0, or from 2 to 500', lambda n: n == 0 or 2 <= n <= 500)
+
+
+def _is_layers(group: Sequence[int]) -> bool:
+  return bool(group) and min(group) >= 1 and differ(group)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +49,9 @@ class ModelConfig:
     source: a local folder, a hub id, 'package:<module>/<folder>', or
       'embedded': the small encoder of the embedded task, which is trained on
       the same generator's unlabelled sentences when first needed.
-    sha256: what `model.safetensors` must have; '' does not check.
+    sha256: what `model.safetensors` must have; None does not check.
     layers: of the embedded task's encoder; other sources have their own.
-    keep_layers: keeps the lowest so many blocks and leaves out the rest; 0
+    keep_layers: keeps the lowest so many blocks and leaves out the rest; None
       keeps all.
     start: 'pretrained', or 'random': blocks and final norm are drawn anew, once
       for all runs, and only the embeddings are the checkpoint's.
@@ -48,17 +71,39 @@ class ModelConfig:
       the family knows, such as 'pooler' or 'first_token' (docs/models.md).
   """
 
-  source: str = 'google-bert/bert-base-cased'
-  sha256: str = ''
-  layers: int = 4
-  keep_layers: int = 0
-  start: str = 'pretrained'
-  noisy: tuple[str, ...] = ()
-  clean: tuple[str, ...] = ()
-  noisy_memorised: tuple[str, ...] = ()
-  clean_memorised: tuple[str, ...] = ()
-  frozen: tuple[str, ...] = ()
-  read_out: str = 'auto'
+  source: str = setting(
+    'google-bert/bert-base-cased',
+    settings.PATH,
+    Range('a folder or a hub id', bool),
+  )
+  sha256: str | None = setting(
+    None,
+    Range(
+      '64 hexadecimal digits in small letters',
+      lambda digest: re.fullmatch('[0-9a-f]{64}', digest) is not None,
+    ),
+  )
+  layers: int = setting(4, between(1, _DEEPEST))
+  keep_layers: int | None = setting(None, at_least(1))
+  start: str = setting('pretrained', one_of('pretrained', 'random'))
+  noisy: tuple[str, ...] = setting((), settings.PATHS)
+  clean: tuple[str, ...] = setting((), settings.PATHS)
+  noisy_memorised: tuple[str, ...] = setting((), settings.PATHS)
+  clean_memorised: tuple[str, ...] = setting((), settings.PATHS)
+  frozen: tuple[str, ...] = setting((), settings.PATHS)
+  read_out: str = setting(
+    'auto', Range("'auto' or a read-out of the model's family")
+  )
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    for role in ('noisy', 'clean'):
+      early, late = getattr(self, f'{role}_memorised'), getattr(self, role)
+      yield Check(
+        f'{role}_memorised',
+        not early or len(early) == len(late),
+        f'empty, or as many folders as there are in model.{role}',
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,23 +118,30 @@ class TrainConfig:
     warmup: share of the steps in which the rate rises.
     weight_decay: of every trained parameter.
     clip_norm: largest gradient norm.
-    dropout: rate; negative takes the checkpoint's own.
-    evaluate_every: epochs between evaluations on the training examples; 0
+    dropout: rate; None takes the checkpoint's own.
+    evaluate_every: epochs between evaluations on the training examples; None
       evaluates once, after the last.
     snapshots: epochs after which the noisy models' weights are kept too, for
       layer rewinding and gradient accounting.
   """
 
-  seeds: tuple[int, ...] = (1, 2, 3)
-  num_epochs: int = 50
-  learning_rate: float = 1e-5
-  batch_size: int = 8
-  warmup: float = 0.1
-  weight_decay: float = 0.01
-  clip_norm: float = 1.0
-  dropout: float = -1.0
-  evaluate_every: int = 1
-  snapshots: tuple[int, ...] = ()
+  seeds: tuple[int, ...] = setting((1, 2, 3), settings.SEEDS)
+  num_epochs: int = setting(50, settings.EPOCHS)
+  learning_rate: float = setting(1e-5, above(0))
+  batch_size: int = setting(8, settings.BATCH_SIZE)
+  warmup: float = setting(0.1, settings.SHARE)
+  weight_decay: float = setting(0.01, at_least(0))
+  clip_norm: float = setting(1.0, above(0))
+  dropout: float | None = setting(None, settings.SHARE)
+  evaluate_every: int | None = setting(1, at_least(1))
+  snapshots: tuple[int, ...] = setting(
+    (), different('epochs from 1 to train.num_epochs', lambda epoch: epoch >= 1)
+  )
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    last = max(self.snapshots, default=0)
+    yield Check('snapshots', last <= self.num_epochs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +164,9 @@ class MapConfig:
     num_epochs: most passes over a run's examples.
     learning_rate: peak rate.
     fit_accuracy: a run stops once it fits this share of its own labels, wrong
-      ones included; above 1 trains all epochs.
-    evaluate_every: epochs between the evaluations that decide that.
+      ones included; None trains all epochs.
+    evaluate_every: epochs between the evaluations that decide that; None
+      evaluates once, after the last.
     log_epochs: whether the predictions after every one of these evaluations
       are kept, for training dynamics.
     gradient_runs: how many of the first runs show the size of every example's
@@ -131,28 +184,99 @@ class MapConfig:
       itself; `memloc extend` appends to them.
   """
 
-  num_runs: int = 30
-  ratio: float = 0.5
-  design: str = 'balanced'
-  clusters: bool = False
-  small_class: int = 0
-  small_class_ratio: float = 0.8
-  num_epochs: int = 30
-  learning_rate: float = 3e-5
-  fit_accuracy: float = 0.995
-  evaluate_every: int = 2
-  log_epochs: bool = False
-  gradient_runs: int = 0
-  gradient_epoch: int = 1
-  crossed: tuple[int, ...] = ()
-  pairs: int = 0
-  seed: int = 1
-  added: tuple[int, ...] = ()
+  num_runs: int = setting(
+    30,
+    Range(
+      f'0, or from 2 to {_MOST_RUNS}',
+      lambda runs: runs == 0 or 2 <= runs <= _MOST_RUNS,
+    ),
+  )
+  ratio: float = setting(
+    0.5, Range('between 0 and 1', lambda share: 0 < share < 1)
+  )
+  design: str = setting('balanced', one_of(*sorted(membership.DESIGNS)))
+  clusters: bool = setting(
+    False,
+    Range(
+      'False unless map.design is balanced and task.near_duplicates a number'
+    ),
+  )
+  small_class: int = setting(
+    0,
+    Range(
+      'at least 0, and 0 unless map.design is balanced',
+      lambda least: least >= 0,
+    ),
+  )
+  small_class_ratio: float = setting(
+    0.8,
+    Range(
+      'between 0 and 1, and leave every example a run with and one without it',
+      lambda share: 0 < share < 1,
+    ),
+  )
+  num_epochs: int = setting(30, settings.EPOCHS)
+  learning_rate: float = setting(3e-5, above(0))
+  fit_accuracy: float | None = setting(
+    0.995,
+    Range('above 0 and at most 1', lambda share: 0 < share <= 1),
+  )
+  evaluate_every: int | None = setting(2, at_least(1))
+  log_epochs: bool = setting(False)
+  gradient_runs: int = setting(
+    0,
+    Range('at least 0 and at most map.num_runs', lambda runs: runs >= 0),
+  )
+  gradient_epoch: int = setting(
+    1, Range('from 1 to map.num_epochs', lambda epoch: epoch >= 1)
+  )
+  crossed: tuple[int, ...] = setting(
+    (),
+    Range(
+      'empty, or numbers of subsets and of seeds, from 2 to 500 of them, of a '
+      'study with map runs',
+      lambda sizes: (
+        not sizes or (len(sizes) == 2 and min(sizes) >= 2 and sizes[1] <= 500)
+      ),
+    ),
+  )
+  pairs: int = setting(0, _PAIRS)
+  seed: int = setting(
+    1, Range('from 0 to 2**20 - 1', lambda seed: 0 <= seed < 2**20)
+  )
+  added: tuple[int, ...] = setting(
+    (),
+    Range(
+      'sizes of 2 or more, of a study with map runs',
+      lambda sizes: all(2 <= size <= _MOST_RUNS for size in sizes),
+    ),
+  )
 
   @property
   def size(self) -> int:
     """Map runs in all: those of the beginning, of pairs, and added ones."""
     return self.num_runs + 2 * self.pairs + sum(self.added)
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    balanced = self.design == 'balanced'
+    yield Check('added', bool(self.num_runs or self.pairs or not self.added))
+    yield Check('small_class', balanced or not self.small_class)
+    share = self.small_class_ratio * self.num_runs
+    yield Check(
+      'small_class_ratio',
+      not (self.small_class and self.num_runs)
+      or 1 <= share <= self.num_runs - 1,
+    )
+    yield Check('gradient_runs', self.gradient_runs <= self.num_runs)
+    yield Check('gradient_epoch', self.gradient_epoch <= self.num_epochs)
+    yield Check('crossed', bool(self.num_runs or not self.crossed))
+    yield Check(
+      'pairs',
+      not self.pairs or (self.small_class == 0 and self.ratio == 0.5),
+      '0 unless map.ratio is 0.5 and map.small_class 0: pairs are of halves, '
+      'and count as map runs',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,32 +292,45 @@ class ControlConfig:
       the controls out.
     pairs: layers, 1-based, that may learn; empty for the two lowest, the two
       in the middle and the two highest.
-    spread: further pairs, not of neighbours.
     graded_seeds: seeds of models in which every layer learns, at rates that
       rise or fall geometrically from layer to layer by `grade`.
     grade: ratio of neighbouring layers' rates.
     map_pairs: how many pairs of runs on complementary halves there are for
-      each of `pairs` and `spread`, see `map.pairs`.
+      each of `pairs`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
     auxiliary_source: of its rows, as in `task.source`.
-    auxiliary_limit: number of its examples; 0 for all.
+    auxiliary_limit: number of its examples; None for all.
     auxiliary_rate: its learning rate.
   """
 
-  seeds: tuple[int, ...] = ()
-  pairs: tuple[tuple[int, ...], ...] = ()
-  spread: tuple[tuple[int, ...], ...] = ()
-  graded_seeds: tuple[int, ...] = ()
-  grade: float = 3.0
-  map_pairs: int = 0
-  num_epochs: int = 50
-  learning_rate: float = 1e-5
-  auxiliary: str = 'rte'
-  auxiliary_source: str = 'hub:'
-  auxiliary_limit: int = 0
-  auxiliary_rate: float = 5e-6
+  seeds: tuple[int, ...] = setting((), settings.SEEDS)
+  pairs: tuple[tuple[int, ...], ...] = setting(
+    (),
+    different(
+      'groups of different layers, which count from 1, such as '
+      '((1, 2), (3, 4))',
+      _is_layers,
+    ),
+  )
+  graded_seeds: tuple[int, ...] = setting((), settings.SEEDS)
+  grade: float = setting(3.0, above(0))
+  map_pairs: int = setting(
+    0, Range(f'{_PAIRS} of a study with control.seeds', _PAIRS.holds)
+  )
+  num_epochs: int = setting(50, settings.EPOCHS)
+  learning_rate: float = setting(1e-5, above(0))
+  auxiliary: str = setting(
+    'rte', Range('a known task', lambda name: name in registry.task_names())
+  )
+  auxiliary_source: str = setting('hub:', *SOURCE)
+  auxiliary_limit: int | None = setting(None, at_least(1))
+  auxiliary_rate: float = setting(5e-6, at_least(0))
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    yield Check('map_pairs', bool(self.seeds or not self.map_pairs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +346,9 @@ class QuirksConfig:
       batch, a padding token of all but the longest sequences.
   """
 
-  clip_frozen: bool = False
-  probing_mcog: bool = False
-  opt_padded_read_out: bool = False
+  clip_frozen: bool = setting(False)
+  probing_mcog: bool = setting(False)
+  opt_padded_read_out: bool = setting(False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,8 +356,8 @@ class EngineConfig:
   """How the work is laid out; changes no result beyond rounding.
 
   Attributes:
-    lanes: runs per device at once; 0 chooses by memory.
-    devices: to use of those that there are; 0 for all.
+    lanes: runs per device at once; None chooses by memory.
+    devices: to use of those that there are; None for all.
     shard: what is divided over the devices: 'runs', as many on each; or each
       run's 'weights', for a model that does not fit one device.
     segment_steps: most training steps of one call of the compiled program.
@@ -240,17 +377,21 @@ class EngineConfig:
     cache: folder for tokenised texts and the embedded task's encoder.
   """
 
-  lanes: int = 0
-  devices: int = 0
-  shard: str = 'runs'
-  segment_steps: int = 200
-  checkpoint_minutes: float = 10.0
-  unroll: str = 'auto'
-  matmul_precision: str = 'float32'
-  compute: str = 'float32'
-  moments: str = 'float32'
-  remat: bool = False
-  cache: str = '~/.cache/memloc_jax'
+  lanes: int | None = setting(None, at_least(1))
+  devices: int | None = setting(None, at_least(1))
+  shard: str = setting('runs', one_of(*PLACEMENTS))
+  segment_steps: int = setting(200, at_least(1))
+  checkpoint_minutes: float = setting(10.0, at_least(0))
+  unroll: str = setting('auto', one_of('auto', 'always', 'never'))
+  matmul_precision: str = setting(
+    'float32', one_of('float32', 'tensorfloat32', 'bfloat16')
+  )
+  compute: str = setting('float32', one_of('float32', 'bfloat16'))
+  moments: str = setting('float32', one_of('float32', 'bfloat16'))
+  remat: bool = setting(False)
+  cache: str = setting(
+    '~/.cache/memloc_jax', settings.PATH, Range('a folder', bool)
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,10 +409,68 @@ class GridConfig:
       come first, then models, then regimes.
   """
 
-  tasks: tuple[str, ...] = ()
-  models: tuple[str, ...] = ()
-  regimes: tuple[str, ...] = ()
-  changes: tuple[tuple[Any, ...], ...] = ()
+  tasks: tuple[str, ...] = setting((), Range('names of tasks, or of changes'))
+  models: tuple[str, ...] = setting((), settings.PATHS)
+  regimes: tuple[str, ...] = setting((), Range('names of changes'))
+  changes: tuple[tuple[Any, ...], ...] = setting(
+    (), Range('triples of a name, a setting and its value')
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class LocaliseConfig:
+  """Which techniques run, and how.
+
+  The groups of settings that techniques have of their own are added to these,
+  see `localise`.
+
+  Attributes:
+    techniques: names; empty for all that there are.
+    batch_size: most examples on the device at once. It bounds the memory of
+      every technique: swapping and ablation hold the residual streams of all
+      windows for so many examples.
+  """
+
+  techniques: tuple[str, ...] = setting((), some_of(lambda: tuple(TECHNIQUES)))
+  batch_size: int = setting(Source.batch_size, settings.BATCH_SIZE)
+  layerwise: LayerwiseConfig = LayerwiseConfig()
+  inputs: InputsConfig = InputsConfig()
+  patching: PatchingConfig = PatchingConfig()
+  units: UnitsConfig = UnitsConfig()
+
+
+def localise() -> LocaliseConfig:
+  """The defaults of `localise`, with a group for each registered technique.
+
+  Raises:
+    InputError: a technique's group has the name of another setting.
+  """
+  return _with_groups(
+    tuple(
+      (technique.group, technique.settings)
+      for technique in TECHNIQUES.values()
+      if technique.settings is not None
+    )
+  )()
+
+
+@functools.cache
+def _with_groups(groups: tuple[tuple[str, type], ...]) -> type[LocaliseConfig]:
+  for name, _ in groups:
+    if name in LocaliseConfig.__dataclass_fields__:
+      raise InputError(
+        f'A technique is registered with group={name!r}, but localise.{name} '
+        'is another setting; choose another name for its group.'
+      )
+  return dataclasses.make_dataclass(
+    'LocaliseConfig',
+    [
+      (name, cls, dataclasses.field(default_factory=cls))
+      for name, cls in groups
+    ],
+    bases=(LocaliseConfig,),
+    frozen=True,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,10 +482,51 @@ class StudyConfig:
   train: TrainConfig = TrainConfig()
   map: MapConfig = MapConfig()
   control: ControlConfig = ControlConfig()
-  localise: LocaliseConfig = LocaliseConfig()
+  localise: LocaliseConfig = dataclasses.field(default_factory=localise)
   paper_quirks: QuirksConfig = QuirksConfig()
   engine: EngineConfig = EngineConfig()
   grid: GridConfig = GridConfig()
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of settings of several groups."""
+    models, seeds, wrong = self.model, self.train.seeds, self.task.has_noise
+    for role in ('noisy', 'clean'):
+      folders = getattr(models, role)
+      yield Check(
+        f'model.{role}',
+        not folders or (len(folders) == len(seeds) and wrong),
+        f'empty, or {len(seeds)} folders, one for each of train.seeds, of a '
+        'study with wrong labels',
+      )
+    yield Check(
+      'model.frozen',
+      not models.frozen
+      or (bool(models.noisy) and len(models.frozen) in (1, len(seeds))),
+      'empty, or one folder or one for each of train.seeds, of a study with '
+      'model.noisy',
+    )
+    yield Check(
+      'map.clusters',
+      not self.map.clusters
+      or (
+        self.map.design == 'balanced' and self.task.near_duplicates is not None
+      ),
+    )
+    yield Check(
+      'localise.retrain.held_out',
+      not self.localise.retrain.held_out or (bool(seeds) and wrong),
+      'None unless there are main models with wrong labels',
+    )
+    clean = self.localise.gradient.clean
+    yield Check(
+      'localise.gradient.clean',
+      not clean or (len(clean) in {1, len(seeds)} and bool(seeds) and wrong),
+      'empty, or one file or one for each of train.seeds, of a study with '
+      'wrong labels',
+    )
+    # Last, as names of a grid may stand for tasks until all else is right.
+    known = (*registry.task_names(), registry.OWN)
+    yield Check('task.name', self.task.name in known)
 
 
 def default() -> config_dict.ConfigDict:
@@ -296,7 +536,24 @@ def default() -> config_dict.ConfigDict:
 
 def to_config_dict(config: StudyConfig) -> config_dict.ConfigDict:
   """The same values, open to overrides by flag."""
-  return config_dict.create(**dataclasses.asdict(config))
+  return config_dict.ConfigDict(_values(config))
+
+
+def _values(group: Any) -> dict[str, Any]:
+  """The settings of a group, as a ConfigDict takes them."""
+  values = {}
+  for field in dataclasses.fields(group):
+    value = getattr(group, field.name)
+    kind = settings.unless_none(field.type)
+    if dataclasses.is_dataclass(value):
+      value = _values(value)
+    elif kind is not None:
+      # Flags of other types than text read None only as a literal.
+      value = config_dict.FieldReference(
+        value, field_type=str if kind is str else object
+      )
+    values[field.name] = value
+  return values
 
 
 def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
@@ -315,64 +572,30 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
     values = config.to_dict()
   except (config_dict.RequiredValueError, TypeError) as error:
     raise InputError(f'--config: {error}') from error
-  study = _build(StudyConfig, values, '--config')
-  ranges.check(study)
+  study = settings.build(StudyConfig, values, '--config')
+  settings.check(study, '--config')
   return study
 
 
-_hints = functools.cache(typing.get_type_hints)
+def groups() -> dict[str, str]:
+  """Name of every group of settings, as 'localise.probe', and what it is."""
+  return dict(_groups(StudyConfig()))
 
 
-def _build(cls: type, values: dict[str, Any], path: str) -> Any:
-  """A dataclass from nested dicts, with every name and type checked."""
-  if not isinstance(values, dict):
-    raise InputError(f'{path}={shown(values)}: must be a group of settings.')
-  hints = _hints(cls)
-  unknown = sorted(map(str, set(values) - set(hints)))
-  if unknown:
-    raise InputError(
-      f'{path}.{unknown[0]}: there is no such setting; '
-      f'known are {", ".join(hints)}.'
-    )
-  return cls(
-    **{
-      name: _convert(hints[name], value, f'{path}.{name}')
-      for name, value in values.items()
-    }
-  )
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-  if hint is Any:
-    return value
-  if dataclasses.is_dataclass(hint):
-    return _build(hint, value, path)
-  if isinstance(hint, types.GenericAlias):
-    item = typing.get_args(hint)[0]
-    if not isinstance(value, list | tuple):
-      raise InputError(
-        f'{path}={shown(value)}: must be a tuple, such as {_example(hint)}.'
+def _groups(group: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
+  for field in dataclasses.fields(group):
+    value, name = getattr(group, field.name), f'{prefix}{field.name}'
+    if dataclasses.is_dataclass(value):
+      # One to which techniques have added has but that of `dataclasses`.
+      docs = (
+        cls.__doc__ or ''
+        for cls in type(value).__mro__
+        if not (cls.__doc__ or '').startswith(f'{cls.__name__}(')
       )
-    return tuple(_convert(item, each, path) for each in value)
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    if abs(value) > _LARGEST_FLOAT:
-      raise InputError(f'{path}={shown(value)}: is too large.')
-    value = float(value)
-  if type(value) is not hint:
-    raise InputError(f'{path}={shown(value)}: must be of type {hint.__name__}.')
-  if hint is float and not abs(value) <= _LARGEST_FLOAT:
-    what = 'is too large' if math.isfinite(value) else 'must be a finite number'
-    raise InputError(f'{path}={value}: {what}.')
-  if hint is int and abs(value) > _LARGEST_INT:
-    raise InputError(f'{path}={shown(value)}: is too large.')
-  if hint is str and '\0' in value:
-    raise InputError(f'{path}={shown(value)}: has a NUL in it.')
-  return value
+      yield name, next(docs).partition('\n')[0]
+      yield from _groups(value, f'{name}.')
 
 
-def _example(hint: Any) -> str:
-  """A tuple of a kind, for messages."""
-  item = typing.get_args(hint)[0]
-  if isinstance(item, types.GenericAlias):
-    return f'({_example(item)},)'
-  return {str: "('a', 'b')", float: '(0.1, 0.2)'}.get(item, '(1, 2)')
+def described() -> Iterator[settings.Setting]:
+  """Every setting of a study, with its default, range and meaning."""
+  return settings.described(StudyConfig())

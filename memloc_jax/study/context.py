@@ -195,7 +195,7 @@ class Study:
       fingerprint=self.model_fingerprint,
       store=self.store,
       unroll=unroll,
-      lanes=config.lanes,
+      lanes=config.lanes or 0,
       segment_steps=config.segment_steps,
       devices=self._devices(config.devices),
       shard=config.shard,
@@ -208,13 +208,13 @@ class Study:
       programs=self.programs,
     )
 
-  def _devices(self, wanted: int) -> tuple[jax.Device, ...] | None:
+  def _devices(self, wanted: int | None) -> tuple[jax.Device, ...] | None:
     """The first devices, or None for all.
 
     Raises:
       InputError: there are fewer.
     """
-    if not wanted:
+    if wanted is None:
       return None
     devices = jax.local_devices()
     if len(devices) < wanted:
@@ -346,14 +346,13 @@ class Study:
       weight_decay=self.config.train.weight_decay,
       dropout=self.dropout,
     )
-    fit = config.fit_accuracy if config.fit_accuracy <= 1 else None
     measured = before + np.arange(size) < config.gradient_runs
     return self.table(
       f'{MAP}-{block}' if block else MAP,
       config.num_epochs,
       config.evaluate_every,
       runs,
-      fit,
+      config.fit_accuracy,
       trace=measured if measured.any() else None,
       snapshots=(config.gradient_epoch,) if measured.any() else (),
       keep=measured,
@@ -371,13 +370,13 @@ class Study:
   def dropout(self) -> float:
     """Rate of all runs."""
     rate = self.config.train.dropout
-    return self.model.dropout_rate if rate < 0 else rate
+    return self.model.dropout_rate if rate is None else rate
 
   def table(
     self,
     name: str,
     num_epochs: int,
-    evaluate_every: int,
+    evaluate_every: int | None,
     runs: RunTable,
     fit_accuracy: float | None = None,
     trace: np.ndarray | None = None,
@@ -391,7 +390,7 @@ class Study:
     Args:
       name: of the table.
       num_epochs: passes over the examples.
-      evaluate_every: epochs between evaluations.
+      evaluate_every: epochs between evaluations; None for the last alone.
       runs: the rows.
       fit_accuracy: at which a run stops, or None.
       trace: runs of which weights on the way are kept.
@@ -418,7 +417,7 @@ class Study:
         clip_frozen=self.config.paper_quirks.clip_frozen,
         moments=self.config.engine.moments,
         dropout=self.dropout > 0,
-        evaluate_every=evaluate_every,
+        evaluate_every=evaluate_every or 0,
         fit_accuracy=fit_accuracy,
       ),
       runs=runs,

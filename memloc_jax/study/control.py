@@ -29,7 +29,7 @@ class Setup:
   """One kind of control.
 
   Attributes:
-    kind: 'pair', 'spread' or 'graded'.
+    kind: 'pair' or 'graded'.
     name: of the source in the tables: '1+2', or 'rising' and 'falling'.
     rates: factors on the learning rate of the main objective, [L].
     seeds: of its models.
@@ -65,23 +65,20 @@ def setups(study: 'Study') -> list[Setup]:
     dict.fromkeys(((1, 2), (middle, middle + 1), (layers - 1, layers)))
   )
   found = []
-  for kind, chosen in (('pair', pairs), ('spread', config.spread)):
-    flag = f'--config.control.{kind.replace("pair", "pairs")}'
-    for pair in chosen:
-      if not pair or not all(1 <= layer <= layers for layer in pair):
-        raise InputError(
-          f'{flag}: layers {pair} are not within the layers 1 to {layers} of '
-          'the model.'
-        )
-      rates = np.zeros(layers, np.float32)
-      rates[np.array(pair) - 1] = 1
-      name = '+'.join(map(str, sorted(pair)))
-      if len(set(pair)) < len(pair) or name in (each.name for each in found):
-        raise InputError(
-          f'{flag}: layers {pair} are there twice, among control.pairs (or '
-          'their default) and control.spread.'
-        )
-      found.append(Setup(kind, name, rates, config.seeds))
+  for pair in pairs:
+    if not pair or not all(1 <= layer <= layers for layer in pair):
+      raise InputError(
+        f'--config.control.pairs: layers {pair} are not within the layers 1 to '
+        f'{layers} of the model.'
+      )
+    rates = np.zeros(layers, np.float32)
+    rates[np.array(pair) - 1] = 1
+    name = '+'.join(map(str, sorted(pair)))
+    if len(set(pair)) < len(pair) or name in (each.name for each in found):
+      raise InputError(
+        f'--config.control.pairs: layers {pair} are there twice.'
+      )
+    found.append(Setup('pair', name, rates, config.seeds))
   falling = config.grade ** -np.arange(layers, dtype=np.float32)
   for name, rates in (('rising', falling[::-1]), ('falling', falling)):
     found.append(Setup('graded', name, rates, config.graded_seeds))

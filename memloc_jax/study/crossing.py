@@ -47,6 +47,6 @@ def table(study: 'Study') -> Table | None:
     config.num_epochs,
     config.evaluate_every,
     runs,
-    config.fit_accuracy if config.fit_accuracy <= 1 else None,
+    config.fit_accuracy,
     keep=False,
   )

@@ -104,7 +104,10 @@ def _from_one_run(
 
 
 def _by_example(found: Dynamics) -> pd.DataFrame:
-  sides = {'in': found.seen, 'out': found.unseen}
+  sides = {
+    'in': dataclasses.asdict(found.seen),
+    'out': dataclasses.asdict(found.unseen),
+  }
   return pd.DataFrame(
     {
       'index': np.arange(len(found.memorised_epoch)),
@@ -112,9 +115,9 @@ def _by_example(found: Dynamics) -> pd.DataFrame:
       'predicted': np.nan,
     }
     | {
-      f'{name}_{side}': values
+      f'{name}_{side}': of[name]
+      for name in sides['in']
       for side, of in sides.items()
-      for name, values in dataclasses.asdict(of).items()
     }
   )
 

@@ -32,12 +32,12 @@ def folder(
   if config.source == 'embedded':
     return pretrain.encoder(cache, progress, config.layers)
   found = checkpoint.resolve(config.source)
-  if config.sha256:
+  if config.sha256 is not None:
     weights = found / checkpoint.WEIGHTS
     if not weights.is_file():
       raise InputError(
         f'--config.model.sha256: {found} has no {weights.name} to check; '
-        "leave it '' for weights in several files."
+        'leave it None for weights in several files.'
       )
     with open(weights, 'rb') as file:
       digest = hashlib.file_digest(file, 'sha256').hexdigest()
@@ -70,13 +70,13 @@ def model(config: StudyConfig, path: pathlib.Path) -> Model:
         f'{config.model.source} is {type(found).__name__}.'
       )
     changes['padded_read_out'] = True
-  if keep > found.num_layers:
+  if keep is not None and keep > found.num_layers:
     raise InputError(
       f'--config.model.keep_layers={keep}: {config.model.source} has '
       f'{found.num_layers} layers.'
     )
   found = dataclasses.replace(found, **changes)
-  return found.lowest(keep) if keep else found
+  return found if keep is None else found.lowest(keep)
 
 
 def _check_read_out(config: ModelConfig, model: Model) -> None:
@@ -128,7 +128,7 @@ def weights(config: StudyConfig, path: pathlib.Path, model: Model) -> Tree:
 def fingerprint(config: StudyConfig, path: pathlib.Path) -> str:
   """Hash of the start weights: the checkpoint, and what is done to it."""
   found = checkpoint.fingerprint(path)
-  changes = config.model.keep_layers, config.model.start
+  changes = config.model.keep_layers or 0, config.model.start
   if changes == (0, PRETRAINED):
     return found
   text = f'{found} {changes} {config.task.seed}'

@@ -61,7 +61,8 @@ def estimate(study: View) -> None:
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
-  study.workdir.write_table('forecast', pd.DataFrame(pilot.forecast(study)))
+  if forecast := pilot.forecast(study):
+    study.workdir.write_table('forecast', pd.DataFrame(forecast))
   found = detection.rows(
     {
       '1 - generalisation': 1 - scores['generalisation'],
@@ -97,14 +98,12 @@ def estimate(study: View) -> None:
 
 
 def _held_out(study: View, membership: np.ndarray) -> dict[str, np.ndarray]:
-  """Columns on held-out examples, missing without them; writes their table."""
+  """Columns on held-out examples; missing without them."""
   logits = study.workdir.read_array('validation_logits')
   if logits is None:
     nothing = np.full(membership.shape[1], np.nan)
     return {'held_out_value': nothing, 'held_out_value_se': nothing}
-  found = attribution.held_out(membership, logits, study.data.validation_labels)
-  study.workdir.write_table('influence_held_out', found.table)
-  return found.columns
+  return attribution.held_out(membership, logits, study.data.validation_labels)
 
 
 def _flagging(

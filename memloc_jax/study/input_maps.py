@@ -17,7 +17,6 @@ from memloc_jax.study import input_texts
 from memloc_jax.study.input_texts import Chosen
 from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
 from memloc_jax.study.view import View
-from memloc_jax.tasks import perturb
 from memloc_jax.tasks.encode import Encoded
 
 # How units are ranked to be deleted: by what models that were trained on the
@@ -178,7 +177,7 @@ def _write_variants(
   variants: list[tuple[str, float, Encoded]],
   changed: np.ndarray,
 ) -> None:
-  """Writes `variants`, `variants_by_example` and `radius_by_example`.
+  """Writes `variants`.
 
   Args:
     study: the study.
@@ -189,7 +188,7 @@ def _write_variants(
   """
   before = whole[:, 0] - whole[:, 1]  # [pairs, m]
   after = changed[:, 0] - changed[:, 1]  # [pairs, variants, m]
-  summary, by_example = [], []
+  summary = []
   for at, (kind, strength, _) in enumerate(variants):
     average = mean(after[:, at].mean(1))
     left = ratio_of_means(after[:, at].mean(1), before.mean(1))
@@ -207,57 +206,7 @@ def _write_variants(
         'left_high': left[2],
       }
     )
-    each = mean(after[:, at])
-    by_example.append(
-      pd.DataFrame(
-        {
-          'index': index,
-          'kind': kind,
-          'strength': strength,
-          'memorisation': each.value,
-          'memorisation_se': each.se,
-        }
-      )
-    )
   study.workdir.write_table('variants', pd.DataFrame(summary))
-  study.workdir.write_table('variants_by_example', pd.concat(by_example))
-  kinds = list(dict.fromkeys(kind for kind, _, _ in variants))
-  radii = []
-  whole_kinds = (*perturb.WHOLE, input_texts.PARAPHRASE)
-  for kind in (k for k in kinds if k not in whole_kinds):
-    chosen = [at for at, each in enumerate(variants) if each[0] == kind]
-    strengths = np.array([0.0, *(variants[at][1] for at in chosen)])
-    curve = np.concatenate([before.mean(0)[None], after.mean(0)[chosen]])
-    radii.append(
-      pd.DataFrame(
-        {'index': index, 'kind': kind, 'radius': radius(strengths, curve)}
-      )
-    )
-  if radii:
-    study.workdir.write_table('radius_by_example', pd.concat(radii))
-
-
-def radius(strengths: np.ndarray, curve: np.ndarray) -> np.ndarray:
-  """The strength at which half of the memorisation is gone.
-
-  Args:
-    strengths: from 0, increasing, [s].
-    curve: memorisation at each of them, [s, m].
-
-  Returns:
-    The first crossing of half the value at 0, between strengths on a straight
-    line, [m]; NaN where there is none, or nothing is memorised at 0.
-  """
-  half = curve[0] / 2
-  below = curve[1:] <= half
-  at = below.argmax(0)
-  each = np.arange(curve.shape[1])
-  high, low = curve[at, each], curve[at + 1, each]
-  part = np.divide(
-    high - half, high - low, out=np.zeros_like(half), where=high > low
-  )
-  found = strengths[at] + part * (strengths[at + 1] - strengths[at])
-  return np.where(below.any(0) & (curve[0] > 0), found, np.nan)
 
 
 def _deletion(

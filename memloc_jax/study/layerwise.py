@@ -284,14 +284,17 @@ def _by_group(found: _Measured) -> pd.DataFrame:
       found.examples.of_group(chosen), size=int(chosen.sum())
     )
     parts.append(
-      found.players.assign(
-        source=found.name,
-        group=group,
-        examples=int(chosen.sum()),
-        share=average.value,
-        share_se=average.se,
-        low=average.low,
-        high=average.high,
+      pd.DataFrame(
+        {
+          'source': found.name,
+          'group': group,
+          'examples': int(chosen.sum()),
+          **found.players,
+          'share': average.value,
+          'share_se': average.se,
+          'low': average.low,
+          'high': average.high,
+        }
       )
     )
   return pd.concat(parts, ignore_index=True)
@@ -306,12 +309,15 @@ def _by_pair(found: _Measured) -> pd.DataFrame:
     shares = found.examples.of_group(chosen)
     for pair, share, distance in zip(found.pairs, shares, between):
       parts.append(
-        found.players.assign(
-          source=found.name,
-          group=group,
-          pair=pair,
-          share=share,
-          distance=distance,
+        pd.DataFrame(
+          {
+            'source': found.name,
+            'group': group,
+            'pair': pair,
+            **found.players,
+            'share': share,
+            'distance': distance,
+          }
         )
       )
   return pd.concat(parts, ignore_index=True)

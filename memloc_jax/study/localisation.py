@@ -9,12 +9,14 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import comparison, control, subjects
+from memloc_jax.study import comparison, control, subjects, tables
 from memloc_jax.study.context import Study
 from memloc_jax.study.view import View
 
-# Tables that techniques may add to, beside `layers` and `mcog`.
-FURTHER = (
+# Tables of the package that techniques add to.
+_JOINED = (
+  'layers',
+  'mcog',
   'windows',
   'probes',
   'centroids',
@@ -22,6 +24,13 @@ FURTHER = (
   'heads',
   'accounting',
 )
+
+
+def joined_tables() -> tuple[str, ...]:
+  """Tables that techniques add to, those that they brought among them."""
+  own = (table.name for each in TECHNIQUES.values() for table in each.tables)
+  return (*_JOINED, *own)
+
 
 
 def run(study: View, name: str) -> None:
@@ -32,10 +41,11 @@ def run(study: View, name: str) -> None:
   for number, source in enumerate(sources):
     span = (number / len(sources), 1 / len(sources))
     technique = TECHNIQUES[name]
+    settings = technique.settings_in(study.config.localise)
     report = functools.partial(
       _report, study, source.name, span, technique.trains
     )
-    found = technique.run(source, study.config.localise, report)
+    found = technique.run(source, settings, report)
     common = {'technique': name, 'source': source.name}
     for variant, scores in found.scores.items():
       of_variant = common | {'variant': variant}
@@ -54,6 +64,7 @@ def run(study: View, name: str) -> None:
     whole = pd.concat(frames, ignore_index=True)
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
+    whole = tables.find(table).ordered(whole)
     study.workdir.write_part(name, table, whole)
   sentences = [
     f'{name.capitalize()}, {", ".join(names)}: {note}'
@@ -111,8 +122,8 @@ def _mcog(
     {
       'seed': [*(s.seed for s in source.subjects), -1],
       'mcog': values,
-      'mcog_low': ends[0],
-      'mcog_high': ends[1],
+      'attainable_low': ends[0],
+      'attainable_high': ends[1],
       'mcog_calibrated': windows.calibrated_mcog(values, ends, layers),
     }
   )
@@ -141,39 +152,44 @@ def check(study: Study, name: str) -> None:
   """Refuses labels that the technique cannot work with."""
   if not study.noisy_set:
     return
-  config = study.config.localise
+  settings = TECHNIQUES[name].settings_in(study.config.localise)
   sets = {1} if 'main' in study.tables else set()
   for setup in control.setups(study):
     sets |= {control.label_set(study, seed) for seed in setup.seeds}
   for label_set in sorted(sets):
-    TECHNIQUES[name].check(config, study.data.noisy[label_set])
+    TECHNIQUES[name].check(settings, study.data.noisy[label_set])
 
 
 def localise(study: View) -> None:
   """Joins the techniques' parts; compares the techniques."""
   wanted = study.config.localise.techniques or TECHNIQUES
   techniques = [name for name in TECHNIQUES if name in wanted]
-  tables = {}
-  for name in ('layers', 'mcog', *FURTHER):
+  joined = {}
+  for name in joined_tables():
     parts = [study.workdir.read_part(each, name) for each in techniques]
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
-      tables[name] = pd.concat(parts, ignore_index=True)
-      if name == 'mcog':
-        tables[name] = comparison.centres(tables[name], study.model.num_layers)
-      study.workdir.write_table(name, tables[name])
+      joined[name] = tables.find(name).ordered(
+        pd.concat(parts, ignore_index=True)
+      )
+      study.workdir.write_table(name, joined[name])
+  if 'mcog' in joined:
+    study.workdir.write_table(
+      'mcog_summary',
+      comparison.mcog_summary(joined['mcog'], study.model.num_layers),
+    )
   read = study.workdir.read_json
   by_technique = [read(f'parts/{name}/notes.json') for name in techniques]
   notes = [note for some in by_technique for note in some]
   study.note({'notes': list(dict.fromkeys(notes))})
-  if 'layers' not in tables:
+  if 'layers' not in joined:
     return
-  main = tables['layers'][tables['layers']['source'] == 'main']
+  main = joined['layers'][joined['layers']['source'] == 'main']
   if len(main):
     correlations = comparison.correlations(main, 'main')
     if len(correlations):
       study.workdir.write_table('correlations', correlations)
-  controls = comparison.control(study, tables['layers'])
+  controls = comparison.control(study, joined['layers'])
   if len(controls):
     study.workdir.write_table('control', controls)
     summary = comparison.control_summary(controls, study.model.num_layers)

@@ -23,9 +23,8 @@ def work(study: Study) -> dict[str, Work]:
   for name in wanted:
     if study.workdir.read_json(f'stages/{name}.json') is not None:
       continue
-    counted = [
-      TECHNIQUES[name].work(study.config.localise, one) for one in found
-    ]
+    settings = TECHNIQUES[name].settings_in(study.config.localise)
+    counted = [TECHNIQUES[name].work(settings, one) for one in found]
     whole = Work(*map(sum, zip(*counted))) if counted else Work()
     if any(whole):
       result[name] = whole

@@ -144,7 +144,6 @@ class Plan:
 
 def plan(
   study: Study,
-  price_per_hour: float = 0.0,
   check: Callable[[Study], None] = lambda study: None,
 ) -> Plan:
   """Plans a study.
@@ -153,8 +152,6 @@ def plan(
     study: the study; where its weights are there and it fits into memory, some
       steps of every table with runs to do are trained, to see how long they
       take.
-    price_per_hour: of all devices together, in any currency; 0 says nothing
-      of money.
     check: refuses what a run would refuse; is called with the study, of whose
       checkpoint it has the shapes.
 
@@ -196,22 +193,29 @@ def plan(
     lines += ['', *part] if part else []
   if found:
     taken = sum(times.seconds for times in found) + more
-    lines += ['', in_all(taken, price_per_hour)]
+    lines += ['', in_all(taken)]
   elif not (jobs or localisation):
     taken = 0.0
   return Plan('\n'.join(lines), taken)
 
 
-def in_all(seconds: float, price_per_hour: float) -> str:
-  """How long training and localisation take, in words, and what they cost."""
+def in_all(seconds: float) -> str:
+  """How long training and localisation take, in words."""
   minutes = f'{seconds / 60:.1f} minutes'
   total = f'training and localisation take at most about {minutes}'
-  if price_per_hour:
-    cost = seconds / 3600 * price_per_hour
-    total += f' and cost {cost:.2f} at {price_per_hour:g} per hour'
   return (
     f'{total}; what single examples are looked at for, tables and report '
     'come on top.'
+  )
+
+
+def found(study: Study) -> str:
+  """What a study that was checked consists of, on one line."""
+  jobs = needs(study)
+  runs, pending = sum(n.runs for n in jobs), sum(n.pending for n in jobs)
+  return (
+    f'{_data(study)}; a {type(study.model).__name__} of '
+    f'{study.model.num_layers} layers; {pending:,} of {runs:,} runs to train'
   )
 
 

@@ -93,8 +93,6 @@ class Stage:
     return frozenset([*found, *self.files])
 
 
-_OF_LOCALISATION = ('layers', 'mcog', *localisation.FURTHER)
-
 _BEFORE = (
   Stage('data', training.data, check=training.check_sources),
   Stage(
@@ -138,7 +136,6 @@ _BEFORE = (
     tables=(
       'examples',
       'influence',
-      'influence_held_out',
       'privacy',
       'privacy_curve',
       'forecast',
@@ -192,8 +189,6 @@ _BEFORE = (
     tables=(
       'tokens_by_example',
       'variants',
-      'variants_by_example',
-      'radius_by_example',
       'deletion',
     ),
   ),
@@ -249,7 +244,13 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
     localisation.localise,
     needs=tuple(each.name for each in techniques),
     settings=('localise.techniques',),
-    tables=(*_OF_LOCALISATION, 'correlations', 'control', 'control_summary'),
+    tables=(
+      *localisation.joined_tables(),
+      'mcog_summary',
+      'correlations',
+      'control',
+      'control_summary',
+    ),
     check=chosen.check,
   )
   before = (*_BEFORE, *techniques, localise, *_AFTER)
@@ -270,7 +271,7 @@ def _of_technique(name: str) -> Stage:
     name,
     functools.partial(localisation.run, name=name),
     needs=('score',),
-    settings=technique.settings,
+    settings=technique.all_settings,
     runs=(main_models.MAIN, control.CONTROL),
     files=(f'parts/{name}',),
     every_process=technique.trains,
@@ -449,13 +450,13 @@ def identities_of(study: Study) -> dict[str, str]:
     data=study.data.fingerprint,
     model=study.model_fingerprint,
   )
-  found, passed_on = {}, {}
+  found, passed_on, known = {}, {}, tables.known()
   for name, each in stages_of(study.config).items():
     without_runs = {
       'common': common,
       'stage': name,
       'version': each.version,
-      'columns': {table: tables.COLUMNS[table] for table in each.tables},
+      'columns': {table: list(known[table].kinds) for table in each.tables},
       'outputs': sorted(each.outputs),
       'settings': {
         setting: value

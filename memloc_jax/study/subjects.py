@@ -89,6 +89,7 @@ def _source(
     moments=study.config.engine.moments,
     engine=study.engine,
     snapshots=study.tables[table_name].snapshots,
+    batch_size=study.config.localise.batch_size,
   )
 
 

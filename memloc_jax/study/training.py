@@ -110,7 +110,7 @@ def score(study: View) -> None:
       if row in table.skipped:
         continue
       record = study.store.read(name, row, hash)
-      rows.append(_run_row(study, table, row, record) | {'run': first + row})
+      rows.append({'run': first + row} | _run_row(study, table, row, record))
       histories.append(
         pd.DataFrame(
           {

@@ -278,8 +278,12 @@ class Workdir:
       path.unlink(missing_ok=True)
 
   def write_table(self, name: str, table: pd.DataFrame) -> None:
-    """Writes `<name>.parquet`, with its columns checked."""
-    tables.check(name, table)
+    """Writes `<name>.parquet`.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'{name}.parquet', lambda path: table.to_parquet(path, index=False)
     )
@@ -298,7 +302,12 @@ class Workdir:
     self.remove(f'parts/{technique}')
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
-    """Writes one technique's part of a table."""
+    """Writes one technique's part of a table.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'parts/{technique}/{name}.parquet',
       lambda path: table.to_parquet(path, index=False),

@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from memloc_jax import settings
 from memloc_jax.errors import InputError
+from memloc_jax.settings import FILE, Check, Range, at_least, between, setting
 from memloc_jax.tasks import encode, splits
 from memloc_jax.tasks.encode import Encoded
 from memloc_jax.tasks.registry import (
@@ -17,8 +20,19 @@ from memloc_jax.tasks.registry import (
   base_name,
   get_task,
   own_task,
+  task_names,
 )
-from memloc_jax.tasks.sources import load_rows
+from memloc_jax.tasks.sources import is_unknown, load_rows
+
+_MOST_DRAWS = 10**3
+_COLUMN = Range('the name of a column', bool)
+SOURCE = (
+  Range(
+    'hub:, hub:<id>, tfds:, files:<path> or embedded:',
+    lambda source: not is_unknown(source),
+  ),
+  settings.PATH,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +47,7 @@ class DataConfig:
     text, label, id, true_label, paraphrase: columns of the task 'own', see
       `own_task`.
     limit: number of training examples, a seeded sample in source order drawn
-      before any label is changed; 0 for all.
+      before any label is changed; None for all.
     pool_limit: the same for validation and test together.
     noise: share of each class that gets a wrong label.
     noise_draws: number of independent draws of wrong labels.
@@ -41,25 +55,45 @@ class DataConfig:
     max_length: most tokens of an example.
     buckets: padded lengths; empty to choose them by the length distribution.
     near_duplicates: least similarity of two training texts that count as
-      near-duplicates, from 0.5 to 1, see `duplicates.find`; 0 looks for none.
+      near-duplicates, from 0.5 to 1, see `duplicates.find`; None looks for
+      none.
   """
 
-  name: str = 'trec'
-  source: str = 'hub:'
-  files: str = ''
-  text: str = ''
-  label: str = ''
-  id: str = ''
-  true_label: str = ''
-  paraphrase: str = ''
-  limit: int = 0
-  pool_limit: int = 0
-  noise: float = 0.15
-  noise_draws: int = 1
-  seed: int = 1
-  max_length: int = 512
-  buckets: tuple[int, ...] = ()
-  near_duplicates: float = 0.8
+  # Whether there is such a task is checked by the study.
+  name: str = setting(
+    'trec', Range(lambda: f'one of {", ".join((*task_names(), OWN))}')
+  )
+  source: str = setting('hub:', *SOURCE)
+  files: str | None = setting(None, settings.PATH, FILE)
+  text: str | None = setting(None, _COLUMN)
+  label: str | None = setting(None, _COLUMN)
+  id: str | None = setting(None, _COLUMN)
+  true_label: str | None = setting(None, _COLUMN)
+  paraphrase: str | None = setting(None, _COLUMN)
+  limit: int | None = setting(None, at_least(1))
+  pool_limit: int | None = setting(None, at_least(1))
+  noise: float = setting(0.15, settings.SHARE)
+  noise_draws: int = setting(
+    1,
+    Range(
+      f'at least 1 unless task.noise is 0, and at most {_MOST_DRAWS}',
+      lambda draws: 0 <= draws <= _MOST_DRAWS,
+    ),
+  )
+  seed: int = setting(1, settings.SEED)
+  max_length: int = setting(512, at_least(1))
+  buckets: tuple[int, ...] = setting(
+    (),
+    Range(
+      'increasing numbers from 1',
+      lambda sizes: all(a < b for a, b in itertools.pairwise((0, *sizes))),
+    ),
+  )
+  near_duplicates: float | None = setting(0.8, between(0.5, 1))
+
+  def checks(self) -> Iterator[Check]:
+    """What must hold of several settings."""
+    yield Check('noise_draws', self.noise_draws >= 1 or not self.noise)
 
   @property
   def place(self) -> str:
@@ -148,6 +182,7 @@ def build(
     InputError: if the configuration, source or tokenizer is at fault.
   """
   task = _task(config)
+  settings.check(config, '--config.task')
   _check(config)
   rows = load_rows(config.place, task)
   rng = random.Random(config.seed)
@@ -222,7 +257,7 @@ def _task(config: DataConfig) -> Task:
   if config.name == OWN:
     if config.place == 'hub:':
       raise InputError(
-        "--config.task.files='': name the file or the folder of your data"
+        '--config.task.files=None: name the file or the folder of your data'
       )
     return own_task(**columns)
   for name, column in columns.items():
@@ -239,21 +274,6 @@ def _check(config: DataConfig) -> None:
     raise InputError(
       f'--config.task.true_label={config.true_label!r}: the wrong labels are '
       'known, so set --config.task.noise=0 and leave task.noise_draws at 1'
-    )
-  for name, least in (
-    ('limit', 0),
-    ('pool_limit', 0),
-    ('noise_draws', 0),
-    ('max_length', 1),
-  ):
-    if getattr(config, name) < least:
-      raise InputError(
-        f'{name} {getattr(config, name)}: must be at least {least}'
-      )
-  least = config.near_duplicates
-  if least and not 0.5 <= least <= 1:
-    raise InputError(
-      f'--config.task.near_duplicates={least}: must be 0, or from 0.5 to 1'
     )
 
 

@@ -64,7 +64,9 @@ class Duplicates:
     }
 
 
-def find(segments: Sequence[Sequence[str]], threshold: float) -> Duplicates:
+def find(
+  segments: Sequence[Sequence[str]], threshold: float | None
+) -> Duplicates:
   """Finds near-duplicates by MinHash (Broder, 1997), then compares them.
 
   Texts are compared in NFKC, without case, with single spaces. Their
@@ -77,7 +79,7 @@ def find(segments: Sequence[Sequence[str]], threshold: float) -> Duplicates:
 
   Args:
     segments: the text fields of each example, [n] tuples of equal length.
-    threshold: least similarity, from 0.5 to 1; 0 finds nothing.
+    threshold: least similarity, from 0.5 to 1; None finds nothing.
 
   Returns:
     The clusters.

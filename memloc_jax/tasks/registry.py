@@ -259,11 +259,11 @@ def get_task(name: str) -> Task:
 
 
 def own_task(
-  text: str,
-  label: str,
-  id: str = '',
-  true_label: str = '',
-  paraphrase: str = '',
+  text: str | None,
+  label: str | None,
+  id: str | None = None,
+  true_label: str | None = None,
+  paraphrase: str | None = None,
 ) -> Task:
   """Describes a user's own data, whose classes are what its labels say.
 
@@ -283,7 +283,7 @@ def own_task(
     InputError: a column is not named, or named for two things.
   """
   try:
-    [parts] = csv.reader([text], skipinitialspace=True, strict=True)
+    [parts] = csv.reader([text or ''], skipinitialspace=True, strict=True)
   except (csv.Error, ValueError):
     parts = ['']
   fields = tuple(part.strip() for part in parts)
@@ -310,7 +310,7 @@ def own_task(
     text_fields=fields,
     label_field=label,
     own=True,
-    id_field=id,
-    true_label_field=true_label,
-    paraphrase_field=paraphrase,
+    id_field=id or '',
+    true_label_field=true_label or '',
+    paraphrase_field=paraphrase or '',
   )

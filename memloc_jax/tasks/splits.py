@@ -71,9 +71,9 @@ def binarise(train: Rows, pool: Rows) -> tuple[Rows, Rows]:
   return keep(train), keep(pool)
 
 
-def sample(rows: Rows, limit: int, seed: int, stream: str) -> Rows:
-  """Returns `limit` random rows in their order; all where limit is 0."""
-  if not 0 < limit < len(rows):
+def sample(rows: Rows, limit: int | None, seed: int, stream: str) -> Rows:
+  """Returns `limit` random rows in their order; all where limit is None."""
+  if limit is None or limit >= len(rows):
     return rows
   rng = random.Random(_derived_seed(seed, stream))
   return rows.take(sorted(rng.sample(range(len(rows)), limit)))

@@ -10,7 +10,7 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 from scipy import stats
 
-from benchmarks import coverage, coverage_page, discoveries, subsamples
+from benchmarks import coverage, discoveries, subsamples
 from benchmarks import intervals as methods
 
 _BLOCK, _EXAMPLES = 20, 400
@@ -288,8 +288,8 @@ class LoadTest(absltest.TestCase):
       )
 
 
-class PageTest(absltest.TestCase):
-  def test_holds_what_was_measured_and_what_was_missed(self):
+class MeasureTest(absltest.TestCase):
+  def test_what_was_missed_is_counted(self):
     ensemble = _ensemble(8, _bernoulli(np.linspace(0.2, 1, _EXAMPLES), 0.2))
     found = coverage.measure(ensemble, (_BLOCK, 2 * _BLOCK), 5)
     self.assertEqual(found['missed'], coverage.missed(found['coverage']))
@@ -299,27 +299,15 @@ class PageTest(absltest.TestCase):
       if (r['method'], r['stratum']) == ('Agresti-Caffo', '0.25 to 0.5')
     )
     row['coverage'] = 0.899
-    content = {
-      'environment': {'date': '2026-11-25T01:02:03', 'commit': None},
-      'study': {
-        'runs': 160,
-        'blocks': [20] * 8,
-        'examples': _EXAMPLES,
-        'noisy': 7,
-        'in_accuracy': {'all': 0.5, 'noisy': 0.25},
-        'commit': 'abcdefgh',
-      },
-      **found,
-      'missed': coverage.missed(found['coverage']),
-    }
+    found['missed'] = coverage.missed(found['coverage'])
+    self.assertIn(row, found['missed'])
     # As it comes out of the file.
-    text = coverage_page.page(json.loads(json.dumps(content)))
-    self.assertIn(f'0.899 at {_BLOCK} runs (0.25 to 0.5)', text)
-    for row in found['coverage']:
-      if 'coverage' in row:
-        self.assertIn(f'{row["coverage"]:.3f} ± {row["coverage_se"]:.3f}', text)
-    for row in found['reliability']:
-      self.assertIn(f'{row["predicted"]:.3f} | {row["realised"]:.3f}', text)
+    text = coverage.tables_of(json.loads(json.dumps(found)))
+    for name in ('coverage', 'discoveries', 'reliability', 'missed'):
+      self.assertIn(f'{name}\n', text)
+    self.assertIn('0.899', text.partition('missed\n')[2])
+    text = coverage.tables_of({'missed': [], 'study': {'runs': 3}})
+    self.assertEqual(text, 'missed\nnone')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import pytest
 from absl.testing import absltest, parameterized
 from sklearn import metrics
 
-from benchmarks import label_errors, ranking, upper_layers, workload
+from benchmarks import label_errors, workload
 from memloc_jax.models import interface
 from memloc_jax.tasks.registry import get_task
 
@@ -33,7 +33,7 @@ class RankingTest(absltest.TestCase):
   def test_equals_library_with_weights_and_ties(self):
     suspicion, wrong, rng = _ranked()
     weights = rng.integers(0, 4, (7, len(wrong)))
-    average, area = ranking.quality(suspicion, wrong, weights)
+    average, area = label_errors.quality(suspicion, wrong, weights)
     for row, found, under in zip(weights, average, area):
       self.assertAlmostEqual(
         found,
@@ -48,31 +48,31 @@ class RankingTest(absltest.TestCase):
     weights = rng.integers(0, 3, len(wrong))
     repeated = np.repeat(suspicion, weights), np.repeat(wrong, weights)
     np.testing.assert_allclose(
-      ranking.quality(suspicion, wrong, weights[None]),
-      ranking.quality(*repeated, np.ones((1, weights.sum()))),
+      label_errors.quality(suspicion, wrong, weights[None]),
+      label_errors.quality(*repeated, np.ones((1, weights.sum()))),
     )
 
   def test_nothing_wrong_is_no_number(self):
     suspicion, wrong, _ = _ranked()
-    average, area = ranking.quality(
+    average, area = label_errors.quality(
       suspicion, wrong, np.stack([wrong, ~wrong]).astype(int)
     )
     self.assertTrue(np.isnan([*average, *area]).all())
 
   def test_difference_to_itself_is_exactly_nothing(self):
     suspicion, wrong, _ = _ranked()
-    drawn = ranking.Resamples(2, len(wrong), 50)
+    drawn = label_errors.Resamples(2, len(wrong), 50)
     found = drawn.quality(np.tile(suspicion, (2, 1)), np.tile(wrong, (2, 1)))
-    for gap in ranking.difference(found, found).values():
+    for gap in label_errors.difference(found, found).values():
       self.assertEqual(set(gap.values()), {0.0})
 
   def test_difference_of_a_perfect_ranking_is_what_the_other_lacks(self):
     pairs = [_ranked(seed)[:2] for seed in range(4)]
     suspicion, wrong = map(np.stack, zip(*pairs))
-    drawn = ranking.Resamples(*wrong.shape, 200)
+    drawn = label_errors.Resamples(*wrong.shape, 200)
     perfect = drawn.quality(wrong * 1.0, wrong)
     other = drawn.quality(suspicion, wrong)
-    gaps = ranking.difference(perfect, other)
+    gaps = label_errors.difference(perfect, other)
     self.assertAlmostEqual(
       gaps['auroc']['difference'],
       1 - np.mean([metrics.roc_auc_score(w, s) for s, w in pairs]),
@@ -85,7 +85,7 @@ class RankingTest(absltest.TestCase):
     suspicion, wrong, _ = _ranked(n=200)
     alike = np.tile(suspicion, (4, 1)), np.tile(wrong, (4, 1))
     apart = alike[0] * np.array([[1], [1], [-1], [-1]]), alike[1]
-    drawn = ranking.Resamples(4, 200, 400)
+    drawn = label_errors.Resamples(4, 200, 400)
     spread = lambda ranked: drawn.quality(*ranked)[1].std(axis=1)
     np.testing.assert_array_less(2 * spread(alike), spread(apart))
 
@@ -113,7 +113,7 @@ class UpperLayersTest(absltest.TestCase):
     whole = workload.synthetic('tiny', 70)
     examples = whole.examples
     heads = {'main': whole.model.init_head(jax.random.key(0), 3)}
-    model, params, cut = upper_layers.cut(
+    model, params, cut = label_errors.cut(
       whole.model, whole.params, examples, layers=1
     )
     self.assertEqual(model.num_layers, 1)
@@ -150,7 +150,7 @@ class LabelErrorsTest(absltest.TestCase):
     command += [f'--source=files:{folder / "trec"}', f'--workdir={folder}/runs']
     command += ['--limit=60', '--noise', '0.1', '0.2', '--draws=2']
     command += ['--folds=3', '--epochs=2', '--layers=1', '--resamples=50']
-    command += [f'--out={folder}/out.json', f'--page={folder}/page.md']
+    command += [f'--out={folder}/out.json']
     for _ in range(2):  # The second trains nothing.
       done = subprocess.run(
         command,
@@ -160,7 +160,7 @@ class LabelErrorsTest(absltest.TestCase):
         env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
       )
       self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-    self.assertNotIn('epoch', done.stdout.partition('#')[0])
+    self.assertNotIn('epoch', done.stdout)
     content = json.loads((folder / 'out.json').read_text())
     self.assertEqual(*content['passes'].values())
     for fit in content['fit'].values():
@@ -171,7 +171,7 @@ class LabelErrorsTest(absltest.TestCase):
       self.assertEqual(level['wrong'], [round(60 * level['noise'])] * 2)
       for gap in level['differences'].values():
         self.assertBetween(gap['auroc']['difference'], -1, 1)
-    self.assertIn('self_confidence', (folder / 'page.md').read_text())
+    self.assertIn('self_confidence', done.stdout)
 
 
 if __name__ == '__main__':

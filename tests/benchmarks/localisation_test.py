@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The benchmarks are run from the checkout and never installed.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import turns  # noqa: E402
+from benchmarks import harness  # noqa: E402
 
 needs_torch = unittest.skipIf(
   importlib.util.find_spec('torch') is None, 'torch is not installed'
@@ -55,7 +55,9 @@ class LocalisationTest(parameterized.TestCase):
     for name, found in content['results'].items():
       self.assertIn(name, done.stdout)
       self.assertTrue(found['passed'])
-      self.assertContainsSubset([turns.OURS, turns.SENSIBLE], found['seconds'])
+      self.assertContainsSubset(
+        [harness.OURS, harness.SENSIBLE], found['seconds']
+      )
 
 
 class TurnsTest(parameterized.TestCase):
@@ -68,35 +70,35 @@ class TurnsTest(parameterized.TestCase):
         calls.append(name)
         return result
 
-      return turns.Contender(run, parts)
+      return harness.Contender(run, parts)
 
-    job = turns.Job(
+    job = harness.Job(
       'a job',
       {
-        turns.OURS: contender('a', 1.0),
-        turns.SENSIBLE: contender('b', result, parts=1000.0),
+        harness.OURS: contender('a', 1.0),
+        harness.SENSIBLE: contender('b', result, parts=1000.0),
       },
       lambda mine, theirs: abs(mine - theirs),
     )
-    found = turns.measure(job, repetitions=2, tolerance=0.01)
+    found = harness.measure(job, repetitions=2, tolerance=0.01)
     self.assertEqual(''.join(calls), 'baabba')
     self.assertEqual(found['passed'], passed)
-    self.assertLen(found['seconds'][turns.OURS], 2)
+    self.assertLen(found['seconds'][harness.OURS], 2)
     # A thousandth of the job was done, the whole is reckoned from it.
-    self.assertGreater(found['ratios'][turns.SENSIBLE]['median'], 10)
+    self.assertGreater(found['ratios'][harness.SENSIBLE]['median'], 10)
     self.assertEqual(found['compilation']['programs'], 0)
 
   def test_says_what_ours_compiled_in_the_warm_up(self):
     ours, theirs = jax.jit(lambda x: x + 1), jax.jit(lambda x: x + 2)
     one = np.float32(1)
-    job = turns.Job(
+    job = harness.Job(
       'a job',
       {
-        turns.OURS: turns.Contender(lambda: ours(one).block_until_ready()),
-        turns.SENSIBLE: turns.Contender(lambda: theirs(one)),
+        harness.OURS: harness.Contender(lambda: ours(one).block_until_ready()),
+        harness.SENSIBLE: harness.Contender(lambda: theirs(one)),
       },
     )
-    found = turns.measure(job, repetitions=1, tolerance=0.0)['compilation']
+    found = harness.measure(job, repetitions=1, tolerance=0.0)['compilation']
     self.assertEqual(found['programs'], 1)
     self.assertEqual(found['seconds'], found['longest'])
     self.assertGreater(found['seconds'], 0)

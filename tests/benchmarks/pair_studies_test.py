@@ -1,14 +1,10 @@
 """Coverage of intervals of pairs, on pairs whose truth is known."""
 
-import json
-
 import numpy as np
 from absl.testing import absltest
 
 from benchmarks import (
-  coverage_page,
   intervals,
-  known_truth,
   pair_studies,
   subsamples,
 )
@@ -71,42 +67,6 @@ class CoverageTest(absltest.TestCase):
     found = pair_studies.pairs(ensemble, 'probability')
     np.testing.assert_allclose(found.seen, [[0.9, 0.7]])
     np.testing.assert_allclose(found.difference, [[0.8, 0.5]])
-
-
-class PageTest(absltest.TestCase):
-  def test_holds_what_was_measured_and_what_was_missed(self):
-    rng = np.random.default_rng(0)
-    first, second = rng.beta(2, 1, (2, 60, 20))
-    both = pair_studies.Pairs(first, 0 * first)
-    methods = dict(list(intervals.PAIR_METHODS.items())[:2])
-    rows = pair_studies.coverage(first, second, methods, (8,))
-    rows[0] |= {'decile': 0.8765, 'ratio': 1.5}
-    content = {
-      'environment': {'date': '2026-11-30T01:02:03', 'commit': None},
-      'study': {'examples': 20, 'noisy': 3},
-      'reference': 60,
-      'pairs': 60,
-      'coverage': rows,
-      'missed': pair_studies.missed(rows),
-      'groups': [{'examples': 1} | row for row in rows],
-      'layers': [],
-      'dependence': pair_studies.dependence({'probability': both}),
-      'runs': [],
-      'simulated': 50,
-      'designs': [
-        {'design': '4 pairs', 'ratio': 0.5, 'share': 1.0}
-        | known_truth.runs([(4, True)], 1.0, 50)
-      ],
-      'seeds': [],
-      'tests': [{'runs': 201, 'level': 1e-5, 'exact': 0.5, 'normal': 2.125}],
-    }
-    # As it comes out of the file.
-    text = coverage_page.pairs_page(json.loads(json.dumps(content)))
-    self.assertIn('Missed: decile 0.876 at 8 pairs.', text)
-    for row in rows:
-      self.assertIn(f'{row["coverage"]:.3f} ± {row["coverage_se"]:.3f}', text)
-    self.assertIn('| 201 | 1e-05 | 0.50 | 2.12 |', text)
-    self.assertIn('| 4 pairs | 0.5 | 100% |', text)
 
 
 class MethodsTest(absltest.TestCase):

@@ -23,14 +23,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import (  # noqa: E402
   comparison,
-  compilations,
   correctness,
-  record,
+  harness,
   run,
   scoring,
   slopes,
   study,
-  turns,
   workload,
 )
 from memloc_jax.models import interface  # noqa: E402
@@ -41,7 +39,7 @@ needs_torch = unittest.skipIf(
 
 
 def _rate(value):
-  return {'model_steps_per_second': record.summary([value])}
+  return {'model_steps_per_second': harness.summary([value])}
 
 
 class SlopesTest(absltest.TestCase):
@@ -72,7 +70,7 @@ class CompilationsTest(absltest.TestCase):
   def test_counts_what_is_compiled_inside(self):
     twice, thrice = jax.jit(lambda x: 2 * x), jax.jit(lambda x: 3 * x)
     x = np.ones(3, np.float32)
-    with compilations.compilations() as seconds:
+    with harness.compilations() as seconds:
       twice(x)
       twice(x)
     self.assertLen(seconds, 1)
@@ -97,9 +95,9 @@ class StudyTest(absltest.TestCase):
         }
       }
     }
-    names = (turns.OURS, turns.SENSIBLE, turns.RELEASED)
+    names = (harness.OURS, harness.SENSIBLE, harness.RELEASED)
     job = {
-      'summary': {n: record.summary([s]) for n, s in zip(names, (1, 2, 3))}
+      'summary': {n: harness.summary([s]) for n, s in zip(names, (1, 2, 3))}
     }
     jobs = (
       'scoring', 'swapping', 'gradients', 'centroids', 'probes', 'retraining',
@@ -127,11 +125,11 @@ class StudyTest(absltest.TestCase):
     whole = study.totals(parts)
     steps, rest = 30 + 60, 1 + 1 + 2 + 2 + 2 + 2
     ours = steps / 10 + rest
-    self.assertAlmostEqual(whole['seconds'][turns.OURS], ours)
+    self.assertAlmostEqual(whole['seconds'][harness.OURS], ours)
     sensible = (steps / 5 + 2 * rest) / ours
-    self.assertAlmostEqual(whole['ratios'][turns.SENSIBLE], sensible)
+    self.assertAlmostEqual(whole['ratios'][harness.SENSIBLE], sensible)
     released = (steps / 4 + 3 * rest) / ours
-    self.assertAlmostEqual(whole['ratios'][turns.RELEASED], released)
+    self.assertAlmostEqual(whole['ratios'][harness.RELEASED], released)
     self.assertIn(f'{sensible:.2f}x', study.table_of(parts, whole))
     # A technique's time is taken as proportional to all that it goes through.
     sizes = dataclasses.replace(
@@ -244,7 +242,7 @@ class RunTest(parameterized.TestCase):
       out = command[-1].removeprefix('--out=')
       found = {'runs': slopes.summarise([1, 2], [[1.0], [2.0]])}
       content = {'benchmark': module, 'results': found}
-      record.write(pathlib.Path(out), content)
+      harness.write(pathlib.Path(out), content)
       return mock.Mock(returncode=0)
 
     with mock.patch.object(run.subprocess, 'run', start):

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The benchmarks are run from the checkout and never installed.
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import comparison, correctness, record, workload  # noqa: E402
+from benchmarks import comparison, correctness, harness, workload  # noqa: E402
 
 needs_torch = unittest.skipIf(
   importlib.util.find_spec('torch') is None, 'torch is not installed'
@@ -107,7 +107,7 @@ class TrainingTest(parameterized.TestCase):
     self.assertEqual(correctness.judge(difference, moved)['passed'], passed)
 
   def test_summary(self):
-    result = record.summary([4, 1, 2, 3, 5])
+    result = harness.summary([4, 1, 2, 3, 5])
     expected = {'min': 1, 'q1': 2, 'median': 3, 'q3': 4, 'max': 5}
     self.assertEqual(result, expected)
 

@@ -50,9 +50,13 @@ class RefusedTest(tiny.EncoderCase):
     config = study_config.from_config_dict(values)
     cells[2] = grid.Cell(2, cells[2].name, config)
     root = self.folder / 'bad'
-    with self.assertRaisesRegex(InputError, 'nowhere') as caught:
-      _run(cells, root)
-    self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
+    for refuse in (_run, grid_runs.check):
+      with self.assertRaisesRegex(InputError, 'nowhere') as caught:
+        refuse(cells, root)
+      self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
+    lines = grid_runs.check(cells[:2], root).splitlines()
+    for line, cell in zip(lines, cells[:2], strict=True):
+      self.assertStartsWith(line, f'{root / cell.name} can run: ')
     self.assertFalse(root.exists())
 
   def test_what_a_study_refuses_later_names_it_too(self):
@@ -75,7 +79,7 @@ class RefusedTest(tiny.EncoderCase):
     plans = [planning.Plan('A plan.', each) for each in seconds]
     with mock.patch.object(grid_runs.actions, 'plan', side_effect=plans):
       text = grid_runs.plan(
-        cells, self.folder / 'planned', 2.0, Progress(quiet=True)
+        cells, self.folder / 'planned', Progress(quiet=True)
       )
     return text.split('\n\n\n')[-1]
 
@@ -84,7 +88,7 @@ class RefusedTest(tiny.EncoderCase):
     self.assertStartsWith(
       self.plan(600.0, 0.0, 1200.0),
       'all 3 studies: training and localisation take at most about 30.0 '
-      'minutes and cost 1.00 at 2 per hour',
+      'minutes',
     )
     self.assertStartsWith(
       self.plan(600.0, unknown, 0.0),
@@ -99,14 +103,14 @@ class RefusedTest(tiny.EncoderCase):
     order = (cells[0], cells[0], cells[1])
     known = []
 
-    def compiling(config, workdir, price, progress, programs):
-      del config, price, progress
+    def compiling(config, workdir, progress, programs):
+      del config, progress
       known.append(set(programs))
       programs[workdir.name] = 'compiled'
       return planning.Plan('A plan.', 1.0)
 
     with mock.patch.object(grid_runs.actions, 'plan', side_effect=compiling):
-      grid_runs.plan(order, self.folder / 'kept', 0.0, Progress(quiet=True))
+      grid_runs.plan(order, self.folder / 'kept', Progress(quiet=True))
     self.assertEqual(known, [set(), {cells[0].name}, set()])
 
   def test_a_folder_of_one_study_is_refused(self):

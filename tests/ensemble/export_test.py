@@ -17,7 +17,6 @@ from memloc_jax.localisation import (
   representations,
   swapping,
 )
-from memloc_jax.localisation.settings import ProbeConfig
 from memloc_jax.models import interface
 from tests.ensemble import toy
 
@@ -100,7 +99,9 @@ class ExportTest(toy.TestCase):
     )
 
   def test_probing(self):
-    config = ProbeConfig(seeds=2, num_epochs=3, first_epoch=2, batch_size=4)
+    config = probes.ProbeConfig(
+      seeds=2, num_epochs=3, first_epoch=2, batch_size=4
+    )
     rng = np.random.default_rng(0)
     original = rng.integers(0, 2, 40)
     given = np.where(np.arange(40) % 5, original, 1 - original)

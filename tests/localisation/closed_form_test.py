@@ -16,23 +16,20 @@ from memloc_jax.localisation import (
   probes,
   probing,
 )
+from memloc_jax.localisation.ablation import AblationConfig
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.settings import (
-  AblationConfig,
-  LocaliseConfig,
-  ProbeConfig,
-)
+from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.models import interface
 from tests.localisation import built
 
-_CONFIG = LocaliseConfig(
-  batch_size=24,
-  ablation=AblationConfig(variants=('attention-zero', 'mlp-zero')),
-)
+_SETTINGS = {
+  'ablation': AblationConfig(variants=('attention-zero', 'mlp-zero'))
+}
 
 
 def _run(name, source):
-  return TECHNIQUES[name].run(source, _CONFIG, lambda share: None)
+  source = dataclasses.replace(source, batch_size=24)
+  return TECHNIQUES[name].run(source, _SETTINGS.get(name), lambda share: None)
 
 
 def _zero(params, layers, names):

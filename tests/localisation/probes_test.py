@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import events, probes, probing
-from memloc_jax.localisation.settings import LocaliseConfig, ProbeConfig
+from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.models import interface, transformer
 from tests.localisation import built
 
@@ -64,7 +64,7 @@ class ReferenceTest(absltest.TestCase):
     )
     row = {'target': 'noise', 'probe_seed': 0, 'f1': 0.5}
     rows = [row | {'layer': layer} for layer in range(4)]
-    config = LocaliseConfig(probe=ProbeConfig(labels=False))
+    config = ProbeConfig(labels=False)
     with mock.patch.object(probing, '_measure', return_value=rows) as measure:
       found = probing.probing(source, config, lambda share: None)
     checkpoints = [call.args[1].name for call in measure.call_args_list]
@@ -168,7 +168,7 @@ class ProbesTest(parameterized.TestCase):
 
   def test_refuses_splits_without_noisy_examples(self):
     with self.assertRaisesRegex(InputError, 'none of the 1 in its'):
-      probing.check(LocaliseConfig(), np.arange(60) < 1)
+      probing.check(ProbeConfig(), np.arange(60) < 1)
 
 
 def _plain_probe(config, vectors, seed, split, target):

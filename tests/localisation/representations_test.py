@@ -1,12 +1,13 @@
 """Batches of equal shapes: every example once, few rows repeated."""
 
+import dataclasses
+
 import numpy as np
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import Preempted
 from memloc_jax.localisation import representations
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.settings import LocaliseConfig
 from memloc_jax.tasks.encode import Encoded
 from tests.localisation import built
 
@@ -84,8 +85,10 @@ class ExtractTest(parameterized.TestCase):
         raise Preempted('asked to')
 
     source = built.source(*[built.params(0)] * 4)
+    source = dataclasses.replace(source, batch_size=4)
+    technique = TECHNIQUES[name]
     with self.assertRaises(Preempted):
-      TECHNIQUES[name].run(source, LocaliseConfig(batch_size=4), report)
+      technique.run(source, technique.settings and technique.settings(), report)
     self.assertBetween(shares[0], 0.01, shares[1])
     self.assertLess(shares[1], first)
 

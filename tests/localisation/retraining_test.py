@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax import settings
 from memloc_jax.ensemble.program import Program
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import retraining, scores
-from memloc_jax.localisation.settings import LocaliseConfig, RetrainConfig
+from memloc_jax.localisation.retraining import RetrainConfig
 from memloc_jax.tasks.encode import Encoded
 from tests.ensemble import reference, toy
 
 _NOISY = 8
 _WINDOWS = ((0, 0), (0, 1), (1, 1))
-_CONFIG = LocaliseConfig(
-  retrain=RetrainConfig(num_epochs=2, learning_rate=3e-3, batch_size=4)
-)
+_CONFIG = RetrainConfig(num_epochs=2, learning_rate=3e-3, batch_size=4)
 
 
 def _source(engine, noisy, **changes):
@@ -78,9 +77,9 @@ class ReferenceTest(toy.TestCase):
     engine = toy.engine(self.folder())
     source = _source(engine, noisy)
     retrain = dataclasses.replace(
-      _CONFIG.retrain, train_head=train_head, programs=programs
+      _CONFIG, train_head=train_head, programs=programs
     )
-    found = _run(source, dataclasses.replace(_CONFIG, retrain=retrain))
+    found = _run(source, retrain)
     subject = source.subjects[0]
     _, held_out = retraining.split(subject.mislabelled, retrain.seed)
     pretrained = toy.pretrained()
@@ -163,12 +162,11 @@ class ReferenceTest(toy.TestCase):
       'pooled': {'kernel': kernel, 'pooler': toy.random_like(square)},
       'unbiased': {'kernel': kernel},
     }
-    retrain = _CONFIG.retrain
     for name, head in heads.items():
       noisy = _noisy() | {'heads': {'main': head}}
       source = _source(engine, noisy, name=name)
       table = retraining.tables(
-        source, source.subjects[0], noisy, retrain, [[1]]
+        source, source.subjects[0], noisy, _CONFIG, [[1]]
       )[0]
       found = toy.logits(retraining._engine(source, noisy), table)
       start = noisy | {
@@ -205,9 +203,7 @@ class ReferenceTest(toy.TestCase):
       given[:_NOISY] = (given[:_NOISY] + shift) % toy.NUM_CLASSES
       original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
       subject = dataclasses.replace(subject, given=given, original=original)
-      (table,) = retraining.tables(
-        source, subject, noisy, _CONFIG.retrain, [[1]]
-      )
+      (table,) = retraining.tables(source, subject, noisy, _CONFIG, [[1]])
       records.append(toy.logits(engine, table))
     np.testing.assert_array_equal(*records)
 
@@ -243,9 +239,9 @@ class GroupsTest(parameterized.TestCase):
     self.assertAlmostEqual(work([part[0] for part in found]), cheapest)
 
   def test_a_negative_number_is_refused_before_any_work(self):
-    config = LocaliseConfig(retrain=RetrainConfig(programs=-1))
-    with self.assertRaisesRegex(InputError, r'retrain\.programs is -1'):
-      retraining.check(config, np.arange(9) < 2)
+    config = RetrainConfig(programs=-1)
+    with self.assertRaisesRegex(InputError, r'retrain\.programs=-1: must be'):
+      settings.check(config, 'retrain')
 
 
 class SettingsTest(toy.TestCase):
@@ -253,7 +249,7 @@ class SettingsTest(toy.TestCase):
     noisy = _noisy()
     source = _source(toy.engine(self.folder()), noisy, **changes)
     (table,) = retraining.tables(
-      source, source.subjects[0], noisy, _CONFIG.retrain, [[0, 1]]
+      source, source.subjects[0], noisy, _CONFIG, [[0, 1]]
     )
     return table
 
@@ -320,9 +316,7 @@ class NotesTest(parameterized.TestCase):
       logits.append(np.eye(toy.NUM_CLASSES)[predicted % toy.NUM_CLASSES])
     status = ['diverged' if at in diverged else 'done' for at in range(3)]
     engine = _Finished(logits, status, start)
-    config = dataclasses.replace(
-      _CONFIG, retrain=dataclasses.replace(_CONFIG.retrain, programs=1)
-    )
+    config = dataclasses.replace(_CONFIG, programs=1)
     found = _run(dataclasses.replace(source, engine=engine), config)
     return found.notes, found.scores[''].weights[0]
 
@@ -366,8 +360,8 @@ class OneLayerTest(toy.TestCase):
       pretrained['blocks'],
     )
     source = _source(toy.engine(self.folder()), noisy | {'blocks': blocks})
-    retrain = dataclasses.replace(_CONFIG.retrain, learning_rate=1e-12)
-    found = _run(source, dataclasses.replace(_CONFIG, retrain=retrain))
+    retrain = dataclasses.replace(_CONFIG, learning_rate=1e-12)
+    found = _run(source, retrain)
     single = {
       row['first'] - 1: row['noisy_accuracy']
       for row in found.tables['windows']

@@ -7,12 +7,10 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from memloc_jax.localisation import retraining, scores
+from memloc_jax.localisation.ablation import AblationConfig
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.settings import (
-  AblationConfig,
-  LocaliseConfig,
-  RetrainConfig,
-)
+from memloc_jax.localisation.probes import ProbeConfig
+from memloc_jax.localisation.retraining import RetrainConfig
 from memloc_jax.models import bert
 from tests.localisation import built
 
@@ -53,12 +51,9 @@ class WorkTest(parameterized.TestCase):
     'swapping', 'rewinding', 'gradients', 'accounting', 'centroids', 'probing'
   )
   def test_is_what_runs(self, name):
-    source = self.source()
     # Batches are full, so that none of it is padding.
-    config = LocaliseConfig(batch_size=4)
-    config = dataclasses.replace(
-      config, probe=dataclasses.replace(config.probe, seeds=1, num_epochs=27)
-    )
+    source = dataclasses.replace(self.source(), batch_size=4)
+    config = ProbeConfig(seeds=1, num_epochs=27) if name == 'probing' else None
     found = TECHNIQUES[name].work(config, _sizes())
     self.assertEqual(_counted(name, source, config), sum(found))
     backward = name in ('gradients', 'accounting')
@@ -66,28 +61,23 @@ class WorkTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_of_ablation_is_at_most_what_is_said(self, heads):
-    config = LocaliseConfig(
-      batch_size=1, ablation=AblationConfig(('skip', 'mlp-mean'), heads)
-    )
+    config = AblationConfig(('skip', 'mlp-mean'), heads)
+    source = dataclasses.replace(self.source(), batch_size=1)
     found = TECHNIQUES['ablation'].work(config, _sizes()).forward
-    counted = _counted('ablation', self.source(), config)
+    counted = _counted('ablation', source, config)
     # Examples of several groups are passed once.
     self.assertBetween(counted, 0.6 * found, found)
 
-  @parameterized.product(programs=(0, 1, 2, 3), epochs=(1, 5))
+  @parameterized.product(programs=(None, 1, 2, 3), epochs=(1, 5))
   def test_of_retraining_is_that_of_its_tables(self, programs, epochs):
-    config = LocaliseConfig(
-      retrain=RetrainConfig(num_epochs=epochs, programs=programs)
-    )
+    config = RetrainConfig(num_epochs=epochs, programs=programs)
     source = self.source()
     [subject] = source.subjects
     steps = epochs * -(-len(retraining.split(subject.mislabelled, 42)[0]) // 8)
     groups = retraining.groups(_LAYERS, steps, programs)
     noisy = subject.noisy.load()
     trained = forward = 0
-    for table in retraining.tables(
-      source, subject, noisy, config.retrain, groups
-    ):
+    for table in retraining.tables(source, subject, noisy, config, groups):
       first, stop = table.program.layers
       own = len(table.runs) * (stop - first)
       members = table.runs.membership[0].sum() * table.program.num_epochs
@@ -100,10 +90,11 @@ class WorkTest(parameterized.TestCase):
     name for name, each in TECHNIQUES.items() if not each.baseline
   )
   def test_grows_with_models_and_examples(self, name):
-    config = LocaliseConfig(retrain=RetrainConfig(programs=1))
-    count = lambda **sizes: np.array(
-      TECHNIQUES[name].work(config, _sizes(**sizes))
-    )
+    technique = TECHNIQUES[name]
+    config = technique.settings and technique.settings()
+    if name == 'retraining':
+      config = RetrainConfig(programs=1)
+    count = lambda **sizes: np.array(technique.work(config, _sizes(**sizes)))
     once = count()
     self.assertGreater(once.sum(), 0)
     np.testing.assert_allclose(count(subjects=3), 3 * once)

@@ -4,18 +4,26 @@ import json
 import pathlib
 import re
 import tempfile
+from unittest import mock
 
 import jax
 import numpy as np
 import pandas as pd
-from absl.testing import absltest, parameterized
+import pytest
+from absl import flags
+from absl.testing import absltest
+from ml_collections import config_flags
 
-from memloc_jax.localisation import scores
+from memloc_jax import api
+from memloc_jax.errors import InputError
+from memloc_jax.localisation import probes, scores
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
+from memloc_jax.study import config as study_config
 from memloc_jax.tasks import embedded
 from memloc_jax.tasks import registry as tasks
 from memloc_jax.tasks.sources import load_rows
+from tests.localisation import built
 from tests.models import small
 from tests.study import tiny
 
@@ -48,11 +56,69 @@ class ExtendingTest(tiny.EncoderCase):
       map__num_runs=0,
       train__snapshots=(),
       localise__techniques=('largest_change', 'constant'),
+      localise__largest_change__power=2.0,
     )
     workdir = tiny.run(values, self.folder / 'technique')
+    stored = json.loads((workdir / 'config.json').read_text('utf-8'))
+    self.assertEqual(stored['localise']['largest_change'], {'power': 2.0})
     found = pd.read_parquet(workdir / 'layers.parquet')
     self.assertIn('largest_change', set(found['technique']))
     self.assertTrue((workdir / 'stages/largest_change.json').exists())
+    own = api.Result(workdir).table('changes')
+    self.assertEqual(list(own), ['technique', 'source', 'seed', 'largest'])
+    main = found[found['technique'] == 'largest_change']
+    np.testing.assert_allclose(own.loc[0, 'largest'] ** 2, main['raw'].max())
+
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_settings_of_a_technique(self):
+    file = self.folder / 'config.py'
+    file.write_text(
+      _blocks()['A technique']
+      + 'from memloc_jax.study import config\n\nget_config = config.default\n'
+    )
+
+    def parsed(value):
+      values = flags.FlagValues()
+      words = ['', f'--config={file}']
+      words += [f'--config.localise.largest_change.power={value}']
+      scores.TECHNIQUES.pop('largest_change', None)
+      config_flags.DEFINE_config_file('config', flag_values=values)
+      with mock.patch('sys.argv', words):
+        values(words)
+      return study_config.from_config_dict(values.config)
+
+    config = parsed('3')
+    technique = scores.TECHNIQUES['largest_change']
+    found = technique.settings_in(config.localise)
+    self.assertEqual(found, technique.settings(power=3.0))
+    with self.assertRaisesRegex(
+      InputError,
+      r'^--config.localise.largest_change.power=-1.0: must be above 0\.$',
+    ):
+      parsed('-1')
+    described = {one.name: one for one in study_config.described()}
+    self.assertEqual(
+      described['localise.largest_change.power'][1:],
+      (1.0, 'above 0', 'of the change of a parameter.'),
+    )
+    # The function gets them.
+    source = built.source(*[built.params(seed) for seed in range(4)])
+    run = lambda power: technique.run(
+      source, technique.settings(power), lambda share: None
+    )
+    np.testing.assert_allclose(
+      run(3.0).scores[''].weights, run(1.0).scores[''].weights ** 3
+    )
+
+  def test_groups_of_settings_have_names_of_their_own(self):
+    register = lambda **kinds: scores.register('mine', **kinds)(print)
+    with self.assertRaisesRegex(ValueError, 'already a group of settings'):
+      register(settings=probes.ProbeConfig, group='probe')
+    with self.assertRaisesRegex(ValueError, 'are no dataclass'):
+      register(settings=dict)
+    register(settings=probes.ProbeConfig, group='units')
+    with self.assertRaisesRegex(InputError, "group='units'"):
+      study_config.default()
 
   def test_a_task_is_read(self):
     exec(_blocks()['A task'], {})
@@ -95,15 +161,6 @@ class ExtendingTest(tiny.EncoderCase):
     with self.assertRaisesRegex(ValueError, 'already a family'):
       models.register('other', models.FAMILIES['gert'])
     self.assertIs(models.FAMILIES['bert'], bert.FAMILY)
-
-
-class LengthTest(parameterized.TestCase):
-  def test_each_is_short(self):
-    found = _blocks()
-    self.assertLen(found, 3)
-    for heading, code in found.items():
-      with self.subTest(heading):
-        self.assertLess(code.count('\n'), 30)
 
 
 if __name__ == '__main__':

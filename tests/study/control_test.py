@@ -46,40 +46,32 @@ class SetupsTest(parameterized.TestCase):
       np.testing.assert_array_equal(setup.layers, planted)
 
   def test_kinds_and_their_seeds(self):
-    study = _study(
-      4, pairs=((2, 1),), spread=((1, 4),), graded_seeds=(9,), grade=2.0
-    )
+    study = _study(4, pairs=((2, 1), (1, 4)), graded_seeds=(9,), grade=2.0)
     found = {(s.kind, s.name): s for s in control.setups(study)}
     self.assertEqual(
       list(found),
-      [('pair', '1+2'), ('spread', '1+4')]
+      [('pair', '1+2'), ('pair', '1+4')]
       + [('graded', 'rising'), ('graded', 'falling')],
     )
     rising = found['graded', 'rising']
     np.testing.assert_allclose(rising.rates, [1 / 8, 1 / 4, 1 / 2, 1])
     self.assertEqual(rising.seeds, (9,))
-    self.assertEqual(found['spread', '1+4'].seeds, (3, 5))
+    self.assertEqual(found['pair', '1+4'].seeds, (3, 5))
 
   def test_none_without_seeds(self):
     self.assertEmpty(control.setups(_study(seeds=())))
 
-  @parameterized.parameters('pairs', 'spread')
-  def test_refuses_layers_out_of_range(self, name):
-    for pair in ((0, 1), (6, 7), ()):
-      with self.assertRaisesRegex(InputError, f'--config.control.{name}: '):
-        control.setups(_study(6, **{name: (pair,)}))
+  @parameterized.parameters((0, 1), (6, 7), ())
+  def test_refuses_layers_out_of_range(self, *pair):
+    with self.assertRaisesRegex(InputError, '--config.control.pairs: '):
+      control.setups(_study(6, pairs=(pair,)))
 
-  @parameterized.parameters(
-    ('pairs', {'pairs': ((1, 2), (2, 1))}),
-    ('pairs', {'pairs': ((3, 3),)}),
-    ('spread', {'pairs': ((1, 4),), 'spread': ((4, 1),)}),
-    ('spread', {'spread': ((1, 2),)}),  # The lowest two, by default.
-  )
-  def test_refuses_layers_that_are_there_twice(self, name, settings):
+  @parameterized.parameters((((1, 2), (2, 1)),), (((3, 3),),))
+  def test_refuses_layers_that_are_there_twice(self, pairs):
     with self.assertRaisesRegex(
-      InputError, rf'^--config.control.{name}: layers \(.*\) are there twice'
+      InputError, r'^--config.control.pairs: layers \(.*\) are there twice'
     ):
-      control.setups(_study(6, **settings))
+      control.setups(_study(6, pairs=pairs))
 
   def test_refuses_a_task_without_noise(self):
     with self.assertRaisesRegex(InputError, 'noise is 0'):

@@ -70,7 +70,9 @@ class ProtocolTest(WideCase):
       size, reference = (
         np.asarray(
           gradients.norms(
-            *gradients.group_gradients(source, one, subject, 'logit', 16)
+            *gradients.group_gradients(
+              source, one, subject, gradients.label_logit, 16
+            )
           )
         )[0, 0]
         for one in (subject.memorised, subject.frozen)

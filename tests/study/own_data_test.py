@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import pathlib
 import re
 import shutil
 from unittest import mock
@@ -18,6 +17,7 @@ from absl.testing import absltest, parameterized
 from rich.console import Console
 
 from memloc_jax.errors import InputError
+from memloc_jax.presets import own_data
 from memloc_jax.report import caveats
 from memloc_jax.study import actions, memory_plan
 from memloc_jax.study import config as study_config
@@ -27,7 +27,6 @@ from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
 _WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
 _ROWS = [
   (f'the {word} sailor {verb} the ship', label)
@@ -39,9 +38,7 @@ _ROWS = [
 class OwnDataTest(tiny.EncoderCase):
   def config(self, **changes):
     """The config file for curators, made tiny."""
-    scope = {}
-    exec(_CONFIG.read_text('utf-8'), scope)  # As config_flags does.
-    values = scope['get_config']()
+    values = own_data.get_config()
     values.model.source = str(self.encoder)
     values.engine.cache = str(self.folder / 'cache')
     values.engine.unroll = 'never'
@@ -188,7 +185,7 @@ class OwnDataTest(tiny.EncoderCase):
     words = 'zat zet zit zot zut' if many else ''
     rows = [(f'{text} {words}', label) for text, label in _ROWS]
     path = self.write(f'other_{many}.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     said, workdir = io.StringIO(), self.folder / f'other_{many}'
     progress = Progress(Console(file=said, width=80))
     run_study(config, workdir, progress, stages=('data',))
@@ -202,7 +199,7 @@ class OwnDataTest(tiny.EncoderCase):
     labels = ['time'] * 8 + ['Time\u200b'] * 4 + ['-1'] * 4
     rows = [(text, label) for (text, _), label in zip(_ROWS, labels)]
     path = self.write('alike.csv', ('text', 'label'), rows)
-    config = self.config(task__files=path, task__true_label='')
+    config = self.config(task__files=path, task__true_label=None)
     sentences = (
       f'{path}: labels that differ only in case, Unicode form, invisible '
       "characters or the way a number is written are separate classes: 'time' "
@@ -220,7 +217,7 @@ class OwnDataTest(tiny.EncoderCase):
     # Nothing is compiled to see what it would need.
     host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
     with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
-      plan = actions.plan(config, self.folder / 'none', 0.0, Progress(console))
+      plan = actions.plan(config, self.folder / 'none', Progress(console))
     for sentence in sentences:
       self.assertIn(f'{sentence}\n', said.getvalue())
       self.assertIn(f'{sentence}\n', plan.text)

@@ -13,10 +13,9 @@ from scipy import special
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.localisation import hybrids
-from memloc_jax.localisation.settings import InputsConfig, LocaliseConfig
+from memloc_jax.localisation.occlusion import InputsConfig
 from memloc_jax.study import config as study_config
-from memloc_jax.study import input_maps, pairs, units
-from memloc_jax.study.tables import COLUMNS
+from memloc_jax.study import input_maps, pairs, tables, units
 from tests.localisation import built
 from tests.study import tiny
 
@@ -38,8 +37,6 @@ _TABLES = (
   'unit_deletion',
   'deletion',
   'variants',
-  'variants_by_example',
-  'radius_by_example',
 )
 
 
@@ -301,7 +298,7 @@ class StudyTest(tiny.EncoderCase):
   def test_every_table_is_there(self):
     for name in _TABLES:
       with self.subTest(name):
-        self.assertContainsSubset(COLUMNS[name], self.read(name).columns)
+        tables.find(name).check(self.read(name))
 
 
 class DistanceTest(absltest.TestCase):
@@ -321,7 +318,7 @@ class GapTest(parameterized.TestCase):
 
   def _said(self, steps, compute):
     config = types.SimpleNamespace(
-      localise=LocaliseConfig(inputs=InputsConfig(steps=steps)),
+      localise=study_config.LocaliseConfig(inputs=InputsConfig(steps=steps)),
       engine=study_config.EngineConfig(compute=compute),
     )
     study = mock.Mock(config=config, model=built.MODEL)
@@ -355,20 +352,6 @@ class GapTest(parameterized.TestCase):
     study = mock.Mock()
     input_maps._warn_of_gaps(study, [])
     study.progress.warn.assert_not_called()
-
-
-class RadiusTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ([0.8, 0.6, 0.2], 0.3),  # half way from 0.6 to 0.2
-    ([0.8, 0.4, 0.3], 0.2),
-    ([0.8, 0.1, 0.7], 0.2 * 0.4 / 0.7),
-    ([0.8, 0.7, 0.6], np.nan),
-    ([-0.1, -0.1, -0.2], np.nan),
-  )
-  def test_is_where_half_is_gone(self, curve, wanted):
-    strengths = np.array([0.0, 0.2, 0.4])
-    found = input_maps.radius(strengths, np.array(curve)[:, None])
-    np.testing.assert_allclose(found, [wanted])
 
 
 if __name__ == '__main__':

@@ -142,7 +142,7 @@ class PlanTest(tiny.EncoderCase):
       **changes,
     )
     study = Study(config, Workdir(self.folder / 'none'), Progress())
-    return planning.plan(study, price_per_hour=2.0).text
+    return planning.plan(study).text
 
   @pytest.mark.full
   def test_a_study_that_fits_is_measured(self):
@@ -162,7 +162,6 @@ class PlanTest(tiny.EncoderCase):
       whole, lanes * each + common + tokens + rest, delta=0.1 * lanes
     )
     self.assertRegex(found, r'localisation take at most about [\d.]+ minutes')
-    self.assertIn('at 2 per hour', found)
     self.assertRegex(found, r'(?m)^swapping +[\d,]+ +0 +\d+\.\d$')
     self.assertRegex(found, r'(?m)^retraining +[\d,]+ +[\d,]+ +\d+\.\d$')
     self.assertNotIn('DOES NOT FIT', found)
@@ -195,10 +194,6 @@ class PlanTest(tiny.EncoderCase):
     self.assertLen(jax.live_arrays(), len(before))
     self.assertIn('memory of each process, MiB', found)
     self.assertRegex(found, r'times are not measured: .*model\.safetensors')
-
-  def test_a_negative_price_is_refused(self):
-    with self.assertRaisesRegex(InputError, '--price_per_hour=-1: is below 0'):
-      actions.plan(self.config, self.folder / 'none', -1.0)
 
 
 class RefusedTest(tiny.EncoderCase):

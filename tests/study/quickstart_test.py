@@ -10,10 +10,9 @@ import pytest
 from absl.testing import absltest
 
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.presets import quickstart
 from memloc_jax.study import config as study_config
 from tests.study import tiny
-
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs'
 
 
 @pytest.mark.full
@@ -24,10 +23,8 @@ class QuickstartTest(absltest.TestCase):
     folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
 
     @functools.cache
-    def run(lanes=0, seed=1, devices=0):
-      scope = {}
-      exec((_CONFIG / 'quickstart.py').read_text('utf-8'), scope)
-      values = scope['get_config']()
+    def run(lanes=None, seed=1, devices=None):
+      values = quickstart.get_config()
       values.engine.cache = str(folder / 'cache')
       values.engine.lanes = lanes
       values.engine.devices = devices

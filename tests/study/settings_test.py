@@ -6,15 +6,21 @@ The settings are taken from the dataclasses, so that a new one is tried too.
 import dataclasses
 import functools
 import math
+import pathlib
+import re
+import tempfile
 import typing
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
+from absl import flags
 from absl.testing import absltest, parameterized
-from ml_collections import config_dict
+from ml_collections import config_dict, config_flags
 
+from memloc_jax import settings
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
 
@@ -43,20 +49,32 @@ _VALUES = (
 )  # fmt: skip
 
 
-def _leaves(cls: type, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def _leaves(group: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """Dotted name and type of every setting."""
-  for name, hint in typing.get_type_hints(cls).items():
-    if dataclasses.is_dataclass(hint):
-      yield from _leaves(hint, f'{prefix}{name}.')
+  for name, hint in typing.get_type_hints(type(group)).items():
+    value = getattr(group, name)
+    if dataclasses.is_dataclass(value):
+      yield from _leaves(value, f'{prefix}{name}.')
     else:
       yield prefix + name, hint
 
 
-_SETTINGS = dict(_leaves(study_config.StudyConfig))
+_SETTINGS = dict(_leaves(study_config.StudyConfig()))
 
 
-def _of_type(*types: Any) -> list[str]:
-  return [name for name, hint in _SETTINGS.items() if hint in types]
+def _kind(name: str) -> type:
+  """The type of a setting that is not None."""
+  hint = settings.unless_none(_SETTINGS[name]) or _SETTINGS[name]
+  return typing.get_origin(hint) or hint
+
+
+def _of_type(kind: type) -> list[str]:
+  return [name for name in _SETTINGS if _kind(name) is kind]
+
+
+def _no_value(name: str) -> tuple[None, ...]:
+  """None, unless it is a value of the setting."""
+  return () if settings.unless_none(_SETTINGS[name]) else (None,)
 
 
 def _default(name: str) -> Any:
@@ -112,7 +130,11 @@ class SettingsTest(parameterized.TestCase):
       # What is accepted has the type that is declared, and can be computed
       # with.
       kept = functools.reduce(getattr, name.split('.'), study)
-      self.assertIs(type(kept), type(_default(name)))
+      if kept is None:
+        self.assertIsNotNone(settings.unless_none(_SETTINGS[name]))
+      else:
+        self.assertIsInstance(kept, _kind(name))
+        self.assertEqual(isinstance(kept, bool), _kind(name) is bool)
       for number in _numbers(kept):
         self.assertTrue(math.isfinite(number) and abs(number) < 3.41e38)
         self.assertTrue(isinstance(number, float) or abs(number) < 2**31)
@@ -120,15 +142,15 @@ class SettingsTest(parameterized.TestCase):
 
   @parameterized.parameters(*_of_type(int))
   def test_numbers_below_0_and_others(self, name):
-    for value in (-1, 2**31, 1.0, '1', True, None):
+    for value in (-1, 2**31, 1.0, '1', True, *_no_value(name)):
       self.refused(name, value)
 
   @parameterized.parameters(*_of_type(float))
   def test_no_number_at_all(self, name):
-    for value in (math.nan, math.inf, -math.inf, 1e39, 10**400, '1', None):
+    for value in (math.nan, math.inf, -math.inf, 1e39, 10**400, '1'):
       self.refused(name, value)
-    if name != 'train.dropout':  # Negative takes the checkpoint's.
-      self.refused(name, -0.5)
+    for value in (-0.5, *_no_value(name)):
+      self.refused(name, value)
 
   @parameterized.parameters(*_of_type(str))
   def test_unknown_words(self, name):
@@ -170,6 +192,82 @@ class SettingsTest(parameterized.TestCase):
   def test_a_group_is_a_group(self, name):
     for value in (3, None, 'x', ()):
       self.refused(name, value)
+
+  @parameterized.parameters(
+    ('task.files', ''),
+    ('task.text', ''),
+    ('task.true_label', ''),
+    ('task.limit', 0),
+    ('task.pool_limit', 0),
+    ('task.near_duplicates', 0.0),
+    ('model.sha256', ''),
+    ('model.keep_layers', 0),
+    ('train.dropout', -1.0),
+    ('train.evaluate_every', 0),
+    ('map.evaluate_every', 0),
+    ('map.fit_accuracy', 2.0),
+    ('control.auxiliary_limit', 0),
+    ('localise.retrain.held_out', ''),
+    ('localise.retrain.programs', 0),
+    ('engine.lanes', 0),
+    ('engine.devices', 0),
+  )
+  def test_what_stood_for_nothing_is_none_now(self, name, formerly):
+    value = functools.reduce(getattr, name.split('.'), _changed(name, None))
+    self.assertIsNone(value)
+    message = re.escape(f'--config.{name}={formerly!r}: must be None or ')
+    with self.assertRaisesRegex(InputError, f'^{message}'):
+      _changed(name, formerly)
+
+  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+  def test_flags_set_and_unset_them(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    file = pathlib.Path(folder) / 'config.py'
+    file.write_text(
+      'from memloc_jax.study import config as study_config\n'
+      'def get_config():\n'
+      '  config = study_config.default()\n'
+      '  config.task.limit = 600\n'
+      "  config.model.sha256 = 'a' * 64\n"
+      '  return config\n'
+    )
+
+    def parsed(*words):
+      values = flags.FlagValues()
+      config_flags.DEFINE_config_file('config', flag_values=values)
+      words = ['', f'--config={file}', *(f'--config.{word}' for word in words)]
+      with mock.patch('sys.argv', words):
+        values(words)
+      return study_config.from_config_dict(values.config)
+
+    found = parsed('engine.lanes=8', 'train.dropout=0', 'task.files=2024')
+    self.assertEqual(
+      (found.engine.lanes, found.train.dropout, found.task.files),
+      (8, 0.0, '2024'),
+    )
+    self.assertEqual((found.task.limit, found.model.sha256), (600, 'a' * 64))
+    found = parsed(
+      'task.limit=None', 'model.sha256=None', 'map.fit_accuracy=None'
+    )
+    for value in (
+      found.task.limit,
+      found.model.sha256,
+      found.map.fit_accuracy,
+    ):
+      self.assertIsNone(value)
+    with self.assertRaisesRegex(
+      InputError, r"engine\.lanes='many': must be of type int, or None"
+    ):
+      parsed('engine.lanes=many')
+
+  def test_each_has_a_range_and_a_meaning(self):
+    found = {one.name: one for one in study_config.described()}
+    self.assertEqual(list(found), list(_SETTINGS))
+    for name, one in found.items():
+      with self.subTest(name):
+        self.assertEqual(one.default, _default(name))
+        self.assertNotEmpty(one.range)
+        self.assertRegex(one.meaning, r'\w.*\.$')
 
   def test_values_that_are_not_there_yet(self):
     values = study_config.default()

@@ -31,7 +31,6 @@ _FREE = {
   'localise.retrain.seed': (7, ('retraining',)),
   'localise.retrain.train_head': (False, ('retraining',)),
   'localise.retrain.held_out': ('FILE', ('retraining',)),
-  'localise.gradient.objective': ('cross_entropy', ('gradients',)),
   'localise.gradient.clean': (('FILE',), ('gradients', 'accounting')),
   **{
     f'localise.probe.{name}': (value, ('probing',))
@@ -135,7 +134,7 @@ class ListTest(absltest.TestCase):
   def test_every_table_is_written_by_one_stage_or_by_a_command(self):
     known = stages.stages_of(StudyConfig()).values()
     written = [table for each in known for table in each.tables]
-    self.assertCountEqual([*written, 'c_score', 'corrections'], tables.COLUMNS)
+    self.assertCountEqual([*written, 'c_score', 'corrections'], tables.TABLES)
 
   def test_settings_that_are_declared_are_there_and_free(self):
     names = [name for name, _ in identity.settings(StudyConfig())]
@@ -435,7 +434,6 @@ class FreshTest(ChangeTest):
 
   @parameterized.parameters(
     {'retraining': {'localise__retrain__num_epochs': 2}},
-    {'gradients': {'localise__gradient__objective': 'cross_entropy'}},
     {'ablation': {'localise__ablation__heads': False}},
     {'layerwise': {'localise__layerwise__span': 2}},
     {

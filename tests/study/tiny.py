@@ -27,6 +27,7 @@ TABLES = (
   'windows',
   'layers',
   'mcog',
+  'mcog_summary',
   'detection',
   'correlations',
   'centroids',

@@ -99,7 +99,7 @@ class DatasetTest(parameterized.TestCase):
 
   def test_looking_for_duplicates_makes_no_other_data(self):
     self.assertEqual(
-      self.build().fingerprint, self.build(near_duplicates=0.0).fingerprint
+      self.build().fingerprint, self.build(near_duplicates=None).fingerprint
     )
 
   @parameterized.parameters(
@@ -165,17 +165,19 @@ class DatasetTest(parameterized.TestCase):
   def test_no_noise(self):
     built = self.build(noise=0.0)
     np.testing.assert_array_equal(built.labels[0], built.labels[1])
-    self.assertEqual(self.build(noise_draws=0).labels.shape, (1, 480))
+    self.assertEqual(
+      self.build(noise=0.0, noise_draws=0).labels.shape, (1, 480)
+    )
 
   @parameterized.parameters(
     ({'name': 'nosuch'}, 'unknown task'),
-    ({'limit': -1}, 'limit -1'),
-    ({'pool_limit': -3}, 'pool_limit -3'),
-    ({'noise_draws': -1}, 'noise_draws -1'),
-    ({'max_length': 0}, 'max_length 0'),
+    ({'limit': -1}, 'task.limit=-1'),
+    ({'pool_limit': -3}, 'pool_limit=-3'),
+    ({'noise_draws': -1}, 'noise_draws=-1'),
+    ({'max_length': 0}, 'max_length=0'),
     ({'near_duplicates': 0.4}, 'near_duplicates=0.4'),
     ({'near_duplicates': 1.1}, 'near_duplicates=1.1'),
-    ({'noise': 1.5}, 'noise 1.5'),
+    ({'noise': 1.5}, 'noise=1.5'),
     ({'limit': 12}, 'too few examples'),
     ({'pool_limit': 1}, 'at least 2'),
     ({'buckets': (6,)}, 'longest example'),

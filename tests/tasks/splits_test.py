@@ -162,7 +162,7 @@ class SplitTest(parameterized.TestCase):
     self.assertEqual(splits.sample(rows, 30, 1, 'limit').ids, some.ids)
     self.assertNotEqual(splits.sample(rows, 30, 2, 'limit').ids, some.ids)
     self.assertNotEqual(splits.sample(rows, 30, 1, 'pool').ids, some.ids)
-    self.assertIs(splits.sample(rows, 0, 1, 'limit'), rows)
+    self.assertIs(splits.sample(rows, None, 1, 'limit'), rows)
     self.assertIs(splits.sample(rows, 100, 1, 'limit'), rows)
 
 
