@@ -306,7 +306,7 @@ class ViewTest(tiny.EncoderCase):
     self.assertIsNone(files.read_table('runs'))
     self.assertIsNone(files.read_part('mine', 'layers'))
     files.write_array('x', np.zeros(2))
-    files.write_part('mine', 'rows', pd.DataFrame({'a': [1]}))
+    files.write_json('parts/mine/notes.json', [])
     self.assertEqual(files.written, {'arrays/x.npy', 'parts/mine'})
     nothing = pd.DataFrame()
     for touch in (
@@ -314,7 +314,7 @@ class ViewTest(tiny.EncoderCase):
       lambda: files.read_array('logits'),
       lambda: files.read_json('manifest.json'),
       lambda: files.write_table('runs', nothing),
-      lambda: files.write_part('other', 'rows', nothing),
+      lambda: files.write_part('other', 'layers', nothing),
       lambda: files.write_csv('triage', nothing),
       lambda: files.write_json('x.json', {}),
       lambda: files.array_to_fill('y', (1,), float).__enter__(),

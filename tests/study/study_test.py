@@ -41,7 +41,8 @@ class StudyTest(tiny.EncoderCase):
     return pd.read_parquet((workdir or self.workdir) / f'{name}.parquet')
 
   def test_tables_are_as_declared(self):
-    found = [*self.workdir.glob('*.parquet'), *self.workdir.glob('parts/*/*')]
+    found = [*self.workdir.glob('*.parquet')]
+    found += self.workdir.glob('parts/*/*.parquet')
     self.assertContainsSubset(tiny.TABLES, [path.stem for path in found])
     for path in found:
       with self.subTest(str(path.relative_to(self.workdir))):
