@@ -32,8 +32,7 @@ help:
 	@echo 'make clean        removes environment, caches and the first study'
 
 quickstart: install
-	$(BIN)/python experiments/run.py \
-	  --config=experiments/configs/quickstart.py \
+	$(BIN)/python experiments/run.py --config=quickstart \
 	  --workdir=workdirs/quickstart
 
 install: $(VENV)/.installed

@@ -2,7 +2,7 @@
 # Runs a study on one or several GPU nodes of a Kubernetes cluster, as a JobSet.
 #
 #   launch/jobset.sh [--dry_run] --name=NAME --image=IMAGE --claim=CLAIM \
-#     [--nodes=1] [--gpus=1] --config=FILE --workdir=workdirs/FOLDER [FLAG...]
+#     [--nodes=1] [--gpus=1] --config=PRESET_OR_FILE --workdir=workdirs/FOLDER [FLAG...]
 #
 # The image holds the repository in /memloc_jax, installed. The persistent
 # volume claim is mounted as its folder workdirs. --gpus is for each node.

@@ -2,10 +2,11 @@
 # Runs a study on this machine: on all its GPUs where JAX sees any, else on the
 # CPU.
 #
-#   launch/local.sh [--dry_run] --config=FILE --workdir=FOLDER [FLAG...]
+#   launch/local.sh [--dry_run] --config=PRESET_OR_FILE --workdir=FOLDER \
+#     [FLAG...]
 #
-# Flags go to experiments/run.py as they are; paths are relative to the
-# repository. --dry_run prints the command instead. CUDA_VISIBLE_DEVICES and
+# All of it goes to experiments/run.py as it is, so that another command of
+# memloc can be named first; paths are relative to the repository. --dry_run prints the command instead. CUDA_VISIBLE_DEVICES and
 # JAX_PLATFORMS choose devices, PYTHON the interpreter.
 set -euo pipefail
 

@@ -4,7 +4,7 @@
 #   launch/tpu_pod.sh [--dry_run] --name=SLICE --zone=ZONE \
 #     --accelerator_type=TYPE --runtime_version=VERSION [--project=PROJECT] \
 #     [--spot] [--copy=FOLDER...] [--delete] \
-#     --config=FILE --workdir=FOLDER [FLAG...]
+#     --config=PRESET_OR_FILE --workdir=FOLDER [FLAG...]
 #
 # The slice is used if it is there, else made. It gets the last commit (not
 # what has changed since), the folders named with --copy (a data set, say) and

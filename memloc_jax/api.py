@@ -21,11 +21,10 @@ from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import gallery
-from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
+from memloc_jax.study import tables
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
-from memloc_jax.study.tables import COLUMNS
 from memloc_jax.study.workdir import Workdir, whole
 from memloc_jax.tasks import frames, sources
 from memloc_jax.tasks.registry import OWN, Task
@@ -49,7 +48,7 @@ class Result:
   workdir: pathlib.Path
 
   def table(self, name: str) -> pd.DataFrame:
-    """One of the tables in docs/tables.md.
+    """One of the tables in docs/tables.md, or a technique's own.
 
     Args:
       name: without the ending.
@@ -60,12 +59,15 @@ class Result:
     Raises:
       InputError: there is no table of that name.
     """
-    if name not in COLUMNS:
-      raise InputError(
-        f'{name!r} is no table; there are {", ".join(sorted(COLUMNS))}.'
-      )
     found = Workdir(self.workdir).read_table(name)
-    return pd.DataFrame(columns=COLUMNS[name]) if found is None else found
+    if found is not None:
+      return found
+    known = tables.known()
+    if name not in known:
+      raise InputError(
+        f'{name!r} is no table; there are {", ".join(sorted(known))}.'
+      )
+    return pd.DataFrame(columns=known[name].names)
 
   @property
   def examples(self) -> pd.DataFrame:

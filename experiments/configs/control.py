@@ -1,7 +1,6 @@
 """Control setup with six layers: which techniques find memory put there?
 
-Command:  python experiments/run.py --config=experiments/configs/control.py \
-            --workdir=workdirs/control
+Command:  memloc run --config=control --workdir=workdirs/control
 Cost:     about an hour on 2 CPU cores; nothing is downloaded.
 Result:   docs/results/control.md
 

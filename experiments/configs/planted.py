@@ -1,7 +1,6 @@
 """Do maps of single examples find memory that was put in a known place?
 
-Command:  python experiments/run.py --config=experiments/configs/planted.py \
-            --workdir=workdirs/planted
+Command:  memloc run --config=planted --workdir=workdirs/planted
 Cost:     an hour on 2 CPU cores beside other work; not timed alone.
 Result:   docs/results/planted.md
 

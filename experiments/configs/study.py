@@ -1,7 +1,6 @@
 """The published study: tasks x models, and what is around it.
 
-Command:  python experiments/run.py --workdir=workdirs/small \
-            --config=experiments/configs/study.py:small
+Command:  memloc run --config=study:small --workdir=workdirs/small
           The data come from the hub; to read them from a folder of tasks, add
             --config.task.source='files:/path/to/{task}'
             --config.control.auxiliary_source='files:/path/to/{task}'

@@ -1,1 +1,1 @@
-"""The command line: one study, and `memloc` around it."""
+"""The command line: `memloc` and its commands."""

@@ -70,6 +70,15 @@ def compare(workdir: str | os.PathLike) -> Path | None:
   return comparison.write(folders, root) if folders else None
 
 
+def check(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
+  """What was found of every study, a line each; see `actions.check`."""
+  root, lines = _root(workdir), []
+  for cell in cells:
+    with _named(cell):
+      lines.append(actions.check(cell.config, root / cell.name))
+  return '\n'.join(lines)
+
+
 def plan(
   cells: Sequence[Cell],
   workdir: str | os.PathLike,

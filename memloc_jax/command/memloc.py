@@ -1,79 +1,160 @@
-"""The console command `memloc`, thin over the entrypoint of one study.
+"""The commands of `memloc`: a table of them, and what each one does.
 
-What a command needs is imported once it runs: that takes seconds, in which
-Ctrl-C gets its sentence, and help need not wait for it.
+A command is a row of `COMMANDS` and a function in this file. What a command
+needs is imported once it runs: that takes seconds, in which Ctrl-C gets its
+sentence, and help need not wait for it.
 """
 
-import argparse
-import dataclasses
+import functools
+import os
 import pathlib
+import shlex
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
-from typing import NoReturn
 
-from memloc_jax.command.ending import Process
+from absl import app, flags, logging
+
+from memloc_jax.command import parser
+from memloc_jax.command.ending import Process, Status
+from memloc_jax.command.parser import Call, Command, Flag
 from memloc_jax.errors import InputError
 
-_WIDTH = 80
+
+def _run(call: Call) -> None:
+  """Runs a study, or those of a grid."""
+  from memloc_jax.command import study
+
+  call.process.loaded()
+  with study.together(call, saves=True):
+    config, workdir, cells = study.declared(call)
+    if cells:
+      study.run_grid(call, workdir, cells)
+    else:
+      study.run(call, workdir, lambda run: run(config))
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-  """One subcommand.
+def _plan(call: Call) -> None:
+  """Prints what a study, or those of a grid, will need."""
+  from memloc_jax.command import grid_runs, study
+  from memloc_jax.study import actions
 
-  Attributes:
-    usage: what follows its name.
-    about: what it does, in a sentence or two.
-    run: does it, given the process and the words after its name.
-    flags: that belong to it, of those that the study's entrypoint defines.
-  """
-
-  usage: str
-  about: str
-  run: Callable[[Process, Sequence[str]], None]
-  flags: tuple[str, ...] = ()
+  call.process.loaded()
+  with study.together(call):
+    config, workdir, cells = study.declared(call)
+    study.devices()
+    if cells:
+      print(grid_runs.plan(cells, workdir, study.progress(call)))
+    else:
+      print(actions.plan(config, workdir, study.progress(call)).text)
 
 
-def _study(action: str) -> Callable[[Process, Sequence[str]], None]:
-  def run(process: Process, words: Sequence[str]) -> None:
-    from memloc_jax.command import study
+def _check(call: Call) -> None:
+  """Refuses what a run would refuse before it begins."""
+  from memloc_jax.command import configs, grid_runs, study
+  from memloc_jax.study import actions
 
-    study.run(process, ['memloc', f'--action={action}', *words])
-
-  return run
-
-
-class _Parser(argparse.ArgumentParser):
-  """Says what is wrong as everything else here does."""
-
-  def error(self, message: str) -> NoReturn:
-    raise InputError(f'{self.prog}: {message}.')
-
-
-def _parse(
-  name: str, words: Sequence[str], known: Sequence[str]
-) -> argparse.Namespace:
-  """Folders of studies among the words after a command, and its flags."""
-  parser = _Parser(prog=f'memloc {name}', allow_abbrev=False, add_help=False)
-  parser.add_argument('folders', nargs='+', metavar='FOLDER')
-  for flag in known:
-    parser.add_argument(f'--{flag}')
-  return parser.parse_intermixed_args(words)
+  call.process.loaded()
+  if call.words:
+    if call.flags['config'].present:
+      raise InputError(
+        'memloc check: takes --config and --workdir, or a workdir alone.'
+      )
+    config, workdir, cells = configs.stored(call.words[0]), call.words[0], ()
+  else:
+    config, workdir, cells = study.declared(call)
+  study.devices()
+  if cells:
+    print(grid_runs.check(cells, workdir))
+  else:
+    print(actions.check(config, workdir))
 
 
-def _report(process: Process, words: Sequence[str]) -> None:
+def _extend(call: Call) -> None:
+  """Adds map runs to a finished study."""
+  from memloc_jax.command import study
+  from memloc_jax.study import actions, adaptive
+
+  call.process.loaded()
+  [workdir], given = call.words, call.flags
+  until = adaptive.rule(given.until_half_width, given.until_reliability)
+  with study.together(call, saves=True):
+    config = study.stored(call)
+    if until is None:
+      config = actions.extend(config, workdir, given.add_runs)
+      run_all = lambda run: run(config)
+    else:
+      run_all = lambda run: adaptive.extend_until(
+        config, workdir, given.add_runs, given.max_runs, until, run
+      )
+    study.run(call, workdir, run_all)
+
+
+def _verify(call: Call) -> None:
+  """Trains one stored run again."""
+  from memloc_jax.command import study
+  from memloc_jax.study import actions
+
+  call.process.loaded()
+  with study.together(call):
+    config = study.stored(call)
+    study.devices()
+    found = actions.verify(config, call.words[0], call.flags.run)
+    print(found.text)
+  if not found.same:
+    sys.exit(Status.FAILED)
+
+
+def _apply(call: Call) -> None:
+  """Writes the corrected data, and says so in the report too."""
+  from memloc_jax.command import study
+  from memloc_jax.report import stage as report
+  from memloc_jax.study import apply
+  from memloc_jax.study.workdir import Workdir
+
+  call.process.loaded()
+  workdir, reviewed = call.words
+  config = study.stored(call)
+  done = apply.apply(config, workdir, reviewed, call.flags.output)
+  report.write(Workdir(workdir))
+  print(done.text)
+  print(f'corrected data: {done.output}')
+  print('next, for new scores:')
+  place = pathlib.Path(workdir)
+  target = f'{place}-corrected'
+  if config.grid.tasks:
+    # Beside the grid's folder, whose page compares all studies in it.
+    target = pathlib.Path(f'{place.parent}-corrected', place.name)
+  words = ['run', f'--config={workdir}', f'--workdir={target}']
+  settings = {**done.settings, **call.overrides}
+  words += [f'--config.{name}={value}' for name, value in settings.items()]
+  print(shlex.join([*_program(), *words]))
+
+
+def _export(call: Call) -> None:
+  """Writes what other tools read, or one model."""
+  from memloc_jax.command import study
+  from memloc_jax.study import exports, publish
+
+  call.process.loaded()
+  [workdir], run, output = call.words, call.flags.run, call.flags.output
+  config = study.stored(call)
+  if run is None:
+    done = exports.export(workdir, output)
+  else:
+    done = publish.publish(config, workdir, run, output)
+  print(f'exports: {done}')
+
+
+def _report(call: Call) -> None:
   """Writes the report of one workdir again, or that of several."""
   from memloc_jax.report import comparison, conclusions
   from memloc_jax.report import stage as report
   from memloc_jax.study import summary
   from memloc_jax.study.workdir import Workdir
 
-  process.loaded()
-  given = _parse('report', words, ('output', 'references'))
-  folders = summary.studies_in(given.folders)
-  process.workdir = given.folders[0]
-  if len(folders) == 1 and not (given.output or given.references):
+  call.process.loaded()
+  output, references = call.flags.output, call.flags.references
+  folders = summary.studies_in(call.words)
+  if len(folders) == 1 and not (output or references):
     workdir = Workdir(folders[0])
     report.write(workdir)
     if workdir.read_json('stages/report.json') is None:
@@ -85,34 +166,58 @@ def _report(process: Process, words: Sequence[str]) -> None:
     print(*conclusions.of_workdir(workdir.path), sep='\n')
     print(f'report: {(workdir.path / "report.html").resolve()}')
     return
-  target = given.output
-  if target is None:
+  if output is None:
     # The page of a grid lies in its folder.
-    first, *more = map(pathlib.Path, given.folders)
-    target = 'comparison' if more or first in folders else first
-  page = comparison.write(folders, target, given.references)
+    first, *more = map(pathlib.Path, call.words)
+    output = 'comparison' if more or first in folders else first
+  page = comparison.write(folders, output, references)
   print(*conclusions.of_comparison(page.parent), sep='\n')
   print(f'comparison: {page.resolve()}')
 
 
-def _replicate(process: Process, words: Sequence[str]) -> None:
+def _replicate(call: Call) -> None:
   """Prints what studies say to published claims."""
   from memloc_jax.command import replicate
   from memloc_jax.study import summary
 
-  process.loaded()
-  given = _parse('replicate', words, ('references',))
-  replicate.show(summary.studies_in(given.folders), given.references)
+  call.process.loaded()
+  replicate.show(summary.studies_in(call.words), call.flags.references)
 
 
-def _list_tasks(process: Process, words: Sequence[str]) -> None:
+def _c_score(call: Call) -> None:
+  """Writes the C-score of several studies."""
+  from memloc_jax.study import c_score
+
+  call.process.loaded()
+  done = c_score.c_score(call.words, call.flags.output)
+  print(f'{done.name}: {done.output}')
+
+
+def _settings(call: Call) -> None:
+  """Prints all settings, or those of a group."""
+  from memloc_jax.command import output
+  from memloc_jax.study import config
+
+  call.process.loaded()
+  [wanted] = call.words or ['']
+  groups = config.groups()
+  prefix = f'{wanted}.' if wanted else ''
+  found = [s for s in config.described() if f'{s.name}.'.startswith(prefix)]
+  if not found:
+    raise InputError(
+      f'memloc settings: there is no group {wanted!r}; there are '
+      f'{", ".join(groups)}.'
+    )
+  print(output.settings(found, groups))
+
+
+def _list_tasks(call: Call) -> None:
   from rich.table import Table
 
   from memloc_jax.command import output
   from memloc_jax.tasks import registry as tasks
 
-  process.loaded()
-  _nothing_after('list-tasks', words)
+  call.process.loaded()
   table = Table('task', 'group', 'texts', 'classes', 'hub', box=None)
   for name in tasks.task_names():
     task = tasks.get_task(name)
@@ -131,14 +236,13 @@ def _list_tasks(process: Process, words: Sequence[str]) -> None:
   )
 
 
-def _list_models(process: Process, words: Sequence[str]) -> None:
+def _list_models(call: Call) -> None:
   from rich.table import Table
 
   from memloc_jax.command import output
   from memloc_jax.models import registry as models
 
-  process.loaded()
-  _nothing_after('list-models', words)
+  call.process.loaded()
   table = Table('model_type', 'for example', box=None)
   for name in sorted(models.FAMILIES):
     table.add_row(name, ', '.join(models.EXAMPLES.get(name, ())))
@@ -148,103 +252,201 @@ def _list_models(process: Process, words: Sequence[str]) -> None:
   )
 
 
-def _nothing_after(name: str, words: Sequence[str]) -> None:
-  if words:
-    raise InputError(f'memloc {name}: takes no arguments, got {words[0]!r}.')
+_WORKDIR = Flag(
+  'workdir', str, 'Folder of the results; a finished part is not run again.'
+)
+_OUTPUT = Flag('output', str, 'Where to write; see above for where otherwise.')
+_REFERENCES = Flag(
+  'references', str, 'A CSV of claims in the place of those of the paper.'
+)
+_QUIET = Flag(
+  'quiet', bool, 'Say nothing but warnings, errors and where results are.'
+)
+_VERBOSE = Flag(
+  'verbose', bool, 'Show what JAX and other libraries log, and tracebacks, too.'
+)
+_SEVERAL = (
+  Flag(
+    'tasks',
+    list,
+    'Names of tasks, each of which gets a study of its own in --workdir; in '
+    'the place of those of config.grid.',
+  ),
+  Flag(
+    'models',
+    list,
+    'The same of models: names that config.grid knows, or sources.',
+  ),
+  Flag(
+    'cell',
+    int,
+    'Of several studies, this one alone, from 0; for arrays of jobs.',
+  ),
+)
+_STAGES = (
+  Flag(
+    'stages',
+    list,
+    'Stages to run, with all that they need, such as estimate; otherwise all.',
+  ),
+  Flag(
+    'profile', bool, 'Trace some early training steps into WORKDIR/profile.'
+  ),
+)
+_PROCESSES = (
+  Flag(
+    'coordinator',
+    str,
+    'HOST:PORT of process 0, where several are started by hand; Slurm and TPU'
+    ' pods need none of these three.',
+  ),
+  Flag('num_processes', int, 'Number of processes of the study.'),
+  Flag('process_id', int, 'Which of them this is, from 0.'),
+  Flag(
+    'join_timeout',
+    float,
+    'Seconds to wait for the other processes.',
+    default=300.0,
+  ),
+)
 
-
-_STUDY = '--config=FILE --workdir=FOLDER'
-_BOTH = ('config', 'workdir')
-_SEVERAL = ('tasks', 'models', 'cell')
 COMMANDS: dict[str, Command] = {
   'run': Command(
-    _STUDY + ' [--config.GROUP.NAME=VALUE ...]',
     'Runs a study, or goes on where it was stopped.',
-    _study('run'),
-    (*_BOTH, *_SEVERAL, 'stages', 'quiet', 'verbose', 'profile'),
+    _run,
+    flags=(_WORKDIR, *_SEVERAL, *_STAGES, _QUIET, _VERBOSE, *_PROCESSES),
+    config='file',
   ),
   'plan': Command(
-    _STUDY,
-    'Prints what a study will need and can tell, and writes nothing. It trains '
-    'a few steps to see how long they take.',
-    _study('plan'),
-    (*_BOTH, *_SEVERAL, 'quiet'),
+    'Prints what a study will need and can tell, and writes nothing. It '
+    'trains a few steps to see how long they take.',
+    _plan,
+    flags=(_WORKDIR, *_SEVERAL, _QUIET, _VERBOSE, *_PROCESSES),
+    config='file',
+  ),
+  'check': Command(
+    'Reads settings, data and model and says whether a study can run, in '
+    'seconds; of a new one, with the flags of run, or of that in a workdir.',
+    _check,
+    words=('[WORKDIR]',),
+    flags=(_WORKDIR, *_SEVERAL, _VERBOSE),
+    config='file',
+  ),
+  'extend': Command(
+    'Adds map runs to a finished study, once or until they are enough.',
+    _extend,
+    words=('WORKDIR',),
+    flags=(
+      Flag('add_runs', int, 'Number of map runs to add.', default=0),
+      Flag(
+        'until_half_width',
+        float,
+        'Add such blocks until nine in ten examples have an interval of at '
+        'most this half-width.',
+      ),
+      Flag(
+        'until_reliability',
+        float,
+        'The same, until the ranking is this reliable.',
+      ),
+      Flag(
+        'max_runs',
+        int,
+        'Most map runs in all, where they are added until something.',
+        default=0,
+      ),
+      *_STAGES,
+      _QUIET,
+      _VERBOSE,
+      *_PROCESSES,
+    ),
+    config='workdir',
+  ),
+  'verify': Command(
+    'Trains one stored run again and compares.',
+    _verify,
+    words=('WORKDIR',),
+    flags=(
+      Flag('run', int, 'Run, as numbered in runs.parquet.', default=0),
+      _VERBOSE,
+      *_PROCESSES,
+    ),
+    config='workdir',
+  ),
+  'apply': Command(
+    'Writes the data as a reviewed copy of triage.csv corrects them, into the'
+    ' workdir or --output, and prints the command of the next study.',
+    _apply,
+    words=('WORKDIR', 'REVIEWED'),
+    flags=(_OUTPUT, _VERBOSE),
+    config='workdir',
+  ),
+  'export': Command(
+    'Writes scores and predictions as other tools read them, or one model, '
+    'into the workdir or --output.',
+    _export,
+    words=('WORKDIR',),
+    flags=(
+      Flag(
+        'run',
+        int,
+        'Run, as numbered in runs.parquet, whose weights are written as a '
+        'Hugging Face model, in place of the map.',
+      ),
+      _OUTPUT,
+      _VERBOSE,
+    ),
+    config='workdir',
   ),
   'report': Command(
-    'FOLDER [FOLDER ...] [--output=FOLDER] [--references=FILE]',
     'Writes the report of a finished study again; of several studies, or the '
     'folder that holds them, one page that compares them, with its figures '
     'and tables, in --output, the one folder given, or comparison/.',
     _report,
+    words=('WORKDIR...',),
+    flags=(_OUTPUT, _REFERENCES),
   ),
   'replicate': Command(
-    'FOLDER [FOLDER ...] [--references=FILE]',
     'Prints published claims beside what studies say, with intervals and a '
     "verdict; the claims are the paper's, or those of a CSV with the same "
     'columns.',
     _replicate,
-    ('references',),
-  ),
-  'extend': Command(
-    _STUDY + ' --add_runs=20',
-    'Adds map runs to a finished study, once or until they are enough.',
-    _study('extend'),
-    (*_BOTH, 'add_runs', 'until_half_width', 'until_reliability', 'max_runs'),
-  ),
-  'verify': Command(
-    _STUDY + ' --verify_run=3',
-    'Trains one stored run again and compares.',
-    _study('verify'),
-    (*_BOTH, 'verify_run'),
-  ),
-  'apply': Command(
-    _STUDY + ' --reviewed=reviewed.csv',
-    'Writes the data as a reviewed triage.csv corrects them.',
-    _study('apply'),
-    (*_BOTH, 'reviewed', 'output'),
-  ),
-  'export': Command(
-    _STUDY,
-    'Writes scores and predictions as other tools read them, or one model.',
-    _study('export'),
-    (*_BOTH, 'export_run', 'output'),
+    words=('WORKDIR...',),
+    flags=(_REFERENCES,),
   ),
   'c-score': Command(
-    _STUDY + ' --other_workdirs=A,B',
-    'Writes the C-score from studies with several shares of the data.',
-    _study('c_score'),
-    (*_BOTH, 'other_workdirs', 'output'),
+    'Writes the C-score from studies of the same data with several shares of '
+    'it (config.map.ratio), into the first workdir or --output.',
+    _c_score,
+    words=('WORKDIR...',),
+    flags=(_OUTPUT,),
   ),
-  'list-tasks': Command('', 'Lists the tasks that are known.', _list_tasks),
+  'settings': Command(
+    'Lists every setting with its default, its values and its meaning; those '
+    'of a group, such as train or localise.probe, by its name.',
+    _settings,
+    words=('[GROUP]',),
+  ),
+  'list-tasks': Command('Lists the tasks that are known.', _list_tasks),
   'list-models': Command(
-    '', 'Lists the model families that are read.', _list_models
+    'Lists the model families that are read.', _list_models
   ),
 }
 
 
 def overview() -> str:
   """What `memloc --help` prints."""
-  width = max(map(len, COMMANDS))
-  lines = [
-    'memloc: which training examples does a text classifier memorise, and in',
-    'which of its layers?',
-    '',
-    'usage: memloc COMMAND ...',
-    '',
-  ]
-  for name, command in COMMANDS.items():
-    indent = ' ' * (width + 4)
-    text = textwrap.fill(
-      command.about, _WIDTH, initial_indent=indent, subsequent_indent=indent
-    )
-    lines.append(f'  {name:{width}}  {text.strip()}')
   return '\n'.join(
     [
-      *lines,
+      'memloc: which training examples does a text classifier memorise, and in',
+      'which of its layers?',
+      '',
+      'usage: memloc COMMAND ...',
+      '',
+      parser.overview(COMMANDS),
       '',
       'memloc COMMAND --help says more. To begin with:',
-      '  memloc run --config=experiments/configs/quickstart.py \\',
-      '    --workdir=workdirs/quickstart',
+      '  memloc run --config=quickstart --workdir=workdirs/quickstart',
       '',
       'Ctrl-C stops a study once what was done is saved, a second one at once.',
       'Exit status: 0 done, 1 failed, 2 bad input, 75 stopped by SIGTERM, 130',
@@ -253,39 +455,22 @@ def overview() -> str:
   )
 
 
-def about(name: str) -> str:
-  """What `memloc NAME --help` prints."""
-  from absl import flags
+def main(default: str | None = None) -> None:
+  """Runs the command that the process was given.
 
-  from memloc_jax.command import study as _  # noqa: F401  defines the flags
-
-  command = COMMANDS[name]
-  lines = [f'usage: memloc {name} {command.usage}'.rstrip(), '']
-  lines += textwrap.wrap(command.about, _WIDTH)
-  for flag in command.flags:
-    text = flags.FLAGS[flag].help or ''
-    lines += ['', f'  --{flag}', *textwrap.wrap(
-      text, _WIDTH, initial_indent='    ', subsequent_indent='    '
-    )]  # fmt: skip
-  if 'config' in command.flags:
-    lines += [
-      '',
-      'Every setting of the study can be overridden by name, as in',
-      '--config.train.num_epochs=3; memloc_jax/study/config.py lists them.',
-    ]
-  return '\n'.join(lines)
+  Args:
+    default: the command where flags alone are given; otherwise that is none.
+  """
+  Process().run(functools.partial(_main, default=default))
 
 
-def main() -> None:
-  """Runs the subcommand that the process was given."""
-  Process().run(_main)
-
-
-def _main(process: Process) -> None:
+def _main(process: Process, default: str | None) -> None:
   words = sys.argv[1:]
+  if default and (not words or words[0].startswith('-')):
+    words = [default, *words]
   if words[:1] == ['help']:
     words = [*words[1:], '--help']
-  name = words[0] if words else '--help'
+  name, *words = words or ['--help']
   if name in ('-h', '--help'):
     print(overview())
     return
@@ -293,7 +478,36 @@ def _main(process: Process) -> None:
     raise InputError(
       f'{name!r} is no command; there are {", ".join(COMMANDS)}.'
     )
-  if {'-h', '--help'} & set(words[1:]):
-    print(about(name))
+  if {'-h', '--help'} & set(words):
+    print(parser.about(name, COMMANDS[name]))
     return
-  COMMANDS[name].run(process, words[1:])
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  logging.set_verbosity(logging.ERROR)  # What absl says of flags is ours.
+  app.run(
+    _started,
+    argv=words,
+    flags_parser=lambda _: parser.parse(name, COMMANDS[name], process, words),
+  )
+
+
+def _started(call: Call) -> None:
+  """Does what a parsed command says."""
+  verbose = 'verbose' in call.flags and call.flags.verbose
+  call.process.verbose = verbose
+  # Where a traceback is logged.
+  named = call.flags.workdir if 'workdir' in call.flags else None
+  call.process.workdir = call.words[0] if call.words else named
+  if not flags.FLAGS['verbosity'].present:
+    # Libraries say much at INFO.
+    logging.set_verbosity(logging.INFO if verbose else logging.WARNING)
+  COMMANDS[call.name].run(call)
+
+
+def _program() -> list[str]:
+  """The words that start this program, for commands that it prints."""
+  program = sys.argv[0]
+  if pathlib.Path(program).name == '__main__.py':
+    return [sys.executable, '-m', 'memloc_jax.command']
+  if program.endswith('.py'):
+    return [sys.executable, program]
+  return [program]

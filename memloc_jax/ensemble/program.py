@@ -8,8 +8,8 @@ so a table compiles once, whatever its runs differ in.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import chex
 import numpy as np
@@ -208,31 +208,92 @@ def make_table(
   )
 
 
+# Raised when hashes of rows change their meaning: a row of another schema is
+# never taken for one of this.
+HASH_SCHEMA = 2
+# Fields of `Program`, but the objectives, and of `RunTable` that decide a run's
+# result; of what follows, only the purpose does not.
+_STATIC = (
+  'num_epochs',
+  'batch_size',
+  'warmup',
+  'clip_norm',
+  'clip_frozen',
+  'dropout',
+  'train_embeddings',
+  'train_head',
+  'layers',
+  'moments',
+  'evaluate_every',
+  'fit_accuracy',
+)
+_OF_OBJECTIVE = ('name', 'num_outputs', 'kind', 'mask_id', 'mask_rate')
+_OF_RUN = (
+  'seed',
+  'label_set',
+  'membership',
+  'start',
+  'head_start',
+  'layer_rates',
+  'learning_rate',
+  'weight_decay',
+  'dropout',
+)
+
+
 def row_hashes(
-  program: Program, table: RunTable, context: str, sources: tuple[str, ...] = ()
+  program: Program,
+  table: RunTable,
+  context: Mapping[str, Any],
+  sources: tuple[str, ...] = (),
 ) -> list[str]:
   """One hash a run over everything that decides its result.
+
+  What is hashed is a dictionary of names and values, as JSON with sorted names.
+  Values at their default are left out, so that a setting that is new leaves the
+  hashes of runs without it as they are.
 
   Args:
     program: the table's program.
     table: the runs.
-    context: fingerprints of data, checkpoint, precision and schedule.
+    context: fingerprints of data, checkpoint, precision and schedule, by name;
+      as JSON can hold them.
     sources: hashes of the finished runs that `table.start` refers to.
 
   Returns:
     Hexadecimal digests, [runs].
   """
-  static = json.dumps(dataclasses.asdict(program), sort_keys=True)
-  common = hashlib.sha256(f'{static}\n{context}'.encode())
+  common = {
+    'schema': HASH_SCHEMA,
+    'context': dict(context),
+    'objectives': [
+      _changed(each, _OF_OBJECTIVE) for each in program.objectives
+    ],
+    'program': _changed(program, _STATIC),
+  }
   digests = []
   for row in range(len(table)):
-    digest = common.copy()
     one = table.take(np.array([row]))
     used = np.unique(np.append(one.start, one.head_start))
-    digest.update(''.join(sources[i - 2] for i in used if i >= 2).encode())
-    for field in dataclasses.fields(one):
-      if field.name != 'purpose':
-        value = np.ascontiguousarray(getattr(one, field.name))
-        digest.update(field.name.encode() + value.tobytes())
-    digests.append(digest.hexdigest()[:20])
+    values = common | {
+      'sources': [sources[i - 2] for i in used if i >= 2],
+      'run': {name: array_digest(getattr(one, name)[0]) for name in _OF_RUN},
+    }
+    text = json.dumps(values, sort_keys=True)
+    digests.append(hashlib.sha256(text.encode()).hexdigest()[:20])
   return digests
+
+
+def array_digest(array: np.ndarray) -> str:
+  """Hash of an array's type, shape and values."""
+  array = np.ascontiguousarray(array)
+  digest = hashlib.sha256(f'{array.dtype.str} {list(array.shape)}\n'.encode())
+  digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def _changed(values: Any, names: Sequence[str]) -> dict[str, Any]:
+  """Those of the named fields of a dataclass that are not at their default."""
+  defaults = {field.name: field.default for field in dataclasses.fields(values)}
+  found = {name: getattr(values, name) for name in names}
+  return {k: value for k, value in found.items() if value != defaults[k]}

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from memloc_jax.ensemble import metrics, store
-from memloc_jax.ensemble.program import RANDOM, Program, RunTable
+from memloc_jax.ensemble.program import (
+  RANDOM,
+  Program,
+  RunTable,
+  array_digest,
+)
 from memloc_jax.ensemble.step import Corpus
 from memloc_jax.models.interface import Tree
 
@@ -34,11 +39,8 @@ class Examples:
 
   def fingerprint(self) -> str:
     """Hash of all of it."""
-    digest = hashlib.sha256(repr(self.buckets).encode())
-    for array in self.corpus():
-      digest.update(repr((array.shape, array.dtype)).encode())
-      digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    parts = [str(self.buckets), *map(array_digest, self.corpus())]
+    return hashlib.sha256(' '.join(parts).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

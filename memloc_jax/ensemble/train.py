@@ -17,7 +17,7 @@ from memloc_jax.ensemble.chunks import Training
 from memloc_jax.ensemble.event import Event, Start
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.placement import Placement
-from memloc_jax.ensemble.program import row_hashes
+from memloc_jax.ensemble.program import array_digest, row_hashes
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.models.interface import Model, Tree
@@ -190,19 +190,22 @@ class Engine:
 
   def hashes(self, table: Table) -> list[str]:
     """Hash of everything that decides each run's result, but rounding."""
-    parts = [repr(self.model), self.fingerprint, str(table.seed)]
-    parts += [examples.fingerprint() for examples in table.examples]
+    context = {
+      'model': self.model.identity(),
+      'checkpoint': self.fingerprint,
+      'seed': table.seed,
+      'examples': [examples.fingerprint() for examples in table.examples],
+      'matmul_precision': jax.config.jax_default_matmul_precision,
+      # The buckets of the shared schedule follow from all runs together.
+      'every_membership': array_digest(table.runs.membership),
+      'every_seed': array_digest(table.runs.seed),
+    }
     if table.validation is not None:
-      parts.append(table.validation.fingerprint())
-    parts.append(str(jax.config.jax_default_matmul_precision))
+      context['validation'] = table.validation.fingerprint()
     if table.predict is not None:
-      parts.append(hashlib.sha256(table.predict.tobytes()).hexdigest())
+      context['predict'] = array_digest(table.predict)
     finished = () if table.finished is None else table.finished[0]
-    # The buckets of the shared schedule follow from all runs together.
-    everyone = hashlib.sha256(table.runs.membership.tobytes())
-    everyone.update(table.runs.seed.tobytes())
-    parts.append(everyone.hexdigest())
-    found = row_hashes(table.program, table.runs, '\n'.join(parts), finished)
+    found = row_hashes(table.program, table.runs, context, finished)
     for row, weights in table.given.items():
       both = hashlib.sha256(f'{found[row]} {weights}'.encode())
       found[row] = both.hexdigest()[:20]

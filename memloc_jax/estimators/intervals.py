@@ -86,7 +86,8 @@ def bounded_mean(
     Lower and upper limit, [...], cut to the range; NaN with fewer than two.
   """
   if len(values) < 2:
-    nothing = np.full(np.shape(values)[1:], np.nan)
+    # [()] makes a number of an array without axes, as below.
+    nothing = np.full(np.shape(values)[1:], np.nan)[()]
     return nothing, nothing
   centre, variance, total = _bounded(values, least, most, size)
   half = stats.t.ppf((1 + level) / 2, total - 1) * np.sqrt(variance)

@@ -32,7 +32,12 @@ def _work(config: None, sizes: scores.Sizes) -> scores.Work:
   return scores.Work(trained=sizes.snapshots * both)
 
 
-@scores.register('accounting', check=gradients.check, work=_work)
+@scores.register(
+  'accounting',
+  reads=('localise.gradient.clean',),
+  check=gradients.check,
+  work=_work,
+)
 def accounting(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

@@ -170,6 +170,7 @@ def _work(config: probes.ProbeConfig, sizes: scores.Sizes) -> scores.Work:
   'probing',
   settings=probes.ProbeConfig,
   group='probe',
+  reads=('paper_quirks.probing_mcog',),
   frozen=True,
   check=check,
   work=_work,

@@ -1,13 +1,14 @@
 """What techniques look at, what they return, and where they register."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from memloc_jax.ensemble.train import Engine
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.schema import Table
 from memloc_jax.tasks.encode import Encoded
 
 
@@ -128,7 +129,8 @@ class Findings:
   Attributes:
     scores: by variant, the technique's default first; '' where there is only
       one. Empty if the source lacks what the technique needs.
-    tables: rows of further tables by name, without technique and source.
+    tables: rows of further tables by name, without technique and source;
+      those of the package, or those that the technique was registered with.
     notes: what a reader of the numbers must know, to be read after the names
       of technique and source and a colon.
   """
@@ -189,9 +191,12 @@ class Technique:
     trains: whether it trains runs, in which every process has a part.
     frozen: whether it looks at the reference, `Subject.frozen`, which is only
       trained if some technique does.
+    reads: settings of others that it reads, as 'localise.gradient.clean'. It
+      runs again when one of them or of its own changes, and can read no others.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
     work: what it computes.
+    tables: of its own, without the columns technique and source.
   """
 
   name: str
@@ -202,8 +207,16 @@ class Technique:
   windowed: bool
   trains: bool
   frozen: bool
+  reads: tuple[str, ...]
   check: Callable[[Any, np.ndarray], None]
   work: Callable[[Any, Sizes], Work]
+  tables: tuple[Table, ...] = ()
+
+  @property
+  def all_settings(self) -> tuple[str, ...]:
+    """What it reads, its own settings and others."""
+    own = () if self.settings is None else (f'localise.{self.group}',)
+    return own + self.reads
 
   def settings_in(self, localise: Any) -> Any:
     """Its own settings among all of `localise`; None if it has none."""
@@ -226,8 +239,10 @@ def register(
   windowed: bool = False,
   trains: bool = False,
   frozen: bool = False,
+  reads: tuple[str, ...] = (),
   check: Callable[[Any, np.ndarray], None] = lambda *_: None,
   work: Callable[[Any, Sizes], Work] = lambda *_: Work(),
+  tables: Sequence[Table] = (),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
@@ -241,9 +256,12 @@ def register(
     windowed: whether its weights are `windows.layer_error` itself.
     trains: whether it trains rows, in which all processes take part.
     frozen: whether it looks at the reference whose blocks were frozen.
+    reads: settings of others that it reads, as 'localise.gradient.clean'.
     check: refuses, before any work, its settings or wrong labels, bool [n],
       that it cannot work with.
     work: counts what it computes, for plans; by default nothing to speak of.
+    tables: of its own, beside the package's. Rows have the columns technique
+      and source in front of those that are declared.
 
   Raises:
     ValueError: the name or the group is taken, or the settings are no
@@ -267,8 +285,10 @@ def register(
       windowed,
       trains,
       frozen,
+      reads,
       check,
       work,
+      tuple(tables),
     )
     return function
 

@@ -13,6 +13,7 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 """
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self
 
@@ -103,6 +104,18 @@ class Model(abc.ABC):
   max_length: int
   dropout_rate: float
   remat: bool
+
+  def identity(self) -> dict[str, Any]:
+    """What decides its results: its class and the fields that JSON can hold.
+
+    Fields at their default are left out, so that a new one changes nothing, and
+    so are those that change no result (`repr=False`).
+    """
+    return {'class': type(self).__name__} | {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.repr and getattr(self, field.name) != field.default
+    }
 
   @abc.abstractmethod
   def lowest(self, layers: int) -> Self:

@@ -19,7 +19,7 @@ _OF_STUDY = (
   'control_summary',
   'injection',
   'control_pairs',
-  'mcog',
+  'mcog_summary',
   'layer_agreement',
   'correlations',
   'covariates',
@@ -127,10 +127,10 @@ def _rest(get) -> Iterator[_Part]:
     ['measure', 'source'],
     'control',
   )
-  mcog = get('mcog')
+  mcog = get('mcog_summary')
   if len(mcog):
     default = mcog['technique'].map(default_variants(mcog)) == mcog['variant']
-    mcog = mcog[default & (mcog['seed'] == -1) & (mcog['source'] == 'main')]
+    mcog = mcog[default & (mcog['source'] == 'main')]
   yield (
     'Does the depth of memorisation differ from that of a flat profile?',
     mcog,

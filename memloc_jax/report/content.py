@@ -315,29 +315,33 @@ def covariates(table: pd.DataFrame) -> list[str]:
   ]
 
 
-def mcog(table: pd.DataFrame) -> list[dict[str, str]]:
-  """Rows of the M-CoG table of one source, one a technique."""
-  if table.empty:
-    return []
+def mcog(table: pd.DataFrame, summary: pd.DataFrame) -> list[dict[str, str]]:
+  """Rows of the M-CoG table of one source, one per technique.
+
+  Args:
+    table: rows of `mcog`.
+    summary: rows of `mcog_summary` of the same techniques.
+  """
   rows = []
-  for (technique, variant), of_one in table.groupby(
-    ['technique', 'variant'], sort=False
-  ):
+  for over_seeds in summary.itertuples():
+    of_one = table[
+      (table['technique'] == over_seeds.technique)
+      & (table['variant'] == over_seeds.variant)
+    ]
     seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna()
-    mean = of_one[of_one['seed'] == -1]
-    profile = (mean if len(mean) else of_one).iloc[0]
-    low, high = profile['mcog_low'], profile['mcog_high']
+    profile = of_one[of_one['seed'] == -1].iloc[0]
+    low, high = profile['attainable_low'], profile['attainable_high']
     rows.append(
       {
-        'technique': f'{technique} {variant or ""}'.strip(),
+        'technique': f'{over_seeds.technique} {over_seeds.variant}'.strip(),
         'seeds': ', '.join(number(value, 2) for value in seeds),
-        'mean': number(seeds.mean(), 2),
-        'deviation': number(seeds.std(ddof=1), 2) if len(seeds) > 1 else '–',
-        'profile': number(mean['mcog'].iloc[0], 2) if len(mean) else '–',
+        'mean': number(over_seeds.mcog, 2),
+        'interval': interval(over_seeds.low, over_seeds.high, 2) or '–',
+        'profile': number(profile['mcog'], 2),
         'attainable': f'{number(low, 2)} to {number(high, 2)}',
         'calibrated': number(profile['mcog_calibrated'], 2),
-        'verdict': profile.get('verdict', '') or '–',
-        'reason': profile.get('reason', ''),
+        'verdict': over_seeds.verdict or '–',
+        'reason': over_seeds.reason,
       }
     )
   return rows

@@ -78,7 +78,8 @@ def centres(mcog: pd.DataFrame, num_layers: int) -> Figure:
     for row, technique in enumerate(techniques):
       rows = mcog[mcog['technique'] == technique]
       seeds = rows.loc[rows['seed'] != -1, 'mcog'].dropna()
-      low, high = rows['mcog_low'].iloc[0], rows['mcog_high'].iloc[0]
+      low = rows['attainable_low'].iloc[0]
+      high = rows['attainable_high'].iloc[0]
       axes.plot([low, high], [row, row], color='#E3E7EB', lw=9, zorder=1)
       axes.plot(
         seeds,

@@ -38,6 +38,7 @@ TABLES = (
   'windows',
   'layers',
   'mcog',
+  'mcog_summary',
   'correlations',
   'control',
   'control_summary',
@@ -65,6 +66,7 @@ _PAPER_TABLES = (
   'detection',
   'covariates',
   'mcog',
+  'mcog_summary',
   'correlations',
   'control_summary',
   'layers_by_group',
@@ -138,7 +140,10 @@ def write_report(
       detection=content.detection(tables['detection']),
       figure_groups=shown,
       remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
-      mcog=content.mcog(gallery.headline(tables['mcog'])),
+      mcog=content.mcog(
+        gallery.headline(tables['mcog']),
+        gallery.headline(tables['mcog_summary']),
+      ),
       control=content.control(tables['control_summary']),
       control_pairs=single_examples.control_pairs(tables['control_pairs']),
       layer_agreement=single_examples.layer_agreement(

@@ -1,4 +1,4 @@
-"""What can be done with a study beside running it: plan, extend, verify."""
+"""What can be done with a study beside running it: plan, check, verify, ..."""
 
 import contextlib
 import dataclasses
@@ -55,6 +55,31 @@ def plan(
     return planning.plan(study, stages.check_input)
 
 
+def check(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+) -> str:
+  """Checks all that a run does before it compiles; nothing is written.
+
+  Args:
+    config: the study.
+    workdir: its folder, which need not be there.
+    progress: where to report, by default warnings alone.
+
+  Returns:
+    What was found, on one line.
+
+  Raises:
+    InputError: the study could not run.
+  """
+  progress = progress or Progress(quiet=True)
+  with opened(config, workdir, progress) as study:
+    study.workdir.refuse_others(study.config)
+    stages.check(study)
+    return f'{study.workdir.path} can run: {planning.found(study)}.'
+
+
 def extend(
   config: StudyConfig, workdir: str | pathlib.Path, add_runs: int
 ) -> StudyConfig:
@@ -96,8 +121,7 @@ def with_block(
   """
   if folder.read_json('stages/score.json') is None:
     raise InputError(
-      f'--workdir={folder.path} holds no finished study to extend; run it '
-      'first.'
+      f'{folder.path} holds no finished study to extend; run it first.'
     )
   if add_runs < 2 or not config.map.size:
     raise InputError(
@@ -150,7 +174,7 @@ def verify(
     InputError: there is no such run, or no record of it.
   """
   with opened(config, workdir) as study:
-    table, row, stored = find(study, run, '--verify_run')
+    table, row, stored = find(study, run, '--run')
     if row in table.given:
       again = given.record(study, row)
     else:

@@ -9,16 +9,14 @@ from memloc_jax.estimators.layerwise import (
   rank_agreement_resamples,
 )
 from memloc_jax.study.comparison import default_variants
-from memloc_jax.study.context import Study
-from memloc_jax.study.stages import stage
 from memloc_jax.study.summary import is_baseline
+from memloc_jax.study.view import View
 
 # Fewest pairs and seeds whose resamples are an interval for a verdict.
 _FEWEST = 5
 
 
-@stage('agreement', needs=('layerwise', 'localise'))
-def agreement(study: Study) -> None:
+def agreement(study: View) -> None:
   """Writes `layer_agreement`; nothing without both kinds of profiles."""
   shares = study.workdir.read_table('layers_by_pair')
   layers = study.workdir.read_table('layers')

@@ -3,11 +3,8 @@
 import dataclasses
 import itertools
 import pathlib
-import shlex
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -21,19 +18,6 @@ from memloc_jax.study.workdir import Workdir, whole, write_csv
 from memloc_jax.tasks import corrected, files, saved, sources
 from memloc_jax.tasks.dataset import DataConfig, Dataset
 from memloc_jax.tasks.registry import OWN
-
-# Flags of this command that the next one does without, or has others of.
-_REPLACED = (
-  'cell',
-  'tasks',
-  'models',
-  'action',
-  'reviewed',
-  'output',
-  'workdir',
-  'config.task.files',
-  'config.task.source',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +40,7 @@ class Applied:
 def apply(
   config: StudyConfig,
   workdir: str | pathlib.Path,
-  reviewed: str | pathlib.Path | None,
+  reviewed: str | pathlib.Path,
   output: str | pathlib.Path | None = None,
 ) -> Applied:
   """Writes the study's data as a curator has corrected them.
@@ -82,16 +66,10 @@ def apply(
       be written there.
   """
   folder = Workdir(workdir)
-  if not reviewed:
-    raise InputError(
-      '--reviewed: name the file with the decisions, an edited copy of '
-      f'{folder.path / "triage.csv"}'
-    )
   examples = folder.read_table('examples')
   if examples is None:
     raise InputError(
-      f'--workdir={folder.path} holds no scores of examples; run the study '
-      'first.'
+      f'{folder.path} holds no scores of examples; run the study first.'
     )
   with folder.in_use():
     config = folder.with_added(config)
@@ -115,43 +93,6 @@ def apply(
     settings=_settings(data, target),
     text=f'{_done(corrections)} {_stale(corrections, membership)}',
   )
-
-
-def next_command(
-  applied: Applied,
-  workdir: str | pathlib.Path,
-  argv: Sequence[str],
-  alone: Mapping[str, Any] | None = None,
-) -> str:
-  """The command that runs the study on the corrected data.
-
-  Args:
-    applied: what was applied.
-    workdir: the folder of the study that was corrected.
-    argv: the command that applied it, from the script's name on.
-    alone: of a study of a grid, what is to be set to run it by itself, by name.
-  """
-  place = pathlib.Path(workdir)
-  target = f'{place}-corrected'
-  if alone is not None:
-    # Beside the grid's folder, whose page compares all studies in it.
-    target = pathlib.Path(f'{place.parent}-corrected', place.name)
-  settings = {**(alone or {}), **applied.settings}
-  start, words = [sys.executable, argv[0]], list(argv[1:])
-  if words[:1] == ['apply']:  # Of `memloc`; `run.py` has a flag for it.
-    start, words[0] = [argv[0]], 'run'
-  kept, skip = [], False
-  for word in words:
-    name, sets, _ = word.lstrip('-').partition('=')
-    if skip:
-      skip = False
-    elif name in (*_REPLACED, *(f'config.{n}' for n in settings)):
-      skip = not sets  # The value is the next word.
-    else:
-      kept.append(word)
-  new = [f'--workdir={target}']
-  new += [f'--config.{n}={value}' for n, value in settings.items()]
-  return shlex.join([*start, *kept, *new])
 
 
 def _settings(data: Dataset, target: pathlib.Path) -> dict[str, str]:

@@ -6,13 +6,18 @@ be drawn: the examples that retraining holds out, or the clean group of the
 gradients.
 """
 
-import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memloc_jax.errors import InputError, shown
+from memloc_jax.study import identity
+
+# The settings that name files.
+HELD_OUT = 'localise.retrain.held_out'
+CLEAN_GROUP = 'localise.gradient.clean'
 
 if TYPE_CHECKING:
   from memloc_jax.study.context import Study
@@ -30,7 +35,7 @@ def held_out(study: 'Study') -> np.ndarray | None:
   source = study.config.localise.retrain.held_out
   if not source:
     return None
-  found = _read(study, 'localise.retrain.held_out', source)
+  found = _read(study, HELD_OUT, source)
   if len(found) == (~study.data.noisy[study.noisy_set]).sum():
     raise InputError(
       f'--config.localise.retrain.held_out: {source} names every clean '
@@ -56,7 +61,7 @@ def clean_group(study: 'Study', seed: int) -> np.ndarray | None:
   if not sources:
     return None
   at = study.config.train.seeds.index(seed) if len(sources) > 1 else 0
-  return _read(study, 'localise.gradient.clean', sources[at])
+  return _read(study, CLEAN_GROUP, sources[at])
 
 
 def check(study: 'Study') -> None:
@@ -70,14 +75,27 @@ def check(study: 'Study') -> None:
     clean_group(study, seed)
 
 
-def fingerprint(study: 'Study') -> str | None:
-  """Hash of all files; None without any."""
+def fingerprint(study: 'Study', settings: Sequence[str]) -> dict[str, str]:
+  """Hashes of the files' contents.
+
+  Args:
+    study: the study.
+    settings: those whose files count, or groups of them.
+
+  Returns:
+    A hash by setting, of those that name any files.
+  """
   config = study.config.localise
-  sources = [config.retrain.held_out, *config.gradient.clean]
-  if not any(sources):
-    return None
-  texts = [_text('localise', source) for source in sources if source]
-  return hashlib.sha256(repr(texts).encode()).hexdigest()
+  sources = {
+    HELD_OUT: [config.retrain.held_out],
+    CLEAN_GROUP: config.gradient.clean,
+  }
+  found = {}
+  for name, places in sources.items():
+    texts = [_text(name, place) for place in places if place]
+    if texts and identity.covers(settings, name):
+      found[name] = identity.digest(texts=texts)
+  return found
 
 
 def _read(study: 'Study', setting: str, source: str) -> np.ndarray:

@@ -11,11 +11,12 @@ from scipy import stats
 from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import control as control_lib
-from memloc_jax.study.context import Study
+from memloc_jax.study.view import View
 
 _LEVEL = 0.95
 # Fewest clusters that have an interval: of two it is nearly all of [0, 1].
 FEWEST = 3
+_NO_MEAN = layerwise.Mean(*[np.full((), np.nan)] * 4)
 # Ties between layers are broken at random, with this seed.
 _TIE_SEED = 0
 
@@ -90,7 +91,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
   return found
 
 
-def control(study: Study, layers: pd.DataFrame) -> pd.DataFrame:
+def control(study: View, layers: pd.DataFrame) -> pd.DataFrame:
   """Rows of the table `control`: did a technique find what was planted?"""
   rng = np.random.default_rng(_TIE_SEED)
   rows = []
@@ -182,33 +183,43 @@ def clustered_interval(
   return mean, float(max(0, centre - half)), float(min(1, centre + half))
 
 
-def centres(mcog: pd.DataFrame, num_layers: int) -> pd.DataFrame:
-  """The table `mcog` with verdicts on the rows of mean profiles.
+def mcog_summary(mcog: pd.DataFrame, num_layers: int) -> pd.DataFrame:
+  """Rows of the table `mcog_summary`: centres of gravity over seeds.
 
-  They are on whether the depth of main models differs from that of a profile
-  without preference, over seeds, all techniques and variants being one section.
+  The interval is Student's, missing with fewer than three seeds. Verdicts are
+  on whether the depth of main models, by the calibrated centres, differs from
+  that of a profile without preference, all techniques and variants being one
+  section.
 
   Args:
     mcog: the table.
     num_layers: L.
   """
+  rows: list[dict[str, Any]] = []
   claims: list[verdicts.Claim | None] = []
-  for row in mcog.itertuples():
-    baseline = TECHNIQUES[row.technique].baseline
-    if row.seed != -1 or row.source != 'main' or baseline or num_layers < 2:
-      claims.append(None)
-      continue
-    of_one = mcog[
-      (mcog['technique'] == row.technique)
-      & (mcog['variant'] == row.variant)
-      & (mcog['source'] == row.source)
-      & (mcog['seed'] != -1)
-    ]
-    values = of_one['mcog_calibrated'].dropna().to_numpy(np.float64)
-    claims.append(_preference((values - 1) / (num_layers - 1)))
-  return pd.concat(
-    [mcog.reset_index(drop=True), verdicts.section(claims)], axis=1
-  )
+  keys = ['technique', 'variant', 'source']
+  of_seeds = mcog[mcog['seed'] != -1]
+  for values, of_one in of_seeds.groupby(keys, sort=False):
+    centres = of_one['mcog'].dropna().to_numpy(np.float64)
+    found = layerwise.mean(centres) if len(centres) else _NO_MEAN
+    if len(centres) < FEWEST:
+      found = found._replace(low=np.nan, high=np.nan)
+    rows.append(
+      dict(zip(keys, values))
+      | {
+        'seeds': len(centres),
+        'mcog': float(found.value),
+        'low': float(found.low),
+        'high': float(found.high),
+      }
+    )
+    technique, _, source = values
+    claims.append(None)
+    if source == 'main' and not TECHNIQUES[technique].baseline:
+      calibrated = of_one['mcog_calibrated'].dropna().to_numpy(np.float64)
+      if num_layers > 1:
+        claims[-1] = _preference((calibrated - 1) / (num_layers - 1))
+  return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
 def _preference(depth: np.ndarray) -> verdicts.Claim:

@@ -576,6 +576,25 @@ def from_config_dict(config: config_dict.ConfigDict) -> StudyConfig:
   return study
 
 
+def groups() -> dict[str, str]:
+  """Name of every group of settings, as 'localise.probe', and what it is."""
+  return dict(_groups(StudyConfig()))
+
+
+def _groups(group: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
+  for field in dataclasses.fields(group):
+    value, name = getattr(group, field.name), f'{prefix}{field.name}'
+    if dataclasses.is_dataclass(value):
+      # One to which techniques have added has but that of `dataclasses`.
+      docs = (
+        cls.__doc__ or ''
+        for cls in type(value).__mro__
+        if not (cls.__doc__ or '').startswith(f'{cls.__name__}(')
+      )
+      yield name, next(docs).partition('\n')[0]
+      yield from _groups(value, f'{name}.')
+
+
 def described() -> Iterator[settings.Setting]:
   """Every setting of a study, with its default, range and meaning."""
   return settings.described(StudyConfig())

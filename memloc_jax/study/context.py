@@ -33,6 +33,7 @@ from memloc_jax.study import (
 )
 from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import dataset, duplicates, own
@@ -73,6 +74,10 @@ class Study:
     self._profile = profile
     self.programs = {} if programs is None else programs
     self.store = RowStore(workdir.rows)
+
+  def note(self, news: dict[str, Any]) -> None:
+    """Adds to `manifest.json`, see `update_manifest`."""
+    update_manifest(self.workdir, self.config, news)
 
   @functools.cached_property
   def cache(self) -> pathlib.Path:

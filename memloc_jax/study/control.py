@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 AUXILIARY = 'auxiliary'
 _GRADE = 3.0  # Ratio of neighbouring layers' rates in graded models.
+# The table of runs.
+CONTROL = 'control'
 # In the purposes of runs: kind, then the source's name.
 NOISY, CLEAN, FROZEN = 'noisy', 'clean', 'frozen'
 
@@ -107,7 +109,7 @@ def table(study: 'Study') -> Table | None:
         rows.append((f'{CLEAN} {setup.name}', seed, 0, setup.rates))
   purpose, seed, labels, rates = zip(*rows)
   return study.table(
-    'control',
+    CONTROL,
     study.config.control.num_epochs,
     study.config.train.evaluate_every,
     runs(study, purpose, np.array(seed), np.array(labels), np.stack(rates)),

@@ -9,14 +9,14 @@ from memloc_jax.localisation import patching as technique
 from memloc_jax.models import interface
 from memloc_jax.study import pairs as pairs_lib
 from memloc_jax.study import patching
-from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import CONTROL_PAIRS, orient
+from memloc_jax.study.view import View
 
 # Noisy examples that are looked at, the first ones.
 _EXAMPLES = 32
 
 
-def profiles(study: Study) -> pd.DataFrame:
+def profiles(study: View) -> pd.DataFrame:
   """How much each layer brings of the memory of noisy examples.
 
   Returns:
@@ -50,7 +50,7 @@ def profiles(study: Study) -> pd.DataFrame:
 
 
 def _of_pair(
-  study: Study, rows: np.ndarray, index: np.ndarray
+  study: View, rows: np.ndarray, index: np.ndarray
 ) -> dict[str, np.ndarray]:
   """Weights of the layers by localiser, each [L]."""
   weights = [study.weights(CONTROL_PAIRS, row) for row in rows]

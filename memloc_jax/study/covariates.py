@@ -7,16 +7,14 @@ import pandas as pd
 
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.covariates import spearman
-from memloc_jax.study.context import Study
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 from memloc_jax.tasks.ngrams import ngrams
 
 _ORDERS = (1, 2, 3)
 _SCORE = 'counterfactual_memorisation'
 
 
-@stage('covariates', needs=('estimate',))
-def covariates(study: Study) -> None:
+def covariates(study: View) -> None:
   """Writes `ngrams` and `covariates`; nothing without map runs."""
   examples = study.workdir.read_table('examples')
   if examples is None:

@@ -10,15 +10,13 @@ import pandas as pd
 from memloc_jax.estimators import histories, predictions, single_run
 from memloc_jax.estimators.dynamics import Curve, Dynamics
 from memloc_jax.estimators.dynamics import dynamics as estimate
-from memloc_jax.study.context import Study
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 # Runs from each of which alone memorisation is predicted.
 _SINGLE = 8
 
 
-@stage('dynamics', needs=('estimate',))
-def dynamics(study: Study) -> None:
+def dynamics(study: View) -> None:
   """Writes `dynamics` and what belongs to it; nothing without logged epochs."""
   logged = study.workdir.read_array('epoch_logits')
   if logged is None:
@@ -69,7 +67,7 @@ def rarity(texts: tuple[str, ...]) -> np.ndarray:
 
 
 def _from_one_run(
-  study: Study,
+  study: View,
   membership: np.ndarray,
   logged: np.ndarray,
   epochs: np.ndarray,
@@ -106,7 +104,10 @@ def _from_one_run(
 
 
 def _by_example(found: Dynamics) -> pd.DataFrame:
-  sides = {'in': found.seen, 'out': found.unseen}
+  sides = {
+    'in': dataclasses.asdict(found.seen),
+    'out': dataclasses.asdict(found.unseen),
+  }
   return pd.DataFrame(
     {
       'index': np.arange(len(found.memorised_epoch)),
@@ -114,9 +115,9 @@ def _by_example(found: Dynamics) -> pd.DataFrame:
       'predicted': np.nan,
     }
     | {
-      f'{name}_{side}': values
+      f'{name}_{side}': of[name]
+      for name in sides['in']
       for side, of in sides.items()
-      for name, values in dataclasses.asdict(of).items()
     }
   )
 

@@ -16,16 +16,13 @@ from memloc_jax.estimators import (
 )
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
 from memloc_jax.study import attribution, pilot, triage
-from memloc_jax.study.context import Study
-from memloc_jax.study.manifest import update_manifest
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 # Counts of runs in no pair, see `flagging.counts`.
 _SINGLE = ('in_right', 'in_runs', 'out_right', 'out_runs')
 
 
-@stage('estimate', needs=('score',))
-def estimate(study: Study) -> None:
+def estimate(study: View) -> None:
   """Writes what the map's predictions tell; nothing without map runs."""
   membership = study.workdir.read_array('membership')
   if membership is None:
@@ -64,7 +61,8 @@ def estimate(study: Study) -> None:
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
-  study.workdir.write_table('forecast', pd.DataFrame(pilot.forecast(study)))
+  if forecast := pilot.forecast(study):
+    study.workdir.write_table('forecast', pd.DataFrame(forecast))
   found = detection.rows(
     {
       '1 - generalisation': 1 - scores['generalisation'],
@@ -86,8 +84,7 @@ def estimate(study: Study) -> None:
   )
   # JSON has no NaN, which is the accuracy on noisy labels where none are.
   fit = {name: None if np.isnan(x) else x for name, x in fit.items()}
-  update_manifest(
-    study,
+  study.note(
     {
       'in_accuracy': fit,
       'flagging': _flagging(
@@ -100,7 +97,7 @@ def estimate(study: Study) -> None:
   )
 
 
-def _held_out(study: Study, membership: np.ndarray) -> dict[str, np.ndarray]:
+def _held_out(study: View, membership: np.ndarray) -> dict[str, np.ndarray]:
   """Columns on held-out examples; missing without them."""
   logits = study.workdir.read_array('validation_logits')
   if logits is None:
@@ -122,18 +119,18 @@ def _flagging(
   }
 
 
-def _write_triage(study: Study, table: pd.DataFrame) -> None:
+def _write_triage(study: View, table: pd.DataFrame) -> None:
   """Writes `triage.csv`; where somebody has edited it, beside theirs."""
   path = study.workdir.path / 'triage.csv'
   digest = lambda: hashlib.sha256(path.read_bytes()).hexdigest()
-  manifest = study.workdir.read_json('manifest.json') or {}
-  if path.exists() and digest() != manifest.get('triage'):
+  written = study.workdir.read_json('.triage.json') or {}
+  if path.exists() and digest() != written.get('sha256'):
     names = (f'triage-edited-{i}.csv' for i in itertools.count(1))
     kept = next(n for n in names if not (study.workdir.path / n).exists())
     path.rename(study.workdir.path / kept)
     study.progress.warn(f'The edited triage.csv is now {kept}.')
   study.workdir.write_csv('triage', table)
-  update_manifest(study, {'triage': digest()})
+  study.workdir.write_json('.triage.json', {'sha256': digest()})
 
 
 def example_scores(

@@ -5,15 +5,14 @@ import pandas as pd
 
 from memloc_jax.ensemble import store
 from memloc_jax.localisation.example_gradients import example_norms
-from memloc_jax.study.context import MAP, Study
-from memloc_jax.study.stages import stage
+from memloc_jax.study.context import MAP
+from memloc_jax.study.view import View
 
 # Each example has a gradient of its own, as large as the model.
 _AT_ONCE = 8
 
 
-@stage('gradient_norms', needs=('score',))
-def gradient_norms(study: Study) -> None:
+def gradient_norms(study: View) -> None:
   """Writes `gradient_norms`; nothing unless `map.gradient_runs` asks for it."""
   config = study.config.map
   if not config.gradient_runs:

@@ -40,8 +40,8 @@ def export(
   examples = folder.read_table('examples')
   if examples is None:
     raise InputError(
-      f'--workdir={folder.path} holds no map to export; run the study first, '
-      'with map runs.'
+      f'{folder.path} holds no map to export; run the study first, with map '
+      'runs.'
     )
   target = folder.path / 'exports'
   if output is not None:

@@ -9,6 +9,7 @@ there.
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ def read_out(study: 'Study') -> read_outs.Decision:
 def _decided_by(study: 'Study') -> str:
   """Hash of all that decides how models are read out."""
   parts = [study.config.model.read_out, study.data.fingerprint]
-  parts += [repr(study.model)]
+  parts += [json.dumps(study.model.identity(), sort_keys=True)]
   parts += [f'{of} {one.fingerprint}' for of, one in study.given.items()]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:20]
 

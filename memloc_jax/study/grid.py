@@ -4,8 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
@@ -92,31 +91,6 @@ def chosen(all_cells: Sequence[Cell], number: int) -> Cell:
       else f'--cell={number}: goes with a grid of studies, see --tasks.'
     )
   return all_cells[number]
-
-
-def alone(declared: StudyConfig, study: StudyConfig) -> dict[str, Any]:
-  """What is to be set, by dotted name, to run one study of a grid by itself.
-
-  Args:
-    declared: what a config file and flags say, which may be of a grid.
-    study: one of its studies.
-
-  Returns:
-    Every setting that the declaration has otherwise; of `grid`, emptied ones.
-  """
-  old = dict(_flat(declared))
-  new = _flat(dataclasses.replace(study, grid=GridConfig()))
-  return {name: value for name, value in new if value != old[name]}
-
-
-def _flat(config: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """All settings by dotted name."""
-  for field in dataclasses.fields(config):
-    name, value = f'{prefix}{field.name}', getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      yield from _flat(value, f'{name}.')
-    else:
-      yield name, value
 
 
 def _short(source: str) -> str:

@@ -18,9 +18,8 @@ from memloc_jax.study.comparison import (
   clustered_interval,
   located,
 )
-from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import control_setups
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 LAYERS, WORD = 'layers', 'word'
 # A row of the table, and what its verdict is made of.
@@ -29,8 +28,7 @@ _Row = tuple[dict[str, Any], Located]
 _TIE_SEED = 0
 
 
-@stage('injection', needs=('localise', 'layerwise', 'input_maps'))
-def injection(study: Study) -> None:
+def injection(study: View) -> None:
   """Writes `injection`; nothing where no place is known."""
   rng = np.random.default_rng(_TIE_SEED)
   rows = [*_techniques(study, rng), *_pairs(study, rng), *_words(study, rng)]
@@ -144,7 +142,7 @@ def _of_layers(
     )
 
 
-def _techniques(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
+def _techniques(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   """Techniques that look at whole models."""
   layers = study.workdir.read_table('layers')
   if layers is None or not control_setups(study):
@@ -159,7 +157,7 @@ def _techniques(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
     )
 
 
-def _pairs(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
+def _pairs(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   """What pairs of runs tell of noisy examples."""
   shares = study.workdir.read_table('layers_by_pair')
   if shares is None or not control_setups(study):
@@ -181,7 +179,7 @@ def _pairs(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
     yield from _of_layers(rows, control_setups(study), rng, name, 'pair')
 
 
-def _words(study: Study, rng: np.random.Generator) -> Iterator[_Row]:
+def _words(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   """Maps over the input, of correctly labelled examples with a cue."""
   tokens = study.workdir.read_table('tokens_by_example')
   cues = study.data.cues

@@ -14,10 +14,9 @@ from memloc_jax.estimators.layerwise import (
 )
 from memloc_jax.localisation import hybrids, occlusion, pair_maps
 from memloc_jax.study import input_texts
-from memloc_jax.study.context import Study
 from memloc_jax.study.input_texts import Chosen
 from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
 
 # How units are ranked to be deleted: by what models that were trained on the
@@ -29,8 +28,7 @@ BY_MAP, BY_LOSS, AT_RANDOM = 'map', 'loss', 'random'
 _LARGEST_GAP = 0.02
 
 
-@stage('input_maps', needs=('layerwise',), runs=(PAIRS,))
-def input_maps(study: Study) -> None:
+def input_maps(study: View) -> None:
   """Writes the tables on texts; nothing without pairs of runs."""
   config = study.config.localise.inputs
   memorised = study.workdir.read_table('pairs_by_example')
@@ -69,7 +67,7 @@ def input_maps(study: Study) -> None:
 
 
 def _pairs(
-  study: Study, index: np.ndarray, span: tuple[float, float]
+  study: View, index: np.ndarray, span: tuple[float, float]
 ) -> Iterator[tuple[hybrids.Pair, np.ndarray]]:
   """Each finished pair, and which examples its first run was trained on."""
   runs = study.tables[PAIRS].runs
@@ -84,7 +82,7 @@ def _pairs(
 
 
 def _predict(
-  study: Study,
+  study: View,
   chosen: Chosen,
   pair: hybrids.Pair,
   member: np.ndarray,
@@ -103,7 +101,7 @@ def _predict(
 
 
 def _attribute(
-  study: Study, chosen: Chosen, pair: hybrids.Pair, member: np.ndarray
+  study: View, chosen: Chosen, pair: hybrids.Pair, member: np.ndarray
 ) -> tuple[np.ndarray, float]:
   """Integrated gradients, IN run minus OUT run, [m, longest]; largest gap."""
   config = study.config.localise.inputs
@@ -120,7 +118,7 @@ def _attribute(
   return seen - unseen, float(np.abs(found.gap).max())
 
 
-def _warn_of_gaps(study: Study, gaps: list[float]) -> None:
+def _warn_of_gaps(study: View, gaps: list[float]) -> None:
   """Says so where integrated gradients are far from their sum."""
   largest = max(gaps, default=0.0)
   if largest <= _LARGEST_GAP:
@@ -173,13 +171,13 @@ def _tokens(
 
 
 def _write_variants(
-  study: Study,
+  study: View,
   index: np.ndarray,
   whole: np.ndarray,
   variants: list[tuple[str, float, Encoded]],
   changed: np.ndarray,
 ) -> None:
-  """Writes `variants` and `variants_by_example`.
+  """Writes `variants`.
 
   Args:
     study: the study.
@@ -190,7 +188,7 @@ def _write_variants(
   """
   before = whole[:, 0] - whole[:, 1]  # [pairs, m]
   after = changed[:, 0] - changed[:, 1]  # [pairs, variants, m]
-  summary, by_example = [], []
+  summary = []
   for at, (kind, strength, _) in enumerate(variants):
     average = mean(after[:, at].mean(1))
     left = ratio_of_means(after[:, at].mean(1), before.mean(1))
@@ -208,24 +206,11 @@ def _write_variants(
         'left_high': left[2],
       }
     )
-    each = mean(after[:, at])
-    by_example.append(
-      pd.DataFrame(
-        {
-          'index': index,
-          'kind': kind,
-          'strength': strength,
-          'memorisation': each.value,
-          'memorisation_se': each.se,
-        }
-      )
-    )
   study.workdir.write_table('variants', pd.DataFrame(summary))
-  study.workdir.write_table('variants_by_example', pd.concat(by_example))
 
 
 def _deletion(
-  study: Study, chosen: Chosen, rows: np.ndarray, drops: np.ndarray
+  study: View, chosen: Chosen, rows: np.ndarray, drops: np.ndarray
 ) -> pd.DataFrame:
   """Rows of `deletion`: what is left when top units are hidden together.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from memloc_jax.localisation import occlusion
 from memloc_jax.models import registry
-from memloc_jax.study.context import Study
+from memloc_jax.study.view import View
 from memloc_jax.tasks import encode, perturb
 from memloc_jax.tasks.encode import Encoded
 from memloc_jax.tasks.pieces import Pieces, pieces
@@ -60,7 +60,7 @@ class Chosen:
     return np.where(is_text, nothing, self.encoded.ids).astype(np.int32)
 
 
-def choose(study: Study, index: np.ndarray) -> Chosen:
+def choose(study: View, index: np.ndarray) -> Chosen:
   """Takes examples apart.
 
   Args:
@@ -88,7 +88,7 @@ def choose(study: Study, index: np.ndarray) -> Chosen:
   )
 
 
-def perturbed(study: Study, chosen: Chosen) -> list[tuple[str, float, Encoded]]:
+def perturbed(study: View, chosen: Chosen) -> list[tuple[str, float, Encoded]]:
   """Kind, strength and texts of every perturbation, each of all examples."""
   strengths = study.config.localise.inputs.strengths
   found = []
@@ -120,7 +120,7 @@ def perturbed(study: Study, chosen: Chosen) -> list[tuple[str, float, Encoded]]:
   return found
 
 
-def _encode(study: Study, segments: Sequence[Sequence[str]]) -> Encoded:
+def _encode(study: View, segments: Sequence[Sequence[str]]) -> Encoded:
   """Tokens of other texts, which may be longer than any example."""
   family = registry.family_of(study.model)
   tokens = encode.tokenise(

@@ -11,17 +11,15 @@ from memloc_jax.estimators.layerwise import Layerwise
 from memloc_jax.localisation import hybrids, shapley
 from memloc_jax.localisation.baselines import block_distance
 from memloc_jax.study import pairs as pairs_lib
-from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import CONTROL_PAIRS, PAIRS, control_setups
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
 
 # Name of the map's pairs among the sources; the others are controls.
 MAIN = 'main'
 
 
-@stage('layerwise', needs=('score',), runs=(PAIRS, CONTROL_PAIRS))
-def layerwise(study: Study) -> None:
+def layerwise(study: View) -> None:
   """Writes the layer-wise tables; nothing without pairs of runs."""
   sources = _sources(study)
   layers, by_pair, accuracies, controls = [], [], [], []
@@ -56,7 +54,7 @@ def layerwise(study: Study) -> None:
     )
 
 
-def _sources(study: Study) -> list[tuple[str, str, np.ndarray]]:
+def _sources(study: View) -> list[tuple[str, str, np.ndarray]]:
   """Name, table and rows, [pairs, 2], of everything that has pairs."""
   found = []
   if PAIRS in study.tables:
@@ -108,7 +106,7 @@ class _Measured:
     )
 
 
-def _plans(study: Study, pairs: list[int]) -> list[shapley.Plan]:
+def _plans(study: View, pairs: list[int]) -> list[shapley.Plan]:
   """What is evaluated in each pair."""
   config = study.config.localise.layerwise
   players = len(shapley.spans(study.model.num_layers, config.span)) + 1
@@ -122,7 +120,7 @@ def _plans(study: Study, pairs: list[int]) -> list[shapley.Plan]:
 
 
 def _measure(
-  study: Study,
+  study: View,
   name: str,
   table: str,
   rows: np.ndarray,
@@ -214,7 +212,7 @@ def _oriented(
   )
 
 
-def _groups(study: Study) -> dict[str, np.ndarray]:
+def _groups(study: View) -> dict[str, np.ndarray]:
   """Groups of training examples: all, noisy and clean ones, classes."""
   labels = study.data.labels[study.noisy_set]
   noisy = study.data.noisy[study.noisy_set]
@@ -286,14 +284,17 @@ def _by_group(found: _Measured) -> pd.DataFrame:
       found.examples.of_group(chosen), size=int(chosen.sum())
     )
     parts.append(
-      found.players.assign(
-        source=found.name,
-        group=group,
-        examples=int(chosen.sum()),
-        share=average.value,
-        share_se=average.se,
-        low=average.low,
-        high=average.high,
+      pd.DataFrame(
+        {
+          'source': found.name,
+          'group': group,
+          'examples': int(chosen.sum()),
+          **found.players,
+          'share': average.value,
+          'share_se': average.se,
+          'low': average.low,
+          'high': average.high,
+        }
       )
     )
   return pd.concat(parts, ignore_index=True)
@@ -308,12 +309,15 @@ def _by_pair(found: _Measured) -> pd.DataFrame:
     shares = found.examples.of_group(chosen)
     for pair, share, distance in zip(found.pairs, shares, between):
       parts.append(
-        found.players.assign(
-          source=found.name,
-          group=group,
-          pair=pair,
-          share=share,
-          distance=distance,
+        pd.DataFrame(
+          {
+            'source': found.name,
+            'group': group,
+            'pair': pair,
+            **found.players,
+            'share': share,
+            'distance': distance,
+          }
         )
       )
   return pd.concat(parts, ignore_index=True)
@@ -335,7 +339,7 @@ def _accuracies(found: _Measured) -> pd.DataFrame:
 
 
 def _control(
-  study: Study, found: _Measured
+  study: View, found: _Measured
 ) -> list[tuple[dict, verdicts.Claim | None, list[verdicts.Baseline]]]:
   """Rows of `control_pairs`: how much lies where it was put.
 

@@ -1,6 +1,5 @@
 """Stages of localisation: one a technique, then what they say together."""
 
-import dataclasses
 import functools
 
 import numpy as np
@@ -10,13 +9,14 @@ from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
-from memloc_jax.study import chosen, comparison, control, subjects
+from memloc_jax.study import comparison, control, subjects, tables
 from memloc_jax.study.context import Study
-from memloc_jax.study.manifest import update_manifest
-from memloc_jax.study.stages import STAGES, late, stage
+from memloc_jax.study.view import View
 
-# Tables that techniques may add to, beside `layers` and `mcog`.
-_FURTHER = (
+# Tables of the package that techniques add to.
+_JOINED = (
+  'layers',
+  'mcog',
   'windows',
   'probes',
   'centroids',
@@ -26,11 +26,14 @@ _FURTHER = (
 )
 
 
-def _run(study: Study, name: str) -> None:
+def joined_tables() -> tuple[str, ...]:
+  """Tables that techniques add to, those that they brought among them."""
+  own = (table.name for each in TECHNIQUES.values() for table in each.tables)
+  return (*_JOINED, *own)
+
+
+def run(study: View, name: str) -> None:
   """Runs one technique on every source; writes its part of the tables."""
-  wanted = study.config.localise.techniques
-  if wanted and name not in wanted:
-    return
   parts: dict[str, list[pd.DataFrame]] = {}
   notes: dict[str, list[str]] = {}
   sources = subjects.sources(study)
@@ -60,16 +63,17 @@ def _run(study: Study, name: str) -> None:
     whole = pd.concat(frames, ignore_index=True)
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
+    whole = tables.find(table).ordered(whole)
     study.workdir.write_part(name, table, whole)
   sentences = [
     f'{name.capitalize()}, {", ".join(names)}: {note}'
     for note, names in notes.items()
   ]
-  update_manifest(study, {'notes_by_technique': {name: sentences}})
+  study.workdir.write_json(f'parts/{name}/notes.json', sentences)
 
 
 def _report(
-  study: Study,
+  study: View,
   source: str,
   span: tuple[float, float],
   together: bool,
@@ -101,7 +105,7 @@ def _layers(scores: LayerScores, source: Source) -> pd.DataFrame:
 
 
 def _mcog(
-  study: Study, name: str, scores: LayerScores, source: Source
+  study: View, name: str, scores: LayerScores, source: Source
 ) -> pd.DataFrame:
   """Rows of `mcog`: every seed, and the seed-averaged profile as seed -1."""
   layers = scores.weights.shape[1]
@@ -117,8 +121,8 @@ def _mcog(
     {
       'seed': [*(s.seed for s in source.subjects), -1],
       'mcog': values,
-      'mcog_low': ends[0],
-      'mcog_high': ends[1],
+      'attainable_low': ends[0],
+      'attainable_high': ends[1],
       'mcog_calibrated': windows.calibrated_mcog(values, ends, layers),
     }
   )
@@ -143,10 +147,9 @@ def _with_means(events: pd.DataFrame, num_layers: int) -> pd.DataFrame:
   return pd.concat([events, pd.DataFrame(means)], ignore_index=True)
 
 
-def _check(study: Study, name: str) -> None:
+def check(study: Study, name: str) -> None:
   """Refuses labels that the technique cannot work with."""
-  wanted = study.config.localise.techniques
-  if not study.noisy_set or (wanted and name not in wanted):
+  if not study.noisy_set:
     return
   settings = TECHNIQUES[name].settings_in(study.config.localise)
   sets = {1} if 'main' in study.tables else set()
@@ -156,51 +159,37 @@ def _check(study: Study, name: str) -> None:
     TECHNIQUES[name].check(settings, study.data.noisy[label_set])
 
 
-@late
-def _add_stages() -> None:
-  """Gives every technique a stage, those of a config file, too."""
-  for name in TECHNIQUES:
-    if name not in STAGES:
-      stage(
-        name,
-        needs=('score',),
-        check=functools.partial(_check, name=name),
-        runs=('main', 'control'),
-        every_process=TECHNIQUES[name].trains,
-      )(functools.partial(_run, name=name))
-  STAGES['localise'] = dataclasses.replace(
-    STAGES['localise'], needs=tuple(TECHNIQUES)
-  )
-
-
-@stage('localise', check=chosen.check)
-def localise(study: Study) -> None:
+def localise(study: View) -> None:
   """Joins the techniques' parts; compares the techniques."""
-  tables = {}
-  for name in ('layers', 'mcog', *_FURTHER):
-    parts = [study.workdir.read_part(each, name) for each in TECHNIQUES]
+  wanted = study.config.localise.techniques or TECHNIQUES
+  techniques = [name for name in TECHNIQUES if name in wanted]
+  joined = {}
+  for name in joined_tables():
+    parts = [study.workdir.read_part(each, name) for each in techniques]
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
-      tables[name] = pd.concat(parts, ignore_index=True)
-      if name == 'mcog':
-        tables[name] = comparison.centres(tables[name], study.model.num_layers)
-      study.workdir.write_table(name, tables[name])
-  manifest = study.workdir.read_json('manifest.json')
-  by_technique = manifest.get('notes_by_technique', {})
-  notes = [n for name in TECHNIQUES for n in by_technique.get(name, [])]
-  update_manifest(study, {'notes': list(dict.fromkeys(notes))})
-  if 'layers' not in tables:
+      joined[name] = tables.find(name).ordered(
+        pd.concat(parts, ignore_index=True)
+      )
+      study.workdir.write_table(name, joined[name])
+  if 'mcog' in joined:
+    study.workdir.write_table(
+      'mcog_summary',
+      comparison.mcog_summary(joined['mcog'], study.model.num_layers),
+    )
+  read = study.workdir.read_json
+  by_technique = [read(f'parts/{name}/notes.json') for name in techniques]
+  notes = [note for some in by_technique for note in some]
+  study.note({'notes': list(dict.fromkeys(notes))})
+  if 'layers' not in joined:
     return
-  main = tables['layers'][tables['layers']['source'] == 'main']
+  main = joined['layers'][joined['layers']['source'] == 'main']
   if len(main):
     correlations = comparison.correlations(main, 'main')
     if len(correlations):
       study.workdir.write_table('correlations', correlations)
-  controls = comparison.control(study, tables['layers'])
+  controls = comparison.control(study, joined['layers'])
   if len(controls):
     study.workdir.write_table('control', controls)
     summary = comparison.control_summary(controls, study.model.num_layers)
     study.workdir.write_table('control_summary', summary)
-
-
-_add_stages()

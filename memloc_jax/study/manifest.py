@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from memloc_jax.study.context import Study
+from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.workdir import Workdir
 
 _PACKAGES = (
   'memloc_jax',
@@ -25,16 +26,19 @@ _PACKAGES = (
 )
 
 
-def update_manifest(study: Study, news: dict[str, Any]) -> None:
+def update_manifest(
+  workdir: Workdir, config: StudyConfig, news: dict[str, Any]
+) -> None:
   """Writes the manifest anew, merging `news` into what it holds.
 
   Args:
-    study: the study.
+    workdir: the study's.
+    config: the study.
     news: nested dict; dicts are merged, other values replaced.
   """
-  manifest = study.workdir.read_json('manifest.json') or {}
+  manifest = workdir.read_json('manifest.json') or {}
   manifest |= {
-    'config': dataclasses.asdict(study.config),
+    'config': dataclasses.asdict(config),
     'versions': {
       'python': platform.python_version(),
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -48,15 +52,15 @@ def update_manifest(study: Study, news: dict[str, Any]) -> None:
     'precision': {
       'parameters': 'float32',
       'gradients': 'float32',
-      'first_moments': study.config.engine.moments,
+      'first_moments': config.engine.moments,
       'second_moments': 'float32',
-      'compute': study.config.engine.compute,
+      'compute': config.engine.compute,
       'softmax_norm_loss': 'float32',
-      'matmul': study.config.engine.matmul_precision,
+      'matmul': config.engine.matmul_precision,
     },
     'commit': _commit(),
   }
-  study.workdir.write_json('manifest.json', _merge(manifest, news))
+  workdir.write_json('manifest.json', _merge(manifest, news))
 
 
 def _merge(old: Any, new: Any) -> Any:

@@ -9,13 +9,11 @@ import pandas as pd
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.localisation import patching as technique
 from memloc_jax.models import interface
-from memloc_jax.study.context import Study
 from memloc_jax.study.pairs import PAIRS, most_memorised, usable
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 
-@stage('patching', needs=('layerwise',), runs=(PAIRS,))
-def patching(study: Study) -> None:
+def patching(study: View) -> None:
   """Writes `patching` and its summary; nothing without pairs of runs."""
   count = study.config.localise.patching.examples
   memorised = study.workdir.read_table('pairs_by_example')
@@ -69,7 +67,7 @@ class _Part:
   effects: technique.Effects
 
 
-def buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
+def buckets(study: View, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
   """Padded length and examples of each length bucket that has any.
 
   Args:
@@ -86,7 +84,7 @@ def buckets(study: Study, index: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 
 def measure(
-  study: Study,
+  study: View,
   models: list[interface.Tree],
   index: np.ndarray,
   first_saw: np.ndarray,
@@ -122,7 +120,7 @@ def measure(
 
 
 def _effects(
-  study: Study,
+  study: View,
   source: interface.Tree,
   target: interface.Tree,
   rows: np.ndarray,

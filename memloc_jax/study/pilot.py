@@ -74,12 +74,11 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
   pilot = _pilot(study)
   if pilot is None:
     return []
-  common = {'runs': pilot.runs}
   rows = [
-    common
-    | {
+    {
       'quantity': HALF_WIDTH,
       'share': quantile,
+      'runs': pilot.runs,
       'value': pilot.half_width(pilot.runs, quantile),
       'wanted': wanted,
       'needed': pilot.runs_for_half_width(wanted, quantile),
@@ -91,10 +90,10 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
     from_sides(pilot.seen, pilot.unseen, both=pilot.both)
   )
   return rows + [
-    common
-    | {
+    {
       'quantity': RELIABILITY,
       'share': None,
+      'runs': pilot.runs,
       'value': found,
       'wanted': wanted,
       'needed': planning.runs_for_reliability(found, pilot.runs, wanted),

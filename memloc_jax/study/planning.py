@@ -209,6 +209,16 @@ def in_all(seconds: float) -> str:
   )
 
 
+def found(study: Study) -> str:
+  """What a study that was checked consists of, on one line."""
+  jobs = needs(study)
+  runs, pending = sum(n.runs for n in jobs), sum(n.pending for n in jobs)
+  return (
+    f'{_data(study)}; a {type(study.model).__name__} of '
+    f'{study.model.num_layers} layers; {pending:,} of {runs:,} runs to train'
+  )
+
+
 def _data(study: Study) -> str:
   """What was read."""
   data, config = study.data, study.config.task

@@ -43,8 +43,7 @@ def publish(
   folder = Workdir(workdir)
   if folder.read_table('runs') is None:
     raise InputError(
-      f'--workdir={folder.path} holds no finished runs to export; run the '
-      'study first.'
+      f'{folder.path} holds no finished runs to export; run the study first.'
     )
   target = folder.path / f'exports-run-{run}'
   if output is not None:
@@ -53,14 +52,14 @@ def publish(
       raise InputError(f'--output={target} is there already; name a new one.')
   with folder.in_use(), actions.opened(config, workdir) as study:
     folder.claim(study.config)
-    table, row, record = actions.find(study, run, '--export_run')
+    table, row, record = actions.find(study, run, '--run')
     if record.status != 'done':
       raise InputError(
-        f'--export_run={run}: the run diverged, and has no weights to export.'
+        f'--run={run}: the run diverged, and has no weights to export.'
       )
     if not study.store.has_weights(table.name, row, FINAL, record.hash):
       raise InputError(
-        f'--export_run={run}: its weights were not kept; there are those of '
+        f'--run={run}: its weights were not kept; there are those of '
         f'{_kept(study)}.'
       )
     params = study.weights(table.name, row)

@@ -1,11 +1,15 @@
-"""Stages: registered once, run in order of their needs, never run twice."""
+"""Stages: one list of what a study does, in order, and never twice.
+
+A stage declares what it needs and reads; nothing else can be read, see `view`.
+It is identified by that, and runs again when its identity is another one, see
+`identity`.
+"""
 
 import dataclasses
-import graphlib
-import hashlib
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,11 +17,36 @@ import numpy as np
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted
-from memloc_jax.study import planning
+from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.report import stage as reporting
+from memloc_jax.study import (
+  agreement,
+  chosen,
+  control,
+  covariates,
+  crossing,
+  dynamics,
+  estimation,
+  example_gradients,
+  given,
+  identity,
+  injection,
+  input_maps,
+  layerwise,
+  localisation,
+  main_models,
+  pairs,
+  patching,
+  planning,
+  tables,
+  training,
+  units,
+  variance,
+)
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import STOPPED, Study
-from memloc_jax.study.manifest import update_manifest
+from memloc_jax.study.context import MAP, STOPPED, Study
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.view import Declared, View
 from memloc_jax.study.workdir import Workdir
 
 
@@ -27,62 +56,227 @@ class Stage:
 
   Attributes:
     name: of the stage.
-    needs: stages that must be finished before.
-    writes: files in the workdir without which it is not finished.
-    run: does the work.
-    check: refuses, before any work, what `run` could not do.
-    runs: beginnings of the names of the tables of runs that it looks at; it
-      is finished as long as these are the same, whatever else ran again.
-      None: it runs again whenever a stage that it needs does.
+    run: does the work, given what it sees of the study.
+    needs: stages that must be finished before, whose results it may read.
+    settings: free settings, or groups of them, that it reads.
+    runs: beginnings of the names of the tables of runs that it looks at; ''
+      stands for all.
+    tables: that it writes.
+    arrays: that it writes.
+    files: other files that it writes.
     every_process: whether all processes have a part in it; otherwise process
       0 runs it alone.
+    by_run: whether what it writes of a run depends on that run alone. A stage
+      that needs it then depends on the runs that it declares itself.
+    version: raised when the same input gives other results.
+    check: refuses, before any work, what `run` could not do.
   """
 
   name: str
-  needs: tuple[str, ...]
-  writes: tuple[str, ...]
-  run: Callable[[Study], None]
-  check: Callable[[Study], None]
-  runs: tuple[str, ...] | None
-  every_process: bool
+  run: Callable[[View], None]
+  needs: tuple[str, ...] = ()
+  settings: tuple[str, ...] = ()
+  runs: tuple[str, ...] = ()
+  tables: tuple[str, ...] = ()
+  arrays: tuple[str, ...] = ()
+  files: tuple[str, ...] = ()
+  every_process: bool = False
+  by_run: bool = False
+  version: int = 1
+  check: Callable[[Study], None] = lambda study: None
+
+  @property
+  def outputs(self) -> frozenset[str]:
+    """All that it writes, as named in the workdir."""
+    found = [f'{name}.parquet' for name in self.tables]
+    found += [f'arrays/{name}.npy' for name in self.arrays]
+    return frozenset([*found, *self.files])
 
 
-STAGES: dict[str, Stage] = {}
-_LATE: list[Callable[[], None]] = []
+_BEFORE = (
+  Stage('data', training.data, check=training.check_sources),
+  Stage(
+    'train',
+    training.train,
+    needs=('data',),
+    runs=('',),
+    files=('versions.json',),
+    every_process=True,
+    by_run=True,
+    check=given.check,
+  ),
+  Stage(
+    'score',
+    training.score,
+    needs=('train',),
+    runs=('',),
+    tables=('runs', 'history'),
+    arrays=(
+      'membership',
+      'logits',
+      'validation_logits',
+      'epochs',
+      'epoch_logits',
+    ),
+    files=('arrays/hashes.json',),
+    by_run=True,
+  ),
+  Stage(
+    'gradient_norms',
+    example_gradients.gradient_norms,
+    needs=('score',),
+    runs=(MAP,),
+    tables=('gradient_norms',),
+  ),
+  Stage(
+    'estimate',
+    estimation.estimate,
+    needs=('score',),
+    runs=(MAP,),
+    tables=(
+      'examples',
+      'influence',
+      'privacy',
+      'privacy_curve',
+      'forecast',
+      'detection',
+    ),
+    arrays=('pred_probs',),
+    files=('triage.csv', '.triage.json'),
+  ),
+  Stage(
+    'covariates',
+    covariates.covariates,
+    needs=('estimate',),
+    tables=('ngrams', 'covariates'),
+  ),
+  Stage(
+    'dynamics',
+    dynamics.dynamics,
+    needs=('score', 'estimate'),
+    runs=(MAP,),
+    tables=('dynamics', 'dynamics_epochs', 'single_run'),
+    arrays=('dynamic_memorisation', 'dynamic_memorisation_se'),
+  ),
+  Stage(
+    'variance',
+    variance.variance,
+    needs=('score',),
+    runs=(crossing.CROSSED,),
+    tables=('variance', 'variance_summary'),
+  ),
+  Stage(
+    'layerwise',
+    layerwise.layerwise,
+    needs=('score',),
+    settings=('localise.layerwise',),
+    runs=(pairs.PAIRS, pairs.CONTROL_PAIRS),
+    tables=(
+      'pairs_by_example',
+      'layers_by_example',
+      'layers_by_group',
+      'layers_by_pair',
+      'hybrids',
+      'control_pairs',
+    ),
+  ),
+  Stage(
+    'input_maps',
+    input_maps.input_maps,
+    needs=('score', 'layerwise'),
+    settings=('localise.inputs',),
+    runs=(pairs.PAIRS,),
+    tables=(
+      'tokens_by_example',
+      'variants',
+      'deletion',
+    ),
+  ),
+  Stage(
+    'patching',
+    patching.patching,
+    needs=('score', 'layerwise'),
+    settings=('localise.patching',),
+    runs=(pairs.PAIRS,),
+    tables=('patching', 'patching_summary'),
+  ),
+  Stage(
+    'units',
+    units.units,
+    needs=('score', 'layerwise'),
+    settings=('localise.units',),
+    runs=(pairs.PAIRS,),
+    tables=('units_by_example', 'unit_deletion'),
+  ),
+)
+_AFTER = (
+  Stage(
+    'agreement',
+    agreement.agreement,
+    needs=('layerwise', 'localise'),
+    tables=('layer_agreement',),
+  ),
+  Stage(
+    'injection',
+    injection.injection,
+    needs=('score', 'localise', 'layerwise', 'input_maps'),
+    settings=('localise.inputs.replace',),
+    runs=(pairs.CONTROL_PAIRS,),
+    tables=('injection',),
+  ),
+)
 
 
-def late(function: Callable[[], None]) -> Callable[[], None]:
-  """Calls a function before every study, to register what is known by then.
+def stages_of(config: StudyConfig) -> dict[str, Stage]:
+  """The stages of a study by name, in the order in which they run.
 
-  Techniques may be registered by a config file, after all stages.
+  Args:
+    config: the study; its techniques, those that users have registered among
+      them, are a stage each.
   """
-  _LATE.append(function)
-  return function
+  techniques = [
+    _of_technique(name)
+    for name in TECHNIQUES
+    if name in (config.localise.techniques or TECHNIQUES)
+  ]
+  localise = Stage(
+    'localise',
+    localisation.localise,
+    needs=tuple(each.name for each in techniques),
+    settings=('localise.techniques',),
+    tables=(
+      *localisation.joined_tables(),
+      'mcog_summary',
+      'correlations',
+      'control',
+      'control_summary',
+    ),
+    check=chosen.check,
+  )
+  before = (*_BEFORE, *techniques, localise, *_AFTER)
+  report = Stage(
+    'report',
+    reporting.report,
+    needs=tuple(each.name for each in before),
+    settings=identity.FREE,
+    runs=('',),
+    files=('report.html',),
+  )
+  return {each.name: each for each in (*before, report)}
 
 
-def stage(
-  name: str,
-  needs: Iterable[str] = (),
-  writes: Iterable[str] = (),
-  check: Callable[[Study], None] = lambda study: None,
-  runs: tuple[str, ...] | None = None,
-  every_process: bool = False,
-) -> Callable:
-  """Registers the decorated function of a `Study` as a stage, see `Stage`.
-
-  Raises:
-    ValueError: the name is taken.
-  """
-
-  def register(function: Callable[[Study], None]):
-    if name in STAGES:
-      raise ValueError(f'There is already a stage {name!r}.')
-    STAGES[name] = Stage(
-      name, tuple(needs), tuple(writes), function, check, runs, every_process
-    )
-    return function
-
-  return register
+def _of_technique(name: str) -> Stage:
+  technique = TECHNIQUES[name]
+  return Stage(
+    name,
+    functools.partial(localisation.run, name=name),
+    needs=('score',),
+    settings=technique.all_settings,
+    runs=(main_models.MAIN, control.CONTROL),
+    files=(f'parts/{name}',),
+    every_process=technique.trains,
+    check=functools.partial(localisation.check, name=name),
+  )
 
 
 def run_study(
@@ -94,7 +288,7 @@ def run_study(
   stages: Collection[str] = (),
   programs: dict[Any, Any] | None = None,
 ) -> pathlib.Path:
-  """Runs every registered stage that is not finished in the workdir.
+  """Runs every stage that is not finished in the workdir.
 
   Where there are several processes, all call this with the same study.
 
@@ -129,20 +323,25 @@ def run_study(
     # All input is read and checked before the folder is touched.
     with study.progress.stage('check'), hosts.first_before_others():
       check(study)
-      needs = _needed(stages)
+      order = _needed(stages_of(config), stages)
     folder.claim(config)
-    order = list(graphlib.TopologicalSorter(needs).static_order())
-    if not all(_finished(study, STAGES[name]) for name in order):
+    identities = identities_of(study)
+    due = [each for each in order if not _finished(study, each, identities)]
+    if due:
+      # What they wrote is no longer right, also if this is the last thing that
+      # the process does.
+      for each in due:
+        folder.remove(f'stages/{each.name}.json')
       _record_cost(study, 'check', began)
     stopped = None
-    for name in [*order, None]:
-      due = name is not None and not _finished(study, STAGES[name])
-      _stop_together(study, due, stopped)
-      if hosts.of_first(np.array(due)):
+    for each in [*order, None]:
+      is_due = each in due
+      _stop_together(study, is_due, stopped)
+      if hosts.of_first(np.array(is_due)):
         try:
-          _run(study, STAGES[name])
+          _run(study, each, identities[each.name])
         except Preempted as error:
-          if STAGES[name].every_process:
+          if each.every_process:
             raise  # As all of them do.
           stopped = error  # The others wait, and have to be told.
     folder.remove('extending.json')
@@ -191,8 +390,6 @@ def check_input(study: Study) -> None:
   Raises:
     InputError: saying what.
   """
-  for function in _LATE:
-    function()
   # Before tables, whose size follows from what `config.json` says of layers.
   _ = study.data
   study.check_weights()
@@ -201,69 +398,133 @@ def check_input(study: Study) -> None:
       'The study has no runs: set --config.map.num_runs, --config.train.seeds '
       'or --config.control.seeds.'
     )
-  for each in STAGES.values():
+  for each in stages_of(study.config).values():
     each.check(study)
 
 
-def _needed(stages: Collection[str]) -> dict[str, tuple[str, ...]]:
-  """What each stage needs, of some stages and all that they need.
+def _needed(known: dict[str, Stage], names: Collection[str]) -> list[Stage]:
+  """Some stages and all that they need, in order; all if none are named.
 
   Raises:
     InputError: there is no such stage.
   """
-  unknown = [name for name in stages if name not in STAGES]
+  unknown = [name for name in names if name not in known]
   if unknown:
     raise InputError(
       f'--stages: there is no stage {unknown[0]!r}; there are '
-      f'{", ".join(STAGES)}.'
+      f'{", ".join(known)}.'
     )
   wanted: set[str] = set()
-  due = list(stages or STAGES)
+  due = list(names or known)
   while due:
     name = due.pop()
     if name not in wanted:
       wanted.add(name)
-      due += STAGES[name].needs
-  return {name: each.needs for name, each in STAGES.items() if name in wanted}
+      due += known[name].needs
+  return [each for each in known.values() if each.name in wanted]
 
 
-def _finished(study: Study, each: Stage) -> bool:
+def identities_of(study: Study) -> dict[str, str]:
+  """What identifies each stage of a study: all that its results depend on.
+
+  Two studies in which a stage has the same identity give it the same results.
+  Settings that are not free are in the identity of every stage, by way of the
+  stage `data`.
+
+  Args:
+    study: the study.
+
+  Returns:
+    A hash for each stage, by name.
+  """
+  values = dict(identity.settings(identity.of(study.config)))
+  fixed = {
+    name: value
+    for name, value in values.items()
+    if not (identity.is_layout(name) or identity.is_free(name))
+    and name != identity.ADDED  # Whose runs are named by their hashes.
+  }
+  common = identity.digest(
+    schema=identity.SCHEMA,
+    settings=fixed,
+    data=study.data.fingerprint,
+    model=study.model_fingerprint,
+  )
+  found, passed_on, known = {}, {}, tables.known()
+  for name, each in stages_of(study.config).items():
+    without_runs = {
+      'common': common,
+      'stage': name,
+      'version': each.version,
+      'columns': {table: list(known[table].kinds) for table in each.tables},
+      'outputs': sorted(each.outputs),
+      'settings': {
+        setting: value
+        for setting, value in values.items()
+        if identity.is_free(setting) and identity.covers(each.settings, setting)
+      },
+      'chosen': chosen.fingerprint(study, each.settings),
+      'needs': {need: passed_on[need] for need in each.needs},
+    }
+    found[name] = identity.digest(**without_runs, runs=_runs(study, each))
+    passed_on[name] = (
+      identity.digest(**without_runs) if each.by_run else found[name]
+    )
+  return found
+
+
+def _runs(study: Study, each: Stage) -> dict[str, list[str]]:
+  """Hashes of the runs that a stage looks at, by table."""
+  return {
+    name: [
+      hash
+      for row, hash in enumerate(study.hashes[name])
+      if row not in table.skipped
+    ]
+    for name, table in study.tables.items()
+    if each.runs and name.startswith(each.runs)
+  }
+
+
+def _finished(study: Study, each: Stage, identities: dict[str, str]) -> bool:
   mark = study.workdir.read_json(f'stages/{each.name}.json')
-  if mark is None or mark.get('runs') != _runs(study, each):
+  if mark is None or mark.get('identity') != identities[each.name]:
     return False
-  return all((study.workdir.path / name).exists() for name in each.writes)
+  return all(map(study.workdir.has, mark['wrote']))
 
 
-def _runs(study: Study, each: Stage) -> str | None:
-  """Fingerprint of the runs that a stage looks at."""
-  if each.runs is None:
-    return None
-  digest = hashlib.sha256()
-  for name, hashes in sorted(study.hashes.items()):
-    if name.startswith(each.runs):
-      digest.update(f'{name} {hashes}'.encode())
-  return digest.hexdigest()[:20]
+def declared(study: Study, name: str) -> Declared:
+  """What a stage of a study may read and write."""
+  known = stages_of(study.config)
+  each = known[name]
+  return Declared(
+    stage=name,
+    settings=each.settings,
+    runs=each.runs,
+    reads=frozenset().union(*(known[need].outputs for need in each.needs)),
+    writes=each.outputs,
+  )
 
 
-def _run(study: Study, each: Stage) -> None:
+def _run(study: Study, each: Stage, its_identity: str) -> None:
   if not (each.every_process or hosts.is_first()):
     return
-  # What it wrote before and what comes after are no longer up to date, also if
-  # this is the last thing that the process does.
-  study.workdir.remove(f'stages/{each.name}.json')
-  for other in STAGES.values():
-    if each.name in other.needs and other.runs is None:
-      study.workdir.remove(f'stages/{other.name}.json')
   began = time.time()
+  view = View(study, declared(study, each.name))
   try:
     with study.progress.stage(each.name):
-      each.run(study)
+      each.run(view)
   finally:
     _record_cost(study, each.name, began)
+  # What it wrote before and not now, of techniques or models that are gone.
+  wrote = {n for n in view.workdir.written if study.workdir.has(n)}
+  for name in each.outputs - wrote:
+    study.workdir.remove(name)
   mark = {
     'stage': each.name,
     'finished': time.time(),
-    'runs': _runs(study, each),
+    'identity': its_identity,
+    'wrote': sorted(wrote),
   }
   study.workdir.write_json(f'stages/{each.name}.json', mark)
 
@@ -273,4 +534,4 @@ def _record_cost(study: Study, name: str, began: float) -> None:
   manifest = study.workdir.read_json('manifest.json') or {}
   before = manifest.get('cost', {}).get(name, {}).get('seconds', 0.0)
   seconds = round(before + time.time() - began, 2)
-  update_manifest(study, {'cost': {name: {'seconds': seconds}}})
+  study.note({'cost': {name: {'seconds': seconds}}})

@@ -5,10 +5,10 @@ from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.scores import Checkpoint, Source, Subject
 from memloc_jax.study import chosen, control, given
-from memloc_jax.study.context import Study
+from memloc_jax.study.view import View
 
 
-def sources(study: Study) -> list[Source]:
+def sources(study: View) -> list[Source]:
   """The main models and every control setup.
 
   Raises:
@@ -31,12 +31,14 @@ def sources(study: Study) -> list[Source]:
       'clean': f'{control.CLEAN} {setup.name}',
       'frozen': f'{control.FROZEN} {control.AUXILIARY}',
     }
-    found.append(_source(study, setup.name, 'control', names, setup.seeds))
+    found.append(
+      _source(study, setup.name, control.CONTROL, names, setup.seeds)
+    )
   return found
 
 
 def _source(
-  study: Study,
+  study: View,
   name: str,
   table_name: str,
   purposes: dict[str, str],
@@ -65,8 +67,12 @@ def _source(
         given=study.data.labels[label_set],
         original=study.data.labels[0],
         clean_memorised=_given_early(study, table, rows['clean']),
-        held_out=chosen.held_out(study) if main else None,
-        clean_group=chosen.clean_group(study, seed) if main else None,
+        held_out=chosen.held_out(study)
+        if main and study.reads(chosen.HELD_OUT)
+        else None,
+        clean_group=chosen.clean_group(study, seed)
+        if main and study.reads(chosen.CLEAN_GROUP)
+        else None,
       )
     )
   return Source(
@@ -88,7 +94,7 @@ def _source(
 
 
 def _row(
-  study: Study, table: Table, purpose: str, seed: int, any_seed: bool
+  study: View, table: Table, purpose: str, seed: int, any_seed: bool
 ) -> int:
   """The run of a purpose; that of another seed if there is only one."""
   rows = [row for row, p in enumerate(table.runs.purpose) if p == purpose]
@@ -107,9 +113,7 @@ def _row(
   return row
 
 
-def _checkpoint(
-  study: Study, table: Table, row: int, moment: str
-) -> Checkpoint:
+def _checkpoint(study: View, table: Table, row: int, moment: str) -> Checkpoint:
   hash = study.hashes[table.name][row]
 
   def load():
@@ -131,7 +135,7 @@ def _moment(table: Table, epoch: int) -> str:
   )
 
 
-def _given_early(study: Study, table: Table, row: int) -> Checkpoint | None:
+def _given_early(study: View, table: Table, row: int) -> Checkpoint | None:
   """A given run after its first fitted epoch, if that was given, too."""
   of = table.runs.purpose[row], int(table.runs.seed[row])
   if row not in table.given or given.early(study, *of) is None:
@@ -139,7 +143,7 @@ def _given_early(study: Study, table: Table, row: int) -> Checkpoint | None:
   return _checkpoint(study, table, row, store.MEMORISED)
 
 
-def _memorised(study: Study, table: Table, row: int) -> Checkpoint:
+def _memorised(study: View, table: Table, row: int) -> Checkpoint:
   """The run after its first fitted epoch, or at its end."""
   if (early := _given_early(study, table, row)) is not None:
     return early

@@ -16,7 +16,7 @@ from scipy import stats
 
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import intervals
-from memloc_jax.estimators.layerwise import Mean, mean
+from memloc_jax.estimators.layerwise import mean
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
@@ -287,36 +287,25 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
   """M-CoG of each task, model and technique, with an interval over seeds.
 
   Returns:
-    `mcog` is the mean over seeds with Student's 95 % interval, missing for
-    one seed; `profile` that of the profile averaged over seeds;
-    `mcog_calibrated` stretches it to 1 to L, the number of `layers`; `depth`
-    is that from 0, all in the first layer, to 1, all in the last.
+    `mcog` with `low` and `high` of `seeds` is that of `mcog_summary`; `profile`
+    is that of the profile averaged over seeds; `mcog_calibrated` stretches it
+    to 1 to L, the number of `layers`; `depth` is that from 0, all in the first
+    layer, to 1, all in the last.
   """
-  table = _main(entries, 'mcog')
-  if table.empty:
-    return table
-  rows = []
-  layers = {(e.task, e.model): e.manifest['model']['layers'] for e in entries}
+  averaged, over_seeds = _main(entries, 'mcog'), _main(entries, 'mcog_summary')
+  if averaged.empty or over_seeds.empty:
+    return pd.DataFrame()
+  averaged = averaged[averaged['seed'] == -1]
   keys = ['task', 'group', 'model', 'technique']
-  for values, of_one in table.groupby(keys, sort=False):
-    seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna().to_numpy()
-    averaged = of_one[of_one['seed'] == -1]
-    whole = (averaged if len(averaged) else of_one).iloc[0]
-    found = mean(seeds) if len(seeds) else Mean(*[np.nan] * 4)
-    rows.append(
-      dict(zip(keys, values))
-      | {
-        'baseline': is_baseline(values[-1]),
-        'seeds': len(seeds),
-        'mcog': found.value,
-        'low': found.low,
-        'high': found.high,
-        'profile': whole['mcog'],
-        'mcog_calibrated': whole['mcog_calibrated'],
-        'layers': layers[values[0], values[2]],
-      }
-    )
-  found = pd.DataFrame(rows)
+  found = over_seeds[[*keys, 'seeds', 'mcog', 'low', 'high']].merge(
+    averaged.rename(columns={'mcog': 'profile'})[
+      [*keys, 'profile', 'mcog_calibrated']
+    ],
+    on=keys,
+  )
+  found.insert(len(keys), 'baseline', found['technique'].map(is_baseline))
+  layers = {(e.task, e.model): e.manifest['model']['layers'] for e in entries}
+  found['layers'] = [layers[key] for key in zip(found['task'], found['model'])]
   return found.assign(depth=relative(found['mcog_calibrated'], found['layers']))
 
 

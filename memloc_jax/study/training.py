@@ -8,13 +8,12 @@ from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import chosen, given, versions
+from memloc_jax.study import given, versions
 from memloc_jax.study.context import MAP, Study
-from memloc_jax.study.manifest import update_manifest
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 
-def _check_sources(study: Study) -> None:
+def check_sources(study: Study) -> None:
   """Refuses data and start weights that changed since the study was begun.
 
   Every run would be trained anew, in the place of those that are there.
@@ -31,11 +30,9 @@ def _check_sources(study: Study) -> None:
     return
   task, model = study.config.task, study.config.model
   data = f'files={task.files}' if task.files else f'source={task.source}'
-  files = 'localise.retrain.held_out or localise.gradient.clean'
   for part, source, now in (
     ('model', f'model.source={model.source}', study.model_fingerprint),
     ('data', f'task.{data}', study.data.fingerprint),
-    ('chosen', files, chosen.fingerprint(study)),
   ):
     before = manifest.get(part, {}).get('fingerprint', now)
     # Without a checkpoint, a plan has no hash of it.
@@ -46,8 +43,7 @@ def _check_sources(study: Study) -> None:
       )
 
 
-@stage('data', check=_check_sources)
-def data(study: Study) -> None:
+def data(study: View) -> None:
   """Reads task and checkpoint; records what they are in the manifest."""
   dataset = study.data
   counts = np.bincount(dataset.labels[0], minlength=len(dataset.label_names))
@@ -74,9 +70,7 @@ def data(study: Study) -> None:
     'fingerprint': study.model_fingerprint,
   }
   news = {'data': summary, 'model': model}
-  if (files := chosen.fingerprint(study)) is not None:
-    news['chosen'] = {'fingerprint': files}
-  update_manifest(study, news)
+  study.note(news)
   for doubt in study.doubts:
     study.progress.warn(doubt)
   if repeated['examples']:
@@ -88,10 +82,7 @@ def data(study: Study) -> None:
     )
 
 
-@stage(
-  'train', needs=('data',), runs=('',), every_process=True, check=given.check
-)
-def train(study: Study) -> None:
+def train(study: View) -> None:
   """Trains every run of every table that has no record yet."""
   versions.note(study)
   if study.given:
@@ -100,17 +91,12 @@ def train(study: Study) -> None:
       'given': given.summary(study),
       'read_out': given.decision(study),
     }
-    update_manifest(study, {'model': of_model})
+    study.note({'model': of_model})
   for table in study.tables.values():
     study.engine.train(table)
 
 
-@stage(
-  'score',
-  needs=('train',),
-  writes=('runs.parquet', 'history.parquet'),
-)
-def score(study: Study) -> None:
+def score(study: View) -> None:
   """Collects the records into `runs`, `history` and `arrays/`.
 
   Runs that diverged are excluded, with a warning.
@@ -124,7 +110,7 @@ def score(study: Study) -> None:
       if row in table.skipped:
         continue
       record = study.store.read(name, row, hash)
-      rows.append(_run_row(study, table, row, record) | {'run': first + row})
+      rows.append({'run': first + row} | _run_row(study, table, row, record))
       histories.append(
         pd.DataFrame(
           {
@@ -160,7 +146,7 @@ def score(study: Study) -> None:
     )
 
 
-def _run_row(study: Study, table: Table, row: int, record: Record) -> dict:
+def _run_row(study: View, table: Table, row: int, record: Record) -> dict:
   """One row of the `runs` table, without its number."""
   runs = table.runs
   layers = np.flatnonzero(runs.layer_rates[row, 0])
@@ -206,7 +192,7 @@ def _start(source: np.ndarray) -> str:
 
 
 def _write_logged(
-  study: Study,
+  study: View,
   kept: list[tuple[Table, int]],
   shape: tuple[int, int, int],
 ) -> None:
@@ -230,7 +216,7 @@ def _write_logged(
       logits[at] = study.store.read(table.name, row, hash).logged_logits
 
 
-def _write_arrays(study: Study) -> None:
+def _write_arrays(study: View) -> None:
   """Membership and logits of the map runs that did not diverge.
 
   Logits go to disk run by run: all of them may be more than memory holds.

@@ -165,7 +165,7 @@ def read(
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
-    raise InputError(f'--reviewed={path}: no such file')
+    raise InputError(f'{path}: no such file')
   names = ('id', 'hash', 'decision', 'new_label', 'index')
   table = files.read(str(path), names)['train']
   needed = [table.column(n)[1] for n in ('id', 'hash', 'decision')]

@@ -13,10 +13,9 @@ from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.localisation import hybrids, masks
 from memloc_jax.localisation import units as technique
 from memloc_jax.models import interface
-from memloc_jax.study.context import Study
 from memloc_jax.study.input_texts import join
 from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
 
 KINDS = ('heads', 'neurons')
@@ -29,8 +28,7 @@ _OTHERS = 8
 _SHOWN = 20
 
 
-@stage('units', needs=('layerwise',), runs=(PAIRS,))
-def units(study: Study) -> None:
+def units(study: View) -> None:
   """Writes the tables on units; nothing without pairs of runs."""
   config = study.config.localise.units
   memorised = study.workdir.read_table('pairs_by_example')
@@ -67,7 +65,7 @@ class _Texts:
   others: interface.Tokens
 
 
-def _texts(study: Study, index: np.ndarray) -> _Texts:
+def _texts(study: View, index: np.ndarray) -> _Texts:
   config, data = study.config.localise.units, study.data
   held_out = data.validation_labels[: config.held_out]
   others = np.setdiff1d(np.arange(len(data.train)), index)
@@ -115,7 +113,7 @@ class _Found:
 
 
 def _measure(
-  study: Study,
+  study: View,
   pair: hybrids.Pair,
   texts: _Texts,
   count: int,
@@ -188,7 +186,7 @@ def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
 
 
 def _learnt(
-  study: Study,
+  study: View,
   pair: hybrids.Pair,
   texts: _Texts,
   count: int,
@@ -209,7 +207,7 @@ def _learnt(
 
 
 def _masks(
-  study: Study,
+  study: View,
   scores: technique.Units,
   learnt: technique.Units | None,
   number: int,

@@ -5,13 +5,11 @@ import pandas as pd
 
 from memloc_jax.estimators import predictions
 from memloc_jax.estimators.variance import components
-from memloc_jax.study.context import Study
 from memloc_jax.study.crossing import CROSSED
-from memloc_jax.study.stages import stage
+from memloc_jax.study.view import View
 
 
-@stage('variance', needs=('score',))
-def variance(study: Study) -> None:
+def variance(study: View) -> None:
   """Writes `variance` and its averages; nothing without `map.crossed`."""
   if CROSSED not in study.tables:
     return

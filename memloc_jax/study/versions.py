@@ -5,7 +5,7 @@ The manifest names the version that ran last.
 
 import importlib.metadata
 
-from memloc_jax.study.context import Study
+from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 
 _FILE = 'versions.json'
@@ -16,7 +16,7 @@ def now() -> str:
   return importlib.metadata.version('jaxlib')
 
 
-def note(study: Study) -> None:
+def note(study: View) -> None:
   """Notes this version for all runs that have no record yet."""
   known = study.workdir.read_json(_FILE) or {}
   for name, table in study.tables.items():

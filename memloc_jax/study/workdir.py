@@ -10,7 +10,8 @@ exports-run-*/   a run as a model, once exported
 arrays/          run x example arrays
 parts/           each technique's part of the tables
 rows/            the row store: one record a finished run
-stages/          one mark a finished stage
+stages/          one mark a finished stage, with what identifies it
+.triage.json     hash of triage.csv as it was written
 versions.json    of jaxlib, which each run was trained with
 extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
@@ -180,8 +181,9 @@ class Workdir:
   def refuse_others(self, config: StudyConfig) -> None:
     """Refuses a folder that is not this study's, nor empty.
 
-    Settings that change no result (`engine`) may differ, and runs may be
-    added. A setting that the folder is older than had its default.
+    Settings that change no result may differ, as may those that stages alone
+    read (see `identity`), and runs may be added. A setting that the folder is
+    older than had its default.
 
     Args:
       config: the study.
@@ -194,10 +196,17 @@ class Workdir:
     message = None
     if found is not None:
       different = self.differences(config)
-      if different:
+      if found.get('schema') != identity.SCHEMA:
+        message = (
+          f'--workdir={self.path} is of another version of memloc_jax, whose '
+          'runs this one does not read: choose another --workdir, or go on '
+          'with the version that its manifest.json names.'
+        )
+      elif different:
         message = (
           f'{self.path} belongs to a study with other settings: '
-          f'{identity.some(different)}; choose another --workdir.'
+          f'{identity.some(different)}; choose another --workdir, or leave '
+          'these as they are there.'
         )
     elif (
       self._writes
@@ -254,14 +263,27 @@ class Workdir:
     except (FileNotFoundError, NotADirectoryError):
       return None
 
+  def has(self, name: str) -> bool:
+    """Whether there is such a file or folder."""
+    return (self.path / name).exists()
+
   def remove(self, name: str) -> None:
-    """Removes a file, if it is there."""
-    if self._writes:
-      (self.path / name).unlink(missing_ok=True)
+    """Removes a file or a folder, if it is there."""
+    path = self.path / name
+    if not self._writes:
+      return
+    if path.is_dir():
+      shutil.rmtree(path, ignore_errors=True)
+    else:
+      path.unlink(missing_ok=True)
 
   def write_table(self, name: str, table: pd.DataFrame) -> None:
-    """Writes `<name>.parquet`, with its columns checked."""
-    tables.check(name, table)
+    """Writes `<name>.parquet`.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'{name}.parquet', lambda path: table.to_parquet(path, index=False)
     )
@@ -277,11 +299,15 @@ class Workdir:
 
   def clear_parts(self, technique: str) -> None:
     """Removes what a technique wrote before."""
-    if self._writes:
-      shutil.rmtree(self.path / 'parts' / technique, ignore_errors=True)
+    self.remove(f'parts/{technique}')
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
-    """Writes one technique's part of a table."""
+    """Writes one technique's part of a table.
+
+    Raises:
+      TableError: it is not as it was declared, see `tables`.
+    """
+    tables.find(name).check(table)
     self._replace(
       f'parts/{technique}/{name}.parquet',
       lambda path: table.to_parquet(path, index=False),

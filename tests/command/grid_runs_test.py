@@ -50,9 +50,13 @@ class RefusedTest(tiny.EncoderCase):
     config = study_config.from_config_dict(values)
     cells[2] = grid.Cell(2, cells[2].name, config)
     root = self.folder / 'bad'
-    with self.assertRaisesRegex(InputError, 'nowhere') as caught:
-      _run(cells, root)
-    self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
+    for refuse in (_run, grid_runs.check):
+      with self.assertRaisesRegex(InputError, 'nowhere') as caught:
+        refuse(cells, root)
+      self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
+    lines = grid_runs.check(cells[:2], root).splitlines()
+    for line, cell in zip(lines, cells[:2], strict=True):
+      self.assertStartsWith(line, f'{root / cell.name} can run: ')
     self.assertFalse(root.exists())
 
   def test_what_a_study_refuses_later_names_it_too(self):

@@ -5,71 +5,64 @@ import contextlib
 import dataclasses
 import html
 import importlib.metadata
+import inspect
 import io
+import json
 import pathlib
+import re
 import shlex
-import signal
 import sys
 import tempfile
 import unittest.mock
+from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
-import pytest
-from absl import flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl.testing import absltest, parameterized
 
-from memloc_jax.command import ending, memloc, study
+from memloc_jax.command import configs, ending, memloc, parser, study
 from memloc_jax.models import registry as models
 from memloc_jax.report import stage as report
-from memloc_jax.study import apply
+from memloc_jax.study import (
+  actions,
+  adaptive,
+  apply,
+  c_score,
+  exports,
+  grid,
+  identity,
+  publish,
+)
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
+from tests.command.console import call
 from tests.study import made_up
 
-_CONFIGS = pathlib.Path(__file__).parents[2] / 'experiments' / 'configs'
-_ACTIONS = {
-  name: name.replace('-', '_')
-  for name in ('run', 'plan', 'extend', 'verify', 'apply', 'export', 'c-score')
-}
+_ROOT = pathlib.Path(__file__).parents[2]
+_CONFIGS = _ROOT / 'experiments' / 'configs'
 
 
-def _call(*words: str) -> tuple[int, str, str]:
-  """Exit status, standard output and standard error."""
-  out, error, status = io.StringIO(), io.StringIO(), 0
-  handler = signal.getsignal(signal.SIGINT)
-  with (
-    unittest.mock.patch.object(sys, 'argv', ['memloc', *words]),
-    contextlib.redirect_stdout(out),
-    contextlib.redirect_stderr(error),
-  ):
-    try:
-      memloc.main()
-    except SystemExit as end:
-      status = end.code or 0
-    finally:
-      signal.signal(signal.SIGINT, handler)
-  return status, out.getvalue(), error.getvalue()
+def _write(folder: pathlib.Path, config: study_config.StudyConfig) -> str:
+  """A workdir that has nothing but its configuration."""
+  folder.mkdir(parents=True)
+  Workdir(folder).write_json('config.json', identity.of(config))
+  return str(folder)
 
 
-def _call_with_flags(*words: str) -> tuple[int, str, str]:
-  """The same of a command whose flags are parsed, and then forgotten."""
-  run = lambda main, argv, flags_parser: main(flags_parser(argv))
-  with (
-    flagsaver.flagsaver(),
-    unittest.mock.patch.object(study.app, 'run', run),
-    unittest.mock.patch.object(ending.Process, 'listen'),
-  ):
-    try:
-      return _call(*words)
-    finally:
-      flags.FLAGS.unparse_flags()
+def _flat(group: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Name and default of every setting."""
+  for name, value in vars(group).items():
+    if dataclasses.is_dataclass(value):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
 
 
 class HelpTest(parameterized.TestCase):
   @parameterized.parameters([[]], [['--help']], [['-h']], [['help']])
   def test_overview_names_every_command(self, words):
-    status, out, _ = _call(*words)
+    status, out, _ = call(*words)
     self.assertEqual(status, 0)
     for name in memloc.COMMANDS:
       self.assertIn(f'\n  {name}', out)
@@ -77,42 +70,244 @@ class HelpTest(parameterized.TestCase):
 
   @parameterized.parameters(*memloc.COMMANDS)
   def test_every_command_explains_its_flags(self, name):
-    status, out, _ = _call(name, '--help')
+    status, out, _ = call(name, '--help')
     self.assertEqual(status, 0)
     self.assertStartsWith(out, f'usage: memloc {name}')
-    for flag in memloc.COMMANDS[name].flags:
-      self.assertIn(f'--{flag}\n', out)
-    self.assertEqual(_call('help', name)[1], out)
+    self.assertLessEqual(max(map(len, out.splitlines())), 80)
+    command = memloc.COMMANDS[name]
+    for flag in command.flags:
+      self.assertIn(f'--{flag.name}\n', out)
+    for word in command.words:
+      self.assertIn(word, out.split('\n\n')[0])
+    self.assertEqual(command.config == 'file', '--config\n' in out)
+    self.assertEqual(call('help', name)[1], out)
 
-  def test_every_flag_belongs_to_a_command(self):
-    ours = flags.FLAGS.get_flags_for_module(study.__name__)
-    known = {flag for c in memloc.COMMANDS.values() for flag in c.flags}
-    apart = {'action', 'coordinator', 'num_processes', 'process_id'}
-    apart |= {'join_timeout'}
-    # The configuration's own flags have dots.
-    names = {flag.name for flag in ours if '.' not in flag.name}
-    self.assertEqual(names - apart, known)
+  def test_one_flag_has_one_type(self):
+    types = {}
+    for command in memloc.COMMANDS.values():
+      for flag in command.flags:
+        self.assertIs(types.setdefault(flag.name, flag.type), flag.type)
 
   def test_is_installed(self):
     found = importlib.metadata.entry_points(group='console_scripts')
     self.assertIs(found['memloc'].load(), memloc.main)
 
 
+class SettingsTest(parameterized.TestCase):
+  def test_every_setting_has_default_values_and_meaning(self):
+    status, out, _ = call('settings')
+    self.assertEqual(status, 0)
+    self.assertLessEqual(max(map(len, out.splitlines())), 80)
+    found = list(study_config.described())
+    flat = dict(_flat(study_config.StudyConfig()))
+    self.assertCountEqual([each.name for each in found], flat)
+    text = ' '.join(out.split())
+    for each in found:
+      with self.subTest(each.name):
+        self.assertNotEmpty(each.meaning)
+        values = f' Values: {each.range}.' if each.range else ''
+        entry = f'{each.name} = {flat[each.name]!r} {each.meaning}{values}'
+        self.assertIn(' '.join(entry.split()), text)
+
+  @parameterized.parameters(
+    ('train', 'train.'),
+    ('localise.probe', 'localise.probe.'),
+    ('localise', 'localise.'),
+    ('map.pairs', 'map.pairs'),
+  )
+  def test_those_of_a_group(self, group, prefix):
+    _, out, _ = call('settings', group)
+    found = re.findall(r'(?m)^  (\S+) = ', out)
+    names = [each.name for each in study_config.described()]
+    self.assertEqual(found, [n for n in names if n.startswith(prefix)])
+    self.assertNotEmpty(found)
+
+  @parameterized.parameters('pairs', 'train.', 'trai', 'localise.prob')
+  def test_other_groups_are_refused(self, group):
+    status, out, error = call('settings', group)
+    self.assertEqual((status, out), (2, ''))
+    self.assertIn(f"no group '{group}'; there are task, model, train,", error)
+
+  def test_every_group_says_what_it_is(self):
+    for name, about in study_config.groups().items():
+      with self.subTest(name):
+        self.assertRegex(about, r'^[A-Z].*\.$')
+
+
+class WorkdirTest(parameterized.TestCase):
+  """Commands whose first word is a workdir, whose settings they take."""
+
+  def setUp(self):
+    super().setUp()
+    self.place = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    values = study_config.default()
+    values.train.seeds = (4, 5)
+    values.control.pairs = ((1, 2), (3, 4))
+    values.map.added = (8,)
+    self.config = study_config.from_config_dict(values)
+    self.workdir = _write(self.place / 'study', self.config)
+
+  def replace(self, module, name, result=None):
+    """A function that is not called, but whose arguments are kept."""
+    return self.enterContext(
+      unittest.mock.patch.object(module, name, return_value=result)
+    )
+
+  def arguments(self, mock, function):
+    """The arguments of the only call, by name."""
+    mock.assert_called_once()
+    bound = inspect.signature(function).bind(
+      *mock.call_args.args, **mock.call_args.kwargs
+    )
+    return bound.arguments
+
+  def done(self, *words):
+    status, out, error = call(*words)
+    self.assertEqual(status, 0, error)
+    return out
+
+  def test_verify(self):
+    same = actions.Verified(True, 0.0, 1.0, 'run 3: same')
+    verify = self.replace(actions, 'verify', same)
+    out = self.done('verify', self.workdir, '--run=3')
+    self.assertEqual(out, 'run 3: same\n')
+    verify.assert_called_once_with(self.config, self.workdir, 3)
+    verify.return_value = dataclasses.replace(same, same=False)
+    self.assertEqual(call('verify', self.workdir, '--run=3')[0], 1)
+
+  @parameterized.parameters(
+    (['--config.engine.lanes=2', 'WORKDIR'],),
+    (['WORKDIR', '--config.engine.lanes=2', '--run', '1'],),
+    (['WORKDIR', '--verbose', '--config.engine.lanes=2'],),
+  )
+  def test_settings_of_the_engine_are_given(self, words):
+    same = actions.Verified(True, 0.0, 1.0, '')
+    verify = self.replace(actions, 'verify', same)
+    words = [self.workdir if word == 'WORKDIR' else word for word in words]
+    self.done('verify', *words)
+    engine = dataclasses.replace(self.config.engine, lanes=2)
+    self.assertEqual(
+      verify.call_args.args[0], dataclasses.replace(self.config, engine=engine)
+    )
+
+  def test_extend(self):
+    run = self.replace(study, 'run_study', self.place)
+    extend = self.replace(actions, 'extend', self.config)
+    out = self.done('extend', self.workdir, '--add_runs=20', '--quiet')
+    self.assertEqual(out, '')
+    extend.assert_called_once_with(self.config, self.workdir, 20)
+    self.assertEqual(run.call_args.args, (self.config,))
+    self.assertEqual(run.call_args.kwargs['workdir'], self.workdir)
+
+  def test_extend_until(self):
+    kept = adaptive.extend_until
+    until = self.replace(adaptive, 'extend_until', self.place)
+    words = ('--add_runs=20', '--max_runs=90', '--until_reliability=0.9')
+    self.done('extend', self.workdir, *words)
+    found = self.arguments(until, kept)
+    self.assertEqual(found['config'], self.config)
+    self.assertEqual(found['workdir'], self.workdir)
+    self.assertEqual((found['add_runs'], found['max_runs']), (20, 90))
+    self.assertEqual(found['wanted'].reliability, 0.9)
+
+  def test_export(self):
+    export = self.replace(exports, 'export', 'there')
+    self.assertEqual(self.done('export', self.workdir), 'exports: there\n')
+    export.assert_called_once_with(self.workdir, None)
+    write = self.replace(publish, 'publish', 'there')
+    self.done('export', self.workdir, '--run=0', '--output=model')
+    write.assert_called_once_with(self.config, self.workdir, 0, 'model')
+
+  def test_c_score(self):
+    scored = c_score.Scored(self.place, 'C-score', pd.DataFrame())
+    write = self.replace(c_score, 'c_score', scored)
+    out = self.done('c-score', 'a', 'b', '--output=x.csv', 'c')
+    self.assertEqual(out, f'C-score: {self.place}\n')
+    write.assert_called_once_with(('a', 'b', 'c'), 'x.csv')
+
+  def test_check(self):
+    check = self.replace(actions, 'check', 'can run')
+    self.assertEqual(self.done('check', self.workdir), 'can run\n')
+    check.assert_called_once_with(self.config, self.workdir)
+
+  def test_a_workdir_is_a_configuration(self):
+    run = self.replace(study, 'run_study', self.place)
+    for given in (self.workdir, f'{self.workdir}/config.json'):
+      words = [
+        f'--config={given}',
+        '--workdir=new',
+        '--config.train.seeds=(6,)',
+      ]
+      self.done('run', *words)
+      train = dataclasses.replace(self.config.train, seeds=(6,))
+      self.assertEqual(
+        run.call_args.args, (dataclasses.replace(self.config, train=train),)
+      )
+      self.assertEqual(run.call_args.kwargs['workdir'], 'new')
+
+  def test_older_workdirs_have_the_defaults_of_newer_settings(self):
+    path = pathlib.Path(self.workdir, 'config.json')
+    values = json.loads(path.read_text('utf-8'))
+    del values['map']['pairs'], values['localise']['probe']
+    path.write_text(json.dumps(values), 'utf-8')
+    self.assertEqual(configs.stored(self.workdir), self.config)
+
+  @parameterized.parameters(
+    ({'train': {'pace': 3, 'seeds': [1]}}, 'not know (train.pace): use'),
+    ({'nope': {}, 'train': {'a': 1, 'b': 1, 'c': 2}}, 'train.b and 1 more): '),
+    ({'train': {'num_epochs': 'x'}}, "train.num_epochs='x': must be of type"),
+    ({'train': 3}, '--config.train=3: must be a group'),
+    ({'map': {'ratio': 2.0}}, '--config.map.ratio=2.0: must be between'),
+    ([], 'is []: must be groups of settings'),
+    ('{', 'config.json is no JSON'),
+  )
+  def test_settings_that_cannot_be_read(self, values, sentence):
+    path = pathlib.Path(self.workdir, 'config.json')
+    path.write_text(values if values == '{' else json.dumps(values), 'utf-8')
+    for command in ('verify', 'export', 'extend', 'check'):
+      status, out, error = call(command, self.workdir)
+      self.assertEqual((status, out), (2, ''))
+      self.assertIn(f'{path}', error)
+      self.assertIn(sentence, error)
+      self.assertEqual(error.count('\n'), 1)
+
+  @parameterized.parameters('verify', 'export', 'extend', 'check')
+  def test_folders_without_a_study(self, command):
+    status, _, error = call(command, str(self.place / 'none'))
+    self.assertEqual(status, 2)
+    self.assertIn('none holds no study (there is no config.json)', error)
+    status, _, error = call(command, str(self.place))
+    self.assertEqual(status, 2)
+    self.assertIn(f'name one of them, such as {self.workdir}.', error)
+
+
 class RunTest(parameterized.TestCase):
-  @parameterized.parameters(*_ACTIONS.items())
-  def test_studies_start_with_their_action(self, name, action):
-    words = ['--config=a.py', '--workdir=b', '--config.train.num_epochs=3']
-    with unittest.mock.patch.object(study.app, 'run') as run:
-      _call(name, *words)
-    ((main,), named) = run.call_args
-    self.assertIs(main.func, study.main)
-    self.assertEqual(named['argv'], ['memloc', f'--action={action}', *words])
+  @parameterized.parameters((['run'], None), ([], 'run'), (['run'], 'run'))
+  def test_a_study_runs_as_the_flags_say(self, name, default):
+    with unittest.mock.patch.object(study, 'run_study') as run:
+      status, _, error = call(
+        *name,
+        '--config.train.num_epochs=30',
+        '--config=quickstart',
+        '--stages=data,map',
+        '--workdir=b',
+        default=default,
+      )
+    self.assertEqual(status, 0, error)
+    run.assert_called_once()
+    self.assertEqual(run.call_args.args[0].train.num_epochs, 30)
+    self.assertEqual(run.call_args.args[0].task.name, 'embedded')
+    self.assertEqual(run.call_args.kwargs['workdir'], 'b')
+    self.assertEqual(run.call_args.kwargs['stages'], ['data', 'map'])
+
+  def test_other_commands_can_be_launched(self):
+    self.assertEqual(call('list-models', default='run'), call('list-models'))
 
   def test_lists(self):
-    _, out, _ = _call('list-tasks')
+    _, out, _ = call('list-tasks')
     for name in tasks.task_names():
       self.assertRegex(out, rf'(?m)^\W*{name}\s')
-    _, out, _ = _call('list-models')
+    _, out, _ = call('list-models')
     for name in models.FAMILIES:
       self.assertIn(name, out)
     self.assertEqual(set(models.EXAMPLES), set(models.FAMILIES))
@@ -127,7 +322,7 @@ class RunTest(parameterized.TestCase):
       [one, two, f'--output={output}'],
       ['--output', output, folder],
     ):
-      status, out, _ = _call('report', *map(str, words))
+      status, out, _ = call('report', *map(str, words))
       self.assertEqual(status, 0)
       *lines, last = out.splitlines()
       self.assertEqual(last, f'comparison: {output / "comparison.html"}')
@@ -139,89 +334,130 @@ class RunTest(parameterized.TestCase):
         self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
       (output / 'comparison.html').unlink()
     with unittest.mock.patch.object(report, 'write'):
-      _, _, error = _call('report', one)
+      _, _, error = call('report', one)
       self.assertIn('is not finished', error)
       Workdir(one).write_json('stages/report.json', {})
-      self.assertEqual(_call('report', one)[::2], (0, ''))
+      self.assertEqual(call('report', one)[::2], (0, ''))
     # That of a grid lies in its folder.
-    status, out, _ = _call('report', str(folder))
+    status, out, _ = call('report', str(folder))
     last = out.splitlines()[-1]
     self.assertEqual(last, f'comparison: {folder / "comparison.html"}')
     self.assertTrue((folder / 'comparison.html').exists())
 
 
 class CorrectedTest(parameterized.TestCase):
-  """What comes after a review of one study of a grid."""
+  """What comes after a review."""
 
-  @parameterized.parameters(
-    (
-      'study.py:regimes',
-      ('--cell=6', '--tasks', 'trec', '--models=minilm'),
-      {'name': 'own', 'files': 'a b.csv', 'text': 'word,sentence1,sentence2'},
-    ),
-    ('study.py:regimes', ('--cell', '9'), {'name': 'own', 'files': 'a b.csv'}),
-    ('study.py:paper', ('--cell=5',), {'name': 'own', 'files': 'a b.csv'}),
-    (
-      'quickstart.py',
-      ('--tasks=rte,trec', '--cell=1', '--config.task.limit=50'),
-      {'name': 'own', 'files': 'a b.csv'},
-    ),
-  )
-  # By ml_collections, which reads config files so.
-  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
-  def test_the_next_command_is_of_the_same_study(self, file, words, changes):
-    found = apply.Applied(
+  def setUp(self):
+    super().setUp()
+    self.place = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.found = apply.Applied(
       pathlib.Path('a b.csv'),
       pd.DataFrame(),
-      {f'task.{name}': value for name, value in changes.items()},
+      {'task.name': 'own', 'task.files': 'a b.csv', 'task.text': 'x,y'},
       'Corrected.',
     )
-    with (
-      unittest.mock.patch.object(apply, 'apply', return_value=found) as applied,
-      unittest.mock.patch.object(study.report, 'write'),
-    ):
-      status, out, error = _call_with_flags(
-        'apply',
-        f'--config={_CONFIGS / file}',
-        '--workdir=results/grid',
-        '--config.train.num_epochs=21',
-        '--config.train.seeds=(5, 6)',
-        '--reviewed=r.csv',
-        *words,
-      )
+    self.enterContext(
+      unittest.mock.patch.object(apply, 'apply', return_value=self.found)
+    )
+    self.enterContext(unittest.mock.patch.object(report, 'write'))
+
+  def next(self, *words: str) -> list[str]:
+    """The command that is printed."""
+    status, out, error = call('apply', *words)
     self.assertEqual(status, 0, error)
-    config, workdir, *_ = applied.call_args.args
-    self.assertEqual(config.train.num_epochs, 21)
-    command = shlex.split(out.splitlines()[-1])
-    self.assertEqual(command[:2], ['memloc', 'run'])
-    with unittest.mock.patch.object(study, '_act') as act:
-      status, _, error = _call_with_flags(*command[1:])
+    return shlex.split(out.splitlines()[-1])
+
+  def check(self, command, config, workdir):
+    """The printed command runs this study in this folder."""
+    with unittest.mock.patch.object(study, 'run_study') as run:
+      status, _, error = call(*command)
     self.assertEqual(status, 0, error)
+    changes = {'name': 'own', 'files': 'a b.csv', 'text': 'x,y'}
     self.assertEqual(
-      act.call_args.args[0],
+      run.call_args.args[0],
       dataclasses.replace(
         config,
         task=dataclasses.replace(config.task, **changes),
         grid=study_config.GridConfig(),
       ),
     )
+    self.assertEqual(run.call_args.kwargs['workdir'], workdir)
+
+  def test_the_next_command_is_of_the_same_study(self):
+    values = study_config.default()
+    values.train.seeds = (5, 6)
+    config = study_config.from_config_dict(values)
+    workdir = _write(self.place / 'mine', config)
+    command = self.next(workdir, 'reviewed.csv', '--config.engine.lanes=2')
+    self.assertEqual(command[:2], ['memloc', 'run'])
+    engine = dataclasses.replace(config.engine, lanes=2)
+    config = dataclasses.replace(config, engine=engine)
+    self.check(command[1:], config, f'{workdir}-corrected')
+
+  @parameterized.parameters(
+    ('study:regimes', 6), ('study:paper', 5), ('study:small', 0)
+  )
+  def test_of_one_study_of_a_grid(self, preset, number):
+    values = configs.Parser().parse(preset)
+    cell = grid.cells(study_config.from_config_dict(values))[number]
+    workdir = _write(self.place / 'grid' / cell.name, cell.config)
+    command = self.next(workdir, 'reviewed.csv')
     # Outside of the grid's folder, whose page is on all that is in it.
-    cell = pathlib.Path(workdir).name
-    self.assertIn(f'--workdir=results/grid-corrected/{cell}', command)
-    for flag in ('cell', 'tasks', 'models'):
-      self.assertNotIn(f'--{flag}', ' '.join(command))
+    target = f'{self.place}/grid-corrected/{cell.name}'
+    self.check(command[1:], cell.config, target)
+
+  @parameterized.parameters(
+    ('/bin/memloc', ['/bin/memloc']),
+    ('/a/command/__main__.py', [sys.executable, '-m', 'memloc_jax.command']),
+    ('experiments/run.py', [sys.executable, 'experiments/run.py']),
+  )
+  def test_it_begins_with_what_was_started(self, program, words):
+    workdir = _write(self.place / 'mine', study_config.StudyConfig())
+    printed = io.StringIO()
+    with (
+      unittest.mock.patch.object(sys, 'argv', [program]),
+      contextlib.redirect_stdout(printed),
+    ):
+      memloc.COMMANDS['apply'].run(
+        parser.parse(
+          'apply',
+          memloc.COMMANDS['apply'],
+          ending.Process(),
+          [workdir, 'reviewed.csv'],
+        )
+      )
+    command = shlex.split(printed.getvalue().splitlines()[-1])
+    self.assertEqual(command[: len(words) + 1], [*words, 'run'])
 
 
 class RefusedTest(parameterized.TestCase):
   @parameterized.parameters(
     (['fly'], "'fly' is no command"),
-    (['list-tasks', 'all'], "got 'all'"),
-    (['report'], 'required: FOLDER'),
-    (['report', 'a', '--fast'], 'unrecognized arguments: --fast'),
+    (['list-tasks', 'all'], "does not take 'all'"),
+    (['report'], 'WORKDIR is missing'),
+    (['report', 'a', '--fast'], 'no flag --fast; memloc report --help'),
     (['report', 'no/such/folder'], 'holds no study'),
+    (['verify'], 'WORKDIR is missing; usage: memloc verify WORKDIR ['),
+    (['apply', 'a'], 'REVIEWED is missing; usage: memloc apply WORKDIR REV'),
+    (['check', 'a', '--config=quickstart'], 'or a workdir alone'),
+    (['check'], '--config is missing'),
+    (['verify', 'a', 'b'], "does not take 'b'"),
+    (['verify', 'a', '--run=x'], '--run=x'),
+    (['verify', 'a', '--config.engine.lane=2'], 'mean --config.engine.lanes?'),
+    (['verify', 'a', '--config.train.seeds=2'], 'read from config.json'),
+    (['extend', 'a', '--noconfig.map.clusters'], 'read from config.json'),
+    # As they were before workdirs were named by themselves.
+    (['apply', '--config=quickstart', '--workdir=w'], 'memloc apply WORKDIR'),
+    (['verify', '--workdir=w', '--verify_run=3'], 'named by itself'),
+    (['verify', 'w', '--verify_run=3'], '--run=N is in its place'),
+    (['export', 'w', '--export_run=3'], '--run=N is in its place'),
+    (['apply', 'w', '--reviewed=r'], 'named after the workdir'),
+    (['c-score', 'a', '--other_workdirs=b'], 'one after the other'),
+    (['run', '--action=plan'], 'a command is a word now, as in memloc verify'),
   )
   def test_one_sentence_and_status_2(self, words, sentence):
-    status, out, error = _call(*words)
+    status, out, error = call(*words)
     self.assertEqual(status, 2)
     self.assertEqual(out, '')
     self.assertStartsWith(error, 'memloc: ')
@@ -233,28 +469,27 @@ class RefusedTest(parameterized.TestCase):
     ('nowhere.py', ('--config.train.num_epochs=3',), 'nowhere.py'),
     ('study.py:smal', (), "no preset 'smal', but small, regimes"),
     ('quickstart.py:small', (), 'takes 0 positional arguments'),
-    ('quickstart.py', ('--speed=3',), "flag 'speed'"),
-    ('quickstart.py', ('--add_runs=x',), '--add_runs=x'),
+    ('quickstart.py', ('--speed=3',), 'no flag --speed; memloc run'),
+    ('quickstart.py', ('--stage=x',), 'did you mean --stages?'),
+    ('quickstart.py', ('--add_runs=3',), 'no flag --add_runs'),
     ('quickstart.py', ('--config.train.num_epochs=x',), 'train.num_epochs=x'),
     ('quickstart.py', ('--config.train.pace=3',), '--config.train.pace: there'),
     ('quickstart.py', ('--config.map.num_run=3',), 'mean --config.map.num_ru'),
     ('quickstart.py', ('--config.nope.x=3',), '--config.nope.x: there'),
     ('quickstart.py', ('--workdir',), '--workdir'),
     ('quickstart.py', ('--workdir=',), '--workdir is missing: the folder'),
-    ('quickstart.py', ('more',), "'more' is no flag"),
+    ('quickstart.py', ('more',), "does not take 'more'"),
     ('quickstart.py', ('--cell=-1',), '--cell=-1: goes with a grid'),
     ('quickstart.py', ('--cell=x',), '--cell=x'),
     ('quickstart.py', ('--tasks=nope',), "'nope': must be one of"),
     ('quickstart.py', ('--tasks=trec,trec',), 'two of its studies'),
     ('quickstart.py', ('--models=,',), "--config.model.source=''"),
     ('quickstart.py', ('--noquiet=3',), '--noquiet=3 does not take'),
-    ('.', (), '--config: '),
+    ('.', (), 'is neither a file nor a preset'),
   )
-  # By ml_collections, which reads config files so.
-  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
   def test_flags_that_cannot_be_meant(self, config, words, sentence):
     folder = self.enterContext(tempfile.TemporaryDirectory())
-    status, out, error = _call_with_flags(
+    status, out, error = call(
       'run',
       f'--config={_CONFIGS / config}',
       f'--workdir={folder}/workdir',
@@ -266,7 +501,6 @@ class RefusedTest(parameterized.TestCase):
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
 
-  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
   def test_every_setting_with_odd_texts(self):
     texts = (
       '', 'x', '-1', '1.5', 'nan', '9' * 30, '(1,', "('a', 'a')", '((1, 1),)',
@@ -275,14 +509,15 @@ class RefusedTest(parameterized.TestCase):
     nothing = lambda *_, **__: None
     counts = collections.Counter()
     with (
-      unittest.mock.patch.object(study, '_act', nothing),
+      unittest.mock.patch.object(study, 'run', nothing),
+      unittest.mock.patch.object(study.grid, 'cells', nothing),
       unittest.mock.patch.object(study.hosts, 'join', nothing),
     ):
-      for name in study._settings(study_config.default()):
+      for name in parser.settings(study_config.default()):
         if name.count('.') == 0 or name.startswith('localise.inputs.'):
           continue  # A group, or like the others of its kind.
         for text in texts:
-          status, out, error = _call_with_flags(
+          status, out, error = call(
             'run',
             f'--config={_CONFIGS}/quickstart.py',
             '--workdir=nowhere',
@@ -325,14 +560,11 @@ class RefusedTest(parameterized.TestCase):
       '--config.train.num_epoch: there is no such setting',
     ),
   )
-  @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
   def test_config_files_that_do_not_work(self, text, sentence):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     file = folder / 'mine.py'
     file.write_text(text)
-    # Config files are read into one module, which would keep what it had.
-    sys.modules.pop('config_config', None)
-    status, out, error = _call_with_flags(
+    status, out, error = call(
       'run', f'--config={file}', f'--workdir={folder}/workdir'
     )
     self.assertEqual((status, out), (2, ''), error)
@@ -342,12 +574,12 @@ class RefusedTest(parameterized.TestCase):
     self.assertEqual([path.name for path in folder.glob('w*')], [])
 
   def test_no_flags_at_all(self):
-    status, _, error = _call_with_flags('run')
+    status, _, error = call('run')
     self.assertEqual(status, 2)
     self.assertEqual(
       error,
-      'memloc: --config is missing: the file of a study, such as '
-      'experiments/configs/quickstart.py.\n',
+      'memloc: --config is missing: the study, as a preset such as quickstart, '
+      'or a file.\n',
     )
 
 

@@ -1,29 +1,30 @@
-"""Which actions take signals, and what is said of devices."""
+"""Which commands take signals, and what is said of devices."""
 
 import unittest.mock
 
-from absl import flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl.testing import absltest, parameterized
 
-from memloc_jax.command import study
+from memloc_jax.command import ending, memloc, parser, study
 from memloc_jax.errors import InputError
 
 
-class ActionsTest(parameterized.TestCase):
-  @parameterized.parameters(*flags.FLAGS['action'].parser.enum_values)
-  def test_only_what_saves_listens(self, action):
-    process = unittest.mock.Mock()
+class SignalsTest(parameterized.TestCase):
+  @parameterized.parameters(*memloc.COMMANDS)
+  def test_only_what_saves_listens(self, name):
+    command = memloc.COMMANDS[name]
+    process = unittest.mock.create_autospec(ending.Process, instance=True)
+    process.asked.return_value = False
+    words = [word for word in command.words if not word.startswith('[')]
+    call = parser.parse(name, command, process, words)
     with (
-      unittest.mock.patch.object(study, '_act') as act,
-      unittest.mock.patch.object(study, 'from_config_dict'),
+      unittest.mock.patch.object(study, 'declared', side_effect=InputError),
+      unittest.mock.patch.object(study, 'stored', side_effect=InputError),
       unittest.mock.patch.object(study.hosts, 'join'),
-      flagsaver.flagsaver(),
     ):
-      self.addCleanup(flags.FLAGS.unparse_flags)
-      study.main(process, flags.FLAGS(['memloc', f'--action={action}']))
-    act.assert_called_once()
-    listens = action in ('run', 'extend')
-    self.assertEqual(process.listen.called, listens)
+      if command.config:
+        with self.assertRaises(InputError):
+          command.run(call)
+      self.assertEqual(process.listen.called, name in ('run', 'extend'))
 
 
 class DevicesTest(parameterized.TestCase):
@@ -40,7 +41,7 @@ class DevicesTest(parameterized.TestCase):
       unittest.mock.patch.dict('os.environ', {'JAX_PLATFORMS': 'x'}),
       self.assertRaisesRegex(InputError, f'^JAX_PLATFORMS=x: .*{why}') as found,
     ):
-      study._devices()
+      study.devices()
     self.assertNotIn('\n', str(found.exception))
 
 

@@ -442,7 +442,7 @@ class LateTest(parameterized.TestCase):
         [
           sys.executable,
           'experiments/run.py',
-          '--config=experiments/configs/quickstart.py',
+          '--config=quickstart',
           f'--workdir={folder}/study',
           f'--coordinator=localhost:{port}',
           '--num_processes=3',

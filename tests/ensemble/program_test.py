@@ -11,6 +11,15 @@ from memloc_jax.ensemble.program import Objective, Program
 _PROGRAM = Program((Objective('main', 3),), num_epochs=4)
 
 
+_GOLDEN = [
+  '87443d8bddb91225a255',
+  'e9106c80beee9774d148',
+  '9132fdd75134d717d509',
+  '1b32dee3212eff5bfde2',
+  '736640ddac24c9bfe26a',
+]
+
+
 def _table(runs=3, **changes):
   table = program.make_table(
     membership.balanced(runs, 10, 0.5, 0),
@@ -23,7 +32,7 @@ def _table(runs=3, **changes):
 
 
 def _hashes(table, static=_PROGRAM, context='data', sources=('a', 'b')):
-  return np.array(program.row_hashes(static, table, context, sources))
+  return np.array(program.row_hashes(static, table, {'of': context}, sources))
 
 
 class RowHashesTest(parameterized.TestCase):
@@ -69,6 +78,25 @@ class RowHashesTest(parameterized.TestCase):
   def test_every_setting_of_the_program_is_tried_above(self):
     names = {field.name for field in dataclasses.fields(Program)}
     self.assertLen(names, 13)
+
+  def test_every_field_is_hashed(self):
+    names = lambda cls: {field.name for field in dataclasses.fields(cls)}
+    self.assertEqual(names(Program) - {'objectives'}, set(program._STATIC))
+    self.assertEqual(names(Objective), set(program._OF_OBJECTIVE))
+    self.assertEqual(
+      names(program.RunTable) - {'purpose'}, set(program._OF_RUN)
+    )
+
+  def test_hashes_are_what_they_were(self):
+    # If these change, so must `HASH_SCHEMA`: nobody's runs would be found.
+    other = Program(
+      (Objective('main', 3), Objective('words', 9, 'mask', mask_id=2)),
+      num_epochs=2,
+      layers=(0, 1),
+      fit_accuracy=0.9,
+    )
+    found = [*_hashes(_table()), *_hashes(_table(runs=2), other)]
+    self.assertEqual(found, _GOLDEN)
 
   def test_the_context_matters(self):
     changed = _hashes(_table(), context='other data')

@@ -46,8 +46,7 @@ class MakeTest(parameterized.TestCase):
     self.assertIn('--editable .', installation)
     self.assertEqual(
       study,
-      'run.py --config=experiments/configs/quickstart.py '
-      '--workdir=workdirs/quickstart',
+      'run.py --config=quickstart --workdir=workdirs/quickstart',
     )
 
   @parameterized.parameters(('test', True), ('test-full', False))

@@ -42,7 +42,7 @@ def _order(words: list[str]) -> int:
   text = ' '.join(words)
   if 'memloc plan' in text:
     return _PLAN
-  if 'memloc run' in text or ('run.py' in text and '--action' not in text):
+  if 'memloc run' in text or 'run.py' in text:
     return _RUN
   return _OTHER
 
@@ -105,7 +105,7 @@ class ExecutionTest(absltest.TestCase):
       given[:1] = [sys.executable, '-m', 'memloc_jax.command']
     if any(word.startswith('--config=') for word in words):
       small = _SMALL | settings
-      of_study = any('study.py' in word for word in words)
+      of_study = any('=study:' in word for word in words)
       if of_study:  # Whose longest texts the encoder has no positions for.
         small['task.buckets'] = '()'
       named = {
@@ -129,6 +129,9 @@ class ExecutionTest(absltest.TestCase):
         given.append(f'--models={self.encoder}')
         if not any(word.startswith('--tasks') for word in words):
           given.append('--tasks=trec,cola')
+    elif words[1] in ('extend', 'verify'):
+      given.append('--config.engine.unroll=never')
+      given.append(f'--config.engine.cache={self.folder}/cache')
     done = subprocess.run(
       given,
       cwd=self.folder,
@@ -178,7 +181,7 @@ class ExecutionTest(absltest.TestCase):
         [
           '.venv/bin/memloc',
           'run',
-          '--config=experiments/configs/quickstart.py',
+          '--config=quickstart',
           f'--workdir=workdirs/ratio_{ratio}',
           f'--config.map.ratio={ratio}',
         ],

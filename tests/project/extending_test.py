@@ -14,12 +14,12 @@ from absl import flags
 from absl.testing import absltest
 from ml_collections import config_flags
 
+from memloc_jax import api
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import probes, scores
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
 from memloc_jax.study import config as study_config
-from memloc_jax.study import stages
 from memloc_jax.tasks import embedded
 from memloc_jax.tasks import registry as tasks
 from memloc_jax.tasks.sources import load_rows
@@ -47,8 +47,6 @@ class ExtendingTest(tiny.EncoderCase):
     for registry in (scores.TECHNIQUES, tasks._TASKS, models.FAMILIES):
       kept = dict(registry)
       self.addCleanup(lambda r=registry, k=kept: (r.clear(), r.update(k)))
-    kept = dict(stages.STAGES)
-    self.addCleanup(lambda: (stages.STAGES.clear(), stages.STAGES.update(kept)))
 
   def test_a_technique_is_a_stage_and_part_of_the_tables(self):
     exec(_blocks()['A technique'], {})
@@ -66,6 +64,10 @@ class ExtendingTest(tiny.EncoderCase):
     found = pd.read_parquet(workdir / 'layers.parquet')
     self.assertIn('largest_change', set(found['technique']))
     self.assertTrue((workdir / 'stages/largest_change.json').exists())
+    own = api.Result(workdir).table('changes')
+    self.assertEqual(list(own), ['technique', 'source', 'seed', 'largest'])
+    main = found[found['technique'] == 'largest_change']
+    np.testing.assert_allclose(own.loc[0, 'largest'] ** 2, main['raw'].max())
 
   @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
   def test_settings_of_a_technique(self):

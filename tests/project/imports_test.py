@@ -13,15 +13,17 @@ _MEASURES = _ENGINE | {'estimators', 'localisation'}
 # Part of the package -> the other parts that it may import.
 MAY_IMPORT = {
   'errors': set(),
+  'schema': set(),
   'settings': set(),
   'tasks': set(),
   'models': set(),
   'ensemble': {'tasks', 'models'},
   'estimators': _ENGINE,
-  'localisation': _ENGINE,
-  'study': _MEASURES,
+  'localisation': _ENGINE | {'schema'},
+  'study': _MEASURES | {'schema'},
   'report': _MEASURES | {'study'},
-  'api': _MEASURES | {'study', 'report'},
+  'presets': {'study'},
+  'api': _MEASURES | {'study', 'report', 'presets'},
   'command': _MEASURES | {'study', 'report'},
 }
 

@@ -31,6 +31,13 @@ class EntrypointTest(parameterized.TestCase):
       launchers.study(command), ['experiments/run.py', *launchers.FLAGS]
     )
 
+  @parameterized.parameters(launchers.LOCAL, launchers.SLURM)
+  def test_other_commands_are_passed_on(self, script):
+    words = ['extend', 'workdirs/mine', '--add_runs=30']
+    result = launchers.run(script, '--dry_run', *words)
+    (command,) = launchers.lines(result)
+    self.assertEqual(launchers.study(command), ['experiments/run.py', *words])
+
   def test_what_is_printed_is_what_runs(self):
     fakes = launchers.Fakes(self, printing='')
     python = str(fakes.folder / 'printing')

@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import fitting, memorisation, predictions
 from memloc_jax.report import content, listings
+from memloc_jax.study import comparison
 
 
 def _runs(**changes):
@@ -152,17 +153,21 @@ class FormatTest(parameterized.TestCase):
         'source': 'main',
         'seed': [-1, 3, 1, 2],
         'mcog': [2.1, np.nan, 1.0, 3.0],
-        'mcog_low': 1.5,
-        'mcog_high': 2.5,
+        'attainable_low': 1.5,
+        'attainable_high': 2.5,
         'mcog_calibrated': [2.2, 9.0, 9.0, 9.0],
       }
     )
-    (row,) = content.mcog(table)
+    summary = comparison.mcog_summary(table, 9)
+    (row,) = content.mcog(table, summary)
     self.assertEqual(row['seeds'], '1.00, 3.00')
-    self.assertEqual((row['mean'], row['deviation']), ('2.00', '1.41'))
+    self.assertEqual((row['mean'], row['interval']), ('2.00', '–'))
     self.assertEqual((row['profile'], row['calibrated']), ('2.10', '2.20'))
-    (row,) = content.mcog(table[table['seed'] == 1])
-    self.assertEqual((row['mean'], row['deviation']), ('1.00', '–'))
+    self.assertEqual(row['attainable'], '1.50 to 2.50')
+    table['mcog'] = [2.1, 2.0, 1.0, 3.0]
+    (row,) = content.mcog(table, comparison.mcog_summary(table, 9))
+    self.assertEqual((row['mean'], row['interval']), ('2.00', '[-0.48, 4.48]'))
+    self.assertEmpty(content.mcog(pd.DataFrame(), pd.DataFrame()))
 
   def test_clean_accuracy_is_given_plain_and_weighted_by_length(self):
     measured = pd.DataFrame(

@@ -15,7 +15,7 @@ def _layers(source, technique='swapping', variants=('',), seeds=(1,)):
   return [
     {'technique': technique, 'variant': variant, 'source': source}
     | {'seed': seed, 'layer': layer, 'weight': 0.5, 'mcog': 1.5}
-    | {'mcog_low': 1.0, 'mcog_high': 2.0}
+    | {'attainable_low': 1.0, 'attainable_high': 2.0}
     for variant in variants
     for seed in seeds
     for layer in (1, 2)

@@ -40,7 +40,7 @@ def _mcog(values, low=1.5, high=5.0):
     ]:
       rows.append(
         {'technique': technique, 'seed': seed, 'mcog': value}
-        | {'mcog_low': low, 'mcog_high': high}
+        | {'attainable_low': low, 'attainable_high': high}
       )
   return pd.DataFrame(rows)
 

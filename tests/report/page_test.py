@@ -15,6 +15,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.estimators import detection
 from memloc_jax.localisation import windows
 from memloc_jax.report import libraries, page
+from memloc_jax.study import comparison
 
 _EVIL = '<script>alert("x")</script> & <img src=x>'
 _LAYERS = 4
@@ -102,14 +103,16 @@ def _swaps(seeds=(1, 2)):
       one
       | {
         'mcog': windows.mcog(weights),
-        'mcog_low': attainable[0],
-        'mcog_high': attainable[1],
+        'attainable_low': attainable[0],
+        'attainable_high': attainable[1],
         'mcog_calibrated': 2.0,
       }
     )
   mcog.append(mcog[0] | {'seed': -1, 'mcog': 2.25})
   tables = {'windows': measured, 'layers': layers, 'mcog': mcog}
-  return {name: pd.DataFrame(rows) for name, rows in tables.items()}
+  tables = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+  summary = comparison.mcog_summary(tables['mcog'], _LAYERS)
+  return tables | {'mcog_summary': summary}
 
 
 _MANIFEST = {
@@ -185,7 +188,7 @@ class PageTest(parameterized.TestCase):
       ]
       + [
         f'tables/{name}.{suffix}'
-        for name in ('detection', 'mcog')
+        for name in ('detection', 'mcog', 'mcog_summary')
         for suffix in ('csv', 'tex')
       ],
     )

@@ -60,6 +60,29 @@ class ActionsTest(tiny.EncoderCase):
     self.assertRegex(found.text, r'(?m)^swapping +[\d,]+ +0$')
     self.assertTrue(np.isnan(found.seconds))
 
+  def test_a_check_writes_nothing_and_says_what_was_found(self):
+    before = tiny.files(self.workdir)
+    found = actions.check(self.config, self.workdir)
+    self.assertNotIn('\n', found)
+    self.assertStartsWith(found, f'{self.workdir} can run: 80 examples to')
+    runs = len(pd.read_parquet(self.workdir / 'runs.parquet'))
+    self.assertEndsWith(
+      found, f'; a Bert of 2 layers; 0 of {runs} runs to train.'
+    )
+    self.assertEqual(tiny.files(self.workdir), before)
+    folder = self.folder / 'checked'
+    found = actions.check(self.config, folder)
+    self.assertEndsWith(found, f'{runs} of {runs} runs to train.')
+    self.assertFalse(folder.exists())
+
+  def test_a_check_refuses_what_a_run_does(self):
+    other = tiny.config(self.encoder, self.folder, map__num_epochs=1)
+    with self.assertRaisesRegex(InputError, 'map.num_epochs is 2 there and 1'):
+      actions.check(other, self.workdir)
+    other = tiny.config(self.encoder, self.folder, engine__lanes=10**9)
+    with self.assertRaisesRegex(InputError, 'lanes=1000000000: training'):
+      actions.check(other, self.folder / 'checked')
+
   def test_plans_share_what_they_compile(self):
     programs = {}
     known = []
@@ -237,7 +260,7 @@ class ActionsTest(tiny.EncoderCase):
       study.store.write('main', 0, record)
 
   def test_unknown_run(self):
-    with self.assertRaisesRegex(InputError, '--verify_run=99: the study has'):
+    with self.assertRaisesRegex(InputError, '--run=99: the study has'):
       actions.verify(self.config, self.workdir, 99)
 
 

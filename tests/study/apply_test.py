@@ -310,31 +310,10 @@ class ApplyTest(tiny.EncoderCase):
     self.assertEqual(done.output.read_bytes(), source.read_bytes())
     self.assertIn('no score is stale', done.text)
 
-  def test_the_next_command(self):
+  def test_a_study_of_the_corrected_data(self):
     config, workdir = self.study(self.write('data.csv'))
     review = self.review(workdir, self.decisions)
     done = apply.apply(config, workdir, review)
-    words = ['run.py', '--config=own.py', '--workdir', 'mine', '--action=apply']
-    words += ['--config.task.files=data.csv', '--reviewed', 'a b.csv']
-    words += ['--config.task.text=text', '--profile', '--output=x.csv']
-    command = apply.next_command(done, 'mine', words)
-    self.assertEqual(
-      shlex.split(command),
-      [
-        sys.executable,
-        'run.py',
-        '--config=own.py',
-        '--config.task.text=text',
-        '--profile',
-        '--workdir=mine-corrected',
-        f'--config.task.files={done.output}',
-      ],
-    )
-    words = ['memloc', 'apply', '--config=own.py', '--reviewed=r.csv']
-    command = apply.next_command(done, 'mine', words)
-    self.assertEqual(
-      shlex.split(command)[:3], ['memloc', 'run', '--config=own.py']
-    )
     # A study of the corrected data is another study, with the new labels.
     _, new = self.study(done.output, 'mine-corrected')
     examples = pd.read_parquet(new / 'examples.parquet').set_index('id')
@@ -357,7 +336,6 @@ class ApplyTest(tiny.EncoderCase):
       r'must end in \.csv', config, workdir, review, self.place / 'new.tsv'
     )
     self.refused('no such file', config, workdir, self.place / 'gone.csv')
-    self.refused('--reviewed: name the file', config, workdir, None)
     self.refused('holds no scores', config, self.place / 'empty', review)
     other, _ = self.study(source, 'other', limit=9)
     self.refused(r'task\.limit is None there and 9', other, workdir, review)
@@ -388,22 +366,15 @@ class ApplyTest(tiny.EncoderCase):
 
   def test_the_entrypoint(self):
     config, workdir = self.study(self.write('data.csv'))
-    values = study_config.to_config_dict(config).to_dict()
-    file = self.place / 'config.py'
-    file.write_text(
-      'from ml_collections import config_dict\n\n'
-      f'def get_config():\n  return config_dict.ConfigDict({values!r})\n'
-    )
-
     review = self.review(workdir, self.decisions)
     done = subprocess.run(
       [
         sys.executable,
-        _ROOT / 'experiments' / 'run.py',
-        f'--config={file}',
-        f'--workdir={workdir}',
-        '--action=apply',
-        f'--reviewed={review}',
+        '-m',
+        'memloc_jax.command',
+        'apply',
+        str(workdir),
+        str(review),
       ],
       capture_output=True,
       text=True,
@@ -411,8 +382,15 @@ class ApplyTest(tiny.EncoderCase):
     )
     self.assertEqual(done.returncode, 0, done.stderr)
     self.assertIn(f'corrected data: {workdir}/corrected.csv', done.stdout)
-    last = done.stdout.splitlines()[-1]
-    self.assertIn(f'--workdir={workdir}-corrected', last)
+    words = shlex.split(done.stdout.splitlines()[-1])
+    self.assertIn(f'--workdir={workdir}-corrected', words)
+    # As printed, but that nothing is trained.
+    words[words.index('run')] = 'check'
+    checked = subprocess.run(
+      words, capture_output=True, text=True, check=False, cwd=self.place
+    )
+    self.assertEqual(checked.returncode, 0, checked.stderr)
+    self.assertIn('11 examples to train on', checked.stdout)
     page = (workdir / 'report.html').read_text('utf-8')
     self.assertIn('Labels were reviewed after this study', page)
 

@@ -28,7 +28,7 @@ class AttributionTest(absltest.TestCase):
   def test_columns_are_those_of_the_estimators(self):
     membership, logits, labels = _arrays()
     found = attribution.attribute(membership, logits, labels, _NAMES)
-    expected = set(tables.COLUMNS['examples'])
+    expected = set(tables.TABLES['examples'].names)
     self.assertContainsSubset(found.columns, expected)
     errors = label_errors(membership, logits, labels)
     self.assertEqual(
@@ -55,7 +55,7 @@ class AttributionTest(absltest.TestCase):
     table = attribution.attribute(membership, logits, labels, _NAMES).tables[
       'influence'
     ]
-    tables.check('influence', table)
+    tables.find('influence').check(table)
     self.assertLen(table, 10 * len(labels))
     self.assertFalse((table['index'] == table['helper']).any())
     pairs = ensembles.influences(membership, probability(logits, labels))
@@ -77,7 +77,7 @@ class AttributionTest(absltest.TestCase):
       with self.subTest(runs):
         found = attribution.attribute(*_arrays(runs), _NAMES)
         for name in ('influence', 'privacy', 'privacy_curve'):
-          tables.check(name, found.tables[name])
+          tables.find(name).check(found.tables[name])
         self.assertEqual(
           set(found.tables['privacy']['attack']), {'LiRA', 'RMIA'}
         )

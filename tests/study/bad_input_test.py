@@ -315,14 +315,14 @@ class BadInputTest(parameterized.TestCase):
       exec(path.read_text('utf-8'), scope)  # As config_flags does.
       study_config.from_config_dict(scope['get_config']())
 
-  @parameterized.parameters('run', 'plan')
+  @parameterized.parameters('run', 'plan', 'check')
   def test_entrypoint_says_one_sentence_and_exits_with_2(self, action):
     rows = [*_ROWS, {'text': 'the ship', 'coarse_label': 'WHAT'}]
     finished = subprocess.run(
       [
         sys.executable,
         _ROOT / 'experiments' / 'run.py',
-        f'--action={action}',
+        action,
         f'--config={_ROOT}/experiments/configs/quickstart.py',
         f'--workdir={self.workdir}',
         '--config.task.name=trec',

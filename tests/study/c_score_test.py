@@ -187,10 +187,8 @@ class CScoreTest(parameterized.TestCase):
       [
         sys.executable,
         _ROOT / 'experiments' / 'run.py',
-        f'--config={_ROOT}/experiments/configs/quickstart.py',
-        f'--workdir={a}',
-        '--action=c_score',
-        f'--other_workdirs={b},{c}',
+        'c-score',
+        *map(str, (a, b, c)),
         f'--output={self.place}/x.csv',
       ],
       capture_output=True,

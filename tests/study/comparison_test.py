@@ -5,9 +5,10 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 from absl.testing import absltest
+from scipy import stats
 
 from benchmarks import known_truth
-from memloc_jax.study import comparison, control
+from memloc_jax.study import comparison, control, tables
 
 
 class ClusteredIntervalTest(absltest.TestCase):
@@ -103,6 +104,16 @@ class ControlTest(absltest.TestCase):
     self.assertEqual(row['verdict'], 'cannot be told')
     self.assertEqual(row['reason'], 'no interval from 2 seeds')
 
+  def test_few_seeds_beside_a_baseline_are_numbers(self):
+    for weights in ([[4, 3, 2, 1]], [[4, 3, 2, 1], [1, 4, 3, 2]]):
+      found = _control(weights)
+      both = pd.concat([found, found.assign(technique='constant')])
+      summary = comparison.control_summary(both, 4)
+      for name in ('above_baseline', 'above_baseline_low', 'adjusted_low'):
+        # A column of arrays cannot be written.
+        self.assertTrue(pd.api.types.is_float_dtype(summary[name]), name)
+      self.assertEqual(summary['above_baseline'].tolist()[0], 0)
+
   def test_summary(self):
     found = _control([[4, 3, 2, 1], [1, 4, 3, 2], [1, 2, 4, 3]])
     (row,) = comparison.control_summary(found, 4).to_dict('records')
@@ -176,18 +187,43 @@ class LocatedTest(absltest.TestCase):
     self.assertEqual(found['against_baseline'].iloc[0], 'cannot be told')
 
 
-class CentresTest(absltest.TestCase):
+class McogSummaryTest(absltest.TestCase):
+  def test_means_and_intervals_are_over_seeds(self):
+    def rows(source, *centres):
+      one = {'technique': 'swapping', 'variant': '', 'source': source}
+      return [
+        one | {'seed': seed, 'mcog': x, 'mcog_calibrated': x}
+        for seed, x in [*enumerate(centres), (-1, 9.0)]
+      ]
+
+    mcog = pd.DataFrame(
+      [
+        *rows('main', 2.0, 3.0, np.nan, 4.0),
+        *rows('1+2', 2.0, 3.0),
+        *rows('2+3', np.nan, np.nan),
+      ]
+    )
+    found = comparison.mcog_summary(mcog, 5)
+    tables.find('mcog_summary').check(found)
+    self.assertEqual(found['source'].tolist(), ['main', '1+2', '2+3'])
+    self.assertEqual(found['seeds'].tolist(), [3, 2, 0])
+    np.testing.assert_allclose(found['mcog'], [3, 2.5, np.nan])
+    wanted = stats.t.interval(0.95, 2, 3, stats.sem([2, 3, 4]))
+    np.testing.assert_allclose(found['low'], [wanted[0], np.nan, np.nan])
+    np.testing.assert_allclose(found['high'], [wanted[1], np.nan, np.nan])
+    self.assertEqual(found['verdict'].iloc[1:].tolist(), ['', ''])
+    self.assertNotEmpty(found['verdict'].iloc[0])
+
   def test_depth_against_a_flat_profile(self):
     def found(*centres):
       rows = [
         {'technique': 'swapping', 'variant': '', 'source': 'main'}
-        | {'seed': seed, 'mcog_calibrated': centre}
+        | {'seed': seed, 'mcog': centre, 'mcog_calibrated': centre}
         for seed, centre in enumerate(centres)
       ]
       rows.append(rows[0] | {'seed': -1, 'mcog_calibrated': np.mean(centres)})
-      table = comparison.centres(pd.DataFrame(rows), 5)
-      self.assertEqual(set(table['verdict'].iloc[:-1]), {''})
-      return table.iloc[-1]
+      (row,) = comparison.mcog_summary(pd.DataFrame(rows), 5).to_dict('records')
+      return row
 
     self.assertEqual(found(4.0, 4.1, 3.9, 4.2)['verdict'], 'supported')
     flat = found(3.01, 2.99, 3.02, 2.98)

@@ -55,7 +55,9 @@ class DeepTest(tiny.EncoderCase):
     layers = read('layers')
     self.assertLen(layers, LAYERS)
     mcog = read('mcog').set_index('seed').loc[-1]
-    self.assertBetween(mcog['mcog'], mcog['mcog_low'], mcog['mcog_high'])
+    self.assertBetween(
+      mcog['mcog'], mcog['attainable_low'], mcog['attainable_high']
+    )
 
     exported = publish.publish(values, workdir, 0, self.folder / 'out')
     again = checkpoint.load_model(exported)

@@ -10,9 +10,9 @@ from absl.testing import absltest
 
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.estimators.predictions import correctness, probability
-from memloc_jax.report import stage as _stages  # noqa: F401  registers them
 from memloc_jax.study import dynamics
-from memloc_jax.study.stages import STAGES
+from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.stages import stages_of
 from memloc_jax.study.workdir import Workdir
 from tests.estimators import ensembles
 
@@ -130,8 +130,9 @@ class DynamicsTest(absltest.TestCase):
 
 class StageTest(absltest.TestCase):
   def test_it_is_registered_and_the_report_comes_after_it(self):
-    self.assertEqual(STAGES['dynamics'].needs, ('estimate',))
-    self.assertIn('dynamics', STAGES['report'].needs)
+    stages = stages_of(StudyConfig())
+    self.assertIn('estimate', stages['dynamics'].needs)
+    self.assertIn('dynamics', stages['report'].needs)
 
 
 class RarityTest(absltest.TestCase):

@@ -101,11 +101,11 @@ class FaultsTest(tiny.EncoderCase):
 
   @classmethod
   def command(cls, workdir: str, *flags: str) -> list[str]:
+    study = [f'--config={cls.config}', f'--workdir={cls.folder / workdir}']
     return [
       sys.executable,
       'experiments/run.py',
-      f'--config={cls.config}',
-      f'--workdir={cls.folder / workdir}',
+      *([] if 'extend' in flags else study),
       *flags,
     ]
 
@@ -223,7 +223,7 @@ class FaultsTest(tiny.EncoderCase):
     self.undisturbed()
     workdir = self.folder / 'extended'
     shutil.copytree(self.folder / 'undisturbed', workdir)
-    flags = ('--action=extend', '--add_runs=4', '--stages=score')
+    flags = ('extend', str(workdir), '--add_runs=4', '--stages=score')
     process = self.start('extended', *flags)
     try:
       self.wait_for(workdir / 'rows/map-1/lanes.json')

@@ -173,7 +173,7 @@ class ChangeTest(GivenCase):
     before, first = tiny.files(rows), distance()
     shutil.rmtree(noisy)
     self.write('changing', self.params(3))
-    with self.assertRaisesRegex(InputError, '--verify_run=0: .* no record'):
+    with self.assertRaisesRegex(InputError, '--run=0: .* no record'):
       actions.verify(values, workdir, 0)
     tiny.run(values, workdir)
     after = tiny.files(rows)

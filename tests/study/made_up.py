@@ -6,6 +6,8 @@ import pathlib
 import numpy as np
 import pandas as pd
 
+from memloc_jax.study import comparison
+
 LAYERS = 6
 TECHNIQUES = ('swapping', 'retraining', 'constant')
 
@@ -75,8 +77,8 @@ def workdir(
       value = float(number @ profile)
       mcog.append(
         one
-        | {'seed': seed, 'mcog': value, 'mcog_low': 1.0}
-        | {'mcog_high': float(num_layers), 'mcog_calibrated': value}
+        | {'seed': seed, 'mcog': value, 'attainable_low': 1.0}
+        | {'attainable_high': float(num_layers), 'mcog_calibrated': value}
       )
   noisy = np.arange(40) % 5 == 0
   examples = pd.DataFrame(
@@ -141,6 +143,7 @@ def workdir(
   for name, table in (
     ('layers', pd.DataFrame(layers)),
     ('mcog', pd.DataFrame(mcog)),
+    ('mcog_summary', comparison.mcog_summary(pd.DataFrame(mcog), num_layers)),
     ('examples', examples),
     ('runs', runs),
     ('events', events),

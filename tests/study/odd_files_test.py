@@ -1,26 +1,20 @@
 """Odd files through the console command: right classes, or one sentence."""
 
-import contextlib
 import csv
 import datetime
 import io
 import json
 import os
 import pathlib
-import signal
-import sys
-import unittest.mock
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from absl import flags
-from absl.testing import absltest, flagsaver, parameterized
+from absl.testing import absltest, parameterized
 
-from memloc_jax.command import ending, memloc, study
+from tests.command import console
 from tests.study import tiny
 
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
 _CLASSES = ('time', 'place', 'person')
 _TEXTS = [
   f'the {word} sailor {verb} the château'
@@ -137,9 +131,8 @@ class ConsoleCase(tiny.EncoderCase):
   def call(self, command, path, *words):
     """Exit status and standard error of a command on a file."""
     words = [
-      'memloc',
       command,
-      f'--config={_CONFIG}',
+      '--config=own_data',
       f'--workdir={self.place / "workdir"}',
       f'--config.task.files={path}',
       '--config.task.text=sentence',
@@ -149,25 +142,8 @@ class ConsoleCase(tiny.EncoderCase):
       '--quiet',
       *words,
     ]
-    run = lambda main, argv, flags_parser: main(flags_parser(argv))
-    handler = signal.getsignal(signal.SIGINT)
-    error, status = io.StringIO(), 0
-    with (
-      flagsaver.flagsaver(),
-      unittest.mock.patch.object(study.app, 'run', run),
-      unittest.mock.patch.object(ending.Process, 'listen'),
-      unittest.mock.patch.object(sys, 'argv', words),
-      contextlib.redirect_stdout(io.StringIO()),
-      contextlib.redirect_stderr(error),
-    ):
-      try:
-        memloc.main()
-      except SystemExit as end:
-        status = end.code or 0
-      finally:
-        signal.signal(signal.SIGINT, handler)
-        flags.FLAGS.unparse_flags()
-    return status, error.getvalue()
+    status, _, error = console.call(*words)
+    return status, error
 
   def counts(self, path, *words):
     """How many rows each class of a file has, and standard error."""

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import pathlib
 import re
 import shutil
 from unittest import mock
@@ -18,6 +17,7 @@ from absl.testing import absltest, parameterized
 from rich.console import Console
 
 from memloc_jax.errors import InputError
+from memloc_jax.presets import own_data
 from memloc_jax.report import caveats
 from memloc_jax.study import actions, memory_plan
 from memloc_jax.study import config as study_config
@@ -27,7 +27,6 @@ from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs/own_data.py'
 _WORDS = ('old', 'new', 'big', 'calm', 'small', 'grey', 'young', 'local')
 _ROWS = [
   (f'the {word} sailor {verb} the ship', label)
@@ -39,9 +38,7 @@ _ROWS = [
 class OwnDataTest(tiny.EncoderCase):
   def config(self, **changes):
     """The config file for curators, made tiny."""
-    scope = {}
-    exec(_CONFIG.read_text('utf-8'), scope)  # As config_flags does.
-    values = scope['get_config']()
+    values = own_data.get_config()
     values.model.source = str(self.encoder)
     values.engine.cache = str(self.folder / 'cache')
     values.engine.unroll = 'never'

@@ -139,7 +139,7 @@ class PublishedTest(tiny.EncoderCase):
     run = int(self.runs.index[self.runs['purpose'] == 'map'][1])
     kept = ', '.join(map(str, range(run)))
     self.refused(
-      f'--export_run={run}: its weights were not kept', f'runs {kept}.', run=run
+      f'--run={run}: its weights were not kept', f'runs {kept}.', run=run
     )
 
   def test_a_run_that_diverged(self):
@@ -147,14 +147,14 @@ class PublishedTest(tiny.EncoderCase):
     changed = dataclasses.replace(record, status='diverged')
     self.study.store.write(table, row, changed)
     try:
-      self.refused('--export_run=0: the run diverged')
+      self.refused('--run=0: the run diverged')
     finally:
       self.study.store.write(table, row, record)
 
   def test_no_such_run(self):
     last = len(self.runs) - 1
     for run in (-1, last + 1):
-      words = f'--export_run={run}: the study has runs 0 to {last}.'
+      words = f'--run={run}: the study has runs 0 to {last}.'
       self.refused(words, run=run)
 
   def test_no_study(self):
@@ -168,17 +168,8 @@ class PublishedTest(tiny.EncoderCase):
     self.refused(f'--output={self.place} is there', output=self.place)
 
   def test_the_command(self):
-    values = json.dumps(dataclasses.asdict(self.config))
-    config = self.place / 'config.py'
-    config.write_text(
-      'import json\n'
-      'from ml_collections import config_dict\n'
-      f'values = json.loads({values!r})\n'
-      'get_config = lambda: config_dict.ConfigDict(values)\n'
-    )
-    command = [sys.executable, _ROOT / 'experiments' / 'run.py']
-    command += ['--action=export', '--export_run=0', f'--config={config}']
-    command += [f'--workdir={self.workdir}', f'--output={self.place}/model']
+    command = [sys.executable, _ROOT / 'experiments' / 'run.py', 'export']
+    command += [self.workdir, '--run=0', f'--output={self.place}/model']
     finished = subprocess.run(
       command, capture_output=True, text=True, check=False
     )

@@ -10,10 +10,9 @@ import pytest
 from absl.testing import absltest
 
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.presets import quickstart
 from memloc_jax.study import config as study_config
 from tests.study import tiny
-
-_CONFIG = pathlib.Path(__file__).parents[2] / 'experiments/configs'
 
 
 @pytest.mark.full
@@ -25,9 +24,7 @@ class QuickstartTest(absltest.TestCase):
 
     @functools.cache
     def run(lanes=None, seed=1, devices=None):
-      scope = {}
-      exec((_CONFIG / 'quickstart.py').read_text('utf-8'), scope)
-      values = scope['get_config']()
+      values = quickstart.get_config()
       values.engine.cache = str(folder / 'cache')
       values.engine.lanes = lanes
       values.engine.devices = devices

@@ -8,18 +8,24 @@ import numpy as np
 import pandas as pd
 import pandas.testing
 import pytest
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 from rich.console import Console
 
 from memloc_jax.ensemble import store
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import windows
-from memloc_jax.study import actions, estimation, subjects, training
+from memloc_jax.study import (
+  actions,
+  estimation,
+  stages,
+  subjects,
+  tables,
+  training,
+)
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import STAGES
-from memloc_jax.study.tables import COLUMNS
+from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -34,11 +40,15 @@ class StudyTest(tiny.EncoderCase):
   def read(self, name, workdir=None):
     return pd.read_parquet((workdir or self.workdir) / f'{name}.parquet')
 
-  @parameterized.parameters(*tiny.TABLES)
-  def test_table_has_the_columns_of_the_contract(self, name):
-    table = self.read(name)
-    self.assertContainsSubset(COLUMNS[name], table.columns)
-    self.assertNotEmpty(table)
+  def test_tables_are_as_declared(self):
+    found = [*self.workdir.glob('*.parquet')]
+    found += self.workdir.glob('parts/*/*.parquet')
+    self.assertContainsSubset(tiny.TABLES, [path.stem for path in found])
+    for path in found:
+      with self.subTest(str(path.relative_to(self.workdir))):
+        table = pd.read_parquet(path)
+        tables.find(path.stem).check(table)
+        self.assertNotEmpty(table)
 
   def test_examples_follow_from_the_arrays(self):
     examples = self.read('examples')
@@ -86,7 +96,8 @@ class StudyTest(tiny.EncoderCase):
     with actions.opened(self.config, self.workdir) as study:
       self.assertNotEmpty(study.hashes)  # Kept, so that records are found.
       study.config = study_config.from_config_dict(config)
-      sources = subjects.sources(study)
+      view = View(study, stages.declared(study, 'retraining'))
+      sources = subjects.sources(view)
     self.assertNotEmpty(sources)
     for source in sources:
       self.assertEqual(source.weight_decay, 0.2)
@@ -123,7 +134,7 @@ class StudyTest(tiny.EncoderCase):
     self.assertEqual(manifest['device']['platform'], 'cpu')
     self.assertEqual(
       set(manifest['cost']),
-      {'check'} | set(STAGES),
+      {'check'} | set(stages.stages_of(self.config)),
     )
     self.assertBetween(manifest['in_accuracy']['all'], 0, 1)
 

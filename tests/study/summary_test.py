@@ -249,7 +249,7 @@ class SummaryTest(absltest.TestCase):
       for task, centre in (_TASKS | {'tweets': 2.5}).items()
     ]
     for path in paths:
-      for name in ('mcog', 'layers'):
+      for name in ('mcog', 'mcog_summary', 'layers'):
         table = pd.read_parquet(path / f'{name}.parquet')
         table['technique'] = table['technique'].replace('retraining', 'mine')
         table.to_parquet(path / f'{name}.parquet')

@@ -13,7 +13,6 @@ from rich.console import Console
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
-from memloc_jax.report import stage as _  # noqa: F401  registers all stages
 from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
@@ -28,6 +27,7 @@ TABLES = (
   'windows',
   'layers',
   'mcog',
+  'mcog_summary',
   'detection',
   'correlations',
   'centroids',

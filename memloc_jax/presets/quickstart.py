@@ -1,0 +1,45 @@
+"""The embedded task: find planted wrong labels, and the layers that hold them.
+
+Command:  make quickstart
+Cost:     about 5 minutes on 2 CPU cores; nothing is downloaded.
+Result:   wrong labels against rule-following examples: AUROC of at least 0.9
+          for 1 - generalisation and for counterfactual memorisation.
+
+Dropout is off, or so small an encoder does not fit the wrong labels in the
+time there is.
+"""
+
+from ml_collections import config_dict
+
+from memloc_jax.study import config as study_config
+
+
+def get_config() -> config_dict.ConfigDict:
+  """The study."""
+  config = study_config.default()
+  config.task.name = 'embedded'
+  config.task.source = 'embedded:'
+  config.task.noise = 0.15
+  config.model.source = 'embedded'
+  config.train.seeds = (1, 2)
+  config.train.num_epochs = 40
+  config.train.learning_rate = 1e-3
+  config.train.batch_size = 8
+  config.train.dropout = 0.0
+  config.train.evaluate_every = 5
+  config.train.snapshots = (5, 20)
+  config.map.num_runs = 12
+  config.map.num_epochs = 24
+  config.map.learning_rate = 1e-3
+  config.map.evaluate_every = 6
+  config.map.log_epochs = False
+  config.control.seeds = (1,)
+  config.control.num_epochs = 40
+  config.control.learning_rate = 1e-3
+  config.control.auxiliary = 'embedded_agreement'
+  config.control.auxiliary_source = 'embedded:train=120,pool=20'
+  config.control.auxiliary_rate = 3e-4
+  config.localise.retrain.learning_rate = 1e-3
+  config.localise.probe.num_epochs = 40
+  config.localise.ablation.variants = ('skip',)
+  return config

@@ -1,0 +1,241 @@
+"""What a stage sees of a study: what it declares, and nothing else.
+
+Results are kept as long as what a stage has declared stays the same. If it
+could read more, they would be kept though they were no longer right.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.ensemble.store import FINAL
+from memloc_jax.ensemble.table import Table
+from memloc_jax.models.interface import Tree
+from memloc_jax.study import identity
+from memloc_jax.study.context import MAP, Study
+
+# What depends on fixed settings alone, and how work is laid out.
+_COMMON = frozenset(
+  {
+    'data',
+    'dense_layer',
+    'doubts',
+    'dropout',
+    'duplicates',
+    'embeddings',
+    'engine',
+    'given',
+    'model',
+    'model_fingerprint',
+    'model_folder',
+    'noisy_set',
+    'note',
+    'pretrained',
+    'progress',
+    'read_out',
+    'stop_if_asked',
+    'store',
+  }
+)
+
+
+class Undeclared(RuntimeError):
+  """A stage reads or writes what it does not declare, which is a bug."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+  """What a stage may read and write.
+
+  Attributes:
+    stage: its name.
+    settings: free settings, or groups of them, that it reads.
+    runs: beginnings of the names of tables of runs.
+    reads: tables, arrays and parts that stages before it write.
+    writes: its own, and its files.
+  """
+
+  stage: str
+  settings: tuple[str, ...]
+  runs: tuple[str, ...]
+  reads: frozenset[str]
+  writes: frozenset[str]
+
+  def of_runs(self, table: str) -> bool:
+    """Whether a table of runs is among its own."""
+    return table.startswith(self.runs)
+
+  def setting(self, name: str) -> bool:
+    """Whether it may read a setting."""
+    if name == identity.ADDED:
+      return self.of_runs(MAP)
+    return not identity.is_free(name) or identity.covers(self.settings, name)
+
+  def refuse(self, what: str) -> Undeclared:
+    """The error that names what is not declared."""
+    return Undeclared(f'The stage {self.stage} does not declare {what}.')
+
+
+class Settings:
+  """A group of settings of which some can be read."""
+
+  def __init__(self, group: Any, name: str, declared: Declared):
+    """Takes the dataclass, its name ('' for the whole study), and who reads."""
+    self._group, self._name, self._declared = group, name, declared
+
+  def __getattr__(self, name: str) -> Any:
+    computed = getattr(type(self._group), name, None)
+    if isinstance(computed, property):
+      return computed.fget(self)
+    path = f'{self._name}.{name}' if self._name else name
+    value = getattr(self._group, name)
+    if dataclasses.is_dataclass(value):
+      inside = (n for n, _ in identity.settings(value, path))
+      if all(map(self._declared.setting, inside)):
+        return value
+      return Settings(value, path, self._declared)
+    if not self._declared.setting(path):
+      raise self._declared.refuse(f'the setting {path}')
+    return value
+
+
+class Files:
+  """The tables, arrays and files of a workdir that a stage declares.
+
+  Attributes:
+    written: those that it wrote.
+  """
+
+  def __init__(self, study: Study, declared: Declared):
+    """Takes the study whose workdir it is, and who reads and writes."""
+    self._workdir, self._declared = study.workdir, declared
+    self.path = study.workdir.path
+    self.written: set[str] = set()
+
+  def _read(self, name: str) -> None:
+    if not _inside(name, self._declared.reads | self._declared.writes):
+      raise self._declared.refuse(f'to read {name}')
+
+  def _write(self, name: str) -> None:
+    found = _inside(name, self._declared.writes)
+    if not found:
+      raise self._declared.refuse(f'to write {name}')
+    self.written |= found
+
+  def read_table(self, name: str) -> pd.DataFrame | None:
+    """See `Workdir`, as all that follow."""
+    self._read(f'{name}.parquet')
+    return self._workdir.read_table(name)
+
+  def write_table(self, name: str, table: pd.DataFrame) -> None:
+    """Writes one, see `Workdir`."""
+    self._write(f'{name}.parquet')
+    self._workdir.write_table(name, table)
+
+  def read_part(self, technique: str, name: str) -> pd.DataFrame | None:
+    """Reads a technique's part of a table."""
+    self._read(f'parts/{technique}/{name}.parquet')
+    return self._workdir.read_part(technique, name)
+
+  def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
+    """Writes one."""
+    self._write(f'parts/{technique}/{name}.parquet')
+    self._workdir.write_part(technique, name, table)
+
+  def clear_parts(self, technique: str) -> None:
+    """Removes what a technique wrote before."""
+    self._write(f'parts/{technique}')
+    self._workdir.clear_parts(technique)
+
+  def read_array(self, name: str) -> np.ndarray | None:
+    """Reads an array."""
+    self._read(f'arrays/{name}.npy')
+    return self._workdir.read_array(name)
+
+  def write_array(self, name: str, array: np.ndarray) -> None:
+    """Writes one."""
+    self._write(f'arrays/{name}.npy')
+    self._workdir.write_array(name, array)
+
+  @contextlib.contextmanager
+  def array_to_fill(
+    self, name: str, shape: tuple[int, ...], dtype: type
+  ) -> Iterator[np.ndarray]:
+    """Writes one piece by piece."""
+    self._write(f'arrays/{name}.npy')
+    with self._workdir.array_to_fill(name, shape, dtype) as array:
+      yield array
+
+  def read_json(self, name: str) -> Any:
+    """Reads a file."""
+    self._read(name)
+    return self._workdir.read_json(name)
+
+  def write_json(self, name: str, value: Any) -> None:
+    """Writes one."""
+    self._write(name)
+    self._workdir.write_json(name, value)
+
+  def write_csv(self, name: str, table: pd.DataFrame) -> None:
+    """Writes a table for people."""
+    self._write(f'{name}.csv')
+    self._workdir.write_csv(name, table)
+
+  def write_with(self, name: str, write: Callable[[Any], None]) -> None:
+    """Writes what needs the whole workdir, such as the report."""
+    self._write(name)
+    write(self._workdir)
+
+
+def _inside(name: str, declared: frozenset[str]) -> set[str]:
+  """The file itself or its folder, if one is declared."""
+  parts = name.split('/')
+  return {'/'.join(parts[:n]) for n in range(1, 1 + len(parts))} & declared
+
+
+class View:
+  """A study as a stage sees it.
+
+  Attributes:
+    config: its settings, of which undeclared ones cannot be read.
+    workdir: its files, likewise.
+    tables: its tables of runs that the stage declares, by name.
+    hashes: of their runs.
+  """
+
+  def __init__(self, study: Study, declared: Declared):
+    """Takes the study and what the stage declares."""
+    self._study, self._declared = study, declared
+    self.config = Settings(study.config, '', declared)
+    self.workdir = Files(study, declared)
+    mine = lambda tables: {
+      name: table for name, table in tables.items() if declared.of_runs(name)
+    }
+    self.tables: Mapping[str, Table] = mine(study.tables)
+    self.hashes: Mapping[str, list[str]] = mine(study.hashes)
+
+  @property
+  def map_tables(self) -> list[Table]:
+    """Those of the map runs; who looks at any of them declares all."""
+    if not self._declared.of_runs(MAP):
+      raise self._declared.refuse('the map runs')
+    return [t for name, t in self.tables.items() if name.startswith(MAP)]
+
+  def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
+    """All parameters of a kept run, see `Study`."""
+    if table not in self.tables:
+      raise self._declared.refuse(f'the runs of {table}')
+    return self._study.weights(table, row, moment)
+
+  def reads(self, setting: str) -> bool:
+    """Whether the stage declares that it reads a setting."""
+    return self._declared.setting(setting)
+
+  def __getattr__(self, name: str) -> Any:
+    if name not in _COMMON:
+      raise self._declared.refuse(name)
+    return getattr(self._study, name)
