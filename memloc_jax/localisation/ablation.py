@@ -185,23 +185,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   gradients.groups(mislabelled, seed=0)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """Windows in each variant, and heads, of noisy, matched and drawn examples.
-
-  A head's hypothesis passes the blocks from its layer up.
-  """
-  layers, ablation = sizes.layers, config.ablation
-  pairs = windows.all_windows(layers)
-  passes = len(hypotheses.schedule(layers, pairs).layer)
-  heads = sizes.heads * layers * (layers + 1) / 2
-  each = passes * len(ablation.variants) + ablation.heads * heads
-  chosen = 3 * sizes.mislabelled.sum()
-  return scores.Work(
-    forward=sizes.mislabelled.size * layers + chosen * (layers + each)
-  )
-
-
-@scores.register('ablation', check=check, work=_work)
+@scores.register('ablation', check=check)
 def ablation(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -27,13 +27,7 @@ def _compare(noisy, clean):
   )
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """Gradients of both groups after each epoch."""
-  both = gradients.work(config, sizes).trained / 2
-  return scores.Work(trained=sizes.snapshots * both)
-
-
-@scores.register('accounting', check=gradients.check, work=_work)
+@scores.register('accounting', check=gradients.check)
 def accounting(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -198,21 +198,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-def work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """Gradients of both groups, of a model and of its reference.
-
-  Args:
-    config: settings, of which none matters.
-    sizes: of the source.
-
-  Returns:
-    What it computes.
-  """
-  del config
-  return scores.Work(trained=2 * 2 * sizes.mislabelled.sum() * sizes.layers)
-
-
-@scores.register('gradients', frozen=True, check=check, work=work)
+@scores.register('gradients', frozen=True, check=check)
 def gradients(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

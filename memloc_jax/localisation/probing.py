@@ -161,13 +161,7 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """All hidden states of model and reference; probes themselves are small."""
-  del config
-  return scores.Work(forward=2 * sizes.mislabelled.size * sizes.layers)
-
-
-@scores.register('probing', frozen=True, check=check, work=_work)
+@scores.register('probing', frozen=True, check=check)
 def probing(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

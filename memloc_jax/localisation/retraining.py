@@ -260,30 +260,7 @@ def check(config: LocaliseConfig, mislabelled: np.ndarray) -> None:
   split(mislabelled, config.retrain.seed)
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """Every window's epochs, and its predictions of what is scored.
-
-  Blocks below a table's own are passed once for all of its windows, and those
-  of its own by each, in training and in prediction.
-  """
-  layers, retrain = sizes.layers, config.retrain
-  splits = [split(wrong, retrain.seed) for wrong in sizes.mislabelled]
-  batches = sum(-(-len(train) // retrain.batch_size) for train, _ in splits)
-  own = below = 0
-  for firsts in groups(layers, retrain.num_epochs * batches, retrain.programs):
-    windows_of = sum(layers - first for first in firsts)
-    own += windows_of * (layers - firsts[0])
-    below += firsts[0]
-  trained = retrain.num_epochs * sum(len(train) for train, _ in splits)
-  scored = sum(2 * len(held_out) for _, held_out in splits)
-  return scores.Work(
-    forward=trained * below + scored * (own + below), trained=trained * own
-  )
-
-
-@scores.register(
-  'retraining', windowed=True, trains=True, check=check, work=_work
-)
+@scores.register('retraining', windowed=True, trains=True, check=check)
 def retraining(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

@@ -11,13 +11,7 @@ from memloc_jax.localisation import scores, swapping
 from memloc_jax.localisation.settings import LocaliseConfig
 
 
-def _work(config: LocaliseConfig, sizes: scores.Sizes) -> scores.Work:
-  """Swapping with each epoch's blocks, the pretrained ones among them."""
-  one = swapping.work(config, sizes)
-  return scores.Work(forward=(1 + sizes.snapshots) * one.forward)
-
-
-@scores.register('rewinding', windowed=True, work=_work)
+@scores.register('rewinding', windowed=True)
 def rewinding(
   source: scores.Source, config: LocaliseConfig, report: scores.Report
 ) -> scores.Findings:

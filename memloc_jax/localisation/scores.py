@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -139,34 +139,6 @@ class Findings:
   notes: tuple[str, ...] = ()
 
 
-class Sizes(NamedTuple):
-  """A source before there are models, as `Work` is counted from it.
-
-  Attributes:
-    layers: L.
-    heads: attention heads of a layer.
-    mislabelled: which examples are, one a subject, bool [subjects, n].
-    snapshots: epochs of which all subjects will have kept their weights.
-  """
-
-  layers: int
-  heads: int
-  mislabelled: np.ndarray
-  snapshots: int
-
-
-class Work(NamedTuple):
-  """What a technique computes, in passes of one example through one block.
-
-  Attributes:
-    forward: forward only.
-    trained: forward and backward.
-  """
-
-  forward: float = 0.0
-  trained: float = 0.0
-
-
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
 Function = Callable[[Source, LocaliseConfig, Report], Findings]
@@ -187,7 +159,6 @@ class Technique:
       trained if some technique does.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
-    work: what it computes.
   """
 
   name: str
@@ -197,7 +168,6 @@ class Technique:
   trains: bool
   frozen: bool
   check: Callable[[LocaliseConfig, np.ndarray], None]
-  work: Callable[[LocaliseConfig, Sizes], Work]
 
 
 TECHNIQUES: dict[str, Technique] = {}
@@ -211,7 +181,6 @@ def register(
   trains: bool = False,
   frozen: bool = False,
   check: Callable[[LocaliseConfig, np.ndarray], None] = lambda *_: None,
-  work: Callable[[LocaliseConfig, Sizes], Work] = lambda *_: Work(),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
@@ -223,7 +192,6 @@ def register(
     frozen: whether it looks at the reference whose blocks were frozen.
     check: refuses, before any work, settings or wrong labels, bool [n], that
       it cannot work with.
-    work: counts what it computes, for plans; by default nothing to speak of.
 
   Raises:
     ValueError: the name is taken.
@@ -233,7 +201,7 @@ def register(
     if name in TECHNIQUES:
       raise ValueError(f'There is already a technique {name!r}.')
     TECHNIQUES[name] = Technique(
-      name, function, baseline, windowed, trains, frozen, check, work
+      name, function, baseline, windowed, trains, frozen, check
     )
     return function
 
