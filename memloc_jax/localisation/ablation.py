@@ -201,23 +201,7 @@ def check(config: AblationConfig, mislabelled: np.ndarray) -> None:
   gradients.groups(mislabelled, seed=0)
 
 
-def _work(config: AblationConfig, sizes: scores.Sizes) -> scores.Work:
-  """Windows in each variant, and heads, of noisy, matched and drawn examples.
-
-  A head's hypothesis passes the blocks from its layer up.
-  """
-  layers = sizes.layers
-  pairs = windows.all_windows(layers)
-  passes = len(hypotheses.schedule(layers, pairs).layer)
-  heads = sizes.heads * layers * (layers + 1) / 2
-  each = passes * len(config.variants) + config.heads * heads
-  chosen = 3 * sizes.mislabelled.sum()
-  return scores.Work(
-    forward=sizes.mislabelled.size * layers + chosen * (layers + each)
-  )
-
-
-@scores.register('ablation', settings=AblationConfig, check=check, work=_work)
+@scores.register('ablation', settings=AblationConfig, check=check)
 def ablation(
   source: scores.Source, config: AblationConfig, report: scores.Report
 ) -> scores.Findings:

@@ -26,17 +26,10 @@ def _compare(noisy, clean):
   )
 
 
-def _work(config: None, sizes: scores.Sizes) -> scores.Work:
-  """Gradients of both groups after each epoch."""
-  both = gradients.work(config, sizes).trained / 2
-  return scores.Work(trained=sizes.snapshots * both)
-
-
 @scores.register(
   'accounting',
   reads=('localise.gradient.clean',),
   check=gradients.check,
-  work=_work,
 )
 def accounting(
   source: scores.Source, config: None, report: scores.Report

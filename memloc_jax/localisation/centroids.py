@@ -140,15 +140,7 @@ def _rows(
   return rows
 
 
-def _work(config: None, sizes: scores.Sizes) -> scores.Work:
-  """All hidden states in every setup."""
-  del config
-  return scores.Work(
-    forward=len(SETUPS) * sizes.mislabelled.size * sizes.layers
-  )
-
-
-@scores.register('centroids', work=_work)
+@scores.register('centroids')
 def centroids(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

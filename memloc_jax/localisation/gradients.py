@@ -213,27 +213,12 @@ def check(config: GradientConfig | None, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-def work(config: GradientConfig | None, sizes: scores.Sizes) -> scores.Work:
-  """Gradients of both groups, of a model and of its reference.
-
-  Args:
-    config: settings, of which none matters.
-    sizes: of the source.
-
-  Returns:
-    What it computes.
-  """
-  del config
-  return scores.Work(trained=2 * 2 * sizes.mislabelled.sum() * sizes.layers)
-
-
 @scores.register(
   'gradients',
   settings=GradientConfig,
   group='gradient',
   frozen=True,
   check=check,
-  work=work,
 )
 def gradients(
   source: scores.Source, config: GradientConfig, report: scores.Report

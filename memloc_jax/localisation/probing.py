@@ -160,12 +160,6 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-def _work(config: probes.ProbeConfig, sizes: scores.Sizes) -> scores.Work:
-  """All hidden states of model and reference; probes themselves are small."""
-  del config
-  return scores.Work(forward=2 * sizes.mislabelled.size * sizes.layers)
-
-
 @scores.register(
   'probing',
   settings=probes.ProbeConfig,
@@ -173,7 +167,6 @@ def _work(config: probes.ProbeConfig, sizes: scores.Sizes) -> scores.Work:
   reads=('paper_quirks.probing_mcog',),
   frozen=True,
   check=check,
-  work=_work,
 )
 def probing(
   source: scores.Source, config: probes.ProbeConfig, report: scores.Report

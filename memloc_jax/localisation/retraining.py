@@ -291,27 +291,6 @@ def check(config: RetrainConfig, mislabelled: np.ndarray) -> None:
   split(mislabelled, config.seed)
 
 
-def _work(config: RetrainConfig, sizes: scores.Sizes) -> scores.Work:
-  """Every window's epochs, and its predictions of what is scored.
-
-  Blocks below a table's own are passed once for all of its windows, and those
-  of its own by each, in training and in prediction.
-  """
-  layers = sizes.layers
-  splits = [split(wrong, config.seed) for wrong in sizes.mislabelled]
-  batches = sum(-(-len(train) // config.batch_size) for train, _ in splits)
-  own = below = 0
-  for firsts in groups(layers, config.num_epochs * batches, config.programs):
-    windows_of = sum(layers - first for first in firsts)
-    own += windows_of * (layers - firsts[0])
-    below += firsts[0]
-  trained = config.num_epochs * sum(len(train) for train, _ in splits)
-  scored = sum(2 * len(held_out) for _, held_out in splits)
-  return scores.Work(
-    forward=trained * below + scored * (own + below), trained=trained * own
-  )
-
-
 @scores.register(
   'retraining',
   settings=RetrainConfig,
@@ -319,7 +298,6 @@ def _work(config: RetrainConfig, sizes: scores.Sizes) -> scores.Work:
   windowed=True,
   trains=True,
   check=check,
-  work=_work,
 )
 def retraining(
   source: scores.Source, config: RetrainConfig, report: scores.Report

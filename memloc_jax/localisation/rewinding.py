@@ -10,13 +10,7 @@ import dataclasses
 from memloc_jax.localisation import scores, swapping
 
 
-def _work(config: None, sizes: scores.Sizes) -> scores.Work:
-  """Swapping with each epoch's blocks, the pretrained ones among them."""
-  one = swapping.work(config, sizes)
-  return scores.Work(forward=(1 + sizes.snapshots) * one.forward)
-
-
-@scores.register('rewinding', windowed=True, work=_work)
+@scores.register('rewinding', windowed=True)
 def rewinding(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

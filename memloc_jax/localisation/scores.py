@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -142,34 +142,6 @@ class Findings:
   notes: tuple[str, ...] = ()
 
 
-class Sizes(NamedTuple):
-  """A source before there are models, as `Work` is counted from it.
-
-  Attributes:
-    layers: L.
-    heads: attention heads of a layer.
-    mislabelled: which examples are, one a subject, bool [subjects, n].
-    snapshots: epochs of which all subjects will have kept their weights.
-  """
-
-  layers: int
-  heads: int
-  mislabelled: np.ndarray
-  snapshots: int
-
-
-class Work(NamedTuple):
-  """What a technique computes, in passes of one example through one block.
-
-  Attributes:
-    forward: forward only.
-    trained: forward and backward.
-  """
-
-  forward: float = 0.0
-  trained: float = 0.0
-
-
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
 # Beside the source it gets the technique's settings, None if it has none.
@@ -195,7 +167,6 @@ class Technique:
       runs again when one of them or of its own changes, and can read no others.
     check: raises InputError for labels that it cannot work with, given which
       examples are mislabelled, bool [n]; known before anything is trained.
-    work: what it computes.
     tables: of its own, without the columns technique and source.
   """
 
@@ -209,7 +180,6 @@ class Technique:
   frozen: bool
   reads: tuple[str, ...]
   check: Callable[[Any, np.ndarray], None]
-  work: Callable[[Any, Sizes], Work]
   tables: tuple[Table, ...] = ()
 
   @property
@@ -241,7 +211,6 @@ def register(
   frozen: bool = False,
   reads: tuple[str, ...] = (),
   check: Callable[[Any, np.ndarray], None] = lambda *_: None,
-  work: Callable[[Any, Sizes], Work] = lambda *_: Work(),
   tables: Sequence[Table] = (),
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
@@ -259,7 +228,6 @@ def register(
     reads: settings of others that it reads, as 'localise.gradient.clean'.
     check: refuses, before any work, its settings or wrong labels, bool [n],
       that it cannot work with.
-    work: counts what it computes, for plans; by default nothing to speak of.
     tables: of its own, beside the package's. Rows have the columns technique
       and source in front of those that are declared.
 
@@ -287,7 +255,6 @@ def register(
       frozen,
       reads,
       check,
-      work,
       tuple(tables),
     )
     return function

@@ -134,23 +134,7 @@ def findings(
   return scores.Findings(found, {'windows': rows})
 
 
-def work(config: None, sizes: scores.Sizes) -> scores.Work:
-  """One pass through every window of all examples, see `hypotheses.schedule`.
-
-  Args:
-    config: it has none.
-    sizes: of the source.
-
-  Returns:
-    What one variant computes.
-  """
-  del config
-  pairs = windows.all_windows(sizes.layers)
-  passes = len(hypotheses.schedule(sizes.layers, pairs).layer)
-  return scores.Work(forward=passes * sizes.mislabelled.size)
-
-
-@scores.register('swapping', windowed=True, work=work)
+@scores.register('swapping', windowed=True)
 def swapping(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

@@ -1,111 +1,211 @@
-"""What localisation will compute, and how long it may take."""
+"""How long localisation may take, from each technique run on a few examples.
 
-from collections.abc import Sequence
+Every technique runs as it would, but on one model and on some of the examples.
+The model is the checkpoint with a random head, since the speed does not depend
+on what was learnt; what is found is dropped.
+"""
+
+import dataclasses
+import math
+import pathlib
+import tempfile
+import time
+import warnings
+from typing import Any
 
 import jax
 import numpy as np
 
+from memloc_jax.ensemble.store import RowStore
+from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.scores import Sizes, Work
+from memloc_jax.localisation.scores import Checkpoint, Source, Subject
 from memloc_jax.study import control
 from memloc_jax.study.context import Study
-from memloc_jax.study.probe_time import Times
+from memloc_jax.tasks.encode import Encoded
 
-# A forward pass is a third of a training step's arithmetic.
-_FORWARD = 1 / 3
-
-
-def work(study: Study) -> dict[str, Work]:
-  """What each technique computes that is still to be run, on all sources."""
-  wanted = study.config.localise.techniques or tuple(TECHNIQUES)
-  found = _sizes(study)
-  result = {}
-  for name in wanted:
-    if study.workdir.read_json(f'stages/{name}.json') is not None:
-      continue
-    settings = TECHNIQUES[name].settings_in(study.config.localise)
-    counted = [TECHNIQUES[name].work(settings, one) for one in found]
-    whole = Work(*map(sum, zip(*counted))) if counted else Work()
-    if any(whole):
-      result[name] = whole
-  return result
+# Examples at first. More are taken until a run takes so many seconds, or so
+# many with compiling, which more examples may repeat, or compiling more than
+# all models and examples.
+_EXAMPLES = 32
+_ENOUGH, _PATIENCE = 2.0, 10.0
 
 
-def _sizes(study: Study) -> list[Sizes]:
-  """One a source, as `subjects.sources` will find them."""
-  if not study.noisy_set:
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """Of one technique.
+
+  Attributes:
+    name: of the technique.
+    compilation: seconds that the first run took beyond the second.
+    run: seconds of the second run.
+    examples: in it.
+    share: of all models and examples of the study that they are.
+  """
+
+  name: str
+  compilation: float
+  run: float
+  examples: int
+  share: float
+
+  @property
+  def seconds(self) -> float:
+    """That the technique takes on all models and examples."""
+    return self.compilation + self.run / self.share
+
+
+def pending(study: Study) -> list[str]:
+  """Techniques that are still to be run, without trivial baselines."""
+  if not _label_sets(study):
     return []
-  sets = []
-  if 'main' in study.tables:
-    seeds = study.config.train.seeds
-    sets.append(('main', [study.noisy_set] * len(seeds)))
-  for setup in control.setups(study):
-    label_sets = [control.label_set(study, seed) for seed in setup.seeds]
-    sets.append(('control', label_sets))
+  wanted = study.config.localise.techniques or tuple(TECHNIQUES)
   return [
-    Sizes(
-      layers=study.model.num_layers,
-      heads=study.model.num_heads,
-      mislabelled=np.stack([study.data.noisy[one] for one in label_sets]),
-      snapshots=len(study.tables[table].snapshots),
-    )
-    for table, label_sets in sets
-    if label_sets
+    name
+    for name in wanted
+    if not TECHNIQUES[name].baseline
+    and study.workdir.read_json(f'stages/{name}.json') is None
   ]
 
 
-def seconds(
-  study: Study, name: str, done: Work, times: Sequence[Times]
-) -> float:
-  """How long a technique takes at the speed of the study's training.
+def _label_sets(study: Study) -> list[int]:
+  """That of each noisy model that techniques will look at."""
+  if not study.noisy_set:
+    return []
+  found = []
+  if 'main' in study.tables:
+    found += [study.noisy_set] * len(study.config.train.seeds)
+  for setup in control.setups(study):
+    found += [control.label_set(study, seed) for seed in setup.seeds]
+  return found
+
+
+def measure(study: Study, name: str) -> Times:
+  """Times a technique twice on as many examples as it takes to tell.
 
   Args:
-    study: the study.
+    study: with weights and something to localise in; nothing is written to
+      its workdir.
     name: of the technique.
-    done: what it computes.
-    times: of its tables, at least one.
-
-  Returns:
-    Seconds, without compiling.
   """
-  longest = max(times, key=lambda one: one.chunks * one.steps)
-  program = study.tables[longest.name].program
-  blocks = longest.lanes * program.batch_size * study.model.num_layers
-  # Of one device, which is all that techniques use that train nothing.
-  each = longest.step / blocks
-  if TECHNIQUES[name].trains:
-    each /= jax.device_count()
-  return each * (done.trained + _FORWARD * done.forward)
+  technique = TECHNIQUES[name]
+  settings = technique.settings_in(study.config.localise)
+  label_sets, count = _label_sets(study), len(study.data.train)
+  size = min(_EXAMPLES, count)
+  while True:
+    source = _source(study, label_sets[0], size)
+    try:
+      technique.check(settings, source.subjects[0].mislabelled)
+    except InputError:
+      if size == count:
+        raise
+      size = min(2 * size, count)
+      continue
+    first, again = (
+      _seconds(source, name, settings),
+      _seconds(source, name, settings),
+    )
+    share = size / (count * len(label_sets))
+    long = again >= _ENOUGH or first >= min(_PATIENCE, again / share)
+    if long or size == count:
+      break
+    size = min(count, size * max(2, math.ceil(_ENOUGH / max(again, 1e-3))))
+  return Times(
+    name=name,
+    compilation=max(first - again, 0.0),
+    run=again,
+    examples=size,
+    share=share,
+  )
 
 
-def text(study: Study, times: Sequence[Times]) -> tuple[list[str], float]:
-  """The plan's lines on localisation, and the seconds that it takes.
+def _seconds(source: Source, name: str, settings: Any) -> float:
+  """That a technique takes; runs that it trains are forgotten."""
+  with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    # Such as that some class has no example.
+    warnings.simplefilter('ignore')
+    engine = dataclasses.replace(
+      source.engine, store=RowStore(pathlib.Path(folder))
+    )
+    source = dataclasses.replace(source, engine=engine)
+    began = time.monotonic()
+    TECHNIQUES[name].run(source, settings, lambda share: None)
+    return time.monotonic() - began
+
+
+def _source(study: Study, label_set: int, size: int) -> Source:
+  """One model and some of the examples, as many short and noisy ones as in all.
 
   Args:
     study: the study.
-    times: of its tables with runs to do; if there are none, nothing is said of
-      time.
-
-  Returns:
-    The lines, none if there is nothing to do, and the seconds.
+    label_set: of the model.
+    size: number of examples.
   """
-  lines, whole = [], 0.0
-  for name, done in work(study).items():
-    line = f'{name:12} {done.forward:14,.0f} {done.trained:14,.0f}'
-    if times:
-      taken = seconds(study, name, done, times)
-      line += f' {taken / 60:10.1f}'
-      whole += taken
-    lines.append(line)
-  if not lines:
-    return [], 0.0
-  head = f'{"localisation":12} {"forward":>14} {"trained":>14}'
-  head += f' {"minutes":>10}' if times else ''
+  data, pretrained = study.data, study.pretrained
+  order = np.lexsort((data.train.length, data.noisy[label_set]))
+  at = np.linspace(0, len(order) - 1, size).round().astype(int)
+  chosen = np.sort(order[at])
+
+  def model(seed: int) -> Checkpoint:
+    head = study.model.init_head(jax.random.key(seed), len(data.label_names))
+    params = {
+      'embeddings': study.embeddings,
+      'blocks': pretrained['blocks'],
+      'final': pretrained['final'],
+      'heads': {'main': jax.device_get(head)},
+    }
+    return Checkpoint(f'plan/{seed}', lambda: params)
+
+  table = 'main' if 'main' in study.tables else 'control'
+  epochs = study.tables[table].snapshots
+  noisy = model(0)
+  return Source(
+    name=table,
+    model=study.model,
+    pretrained={key: pretrained[key] for key in ('blocks', 'final')},
+    examples=Encoded(
+      data.train.ids[chosen], data.train.length[chosen], data.train.buckets
+    ),
+    label_names=data.label_names,
+    subjects=(
+      Subject(
+        seed=0,
+        noisy=noisy,
+        clean=model(1),
+        frozen=model(2),
+        memorised=noisy,
+        snapshots={epoch: noisy for epoch in epochs},
+        given=data.labels[label_set][chosen],
+        original=data.labels[0][chosen],
+      ),
+    ),
+    dropout=study.dropout,
+    weight_decay=study.config.train.weight_decay,
+    warmup=study.config.train.warmup,
+    clip_norm=study.config.train.clip_norm,
+    moments=study.config.engine.moments,
+    batch_size=study.config.localise.batch_size,
+    engine=dataclasses.replace(
+      study.engine,
+      on_start=lambda start: None,
+      on_epoch=lambda event: None,
+      checkpoint_seconds=math.inf,
+      profile=None,
+    ),
+    snapshots=epochs,
+  )
+
+
+def lines(times: list[Times]) -> list[str]:
+  """The plan's lines on how long localisation takes, at least one time."""
+  head = f'{"localisation":12} {"examples":>8} {"seconds":>8} {"minutes":>8}'
   return [
     '',
     head,
-    *lines,
-    'passes of one example through one block, forward only or with the '
-    'backward pass; minutes at the speed of training, without compiling, and '
-    'of probing without the probes.',
-  ], whole
+    *(
+      f'{one.name:12} {one.examples:8,} {one.run:8.1f} {one.seconds / 60:8.1f}'
+      for one in times
+    ),
+    'seconds: measured on one model and so many examples, without compiling; '
+    'minutes: in proportion for all models and examples, with compiling.',
+  ]

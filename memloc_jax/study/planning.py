@@ -150,8 +150,8 @@ def plan(
 
   Args:
     study: the study; where its weights are there and it fits into memory, some
-      steps of every table with runs to do are trained, to see how long they
-      take.
+      steps of every table with runs to do are trained, and techniques are run
+      on a few examples, to see how long they take.
     check: refuses what a run would refuse; is called with the study, of whose
       checkpoint it has the shapes.
 
@@ -175,11 +175,11 @@ def plan(
   plans, host = memory_plan.plan(engine, jobs)
   lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
   lines += _disk(shapes) + _memory(plans, host)
-  found, taken = [], float('nan')
-  if shapes.missing:
-    lines += ['', f'times are not measured: {shapes.missing}']
-  elif not all(plan.fits for plan in plans):
-    lines += ['', 'times are not measured: not every table fits into memory.']
+  techniques = localisation_plan.pending(shapes)
+  untimed = _untimed(shapes, plans) if jobs or techniques else ''
+  times = []
+  if untimed:
+    lines += ['', f'times are not measured: {untimed}']
   elif plans:
     say('training some steps, to see how long they take')
     engine = dataclasses.replace(engine, pretrained=study.pretrained)
@@ -187,16 +187,30 @@ def plan(
       probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
     ]
     lines += _time(found)
-  localisation, more = localisation_plan.text(shapes, found)
-  lines += localisation
+    times += found
+  if techniques and not untimed and jax.process_count() > 1:
+    untimed = 'there are several processes.'
+    lines += ['', f'localisation is not timed: {untimed}']
+  elif techniques and not untimed:
+    say('running techniques on a few examples, to see how long they take')
+    found = [localisation_plan.measure(study, name) for name in techniques]
+    lines += localisation_plan.lines(found)
+    times += found
   for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
-  if found:
-    taken = sum(times.seconds for times in found) + more
+  taken = float('nan') if untimed else sum((one.seconds for one in times), 0.0)
+  if taken > 0:
     lines += ['', in_all(taken)]
-  elif not (jobs or localisation):
-    taken = 0.0
   return Plan('\n'.join(lines), taken)
+
+
+def _untimed(shapes: memory_plan.Shapes, plans: list[memory_plan.Plan]) -> str:
+  """Why nothing is timed; '' where it is."""
+  if shapes.missing:
+    return shapes.missing
+  if not all(plan.fits for plan in plans):
+    return 'not every table fits into memory.'
+  return ''
 
 
 def in_all(seconds: float) -> str:

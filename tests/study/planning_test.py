@@ -138,7 +138,7 @@ class PlanTest(tiny.EncoderCase):
       self.folder,
       map__num_runs=0,
       train__snapshots=(),
-      localise__techniques=(),
+      localise__techniques=('swapping', 'retraining'),
       **changes,
     )
     study = Study(config, Workdir(self.folder / 'none'), Progress())
@@ -162,8 +162,8 @@ class PlanTest(tiny.EncoderCase):
       whole, lanes * each + common + tokens + rest, delta=0.1 * lanes
     )
     self.assertRegex(found, r'localisation take at most about [\d.]+ minutes')
-    self.assertRegex(found, r'(?m)^swapping +[\d,]+ +0 +\d+\.\d$')
-    self.assertRegex(found, r'(?m)^retraining +[\d,]+ +[\d,]+ +\d+\.\d$')
+    self.assertRegex(found, r'(?m)^swapping +\d\d( +\d+\.\d){2}$')
+    self.assertRegex(found, r'(?m)^retraining +\d\d( +\d+\.\d){2}$')
     self.assertNotIn('DOES NOT FIT', found)
     self.assertFalse((self.folder / 'none').exists())
 
