@@ -52,7 +52,7 @@ def plan(
   """
   with opened(config, workdir, progress, programs) as study:
     study.workdir.refuse_others(study.config)
-    return planning.plan(study, stages.check_input)
+    return planning.plan(study, stages.check_input, stages.due)
 
 
 def check(

@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 import time
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -55,16 +56,18 @@ class Times:
     return self.compilation + self.run / self.share
 
 
-def pending(study: Study) -> list[str]:
-  """Techniques that are still to be run, without trivial baselines."""
+def pending(study: Study, due: Collection[str]) -> list[str]:
+  """Techniques that are still to be run, without trivial baselines.
+
+  Args:
+    study: the study.
+    due: names of its stages that are not finished.
+  """
   if not _label_sets(study):
     return []
   wanted = study.config.localise.techniques or tuple(TECHNIQUES)
   return [
-    name
-    for name in wanted
-    if not TECHNIQUES[name].baseline
-    and study.workdir.read_json(f'stages/{name}.json') is None
+    name for name in wanted if name in due and not TECHNIQUES[name].baseline
   ]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from memloc_jax.ensemble import partial
 from memloc_jax.ensemble.layout import Layout
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError, visible
+from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import (
   given,
   localisation_plan,
@@ -145,6 +146,7 @@ class Plan:
 def plan(
   study: Study,
   check: Callable[[Study], None] = lambda study: None,
+  due: Callable[[Study], Collection[str]] = lambda study: TECHNIQUES,
 ) -> Plan:
   """Plans a study.
 
@@ -154,6 +156,7 @@ def plan(
       on a few examples, to see how long they take.
     check: refuses what a run would refuse; is called with the study, of whose
       checkpoint it has the shapes.
+    due: names the stages that are not finished; is called likewise.
 
   Returns:
     The plan.
@@ -175,7 +178,7 @@ def plan(
   plans, host = memory_plan.plan(engine, jobs)
   lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
   lines += _disk(shapes) + _memory(plans, host)
-  techniques = localisation_plan.pending(shapes)
+  techniques = localisation_plan.pending(shapes, due(shapes))
   untimed = _untimed(shapes, plans) if jobs or techniques else ''
   times = []
   if untimed:

@@ -326,16 +326,16 @@ def run_study(
       order = _needed(stages_of(config), stages)
     folder.claim(config)
     identities = identities_of(study)
-    due = [each for each in order if not _finished(study, each, identities)]
-    if due:
+    unfinished = [e for e in order if not _finished(study, e, identities)]
+    if unfinished:
       # What they wrote is no longer right, also if this is the last thing that
       # the process does.
-      for each in due:
+      for each in unfinished:
         folder.remove(f'stages/{each.name}.json')
       _record_cost(study, 'check', began)
     stopped = None
     for each in [*order, None]:
-      is_due = each in due
+      is_due = each in unfinished
       _stop_together(study, is_due, stopped)
       if hosts.of_first(np.array(is_due)):
         try:
@@ -484,6 +484,14 @@ def _runs(study: Study, each: Stage) -> dict[str, list[str]]:
     for name, table in study.tables.items()
     if each.runs and name.startswith(each.runs)
   }
+
+
+def due(study: Study) -> list[str]:
+  """Names of the stages that are not finished."""
+  identities, known = identities_of(study), stages_of(study.config)
+  return [
+    k for k, each in known.items() if not _finished(study, each, identities)
+  ]
 
 
 def _finished(study: Study, each: Stage, identities: dict[str, str]) -> bool:

@@ -11,7 +11,8 @@ from absl.testing import absltest
 from rich.console import Console
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions, localisation_plan, planning
+from memloc_jax.study import actions, localisation_plan, planning, stages
+from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -114,10 +115,16 @@ class ActionsTest(tiny.EncoderCase):
 
   def test_localisation_is_planned_until_it_is_done(self):
     fresh = Study(self.config, Workdir(self.folder / 'none'), Progress())
-    found = localisation_plan.pending(fresh)
+    found = localisation_plan.pending(fresh, stages.due(fresh))
     self.assertEqual(found, ['swapping', 'retraining'])
     done = Study(self.config, Workdir(self.workdir), Progress())
-    self.assertEmpty(localisation_plan.pending(done))
+    self.assertEmpty(localisation_plan.pending(done, stages.due(done)))
+    # Under other settings it is as if it had not run.
+    config = study_config.to_config_dict(self.config)
+    config.localise.retrain.seed += 1
+    other = study_config.from_config_dict(config)
+    due = stages.due(Study(other, Workdir(self.workdir), Progress()))
+    self.assertEqual(localisation_plan.pending(done, due), ['retraining'])
 
   def test_no_room_is_refused_before_anything_is_written(self):
     folder = self.folder / 'full'

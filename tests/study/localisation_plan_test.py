@@ -90,9 +90,11 @@ class MeasureTest(tiny.EncoderCase):
     np.testing.assert_array_equal(whole.examples.ids, study.data.train.ids)
 
   def test_nothing_is_pending_without_wrong_labels_or_models(self):
-    self.assertNotEmpty(localisation_plan.pending(self.study()))
+    self.assertNotEmpty(localisation_plan.pending(self.study(), TECHNIQUES))
     for changes in ({'task__noise': 0.0}, {'train__seeds': ()}):
-      self.assertEmpty(localisation_plan.pending(self.study(**changes)))
+      self.assertEmpty(
+        localisation_plan.pending(self.study(**changes), TECHNIQUES)
+      )
 
 
 @pytest.mark.full
