@@ -117,14 +117,15 @@ class ActionsTest(tiny.EncoderCase):
     fresh = Study(self.config, Workdir(self.folder / 'none'), Progress())
     found = localisation_plan.pending(fresh, stages.due(fresh))
     self.assertEqual(found, ['swapping', 'retraining'])
-    done = Study(self.config, Workdir(self.workdir), Progress())
-    self.assertEmpty(localisation_plan.pending(done, stages.due(done)))
+    with actions.opened(self.config, self.workdir) as done:
+      self.assertEmpty(localisation_plan.pending(done, stages.due(done)))
     # Under other settings it is as if it had not run.
     config = study_config.to_config_dict(self.config)
     config.localise.retrain.seed += 1
     other = study_config.from_config_dict(config)
-    due = stages.due(Study(other, Workdir(self.workdir), Progress()))
-    self.assertEqual(localisation_plan.pending(done, due), ['retraining'])
+    with actions.opened(other, self.workdir) as study:
+      found = localisation_plan.pending(study, stages.due(study))
+    self.assertEqual(found, ['retraining'])
 
   def test_no_room_is_refused_before_anything_is_written(self):
     folder = self.folder / 'full'
