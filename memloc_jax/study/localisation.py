@@ -15,6 +15,24 @@ from memloc_jax.study.context import Study
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.stages import STAGES, late, stage
 
+# Tables of the package that techniques write parts of.
+_JOINED = (
+  'layers',
+  'mcog',
+  'windows',
+  'probes',
+  'centroids',
+  'events',
+  'heads',
+  'accounting',
+)
+
+
+def joined_tables() -> tuple[str, ...]:
+  """Names of all tables that techniques write parts of, their own too."""
+  own = [t.name for each in TECHNIQUES.values() for t in each.tables]
+  return tuple(dict.fromkeys([*_JOINED, *own]))
+
 
 def _run(study: Study, name: str) -> None:
   """Runs one technique on every source; writes its part of the tables."""
@@ -42,7 +60,9 @@ def _run(study: Study, name: str) -> None:
         _mcog(study, name, scores, source).assign(**of_variant)
       )
     for table, rows in found.tables.items():
-      parts.setdefault(table, []).append(pd.DataFrame(rows).assign(**common))
+      if rows:
+        frame = pd.DataFrame(rows).assign(**common)
+        parts.setdefault(table, []).append(frame)
     for note in found.notes:
       notes.setdefault(note, []).append(source.name)
   study.workdir.clear_parts(name)
@@ -168,7 +188,7 @@ def _add_stages() -> None:
 def localise(study: Study) -> None:
   """Joins the techniques' parts; compares the techniques."""
   joined = {}
-  for name in tables.known():
+  for name in joined_tables():
     parts = [study.workdir.read_part(each, name) for each in TECHNIQUES]
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
