@@ -13,7 +13,7 @@ from memloc_jax.study import comparison, control, subjects, tables
 from memloc_jax.study.context import Study
 from memloc_jax.study.view import View
 
-# Tables of the package that techniques add to.
+# Tables of the package that techniques write parts of.
 _JOINED = (
   'layers',
   'mcog',
@@ -27,9 +27,9 @@ _JOINED = (
 
 
 def joined_tables() -> tuple[str, ...]:
-  """Tables that techniques add to, those that they brought among them."""
-  own = (table.name for each in TECHNIQUES.values() for table in each.tables)
-  return (*_JOINED, *own)
+  """Names of all tables that techniques write parts of, their own too."""
+  own = [t.name for each in TECHNIQUES.values() for t in each.tables]
+  return tuple(dict.fromkeys([*_JOINED, *own]))
 
 
 def run(study: View, name: str) -> None:
@@ -55,7 +55,9 @@ def run(study: View, name: str) -> None:
         _mcog(study, name, scores, source).assign(**of_variant)
       )
     for table, rows in found.tables.items():
-      parts.setdefault(table, []).append(pd.DataFrame(rows).assign(**common))
+      if rows:
+        frame = pd.DataFrame(rows).assign(**common)
+        parts.setdefault(table, []).append(frame)
     for note in found.notes:
       notes.setdefault(note, []).append(source.name)
   study.workdir.clear_parts(name)
