@@ -261,7 +261,7 @@ def _probes(setting: Setting) -> Job:
     setting.examples,
     _BATCH,
   )
-  split = probes.split(len(setting.given), PROBE.seeds, PROBE.batch_size)
+  split = probes.split(len(setting.given), PROBE.seeds, probes.BATCH_SIZE)
   names, targets = probing.targets(
     setting.given, setting.original, setting.classes, labels=True
   )

@@ -199,6 +199,7 @@ def _data(
         noise=noise,
         noise_draws=flags.draws,
         seed=flags.seed,
+        max_length=512,
       ),
       tokenizer,
       cache=None,

@@ -49,13 +49,16 @@ def get_config():
   values = config.default()
   values.task.name = {task!r}
   values.task.source = {source!r}
+  values.task.noise = 0.15
   values.model.source = {encoder!r}
   values.engine.cache = {cache!r}
   values.train.seeds = ()
   values.train.batch_size = 32
+  values.map.num_epochs = 30
   values.map.learning_rate = 1e-3
   values.map.evaluate_every = None
   values.map.fit_accuracy = None
+  values.map.log_epochs = False
   return values
 """
 

@@ -16,6 +16,7 @@ import transformers
 from sklearn import metrics
 
 from benchmarks.torch_loop import Batch, Classifier
+from memloc_jax.localisation import probes
 from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.localisation.retraining import RetrainConfig
 
@@ -200,7 +201,7 @@ def train_probe(
   """
   width, classes = vectors.shape[1], len(weights)
   probe = torch.nn.Sequential(
-    torch.nn.Dropout(config.dropout),
+    torch.nn.Dropout(probes.DROPOUT),
     torch.nn.Linear(width, config.hidden),
     torch.nn.GELU(),
     torch.nn.Linear(config.hidden, config.hidden),
@@ -210,7 +211,7 @@ def train_probe(
   optimiser = torch.optim.AdamW(
     probe.parameters(),
     lr=config.learning_rate,
-    weight_decay=config.weight_decay,
+    weight_decay=probes.WEIGHT_DECAY,
     fused=True,
   )
   rows = list(vectors) if one_by_one else None

@@ -173,7 +173,12 @@ def trec(num_examples: int) -> Workload | None:
   # without.
   from memloc_jax.tasks import dataset
 
-  config = dataset.DataConfig(source=f'files:{folder}', limit=num_examples)
+  config = dataset.DataConfig(
+    name='trec',
+    source=f'files:{folder}',
+    limit=num_examples,
+    max_length=512,
+  )
   data = dataset.build(config, weights, cache=None)
   model = checkpoint.load_model(weights)
   return Workload(

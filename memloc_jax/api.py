@@ -20,7 +20,6 @@ import pandas as pd
 from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
-from memloc_jax.presets import own_data
 from memloc_jax.report import gallery
 from memloc_jax.report import stage as _stage  # noqa: F401  registers stages
 from memloc_jax.study import config as study_config
@@ -36,7 +35,7 @@ _OF_THE_DATA = ('name', 'source', 'files', 'text', 'label')
 # Settings that name further columns.
 _FURTHER = ('id', 'true_label', 'paraphrase')
 
-MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
+MINILM = study_config.MINILM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,8 @@ def memorise(
   Raises:
     InputError: the data, the columns, a setting or the model is at fault.
   """
-  config = _own(model)
+  config = study_config.default()
+  config.model.source = model
   config.map.num_runs = runs
   config.map.pairs = pairs
   return _run(config, data, text, label, workdir, settings)
@@ -172,21 +172,12 @@ def localise(
   """
   if not 0 < noise < 1:
     raise InputError(f'noise={noise!r}: must be between 0 and 1.')
-  config = _own(model)
+  config = study_config.default()
+  config.model.source = model
   config.task.noise = noise
   config.map.num_runs = 0
   config.train.seeds = tuple(range(1, seeds + 1))
-  config.train.num_epochs = 15
-  config.train.learning_rate = 2e-4
-  config.localise.retrain.learning_rate = 2e-4
   return _run(config, data, text, label, workdir, settings)
-
-
-def _own(model: str) -> config_dict.ConfigDict:
-  """Settings of the preset for a user's own data, without the data."""
-  config = own_data.get_config()
-  config.model.source = model
-  return config
 
 
 def _run(

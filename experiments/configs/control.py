@@ -22,10 +22,11 @@ def get_config() -> config_dict.ConfigDict:
   config = study_config.default()
   config.task.name = 'embedded'
   config.task.source = 'embedded:'
+  config.task.noise = 0.15
   config.task.noise_draws = 15
   config.model.source = 'embedded'
   config.model.layers = 6
-  config.train.seeds = ()
+  config.train.batch_size = 8
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
   config.map.num_runs = 0

@@ -29,10 +29,9 @@ def get_config() -> config_dict.ConfigDict:
   config = study_config.default()
   config.task.name = 'embedded'
   config.task.source = 'embedded:train=400,pool=40'
+  config.task.noise = 0.15
   config.model.source = 'embedded'
   config.model.layers = 2
-  config.train.seeds = ()
-  config.train.batch_size = 16
   config.train.dropout = 0.0
   config.map.num_runs = 30
   config.map.added = (30,) * 19 + (100,) * 15
@@ -40,4 +39,5 @@ def get_config() -> config_dict.ConfigDict:
   config.map.learning_rate = 2e-3
   config.map.fit_accuracy = None
   config.map.evaluate_every = None
+  config.map.log_epochs = False
   return config

@@ -23,11 +23,13 @@ def get_config() -> config_dict.ConfigDict:
   config = study_config.default()
   config.task.name = 'embedded'
   config.task.source = 'embedded:'
+  config.task.noise = 0.15
   config.model.source = 'embedded'
   config.model.layers = 6
   config.train.seeds = (1, 2, 3)
   config.train.num_epochs = 40
   config.train.learning_rate = 1e-3
+  config.train.batch_size = 8
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
   config.map.num_runs = 0
@@ -35,6 +37,7 @@ def get_config() -> config_dict.ConfigDict:
   config.map.num_epochs = 24
   config.map.learning_rate = 1e-3
   config.map.evaluate_every = 6
+  config.map.log_epochs = False
   config.control.seeds = (1, 2, 3)
   config.control.map_pairs = 8
   config.control.num_epochs = 60

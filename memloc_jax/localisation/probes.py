@@ -18,11 +18,13 @@ from jax import lax
 from memloc_jax import settings
 from memloc_jax.models import transformer
 from memloc_jax.models.interface import Dropout
-from memloc_jax.settings import Check, Range, above, at_least, between, setting
+from memloc_jax.settings import Check, Range, above, between, setting
 
 # Most shuffles in search of a split with what is needed in every part.
 _SHUFFLES = 100
 _MOST_PROBES, _WIDEST, _DEEPEST = 10**3, 2**16, 10**3
+# As published: examples a step, of every parameter, and rate on the input.
+BATCH_SIZE, WEIGHT_DECAY, DROPOUT = 32, 1e-5, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +36,7 @@ class ProbeConfig:
       and order of batches.
     num_epochs: passes over a probe's training examples.
     first_epoch: first epoch (1-based) whose weights may be selected.
-    batch_size: examples a step.
     learning_rate: constant rate.
-    weight_decay: of every parameter.
-    dropout: rate on the probe's input.
     hidden: width of the two hidden layers.
     labels: whether to probe the given and the original labels of the main
       models too, not only which examples are noisy.
@@ -49,10 +48,7 @@ class ProbeConfig:
   first_epoch: int = setting(
     27, Range('from 1 to localise.probe.num_epochs', lambda epoch: epoch >= 1)
   )
-  batch_size: int = setting(32, settings.BATCH_SIZE)
   learning_rate: float = setting(2e-4, above(0))
-  weight_decay: float = setting(1e-5, at_least(0))
-  dropout: float = setting(0.1, settings.SHARE)
   hidden: int = setting(128, between(1, _WIDEST))
   labels: bool = setting(True)
   layers: int = setting(32, between(1, _DEEPEST))
@@ -207,8 +203,8 @@ def train_one(
   classes = targets.class_weights.shape[0]
   key = jax.random.key(seed)
   usable = targets.class_weights > 0
-  rule = optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
-  rate = jnp.float32(config.dropout)
+  rule = optax.adamw(config.learning_rate, weight_decay=WEIGHT_DECAY)
+  rate = jnp.float32(DROPOUT)
   batches = split.train.shape[0]
 
   def predict(params, indices):

@@ -50,7 +50,7 @@ def check(config: probes.ProbeConfig, mislabelled: np.ndarray) -> None:
     InputError: naming the part and how many noisy examples there are.
   """
   split = probes.split(
-    len(mislabelled), config.seeds, config.batch_size, mislabelled
+    len(mislabelled), config.seeds, probes.BATCH_SIZE, mislabelled
   )
   for name, indices in split._asdict().items():
     for seed, chosen in enumerate(indices):
@@ -119,7 +119,7 @@ def _measure(
   split = probes.split(
     len(subject.given),
     config.seeds,
-    config.batch_size,
+    probes.BATCH_SIZE,
     subject.mislabelled,
   )
   names, wanted = targets(

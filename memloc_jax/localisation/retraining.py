@@ -61,7 +61,7 @@ class RetrainConfig:
   """
 
   num_epochs: int = setting(5, settings.EPOCHS)
-  learning_rate: float = setting(3e-5, above(0))
+  learning_rate: float = setting(2e-4, above(0))
   batch_size: int = setting(8, settings.BATCH_SIZE)
   seed: int = setting(42, settings.SEED)
   train_head: bool = setting(True)

@@ -25,19 +25,5 @@ from memloc_jax.study import config as study_config
 
 
 def get_config() -> config_dict.ConfigDict:
-  """The study."""
-  config = study_config.default()
-  config.task.name = 'own'
-  config.task.text = 'text'
-  config.task.label = 'label'
-  config.task.noise = 0.0
-  config.task.max_length = 128
-  config.model.source = 'sentence-transformers/all-MiniLM-L6-v2'
-  config.train.seeds = ()
-  config.train.batch_size = 16
-  config.map.num_runs = 30
-  config.map.num_epochs = 12
-  config.map.learning_rate = 2e-4
-  config.map.evaluate_every = 3
-  config.map.log_epochs = True
-  return config
+  """The default study."""
+  return study_config.default()

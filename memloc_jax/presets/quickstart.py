@@ -19,10 +19,12 @@ def get_config() -> config_dict.ConfigDict:
   config = study_config.default()
   config.task.name = 'embedded'
   config.task.source = 'embedded:'
+  config.task.noise = 0.15
   config.model.source = 'embedded'
   config.train.seeds = (1, 2)
   config.train.num_epochs = 40
   config.train.learning_rate = 1e-3
+  config.train.batch_size = 8
   config.train.dropout = 0.0
   config.train.evaluate_every = 5
   config.train.snapshots = (5, 20)
@@ -30,6 +32,7 @@ def get_config() -> config_dict.ConfigDict:
   config.map.num_epochs = 24
   config.map.learning_rate = 1e-3
   config.map.evaluate_every = 6
+  config.map.log_epochs = False
   config.control.seeds = (1,)
   config.control.num_epochs = 40
   config.control.learning_rate = 1e-3

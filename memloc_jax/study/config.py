@@ -33,6 +33,8 @@ from memloc_jax.settings import (
 from memloc_jax.tasks import registry
 from memloc_jax.tasks.dataset import SOURCE, DataConfig
 
+# Small, so that hundreds of runs are done in minutes.
+MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
 _MOST_RUNS, _DEEPEST = 10**5, 10**3
 _PAIRS = Range('0, or from 2 to 500', lambda n: n == 0 or 2 <= n <= 500)
 
@@ -72,7 +74,7 @@ class ModelConfig:
   """
 
   source: str = setting(
-    'google-bert/bert-base-cased',
+    MINILM,
     settings.PATH,
     Range('a folder or a hub id', bool),
   )
@@ -112,6 +114,7 @@ class TrainConfig:
 
   Attributes:
     seeds: of the models; equal seeds share head, batch order and dropout.
+      Empty leaves them out, and with them what is said of layers.
     num_epochs: passes over the training examples.
     learning_rate: peak rate.
     batch_size: examples a step; the map runs use the same.
@@ -125,10 +128,10 @@ class TrainConfig:
       layer rewinding and gradient accounting.
   """
 
-  seeds: tuple[int, ...] = setting((1, 2, 3), settings.SEEDS)
-  num_epochs: int = setting(50, settings.EPOCHS)
-  learning_rate: float = setting(1e-5, above(0))
-  batch_size: int = setting(8, settings.BATCH_SIZE)
+  seeds: tuple[int, ...] = setting((), settings.SEEDS)
+  num_epochs: int = setting(15, settings.EPOCHS)
+  learning_rate: float = setting(2e-4, above(0))
+  batch_size: int = setting(16, settings.BATCH_SIZE)
   warmup: float = setting(0.1, settings.SHARE)
   weight_decay: float = setting(0.01, at_least(0))
   clip_norm: float = setting(1.0, above(0))
@@ -215,14 +218,14 @@ class MapConfig:
       lambda share: 0 < share < 1,
     ),
   )
-  num_epochs: int = setting(30, settings.EPOCHS)
-  learning_rate: float = setting(3e-5, above(0))
+  num_epochs: int = setting(12, settings.EPOCHS)
+  learning_rate: float = setting(2e-4, above(0))
   fit_accuracy: float | None = setting(
     0.995,
     Range('above 0 and at most 1', lambda share: 0 < share <= 1),
   )
-  evaluate_every: int | None = setting(2, at_least(1))
-  log_epochs: bool = setting(False)
+  evaluate_every: int | None = setting(3, at_least(1))
+  log_epochs: bool = setting(True)
   gradient_runs: int = setting(
     0,
     Range('at least 0 and at most map.num_runs', lambda runs: runs >= 0),
@@ -293,15 +296,13 @@ class ControlConfig:
     pairs: layers, 1-based, that may learn; empty for the two lowest, the two
       in the middle and the two highest.
     graded_seeds: seeds of models in which every layer learns, at rates that
-      rise or fall geometrically from layer to layer by `grade`.
-    grade: ratio of neighbouring layers' rates.
+      rise or fall threefold from layer to layer.
     map_pairs: how many pairs of runs on complementary halves there are for
       each of `pairs`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
     auxiliary_source: of its rows, as in `task.source`.
-    auxiliary_limit: number of its examples; None for all.
     auxiliary_rate: its learning rate.
   """
 
@@ -315,7 +316,6 @@ class ControlConfig:
     ),
   )
   graded_seeds: tuple[int, ...] = setting((), settings.SEEDS)
-  grade: float = setting(3.0, above(0))
   map_pairs: int = setting(
     0, Range(f'{_PAIRS} of a study with control.seeds', _PAIRS.holds)
   )
@@ -325,7 +325,6 @@ class ControlConfig:
     'rte', Range('a known task', lambda name: name in registry.task_names())
   )
   auxiliary_source: str = setting('hub:', *SOURCE)
-  auxiliary_limit: int | None = setting(None, at_least(1))
   auxiliary_rate: float = setting(5e-6, at_least(0))
 
   def checks(self) -> Iterator[Check]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
   from memloc_jax.study.context import Study
 
 AUXILIARY = 'auxiliary'
+_GRADE = 3.0  # Ratio of neighbouring layers' rates in graded models.
 # In the purposes of runs: kind, then the source's name.
 NOISY, CLEAN, FROZEN = 'noisy', 'clean', 'frozen'
 
@@ -77,7 +78,7 @@ def setups(study: 'Study') -> list[Setup]:
         f'--config.control.pairs: layers {pair} are there twice.'
       )
     found.append(Setup('pair', name, rates, config.seeds))
-  falling = config.grade ** -np.arange(layers, dtype=np.float32)
+  falling = _GRADE ** -np.arange(layers, dtype=np.float32)
   for name, rates in (('rising', falling[::-1]), ('falling', falling)):
     found.append(Setup('graded', name, rates, config.graded_seeds))
   return [setup for setup in found if setup.seeds]
@@ -162,7 +163,6 @@ def auxiliary(study: 'Study') -> tuple[Objective, Examples]:
     dataset.DataConfig(
       name=config.auxiliary,
       source=config.auxiliary_source,
-      limit=config.auxiliary_limit,
       noise=0.0,
       seed=study.config.task.seed,
       max_length=study.config.task.max_length,

@@ -45,13 +45,13 @@ class DataConfig:
       the task's name, without the v2 of a binarised one.
     files: path of a file or a folder, in the place of `source`.
     text, label, id, true_label, paraphrase: columns of the task 'own', see
-      `own_task`.
+      `own_task`; other tasks have their own.
     limit: number of training examples, a seeded sample in source order drawn
       before any label is changed; None for all.
     pool_limit: the same for validation and test together.
     noise: share of each class that gets a wrong label.
     noise_draws: number of independent draws of wrong labels.
-    seed: the data seed, 1 in the paper.
+    seed: the data seed.
     max_length: most tokens of an example.
     buckets: padded lengths; empty to choose them by the length distribution.
     near_duplicates: least similarity of two training texts that count as
@@ -61,18 +61,18 @@ class DataConfig:
 
   # Whether there is such a task is checked by the study.
   name: str = setting(
-    'trec', Range(lambda: f'one of {", ".join((*task_names(), OWN))}')
+    OWN, Range(lambda: f'one of {", ".join((*task_names(), OWN))}')
   )
   source: str = setting('hub:', *SOURCE)
   files: str | None = setting(None, settings.PATH, FILE)
-  text: str | None = setting(None, _COLUMN)
-  label: str | None = setting(None, _COLUMN)
+  text: str = setting('text', Range('names of columns', bool))
+  label: str = setting('label', _COLUMN)
   id: str | None = setting(None, _COLUMN)
   true_label: str | None = setting(None, _COLUMN)
   paraphrase: str | None = setting(None, _COLUMN)
   limit: int | None = setting(None, at_least(1))
   pool_limit: int | None = setting(None, at_least(1))
-  noise: float = setting(0.15, settings.SHARE)
+  noise: float = setting(0.0, settings.SHARE)
   noise_draws: int = setting(
     1,
     Range(
@@ -81,7 +81,7 @@ class DataConfig:
     ),
   )
   seed: int = setting(1, settings.SEED)
-  max_length: int = setting(512, at_least(1))
+  max_length: int = setting(128, at_least(1))
   buckets: tuple[int, ...] = setting(
     (),
     Range(
@@ -254,6 +254,7 @@ def _task(config: DataConfig) -> Task:
   """The registry's task, or the one that the columns describe."""
   named = ('text', 'label', 'id', 'true_label', 'paraphrase')
   columns = {name: getattr(config, name) for name in named}
+  default = DataConfig()
   if config.name == OWN:
     if config.place == 'hub:':
       raise InputError(
@@ -261,7 +262,7 @@ def _task(config: DataConfig) -> Task:
       )
     return own_task(**columns)
   for name, column in columns.items():
-    if column:
+    if column != getattr(default, name):
       raise InputError(
         f'--config.task.{name}={column!r}: goes with --config.task.name={OWN}, '
         f'and not with {config.name!r}'

@@ -259,8 +259,8 @@ def get_task(name: str) -> Task:
 
 
 def own_task(
-  text: str | None,
-  label: str | None,
+  text: str,
+  label: str,
   id: str | None = None,
   true_label: str | None = None,
   paraphrase: str | None = None,
@@ -283,7 +283,7 @@ def own_task(
     InputError: a column is not named, or named for two things.
   """
   try:
-    [parts] = csv.reader([text or ''], skipinitialspace=True, strict=True)
+    [parts] = csv.reader([text], skipinitialspace=True, strict=True)
   except (csv.Error, ValueError):
     parts = ['']
   fields = tuple(part.strip() for part in parts)

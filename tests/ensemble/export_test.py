@@ -90,7 +90,7 @@ class ExportTest(toy.TestCase):
     self.lowers(
       gradients._add_gradient,
       toy.MODEL,
-      'logit',
+      gradients.label_logit,
       params,
       tokens,
       jax.ShapeDtypeStruct((5,), jnp.int32),
@@ -99,13 +99,11 @@ class ExportTest(toy.TestCase):
     )
 
   def test_probing(self):
-    config = probes.ProbeConfig(
-      seeds=2, num_epochs=3, first_epoch=2, batch_size=4
-    )
+    config = probes.ProbeConfig(seeds=2, num_epochs=3, first_epoch=2)
     rng = np.random.default_rng(0)
     original = rng.integers(0, 2, 40)
     given = np.where(np.arange(40) % 5, original, 1 - original)
-    split = probes.split(40, config.seeds, config.batch_size)
+    split = probes.split(40, config.seeds, 4)
     _, targets = probing.targets(given, original, 2, labels=True)
     train = jax.jit(functools.partial(probes._train_all, config))
     self.lowers(

@@ -168,7 +168,7 @@ class ProbingTest(absltest.TestCase):
     config = ProbeConfig(
       seeds=2, num_epochs=40, first_epoch=11, learning_rate=1e-2, hidden=16
     )
-    split = probes.split(120, config.seeds, config.batch_size)
+    split = probes.split(120, config.seeds, probes.BATCH_SIZE)
     names, wanted = probing.targets(given, original, 3, labels=False)
     self.assertEqual(names, (probing.NOISE,))
     predicted, _ = probes.train(config, states, split, wanted)

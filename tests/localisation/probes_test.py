@@ -98,7 +98,6 @@ class ProbesTest(parameterized.TestCase):
       seeds=2,
       num_epochs=6,
       first_epoch=3,
-      batch_size=8,
       hidden=5,
       learning_rate=1e-2,
     )
@@ -203,11 +202,11 @@ def _plain_probe(config, vectors, seed, split, target):
     keys = jax.random.split(drop_key, len(train))
     for number, batch in enumerate(train[np.asarray(order)]):
       (keep,) = transformer.dropout_masks(
-        interface.Dropout(keys[number], jnp.float32(config.dropout)),
+        interface.Dropout(keys[number], jnp.float32(probes.DROPOUT)),
         (len(batch), vectors.shape[1]),
       )
       real = batch[batch >= 0]
-      x = (vectors[batch] * np.asarray(keep) / (1 - config.dropout))[batch >= 0]
+      x = (vectors[batch] * np.asarray(keep) / (1 - probes.DROPOUT))[batch >= 0]
       gradient = jax.grad(loss)(
         [np.float32(x) for x in leaves], np.float32(x), labels[real]
       )
@@ -218,7 +217,7 @@ def _plain_probe(config, vectors, seed, split, target):
         second[i] = 0.999 * second[i] + 0.001 * g**2
         mean = first[i] / (1 - 0.9**count)
         root = np.sqrt(second[i] / (1 - 0.999**count)) + 1e-8
-        decay = config.weight_decay * leaves[i]
+        decay = probes.WEIGHT_DECAY * leaves[i]
         leaves[i] = leaves[i] - config.learning_rate * (mean / root + decay)
     if epoch < config.first_epoch:
       continue

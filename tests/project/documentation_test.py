@@ -75,6 +75,18 @@ class SettingsTest(absltest.TestCase):
         group = functools.reduce(operator.getitem, groups, settings)
         self.assertIn(setting, group)
 
+  def test_each_is_set_by_a_preset_or_named_on_a_page(self):
+    presets = [
+      *(ROOT / 'experiments/configs').glob('*.py'),
+      *(ROOT / 'memloc_jax/presets').glob('*.py'),
+    ]
+    pages = [page for page in PAGES if 'decisions' not in str(page)]
+    text = ''.join(path.read_text('utf-8') for path in (*pages, *presets))
+    named = set(re.findall(r'\b[a-z_]+(?:\.[a-z_0-9]+)+\b', text))
+    named |= {name.removeprefix('config.') for name in named}
+    settings = [one.name for one in config.described()]
+    self.assertEmpty([name for name in settings if name not in named])
+
 
 class PagesTest(parameterized.TestCase):
   @parameterized.parameters(*tables.COLUMNS)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
   'study': _MEASURES,
   'report': _MEASURES | {'study'},
   'presets': {'study'},
-  'api': _MEASURES | {'study', 'report', 'presets'},
+  'api': _MEASURES | {'study', 'report'},
   'command': _MEASURES | {'study', 'report'},
 }
 

@@ -99,7 +99,11 @@ class ApplyTest(tiny.EncoderCase):
       Configuration and workdir.
     """
     values = study_config.default()
-    settings = {'name': 'embedded', 'source': 'embedded:train=40,pool=4'}
+    settings = {
+      'name': 'embedded',
+      'source': 'embedded:train=40,pool=4',
+      'noise': 0.15,
+    }
     if data is not None:
       settings = {
         'name': 'own',
@@ -334,7 +338,7 @@ class ApplyTest(tiny.EncoderCase):
     self.refused('no such file', config, workdir, self.place / 'gone.csv')
     self.refused('holds no scores', config, self.place / 'empty', review)
     other, _ = self.study(source, 'other', limit=9)
-    self.refused(r'task\.limit is 0 there and 9', other, workdir, review)
+    self.refused(r'task\.limit is None there and 9', other, workdir, review)
     rows = _rows()
     rows[2]['text'] = 'another text'
     source.write_text(_content('data.csv', rows), 'utf-8')

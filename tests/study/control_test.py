@@ -46,7 +46,7 @@ class SetupsTest(parameterized.TestCase):
       np.testing.assert_array_equal(setup.layers, planted)
 
   def test_kinds_and_their_seeds(self):
-    study = _study(4, pairs=((2, 1), (1, 4)), graded_seeds=(9,), grade=2.0)
+    study = _study(4, pairs=((2, 1), (1, 4)), graded_seeds=(9,))
     found = {(s.kind, s.name): s for s in control.setups(study)}
     self.assertEqual(
       list(found),
@@ -54,7 +54,7 @@ class SetupsTest(parameterized.TestCase):
       + [('graded', 'rising'), ('graded', 'falling')],
     )
     rising = found['graded', 'rising']
-    np.testing.assert_allclose(rising.rates, [1 / 8, 1 / 4, 1 / 2, 1])
+    np.testing.assert_allclose(rising.rates, [1 / 27, 1 / 9, 1 / 3, 1])
     self.assertEqual(rising.seeds, (9,))
     self.assertEqual(found['pair', '1+4'].seeds, (3, 5))
 

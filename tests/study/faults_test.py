@@ -29,6 +29,7 @@ def get_config():
   values = config.default()
   values.task.name = 'embedded'
   values.task.source = 'embedded:train=80,pool=20'
+  values.task.noise = 0.15
   values.model.source = {encoder!r}
   values.engine.cache = {cache!r}
   values.engine.checkpoint_minutes = 0.0
@@ -36,12 +37,16 @@ def get_config():
   values.train.seeds = (1,)
   values.train.num_epochs = 6
   values.train.learning_rate = 1e-3
+  values.train.batch_size = 8
   values.train.snapshots = (2,)
   values.map.num_runs = 6
   values.map.num_epochs = 6
   values.map.learning_rate = 1e-3
+  values.map.evaluate_every = 2
+  values.map.log_epochs = False
   values.localise.techniques = ('swapping', 'retraining', 'rewinding')
   values.localise.retrain.num_epochs = 2
+  values.localise.retrain.learning_rate = 3e-5
   values.engine.unroll = 'never'
   values.engine.lanes = 3
   return values

@@ -17,6 +17,7 @@ _STUDY = pathlib.Path(__file__).parents[2] / 'experiments/configs/study.py'
 
 def _config(**settings):
   values = study_config.default()
+  values.task.name = 'trec'
   for name, value in settings.items():
     values.grid[name] = value
   return study_config.from_config_dict(values)
@@ -67,7 +68,7 @@ class CellsTest(parameterized.TestCase):
       tasks=('trec', 'rte'), changes=(('rte', 'train.num_epochs', 3),)
     )
     trec, rte = (cell.config for cell in grid.cells(config))
-    self.assertEqual((trec.train.num_epochs, rte.train.num_epochs), (50, 3))
+    self.assertEqual((trec.train.num_epochs, rte.train.num_epochs), (15, 3))
     other = dataclasses.replace(
       rte, train=trec.train, task=trec.task, grid=trec.grid
     )
@@ -92,7 +93,7 @@ class CellsTest(parameterized.TestCase):
   def test_a_single_study_is_no_grid(self):
     self.assertEqual(grid.cells(_config()), ())
     found = grid.cells(grid.select(_config(), ['trec'], ()))
-    self.assertEqual([cell.name for cell in found], ['trec-bert-base-cased'])
+    self.assertEqual([cell.name for cell in found], ['trec-all-MiniLM-L6-v2'])
 
   @parameterized.parameters(
     ({'regimes': ('r',)}, "says what 'r' is"),
@@ -165,6 +166,7 @@ class StudyFileTest(parameterized.TestCase):
   def test_published_hyperparameters(self):
     config = study_config.from_config_dict(_study().get_config('paper'))
     train, map_, control = config.train, config.map, config.control
+    retrain = config.localise.retrain
     self.assertEqual(
       (train.seeds, train.num_epochs, train.learning_rate, train.batch_size),
       ((1, 2, 3), 50, 1e-5, 8),
@@ -177,6 +179,8 @@ class StudyFileTest(parameterized.TestCase):
       (control.seeds, control.learning_rate, control.auxiliary_rate),
       ((1,), 1e-5, 5e-6),
     )
+    self.assertEqual((retrain.num_epochs, retrain.learning_rate), (5, 3e-5))
+    self.assertEqual((config.task.noise, config.task.max_length), (0.15, 512))
     self.assertLen(grid.cells(config), 12 * 4)
 
 

@@ -225,7 +225,7 @@ class RefusedTest(tiny.EncoderCase):
     ('engine.devices=', {'engine__devices': 10**4}),
     ('Probing needs', {'localise__techniques': ('probing',)}),
     ('need each other', {'task__name': 'trec'}),
-    ('task.text', {'task__text': 'text'}),
+    ('task.text', {'task__text': 'sentence'}),
     ('task.true_label', {'task__true_label': 'label'}),
     ('no model folder', {'model__source': '/no/such/folder'}),
     ('nowhere', {'task__name': 'trec', 'task__source': 'files:/nowhere'}),

@@ -77,17 +77,21 @@ def _no_value(name: str) -> tuple[None, ...]:
   return () if settings.unless_none(_SETTINGS[name]) else (None,)
 
 
-def _default(name: str) -> Any:
-  return functools.reduce(getattr, name.split('.'), study_config.StudyConfig())
+def _base() -> config_dict.ConfigDict:
+  """The default study with main models and wrong labels."""
+  values = study_config.default()
+  values.task.noise = 0.15
+  values.train.seeds = (1, 2, 3)
+  return values
 
 
 def _changed(name: str, value: Any) -> study_config.StudyConfig:
-  """The default study with one setting changed.
+  """A study with one setting changed.
 
   Raises:
     InputError: as for a config file.
   """
-  values = study_config.default().to_dict()
+  values = _base().to_dict()
   *groups, field = name.split('.')
   functools.reduce(dict.get, groups, values)[field] = value
   # As a ConfigDict that lets its settings have any type.
@@ -196,7 +200,7 @@ class SettingsTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('task.files', ''),
-    ('task.text', ''),
+    ('task.id', ''),
     ('task.true_label', ''),
     ('task.limit', 0),
     ('task.pool_limit', 0),
@@ -207,7 +211,6 @@ class SettingsTest(parameterized.TestCase):
     ('train.evaluate_every', 0),
     ('map.evaluate_every', 0),
     ('map.fit_accuracy', 2.0),
-    ('control.auxiliary_limit', 0),
     ('localise.retrain.held_out', ''),
     ('localise.retrain.programs', 0),
     ('engine.lanes', 0),
@@ -266,7 +269,10 @@ class SettingsTest(parameterized.TestCase):
     self.assertEqual(list(found), list(_SETTINGS))
     for name, one in found.items():
       with self.subTest(name):
-        self.assertEqual(one.default, _default(name))
+        default = study_config.StudyConfig()
+        self.assertEqual(
+          one.default, functools.reduce(getattr, name.split('.'), default)
+        )
         self.assertNotEmpty(one.range)
         self.assertRegex(one.meaning, r'\w.*\.$')
 

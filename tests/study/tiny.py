@@ -105,18 +105,23 @@ def config(encoder: pathlib.Path, folder: pathlib.Path, **changes):
   values = study_config.default()
   values.task.name = 'embedded'
   values.task.source = 'embedded:train=80,pool=20'
+  values.task.noise = 0.15
   values.model.source = str(encoder)
   values.engine.cache = str(folder / 'cache')
   values.train.seeds = (1,)
   values.train.num_epochs = 2
   values.train.learning_rate = 1e-3
+  values.train.batch_size = 8
   values.map.num_runs = 4
   values.map.num_epochs = 2
   values.map.learning_rate = 1e-3
+  values.map.evaluate_every = 2
+  values.map.log_epochs = False
   values.train.snapshots = (1,)
   # Ten noisy examples are too few for the splits of probing.
   values.localise.techniques = tuple(t for t in TECHNIQUES if t != 'probing')
   values.localise.retrain.num_epochs = 1
+  values.localise.retrain.learning_rate = 3e-5
   values.localise.ablation.variants = ('skip', 'mlp-mean')
   values.control.num_epochs = 2
   values.control.auxiliary = 'embedded_agreement'

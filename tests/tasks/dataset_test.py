@@ -14,7 +14,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.tasks import dataset, embedded, splits
 from memloc_jax.tasks.dataset import DataConfig
 
-_EMBEDDED = DataConfig(name='embedded', source='embedded:')
+_EMBEDDED = DataConfig(name='embedded', source='embedded:', noise=0.15)
 
 
 class DatasetTest(parameterized.TestCase):
@@ -36,7 +36,9 @@ class DatasetTest(parameterized.TestCase):
       for i, label in enumerate(labels)
     ]
     (folder / 'train.jsonl').write_text('\n'.join(lines))
-    return self.build(DataConfig(source=f'files:{folder}'), **changes)
+    return self.build(
+      DataConfig(name='trec', source=f'files:{folder}', noise=0.15), **changes
+    )
 
   def test_contract(self):
     built = self.build(noise_draws=2)
@@ -82,7 +84,7 @@ class DatasetTest(parameterized.TestCase):
     lines = '\n'.join(map(json.dumps, rows))
     for split in ('train', 'validation'):
       (folder / f'{split}.jsonl').write_text(lines)
-    config = DataConfig(name='rte', source=f'files:{folder}')
+    config = DataConfig(name='rte', source=f'files:{folder}', noise=0.15)
     build = lambda *names: dataset.build(config, self.tokenizer, None, *names)
     plain, other = build(), build('|', 'mask_token')
     self.assertEqual(plain.texts[0], 'ship [SEP] barn')

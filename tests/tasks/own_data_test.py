@@ -423,12 +423,11 @@ class BadColumnsTest(_OwnDataTest):
     ({'files': ''}, '--config.task.files='),
     ({'true_label': 'uid', 'noise': 0.1}, '--config.task.noise=0'),
     ({'true_label': 'uid', 'noise_draws': 2}, 'task.noise_draws'),
-    ({'name': 'trec'}, '--config.task.name=own'),
+    ({'name': 'trec', 'text': 'a'}, '--config.task.name=own'),
+    ({'name': 'trec', 'id': 'uid'}, '--config.task.name=own'),
     ({'name': 'mine'}, "'own'"),
   )
   def test_settings(self, changes, part):
-    if changes == {'name': 'mine'}:
-      changes |= {'text': '', 'label': ''}
     files = changes.get('files', str(self.write('train.csv', _csv())))
     config = dataclasses.replace(_OWN, files=files)
     config = dataclasses.replace(config, **changes)
