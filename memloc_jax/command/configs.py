@@ -1,17 +1,15 @@
 """Where a command's configuration comes from: a preset, a file, a workdir."""
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import pathlib
-import sys
-import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from memloc_jax.command import imports
 from memloc_jax.errors import InputError, shown
 from memloc_jax.study import config as study_config
 from memloc_jax.study.config import StudyConfig
@@ -25,7 +23,10 @@ _NO_SETTINGS = ('schema',)
 
 
 def define(
-  flag_values: flags.FlagValues, argv: list[str], of_workdir: bool
+  flag_values: flags.FlagValues,
+  argv: list[str],
+  of_workdir: bool,
+  loaded: Sequence[str] = (),
 ) -> None:
   """Defines `--config` and what overrides single settings.
 
@@ -34,6 +35,7 @@ def define(
     argv: all words that are going to be parsed.
     of_workdir: whether a workdir has the settings, so that only those of
       `engine`, which it does not keep, can be given.
+    loaded: names of modules and files that have been loaded.
   """
   if of_workdir:
     engine = ConfigDict({'engine': study_config.default().engine})
@@ -49,7 +51,7 @@ def define(
     flag_values=flag_values,
     sys_argv=argv,
   )
-  flag_values['config'].parser = Parser()
+  flag_values['config'].parser = Parser(loaded)
 
 
 def presets() -> list[str]:
@@ -98,9 +100,9 @@ def stored(workdir: str | os.PathLike) -> StudyConfig:
     more = len(unknown) - _NAMED
     some = ', '.join(unknown[:_NAMED]) + (f' and {more} more' * (more > 0))
     raise InputError(
-      f'{path} has settings that this version does not know ({some}): use the '
-      'version of memloc_jax that manifest.json names, or run the study again '
-      'in a new workdir.'
+      f'{path} has settings that are not known here ({some}): if they belong '
+      'to code of your own, name that with --import; otherwise use the version '
+      'of memloc_jax that manifest.json names.'
     )
   try:
     return study_config.from_config_dict(ConfigDict(merged))
@@ -134,7 +136,16 @@ def _merged(
 
 
 class Parser(flags.ArgumentParser):
-  """Reads what `--config` names, 'study:regimes' with its argument."""
+  """Reads what `--config` names, 'study:regimes' with its argument.
+
+  Attributes:
+    imports: names of modules and files that have been loaded.
+  """
+
+  def __init__(self, imports: Sequence[str] = ()):
+    """Reads nothing yet."""
+    super().__init__()
+    self.imports = imports
 
   def parse(self, given: str) -> ConfigDict:
     """The configuration, locked against settings that there are not.
@@ -145,6 +156,7 @@ class Parser(flags.ArgumentParser):
     place, *argument = given.split(':', 1)
     path = _find(place)
     if path.name == 'config.json':
+      imports.load_stored(path.parent, self.imports)
       config = stored(path.parent)
       # Where it stands in a grid; by itself it is a study like any other.
       values = study_config.to_config_dict(config)
@@ -184,22 +196,14 @@ def _called(given: str, path: pathlib.Path, argument: list[str]) -> Any:
   Raises:
     InputError: whatever it raises, in a sentence.
   """
-  name = 'memloc_config'
-  loader = importlib.machinery.SourceFileLoader(name, str(path))
-  spec = importlib.util.spec_from_file_location(name, path, loader=loader)
-  module = sys.modules[name] = importlib.util.module_from_spec(spec)
   try:
-    loader.exec_module(module)
+    module = imports.run_file(path, 'memloc_config')
     if not hasattr(module, 'get_config'):
       raise InputError(f'--config={given}: has no function get_config().')
     return module.get_config(*argument)
   except InputError:
     raise
   except (Exception, SystemExit) as error:  # Whatever a config file raises.
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    place = f' (line {lines[-1]})' if lines else ''
-    cause = ' '.join(str(error).split())
     raise InputError(
-      f'--config={given}: {type(error).__name__}: {cause}{place}'
+      f'--config={given}: {imports.reason(error, path)}'
     ) from error

@@ -24,8 +24,8 @@ def _run(call: Call) -> None:
   from memloc_jax.command import study
 
   call.process.loaded()
+  config, workdir, cells = study.declared(call)
   with study.together(call, saves=True):
-    config, workdir, cells = study.declared(call)
     if cells:
       study.run_grid(call, workdir, cells)
     else:
@@ -38,8 +38,8 @@ def _plan(call: Call) -> None:
   from memloc_jax.study import actions
 
   call.process.loaded()
+  config, workdir, cells = study.declared(call)
   with study.together(call):
-    config, workdir, cells = study.declared(call)
     study.devices()
     if cells:
       print(grid_runs.plan(cells, workdir, study.progress(call)))

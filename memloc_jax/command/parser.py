@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from memloc_jax.command import imports
 from memloc_jax.command.ending import Process
 from memloc_jax.errors import InputError
 
@@ -33,6 +34,7 @@ _DEFINES = {
   float: (flags.DEFINE_float, None),
   bool: (flags.DEFINE_bool, False),
   list: (flags.DEFINE_list, ()),
+  tuple: (flags.DEFINE_multi_string, ()),
 }
 
 
@@ -42,7 +44,8 @@ class Flag:
 
   Attributes:
     name: without dashes.
-    type: of its value; a list is given with commas.
+    type: of its value; a list is given with commas, and the parts of a tuple
+      by several flags.
     meaning: what help says.
     default: where it is not given.
   """
@@ -51,6 +54,15 @@ class Flag:
   type: type
   meaning: str
   default: Any = None
+
+
+# Of every command.
+_IMPORT = Flag(
+  'import',
+  tuple,
+  'A module, or a Python file, that registers techniques, tasks or models of '
+  'your own; may be given several times.',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +74,14 @@ class Call:
     process: how it ends.
     words: after its name, that are no flags.
     flags: value of every flag, by attribute.
+    imports: code of the user's own that was loaded, as `config.json` keeps it.
   """
 
   name: str
   process: Process
   words: tuple[str, ...]
   flags: flags.FlagValues
+  imports: tuple[str, ...] = ()
 
   @property
   def overrides(self) -> dict[str, Any]:
@@ -116,6 +130,8 @@ def parse(
   argv = [f'memloc {name}', *first]
   if command.config == 'workdir':
     _refuse_config(name, command, argv)
+  # What is registered has settings, and flags for them.
+  loaded = imports.load(imports.given(argv))
   try:
     found = _defined(command, argv)
     _, *rest = found(argv)
@@ -143,7 +159,10 @@ def parse(
     raise InputError(
       f'memloc {name}: does not take {extra!r}; usage: {usage(name, command)}.'
     )
-  return Call(name, process, tuple(rest), found)
+  if command.words[:1] and 'WORKDIR' in command.words[0]:
+    for workdir in rest:
+      imports.load_stored(workdir, imports.given(argv))
+  return Call(name, process, tuple(rest), found, loaded)
 
 
 def usage(name: str, command: Command) -> str:
@@ -176,7 +195,7 @@ def about(name: str, command: Command) -> str:
   )
   lines += ['', *textwrap.wrap(command.about, _WIDTH)]
   found = _defined(command, [])
-  names = [flag.name for flag in command.flags]
+  names = [flag.name for flag in (*command.flags, _IMPORT)]
   for flag in (['config'] if command.config == 'file' else []) + names:
     lines += ['', f'  --{flag}']
     lines += textwrap.wrap(
@@ -204,14 +223,16 @@ def _defined(command: Command, argv: list[str]) -> flags.FlagValues:
   """The flags of a command, and those of absl."""
   found = flags.FlagValues()
   found.set_gnu_getopt()  # Words may stand behind flags.
-  for flag in command.flags:
+  for flag in (*command.flags, _IMPORT):
     define, nothing = _DEFINES[flag.type]
     default = nothing if flag.default is None else flag.default
     define(flag.name, default, flag.meaning, flag_values=found)
   if command.config:
     from memloc_jax.command import configs
 
-    configs.define(found, argv, command.config == 'workdir')
+    configs.define(
+      found, argv, command.config == 'workdir', imports.given(argv)
+    )
   for name in flags.FLAGS:
     # Under its own name, and not that of a page of help.
     if flags.FLAGS[name].name == name and not name.startswith('help'):

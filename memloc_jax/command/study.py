@@ -4,6 +4,7 @@ How the program ends is in `ending`.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -11,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
-from memloc_jax.command import configs, grid_runs
+from memloc_jax.command import configs, grid_runs, imports
 from memloc_jax.command.parser import Call
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted, cut
 from memloc_jax.report import conclusions
 from memloc_jax.study import grid
-from memloc_jax.study.config import StudyConfig, from_config_dict
+from memloc_jax.study.config import CodeConfig, StudyConfig, from_config_dict
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.stages import run_study
 
@@ -44,6 +45,8 @@ def declared(call: Call) -> tuple[StudyConfig, str, Sequence[grid.Cell]]:
     if not call.flags[name].present or call.flags[name].value == '':
       raise InputError(f'--{name} is missing: {meaning}.')
   config, workdir = from_config_dict(call.flags.config), call.flags.workdir
+  code = CodeConfig(imports.merged(config.code.imports, call.imports))
+  config = dataclasses.replace(config, code=code)
   config = grid.select(config, call.flags.tasks, call.flags.models)
   cells = grid.cells(config)
   if call.flags.cell is not None:

@@ -417,6 +417,20 @@ class GridConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CodeConfig:
+  """Code of your own that registers techniques, tasks or models.
+
+  Attributes:
+    imports: modules and files that are loaded before settings are looked at,
+      also by commands that are given the workdir. `--import` fills it.
+  """
+
+  imports: tuple[str, ...] = setting(
+    (), different('modules, or files with their sha256', bool)
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class LocaliseConfig:
   """Which techniques run, and how.
 
@@ -485,6 +499,7 @@ class StudyConfig:
   paper_quirks: QuirksConfig = QuirksConfig()
   engine: EngineConfig = EngineConfig()
   grid: GridConfig = GridConfig()
+  code: CodeConfig = CodeConfig()
 
   def checks(self) -> Iterator[Check]:
     """What must hold of settings of several groups."""

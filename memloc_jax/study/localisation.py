@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 
+from memloc_jax import schema
 from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
@@ -66,6 +67,11 @@ def run(study: View, name: str) -> None:
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
     whole = tables.find(table).ordered(whole)
+    if table not in joined_tables():
+      raise schema.TableError(
+        f'The technique {name} writes rows of the table {table}, which is not '
+        'made of what techniques find: bring a table of another name.'
+      )
     study.workdir.write_part(name, table, whole)
   sentences = [
     f'{name.capitalize()}, {", ".join(names)}: {note}'

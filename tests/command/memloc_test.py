@@ -253,7 +253,7 @@ class WorkdirTest(parameterized.TestCase):
     self.assertEqual(configs.stored(self.workdir), self.config)
 
   @parameterized.parameters(
-    ({'train': {'pace': 3, 'seeds': [1]}}, 'not know (train.pace): use'),
+    ({'train': {'pace': 3, 'seeds': [1]}}, 'not known here (train.pace): if'),
     ({'nope': {}, 'train': {'a': 1, 'b': 1, 'c': 2}}, 'train.b and 1 more): '),
     ({'train': {'num_epochs': 'x'}}, "train.num_epochs='x': must be of type"),
     ({'train': 3}, '--config.train=3: must be a group'),

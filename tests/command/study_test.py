@@ -1,11 +1,13 @@
 """Which commands take signals, and what is said of devices."""
 
+import contextlib
 import unittest.mock
 
 from absl.testing import absltest, parameterized
 
 from memloc_jax.command import ending, memloc, parser, study
 from memloc_jax.errors import InputError
+from memloc_jax.study import actions
 
 
 class SignalsTest(parameterized.TestCase):
@@ -17,14 +19,17 @@ class SignalsTest(parameterized.TestCase):
     words = [word for word in command.words if not word.startswith('[')]
     call = parser.parse(name, command, process, words)
     with (
-      unittest.mock.patch.object(study, 'declared', side_effect=InputError),
+      unittest.mock.patch.object(
+        study, 'declared', return_value=(None, 'none', ())
+      ),
       unittest.mock.patch.object(study, 'stored', side_effect=InputError),
-      unittest.mock.patch.object(study.hosts, 'join'),
+      unittest.mock.patch.object(study.hosts, 'join', side_effect=InputError),
+      unittest.mock.patch.object(actions, 'check', return_value=''),
+      contextlib.suppress(InputError),
     ):
-      if command.config:
-        with self.assertRaises(InputError):
-          command.run(call)
-      self.assertEqual(process.listen.called, name in ('run', 'extend'))
+      command.run(call)
+    self.assertTrue(process.loaded.called)
+    self.assertEqual(process.listen.called, name in ('run', 'extend'))
 
 
 class DevicesTest(parameterized.TestCase):

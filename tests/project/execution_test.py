@@ -131,11 +131,12 @@ class ExecutionTest(absltest.TestCase):
           given.append('--tasks=trec,cola')
     elif words[1] in ('extend', 'verify'):
       given.append('--config.engine.unroll=never')
-      given.append(f'--config.engine.cache={self.folder}/cache')
     done = subprocess.run(
       given,
       cwd=self.folder,
-      env=os.environ | {'PYTHONPATH': str(site_test.ROOT)},
+      # Commands with a workdir have the default cache.
+      env=os.environ
+      | {'PYTHONPATH': str(site_test.ROOT), 'HOME': str(self.folder)},
       capture_output=True,
       text=True,
       check=False,

@@ -23,7 +23,7 @@ MAY_IMPORT = {
   'study': _MEASURES | {'schema'},
   'report': _MEASURES | {'study'},
   'presets': {'study'},
-  'api': _MEASURES | {'study', 'report', 'presets'},
+  'api': _MEASURES | {'study', 'report'},
   'command': _MEASURES | {'study', 'report'},
 }
 

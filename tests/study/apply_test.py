@@ -375,6 +375,7 @@ class ApplyTest(tiny.EncoderCase):
         'apply',
         str(workdir),
         str(review),
+        f'--config.engine.cache={config.engine.cache}',
       ],
       capture_output=True,
       text=True,

@@ -170,6 +170,7 @@ class PublishedTest(tiny.EncoderCase):
   def test_the_command(self):
     command = [sys.executable, _ROOT / 'experiments' / 'run.py', 'export']
     command += [self.workdir, '--run=0', f'--output={self.place}/model']
+    command.append(f'--config.engine.cache={self.config.engine.cache}')
     finished = subprocess.run(
       command, capture_output=True, text=True, check=False
     )

@@ -184,6 +184,7 @@ class SettingsTest(parameterized.TestCase):
     }.get(_SETTINGS[name]) or {
       'localise.techniques': ('swapping',),
       'localise.ablation.variants': ('skip',),
+      'code.imports': ('mine',),
     }[name]
     if name == 'map.crossed':  # Numbers of subsets and of seeds.
       one = (2, 2)
