@@ -138,7 +138,7 @@ class PlanTest(tiny.EncoderCase):
       self.folder,
       map__num_runs=0,
       train__snapshots=(),
-      localise__techniques=('swapping', 'retraining'),
+      localise__techniques=('swapping', 'retraining', 'gradients'),
       **changes,
     )
     study = Study(config, Workdir(self.folder / 'none'), Progress())
