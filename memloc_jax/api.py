@@ -21,10 +21,10 @@ from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import gallery
+from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
 from memloc_jax.study import tables
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir, whole
 from memloc_jax.tasks import frames, sources
 from memloc_jax.tasks.registry import OWN, Task

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 
+from memloc_jax import stages
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison
-from memloc_jax.study import actions, planning, stages
+from memloc_jax.study import actions, planning
 from memloc_jax.study.grid import Cell
 from memloc_jax.study.progress import Progress
 
@@ -71,11 +72,11 @@ def compare(workdir: str | os.PathLike) -> Path | None:
 
 
 def check(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
-  """What was found of every study, a line each; see `actions.check`."""
+  """What was found of every study, a line each; see `stages.check_study`."""
   root, lines = _root(workdir), []
   for cell in cells:
     with _named(cell):
-      lines.append(actions.check(cell.config, root / cell.name))
+      lines.append(stages.check_study(cell.config, root / cell.name))
   return '\n'.join(lines)
 
 
@@ -94,7 +95,9 @@ def plan(
   for cell, following in itertools.zip_longest(cells, cells[1:]):
     progress.message(f'study {cell.number + 1} of {len(cells)}: {cell.name}')
     with _named(cell):
-      found = actions.plan(cell.config, root / cell.name, progress, programs)
+      found = stages.plan_study(
+        cell.config, root / cell.name, progress, programs
+      )
     parts.append(f'{cell.name} (--cell={cell.number})\n\n{found.text}')
     if not math.isnan(found.seconds):
       seconds.append(found.seconds)

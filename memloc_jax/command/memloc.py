@@ -34,8 +34,8 @@ def _run(call: Call) -> None:
 
 def _plan(call: Call) -> None:
   """Prints what a study, or those of a grid, will need."""
+  from memloc_jax import stages
   from memloc_jax.command import grid_runs, study
-  from memloc_jax.study import actions
 
   call.process.loaded()
   config, workdir, cells = study.declared(call)
@@ -44,13 +44,13 @@ def _plan(call: Call) -> None:
     if cells:
       print(grid_runs.plan(cells, workdir, study.progress(call)))
     else:
-      print(actions.plan(config, workdir, study.progress(call)).text)
+      print(stages.plan_study(config, workdir, study.progress(call)).text)
 
 
 def _check(call: Call) -> None:
   """Refuses what a run would refuse before it begins."""
+  from memloc_jax import stages
   from memloc_jax.command import configs, grid_runs, study
-  from memloc_jax.study import actions
 
   call.process.loaded()
   if call.words:
@@ -65,7 +65,7 @@ def _check(call: Call) -> None:
   if cells:
     print(grid_runs.check(cells, workdir))
   else:
-    print(actions.check(config, workdir))
+    print(stages.check_study(config, workdir))
 
 
 def _extend(call: Call) -> None:

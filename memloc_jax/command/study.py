@@ -17,10 +17,10 @@ from memloc_jax.command.parser import Call
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted, cut
 from memloc_jax.report import conclusions
+from memloc_jax.stages import run_study
 from memloc_jax.study import grid
 from memloc_jax.study.config import CodeConfig, StudyConfig, from_config_dict
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 
 # Flags that say what a new study is.
 _REQUIRED = {

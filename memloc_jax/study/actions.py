@@ -13,7 +13,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, planning, stages, versions
+from memloc_jax.study import given, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -24,60 +24,6 @@ from memloc_jax.study.workdir import Workdir
 _ROUNDING = 1e-5
 # Runs to compare with, where two trainings can only be as alike as two seeds.
 _OTHERS = 8
-
-
-def plan(
-  config: StudyConfig,
-  workdir: str | pathlib.Path,
-  progress: Progress | None = None,
-  programs: dict[Any, Any] | None = None,
-) -> planning.Plan:
-  """What the study will need; nothing is written.
-
-  What does not fit into memory is said there too. If all does, and the weights
-  are there, a few steps of every table are trained, to see how long they take.
-
-  Args:
-    config: the study.
-    workdir: its folder, which need not be there.
-    progress: where to say what is being done, by default on standard error.
-    programs: compiled ones that studies of one process share; filled here.
-
-  Returns:
-    The plan, with its text.
-
-  Raises:
-    InputError: the study could not run, other than for lack of memory or disk,
-      or of weights that are not there yet.
-  """
-  with opened(config, workdir, progress, programs) as study:
-    study.workdir.refuse_others(study.config)
-    return planning.plan(study, stages.check_input, stages.due)
-
-
-def check(
-  config: StudyConfig,
-  workdir: str | pathlib.Path,
-  progress: Progress | None = None,
-) -> str:
-  """Checks all that a run does before it compiles; nothing is written.
-
-  Args:
-    config: the study.
-    workdir: its folder, which need not be there.
-    progress: where to report, by default warnings alone.
-
-  Returns:
-    What was found, on one line.
-
-  Raises:
-    InputError: the study could not run.
-  """
-  progress = progress or Progress(quiet=True)
-  with opened(config, workdir, progress) as study:
-    study.workdir.refuse_others(study.config)
-    stages.check(study)
-    return f'{study.workdir.path} can run: {planning.found(study)}.'
 
 
 def extend(

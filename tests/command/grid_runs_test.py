@@ -13,10 +13,10 @@ from rich.console import Console
 
 from memloc_jax.command import grid_runs
 from memloc_jax.errors import InputError, Preempted
+from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
 from memloc_jax.study import grid, planning
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.tasks import registry
 from tests.study import tiny
 

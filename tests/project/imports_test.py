@@ -23,8 +23,9 @@ MAY_IMPORT = {
   'study': _MEASURES | {'schema'},
   'report': _MEASURES | {'study'},
   'presets': {'study'},
-  'api': _MEASURES | {'study', 'report'},
-  'command': _MEASURES | {'study', 'report'},
+  'stages': _MEASURES | {'study', 'report'},
+  'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
+  'command': _MEASURES | {'study', 'report', 'stages'},
 }
 
 

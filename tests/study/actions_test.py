@@ -10,8 +10,9 @@ import pytest
 from absl.testing import absltest
 from rich.console import Console
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions, localisation_plan, planning, stages
+from memloc_jax.study import actions, localisation_plan, planning
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -33,7 +34,7 @@ class ActionsTest(tiny.EncoderCase):
     config = tiny.config(
       self.encoder, self.folder, train__seeds=(), engine__devices=1
     )
-    text = actions.plan(config, folder).text
+    text = stages.plan_study(config, folder).text
     self.assertFalse(folder.exists())
     self.assertRegex(text, r'map +4 +4 +auto')
     self.assertIn('free in', text)
@@ -43,7 +44,7 @@ class ActionsTest(tiny.EncoderCase):
     before = tiny.files(self.workdir)
     said = io.StringIO()
     progress = Progress(Console(file=said))
-    found = actions.plan(self.config, self.workdir, progress=progress)
+    found = stages.plan_study(self.config, self.workdir, progress=progress)
     self.assertIn('80 examples to train on', said.getvalue())
     self.assertRegex(found.text, r'map +4 +0 ')
     self.assertNotIn('minutes and cost', found.text)
@@ -56,7 +57,7 @@ class ActionsTest(tiny.EncoderCase):
     content = mark.read_bytes()
     mark.unlink()
     try:
-      found = actions.plan(self.config, self.workdir)
+      found = stages.plan_study(self.config, self.workdir)
     finally:
       mark.write_bytes(content)
     # One model and at most 80 examples.
@@ -66,7 +67,7 @@ class ActionsTest(tiny.EncoderCase):
 
   def test_a_check_writes_nothing_and_says_what_was_found(self):
     before = tiny.files(self.workdir)
-    found = actions.check(self.config, self.workdir)
+    found = stages.check_study(self.config, self.workdir)
     self.assertNotIn('\n', found)
     self.assertStartsWith(found, f'{self.workdir} can run: 80 examples to')
     runs = len(pd.read_parquet(self.workdir / 'runs.parquet'))
@@ -75,17 +76,17 @@ class ActionsTest(tiny.EncoderCase):
     )
     self.assertEqual(tiny.files(self.workdir), before)
     folder = self.folder / 'checked'
-    found = actions.check(self.config, folder)
+    found = stages.check_study(self.config, folder)
     self.assertEndsWith(found, f'{runs} of {runs} runs to train.')
     self.assertFalse(folder.exists())
 
   def test_a_check_refuses_what_a_run_does(self):
     other = tiny.config(self.encoder, self.folder, map__num_epochs=1)
     with self.assertRaisesRegex(InputError, 'map.num_epochs is 2 there and 1'):
-      actions.check(other, self.workdir)
+      stages.check_study(other, self.workdir)
     other = tiny.config(self.encoder, self.folder, engine__lanes=10**9)
     with self.assertRaisesRegex(InputError, 'lanes=1000000000: training'):
-      actions.check(other, self.folder / 'checked')
+      stages.check_study(other, self.folder / 'checked')
 
   def test_plans_share_what_they_compile(self):
     programs = {}
@@ -94,7 +95,7 @@ class ActionsTest(tiny.EncoderCase):
       config = tiny.config(
         self.encoder, self.folder, train__seeds=(), task__noise=noise
       )
-      found = actions.plan(config, self.folder / 'next', programs=programs)
+      found = stages.plan_study(config, self.folder / 'next', programs=programs)
       self.assertGreater(found.seconds, 0)
       known.append(set(programs))
     self.assertNotEmpty(known[0])
@@ -172,7 +173,7 @@ class ActionsTest(tiny.EncoderCase):
     for path in (file, file / 'x'):
       with self.assertRaisesRegex(InputError, 'no finished study to extend'):
         actions.extend(self.config, path, 4)
-      for act, argument in ((actions.plan, None), (actions.verify, 0)):
+      for act, argument in ((stages.plan_study, None), (actions.verify, 0)):
         with self.assertRaisesRegex(InputError, f'{file} is a file'):
           act(self.config, path, argument)
 

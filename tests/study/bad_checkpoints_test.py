@@ -13,8 +13,8 @@ from absl.testing import absltest, parameterized
 from rich.console import Console
 from safetensors import numpy as safetensors
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions, stages
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
@@ -433,7 +433,7 @@ class BadCheckpointsTest(CheckpointCase):
     with open('/dev/null', 'w', encoding='utf-8') as nowhere:
       quiet = Progress(Console(file=nowhere))
       with self.assertRaises(InputError) as planned:
-        actions.plan(config, workdir, progress=quiet)
+        stages.plan_study(config, workdir, progress=quiet)
     message = str(ran.exception)
     self.assertEqual(str(planned.exception), message)
     for word in words:

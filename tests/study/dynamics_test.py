@@ -10,9 +10,9 @@ from absl.testing import absltest
 
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.estimators.predictions import correctness, probability
+from memloc_jax.stages import stages_of
 from memloc_jax.study import dynamics
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.stages import stages_of
 from memloc_jax.study.workdir import Workdir
 from tests.estimators import ensembles
 

@@ -16,14 +16,15 @@ import safetensors.numpy
 from absl.testing import absltest, parameterized
 from rich.console import Console
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.presets import own_data
 from memloc_jax.report import caveats
-from memloc_jax.study import actions, memory_plan
+from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
+from memloc_jax.study import memory_plan
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -217,7 +218,7 @@ class OwnDataTest(tiny.EncoderCase):
     # Nothing is compiled to see what it would need.
     host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
     with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
-      plan = actions.plan(config, self.folder / 'none', Progress(console))
+      plan = stages.plan_study(config, self.folder / 'none', Progress(console))
     for sentence in sentences:
       self.assertIn(f'{sentence}\n', said.getvalue())
       self.assertIn(f'{sentence}\n', plan.text)

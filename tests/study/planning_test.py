@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.ensemble.prepared import Prepared
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.errors import InputError
@@ -202,7 +203,7 @@ class RefusedTest(tiny.EncoderCase):
   def refusals(self, config, workdir):
     """The sentences of `plan` and of `run`; None for none."""
     found = []
-    for action in (actions.plan, tiny.run):
+    for action in (stages.plan_study, tiny.run):
       try:
         action(config, workdir)
         found.append(None)

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
@@ -266,7 +267,9 @@ class PairsTest(WideCase):
     with self.assertRaisesRegex(InputError, "'pooler'.*at first_token"):
       self.tables(model__read_out='pooler', **self.bare)
 
-  @parameterized.named_parameters(('plan', actions.plan), ('run', tiny.run))
+  @parameterized.named_parameters(
+    ('plan', stages.plan_study), ('run', tiny.run)
+  )
   def test_models_that_fit_nothing(self, action):
     folders = {}
     name = action.__name__

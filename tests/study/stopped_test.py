@@ -11,10 +11,10 @@ from rich.console import Console
 
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError, Preempted
+from memloc_jax.stages import run_study
 from memloc_jax.study import actions, c_score, exports, pilot
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 

@@ -11,13 +11,13 @@ import pytest
 from absl.testing import absltest
 from rich.console import Console
 
+from memloc_jax import stages
 from memloc_jax.ensemble import store
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import windows
 from memloc_jax.study import (
   actions,
   estimation,
-  stages,
   subjects,
   tables,
   training,

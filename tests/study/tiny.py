@@ -13,9 +13,9 @@ from rich.console import Console
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
+from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.tasks import embedded
 from tests.ensemble import toy
 from tests.models import small

@@ -8,9 +8,9 @@ import pandas as pd
 from rich.console import Console
 
 from memloc_jax.models import checkpoint, interface
+from memloc_jax.stages import run_study
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
-from memloc_jax.study.stages import run_study
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import embedded
 from tests.ensemble import toy

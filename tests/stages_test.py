@@ -11,9 +11,10 @@ import pandas.testing
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
-from memloc_jax.study import identity, stages, tables
+from memloc_jax.study import identity, tables
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress

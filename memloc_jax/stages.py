@@ -1,5 +1,7 @@
 """Stages: one list of what a study does, in order, and never twice.
 
+It lies above the package `study`, since the report is a stage, too.
+
 A stage declares what it needs and reads; nothing else can be read, see `view`.
 It is identified by that, and runs again when its identity is another one, see
 `identity`.
@@ -20,6 +22,7 @@ from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.report import stage as reporting
 from memloc_jax.study import (
+  actions,
   agreement,
   chosen,
   control,
@@ -347,6 +350,60 @@ def run_study(
     folder.remove('extending.json')
     hosts.barrier()
   return folder.path
+
+
+def plan_study(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+  programs: dict[Any, Any] | None = None,
+) -> planning.Plan:
+  """What the study will need; nothing is written.
+
+  What does not fit into memory is said there too. If all does, and the weights
+  are there, a few steps of every table are trained, to see how long they take.
+
+  Args:
+    config: the study.
+    workdir: its folder, which need not be there.
+    progress: where to say what is being done, by default on standard error.
+    programs: compiled ones that studies of one process share; filled here.
+
+  Returns:
+    The plan, with its text.
+
+  Raises:
+    InputError: the study could not run, other than for lack of memory or disk,
+      or of weights that are not there yet.
+  """
+  with actions.opened(config, workdir, progress, programs) as study:
+    study.workdir.refuse_others(study.config)
+    return planning.plan(study, check_input, due)
+
+
+def check_study(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+) -> str:
+  """Checks all that a run does before it compiles; nothing is written.
+
+  Args:
+    config: the study.
+    workdir: its folder, which need not be there.
+    progress: where to report, by default warnings alone.
+
+  Returns:
+    What was found, on one line.
+
+  Raises:
+    InputError: the study could not run.
+  """
+  progress = progress or Progress(quiet=True)
+  with actions.opened(config, workdir, progress) as study:
+    study.workdir.refuse_others(study.config)
+    check(study)
+    return f'{study.workdir.path} can run: {planning.found(study)}.'
 
 
 def _stop_together(study: Study, due: bool, stopped: Preempted | None) -> None:
