@@ -269,12 +269,14 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
 
 
 def _of_technique(name: str) -> Stage:
-  technique = TECHNIQUES[name]
+  technique, settings = TECHNIQUES[name], TECHNIQUES[name].all_settings
+  if not technique.run.__module__.startswith('memloc_jax.'):
+    settings += (identity.IMPORTS,)  # Which name its code, by a hash.
   return Stage(
     name,
     functools.partial(localisation.run, name=name),
     needs=('score',),
-    settings=technique.all_settings,
+    settings=settings,
     runs=(main_models.MAIN, control.CONTROL),
     files=(f'parts/{name}',),
     every_process=technique.trains,

@@ -13,6 +13,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
 from memloc_jax.errors import InputError
+from memloc_jax.localisation import scores
 from memloc_jax.study import config as study_config
 from memloc_jax.study import identity, tables
 from memloc_jax.study.config import StudyConfig
@@ -80,6 +81,7 @@ _FREE = {
     }.items()
   },
   'paper_quirks.probing_mcog': (True, ('probing',)),
+  'code.imports': (('mine.py sha256:0',), ()),
 }
 # Another value of settings that change no result.
 _LAYOUT = {
@@ -232,6 +234,19 @@ class IdentityTest(tiny.EncoderCase):
     self.assertEqual(
       {each for each in after if after[each] != before[each]},
       with_needs(self.known, ['retraining']),
+    )
+
+  def test_code_of_a_users_own_runs_its_techniques_again(self):
+    def mine(source, settings, report):
+      return scores.Findings({})
+
+    scores.register('mine')(mine)
+    self.addCleanup(scores.TECHNIQUES.pop, 'mine')
+    changes = ('mine.py sha256:0',), ('mine.py sha256:1',)
+    before, after = (self.identities(code__imports=each) for each in changes)
+    self.assertEqual(
+      {each for each in after if after[each] != before[each]},
+      with_needs(self.known, ['localise']) | {'mine'},
     )
 
   def test_more_map_runs_leave_localisation_as_it_is(self):

@@ -32,8 +32,11 @@ LAYOUT = (
   'localise.probe.layers',
   'localise.retrain.programs',
 )
+# A user's code. It may bring techniques, which are stages; of the tasks and
+# models that it may bring, data and weights tell whether they have changed.
+IMPORTS = 'code.imports'
 # Settings, or groups of them, that stages alone read.
-FREE = ('localise', 'paper_quirks.probing_mcog')
+FREE = ('localise', 'paper_quirks.probing_mcog', IMPORTS)
 # Changed by `extend` alone.
 ADDED = 'map.added'
 _NAMED = 8  # Most differences that a message names.
