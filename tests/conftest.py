@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 # Before anything imports JAX: the backend reads these once, at its start.
 os.environ['JAX_NUM_CPU_DEVICES'] = '4'
@@ -13,6 +14,10 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# What a shell starts in the background ignores Ctrl-C, and so would all that
+# tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope='module')

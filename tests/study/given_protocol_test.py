@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import gradients, retraining
 from memloc_jax.study import actions, chosen, planning, subjects
+from memloc_jax.study.view import View
 from tests.study.wide import WideCase, run_noted
 
 
@@ -40,6 +42,9 @@ class ProtocolTest(WideCase):
     run_noted(values, where, io.StringIO())
     return self.enterContext(actions.opened(values, where))
 
+  def sources(self, study, technique):
+    return subjects.sources(View(study, stages.declared(study, technique)))
+
   def same(self, found, role, seed):
     jax.tree.map(
       np.testing.assert_array_equal, found.load(), self.models[role, seed]
@@ -51,7 +56,7 @@ class ProtocolTest(WideCase):
       localise__techniques=('gradients',),
       **self.folders,
     )
-    [source] = subjects.sources(study)
+    [source] = self.sources(study, 'gradients')
     for subject in source.subjects:
       for name, role in (
         ('noisy', 'noisy'),
@@ -129,7 +134,7 @@ class ProtocolTest(WideCase):
     )
     runs = study.workdir.read_table('runs')
     self.assertEqual(runs['purpose'].tolist(), ['noisy', 'clean'])
-    [source] = subjects.sources(study)
+    [source] = self.sources(study, 'difference_norm')
     with self.assertRaisesRegex(ValueError, 'frozen=True'):
       source.subjects[0].frozen.load()
 

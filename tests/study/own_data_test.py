@@ -263,7 +263,7 @@ class OwnDataTest(tiny.EncoderCase):
     )
     task = dataclasses.replace(config.task, max_length=9)
     refused(
-      'max_length is .* and 9 here; map.[^;]*; map.[^;]*; and 2 more; choose',
+      'max_length is .* and 9 here; (map.[^;]*; ){4}choose .*, or leave these',
       dataclasses.replace(
         config,
         task=task,
