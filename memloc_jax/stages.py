@@ -270,7 +270,7 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
 
 def _of_technique(name: str) -> Stage:
   technique, settings = TECHNIQUES[name], TECHNIQUES[name].all_settings
-  if not technique.run.__module__.startswith('memloc_jax.'):
+  if not f'{technique.run.__module__}'.startswith('memloc_jax.'):
     settings += (identity.IMPORTS,)  # Which name its code, by a hash.
   return Stage(
     name,

@@ -77,7 +77,7 @@ class RefusedTest(tiny.EncoderCase):
     """The last part of a plan of studies that take so long."""
     cells = _cells(self.encoder, self.folder)[: len(seconds)]
     plans = [planning.Plan('A plan.', each) for each in seconds]
-    with mock.patch.object(grid_runs.actions, 'plan', side_effect=plans):
+    with mock.patch.object(grid_runs.stages, 'plan_study', side_effect=plans):
       text = grid_runs.plan(
         cells, self.folder / 'planned', Progress(quiet=True)
       )
@@ -109,7 +109,9 @@ class RefusedTest(tiny.EncoderCase):
       programs[workdir.name] = 'compiled'
       return planning.Plan('A plan.', 1.0)
 
-    with mock.patch.object(grid_runs.actions, 'plan', side_effect=compiling):
+    with mock.patch.object(
+      grid_runs.stages, 'plan_study', side_effect=compiling
+    ):
       grid_runs.plan(order, self.folder / 'kept', Progress(quiet=True))
     self.assertEqual(known, [set(), {cells[0].name}, set()])
 

@@ -11,9 +11,10 @@ import unittest.mock
 
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.command import configs, imports, study
 from memloc_jax.localisation.scores import TECHNIQUES
-from memloc_jax.study import actions, identity
+from memloc_jax.study import identity
 from memloc_jax.study.workdir import Workdir
 from tests.command.console import call
 
@@ -95,7 +96,9 @@ class ImportsTest(parameterized.TestCase):
     digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
     kept = name if name == 'mine' else f'{self.file} sha256:{digest}'
     self.assertEqual(config.code.imports, (kept,))
-    with unittest.mock.patch.object(actions, 'check', return_value='') as check:
+    with unittest.mock.patch.object(
+      stages, 'check_study', return_value=''
+    ) as check:
       status, _, error = call('check', str(self.workdir))
     self.assertEqual(status, 0, error)
     again, folder = check.call_args.args
@@ -157,7 +160,7 @@ class ImportsTest(parameterized.TestCase):
     moved.parent.mkdir()
     self.file.rename(moved)
     self.assertIn('No such file', self.refused('check', str(self.workdir)))
-    with unittest.mock.patch.object(actions, 'check', return_value=''):
+    with unittest.mock.patch.object(stages, 'check_study', return_value=''):
       status, _, error = call('check', str(self.workdir), f'--import={moved}')
     self.assertEqual(status, 0, error)
     self.assertEqual(TECHNIQUES['mine'].settings().threshold, 0.75)

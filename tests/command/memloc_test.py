@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.command import configs, ending, memloc, parser, study
 from memloc_jax.models import registry as models
 from memloc_jax.report import stage as report
@@ -226,7 +227,7 @@ class WorkdirTest(parameterized.TestCase):
     write.assert_called_once_with(('a', 'b', 'c'), 'x.csv')
 
   def test_check(self):
-    check = self.replace(actions, 'check', 'can run')
+    check = self.replace(stages, 'check_study', 'can run')
     self.assertEqual(self.done('check', self.workdir), 'can run\n')
     check.assert_called_once_with(self.config, self.workdir)
 

@@ -5,9 +5,9 @@ import unittest.mock
 
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.command import ending, memloc, parser, study
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions
 
 
 class SignalsTest(parameterized.TestCase):
@@ -24,7 +24,7 @@ class SignalsTest(parameterized.TestCase):
       ),
       unittest.mock.patch.object(study, 'stored', side_effect=InputError),
       unittest.mock.patch.object(study.hosts, 'join', side_effect=InputError),
-      unittest.mock.patch.object(actions, 'check', return_value=''),
+      unittest.mock.patch.object(stages, 'check_study', return_value=''),
       contextlib.suppress(InputError),
     ):
       command.run(call)
