@@ -59,6 +59,7 @@ def main(process):
       long_call()
     while not process.asked():
       time.sleep(0.01)
+    time.sleep(0.5)  # It saves.
     raise Preempted('Stopped; the same command goes on.')
   elif what == 'print':
     for _ in range(int(sys.argv[2])):
