@@ -9,7 +9,10 @@ It is identified by that, and runs again when its identity is another one, see
 
 import dataclasses
 import functools
+import hashlib
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -269,14 +272,12 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
 
 
 def _of_technique(name: str) -> Stage:
-  technique, settings = TECHNIQUES[name], TECHNIQUES[name].all_settings
-  if not f'{technique.run.__module__}'.startswith('memloc_jax.'):
-    settings += (identity.IMPORTS,)  # Which name its code, by a hash.
+  technique = TECHNIQUES[name]
   return Stage(
     name,
     functools.partial(localisation.run, name=name),
     needs=('score',),
-    settings=settings,
+    settings=technique.all_settings,
     runs=(main_models.MAIN, control.CONTROL),
     files=(f'parts/{name}',),
     every_process=technique.trains,
@@ -333,10 +334,15 @@ def run_study(
     identities = identities_of(study)
     unfinished = [e for e in order if not _finished(study, e, identities)]
     if unfinished:
-      # What they wrote is no longer right, also if this is the last thing that
-      # the process does.
-      for each in unfinished:
-        folder.remove(f'stages/{each.name}.json')
+      # What they wrote is no longer right, nor what was made of it: also
+      # if this is the last thing that the process does.
+      stale = {each.name for each in unfinished}
+      for name, each in stages_of(config).items():
+        if name in stale or (
+          stale & set(each.needs) and not _finished(study, each, identities)
+        ):
+          stale.add(name)
+          folder.remove(f'stages/{name}.json')
       _record_cost(study, 'check', began)
     stopped = None
     for each in [*order, None]:
@@ -523,6 +529,7 @@ def identities_of(study: Study) -> dict[str, str]:
         if identity.is_free(setting) and identity.covers(each.settings, setting)
       },
       'chosen': chosen.fingerprint(study, each.settings),
+      'code': _code(name),
       'needs': {need: passed_on[need] for need in each.needs},
     }
     found[name] = identity.digest(**without_runs, runs=_runs(study, each))
@@ -530,6 +537,19 @@ def identities_of(study: Study) -> dict[str, str]:
       identity.digest(**without_runs) if each.by_run else found[name]
     )
   return found
+
+
+def _code(name: str) -> str | None:
+  """Hash of the file of a technique of a user's own; None of other stages."""
+  if name not in TECHNIQUES:
+    return None
+  module = TECHNIQUES[name].run.__module__ or ''
+  if module.partition('.')[0] == 'memloc_jax':
+    return None
+  path = getattr(sys.modules.get(module), '__file__', None)
+  if path is None or not os.path.isfile(path):
+    return None  # As of a notebook.
+  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _runs(study: Study, each: Stage) -> dict[str, list[str]]:

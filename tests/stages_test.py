@@ -4,6 +4,9 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sys
+import types
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,9 @@ from absl.testing import absltest, parameterized
 from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores
+from memloc_jax.stages import run_study
+from memloc_jax.study import actions, identity, tables
 from memloc_jax.study import config as study_config
-from memloc_jax.study import identity, tables
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -237,13 +241,19 @@ class IdentityTest(tiny.EncoderCase):
     )
 
   def test_code_of_a_users_own_runs_its_techniques_again(self):
-    def mine(source, settings, report):
-      return scores.Findings({})
-
-    scores.register('mine')(mine)
-    self.addCleanup(scores.TECHNIQUES.pop, 'mine')
-    changes = ('mine.py sha256:0',), ('mine.py sha256:1',)
-    before, after = (self.identities(code__imports=each) for each in changes)
+    path, found = self.folder / 'mine.py', []
+    for text in ('', '# Changed.'):
+      path.write_text(f'def mine(source, settings, report): ...{text}')
+      module = types.ModuleType('mine_of_a_user')
+      module.__file__ = str(path)
+      exec(path.read_text(), module.__dict__)
+      with mock.patch.dict(sys.modules, mine_of_a_user=module):
+        scores.register('mine')(module.mine)
+        try:
+          found.append(self.identities())
+        finally:
+          del scores.TECHNIQUES['mine']
+    before, after = found
     self.assertEqual(
       {each for each in after if after[each] != before[each]},
       with_needs(self.known, ['localise']) | {'mine'},
@@ -390,6 +400,16 @@ class ChangeTest(tiny.EncoderCase):
     )
     _, ran = self.again(config)
     self.assertEmpty(ran)
+
+  def test_what_is_made_of_a_stage_that_ran_alone_is_not_finished(self):
+    workdir, _ = self.again(self.config)
+    more = actions.extend(self.config, workdir, 2)
+    run_study(more, workdir, Progress(quiet=True), stages=('score',))
+    marks = {path.stem for path in workdir.glob('stages/*.json')}
+    self.assertContainsSubset({'score', 'swapping', 'retraining'}, marks)
+    self.assertNoCommonElements({'estimate', 'covariates', 'report'}, marks)
+    with self.assertRaisesRegex(InputError, 'no scores of all its runs'):
+      Workdir(workdir).check_scores()
 
   def test_fewer_techniques_leave_the_tables(self):
     config = changed(self.config, localise__techniques=('swapping',))
