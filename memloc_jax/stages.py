@@ -24,6 +24,7 @@ from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.report import stage as reporting
+from memloc_jax.schema import Table, TableError
 from memloc_jax.study import (
   actions,
   agreement,
@@ -67,7 +68,8 @@ class Stage:
     settings: free settings, or groups of them, that it reads.
     runs: beginnings of the names of the tables of runs that it looks at; ''
       stands for all.
-    tables: that it writes.
+    tables: that it writes: names of those in `study/tables.py`, or tables that
+      are declared beside `run`.
     arrays: that it writes.
     files: other files that it writes.
     every_process: whether all processes have a part in it; otherwise process
@@ -83,7 +85,7 @@ class Stage:
   needs: tuple[str, ...] = ()
   settings: tuple[str, ...] = ()
   runs: tuple[str, ...] = ()
-  tables: tuple[str, ...] = ()
+  tables: tuple[str | Table, ...] = ()
   arrays: tuple[str, ...] = ()
   files: tuple[str, ...] = ()
   every_process: bool = False
@@ -92,9 +94,14 @@ class Stage:
   check: Callable[[Study], None] = lambda study: None
 
   @property
+  def table_names(self) -> tuple[str, ...]:
+    """Of the tables that it writes."""
+    return tuple(t if isinstance(t, str) else t.name for t in self.tables)
+
+  @property
   def outputs(self) -> frozenset[str]:
     """All that it writes, as named in the workdir."""
-    found = [f'{name}.parquet' for name in self.tables]
+    found = [f'{name}.parquet' for name in self.table_names]
     found += [f'arrays/{name}.npy' for name in self.arrays]
     return frozenset([*found, *self.files])
 
@@ -140,7 +147,7 @@ _BEFORE = (
     needs=('score',),
     runs=(MAP,),
     tables=(
-      'examples',
+      estimation.EXAMPLES,
       'influence',
       'privacy',
       'privacy_curve',
@@ -262,13 +269,35 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
   before = (*_BEFORE, *techniques, localise, *_AFTER)
   report = Stage(
     'report',
-    reporting.report,
+    write_report,
     needs=tuple(each.name for each in before),
     settings=identity.FREE,
     runs=('',),
     files=('report.html',),
   )
   return {each.name: each for each in (*before, report)}
+
+
+def known_tables() -> dict[str, Table]:
+  """All tables by name, in the order in which stages write them.
+
+  Raises:
+    TableError: two have one name.
+  """
+  known, found = tables.known(), {}
+  for each in stages_of(StudyConfig()).values():
+    for table in each.tables:
+      if isinstance(table, str):
+        table = known[table]
+      elif table.name in known:
+        raise TableError(f'There are two tables {table.name}.')
+      found[table.name] = table
+  return found | known  # Those that commands write.
+
+
+def write_report(study: View) -> None:
+  """Stage `report`: the page, with the sections that tables bring."""
+  reporting.report(study, [*known_tables().values()])
 
 
 def _of_technique(name: str) -> Stage:
@@ -515,13 +544,15 @@ def identities_of(study: Study) -> dict[str, str]:
     data=study.data.fingerprint,
     model=study.model_fingerprint,
   )
-  found, passed_on, known = {}, {}, tables.known()
+  found, passed_on, known = {}, {}, known_tables()
   for name, each in stages_of(study.config).items():
     without_runs = {
       'common': common,
       'stage': name,
       'version': each.version,
-      'columns': {table: list(known[table].kinds) for table in each.tables},
+      'columns': {
+        table: list(known[table].kinds) for table in each.table_names
+      },
       'outputs': sorted(each.outputs),
       'settings': {
         setting: value
@@ -590,6 +621,7 @@ def declared(study: Study, name: str) -> Declared:
     runs=each.runs,
     reads=frozenset().union(*(known[need].outputs for need in each.needs)),
     writes=each.outputs,
+    tables=known_tables(),
   )
 
 
@@ -622,3 +654,10 @@ def _record_cost(study: Study, name: str, began: float) -> None:
   before = manifest.get('cost', {}).get(name, {}).get('seconds', 0.0)
   seconds = round(before + time.time() - began, 2)
   study.note({'cost': {name: {'seconds': seconds}}})
+
+
+if __name__ == '__main__':
+  path = pathlib.Path(__file__).parents[1] / 'docs/tables.md'
+  path.write_text(
+    tables.page(path.read_text('utf-8'), known_tables().values()), 'utf-8'
+  )

@@ -1,12 +1,13 @@
 """The tables that a study writes: their columns are a contract with users.
 
 Columns may be added; renaming or dropping one is a breaking change, which
-CHANGELOG.md names. `python -m memloc_jax.study.tables` writes their part of
-docs/tables.md anew.
+CHANGELOG.md names. A stage can declare its tables beside the code that fills
+them, as `estimation` does. `python -m memloc_jax.stages` writes the part on
+tables of docs/tables.md anew.
 """
 
 import dataclasses
-import pathlib
+from collections.abc import Iterable
 
 from memloc_jax import schema
 from memloc_jax.localisation.scores import TECHNIQUES
@@ -128,147 +129,6 @@ _ALL = (
         'the same, mean of the F1 of the classes'
       ),
     },
-  ),
-  Table(
-    'examples',
-    'training example',
-    {
-      'index': COUNT('position in the training set'),
-      'id': TEXT(
-        "the source's own identity, or the position in the source, counted "
-        'from 0'
-      ),
-      'hash': TEXT('first 16 hex digits of the SHA-256 of `text`'),
-      'text': TEXT('text as the tokenizer got it'),
-      'given': TEXT('name of the given label'),
-      'original': TEXT(
-        "name of the source's label, or of the right one by `task.true_label`"
-      ),
-      'noisy': BOOL('whether the two differ'),
-      'training_memorisation': PROBABILITY.or_missing(
-        'mean over IN runs of the probability of the given label'
-      ),
-      'generalisation': PROBABILITY.or_missing(
-        'mean over OUT runs of the same'
-      ),
-      'counterfactual_memorisation': SIGNED.or_missing(
-        '`training_memorisation - generalisation`; higher is more memorised'
-      ),
-      'cm_se': SIZE.or_missing(
-        'its standard error, sqrt(s_in² / n_in + s_out² / n_out) with sample '
-        'variances; the two runs of a pair (`map.pairs`) are not independent, '
-        'and twice their covariance is taken off. Plain: without the '
-        'correction that the interval has. Needs two runs on either side'
-      ),
-      'cm_low cm_high': SIGNED.or_missing(
-        "95 % interval: Welch's, after adding one run at 0 and one at 1 to "
-        'each side, so it is centred slightly closer to 0; pairs are units '
-        '([measured](results/coverage_pairs.md#pairs-and-the-other-runs-of-a-'
-        'map)). On 2 100 real runs it held the truth in 98.8, 97.1 and 96.3 % '
-        'of the examples at 30, 100 and 400 runs '
-        '([coverage](results/coverage.md))'
-      ),
-      'in_runs out_runs': COUNT('number of IN and of OUT runs, n_in and n_out'),
-      'training_memorisation_accuracy': PROBABILITY.or_missing(
-        'as `training_memorisation`, with "predicts the given label" (0 or 1) '
-        'in place of its probability'
-      ),
-      'generalisation_accuracy': PROBABILITY.or_missing(
-        'as `generalisation`, in the same way: OUT accuracy, also known as '
-        'Data-OOB (Kwon and Zou, 2023) and as the C-score (Jiang et al., '
-        '2021) at one ratio: one number under three names, see `c_score`'
-      ),
-      'counterfactual_memorisation_accuracy': SIGNED.or_missing(
-        'as `counterfactual_memorisation`, in the same way'
-      ),
-      'cm_se_accuracy': SIZE.or_missing('its standard error, as `cm_se`'),
-      'cm_low_accuracy cm_high_accuracy': SIGNED.or_missing(
-        "95 % interval of that: Agresti and Caffo's, normal after adding a "
-        'right and a wrong run to each side; held in 97.5, 95.9 and 95.7 %'
-      ),
-      'cm_q': PROBABILITY.or_missing(
-        'smallest false discovery rate (Benjamini and Hochberg, 1995) at '
-        'which the example is among those with '
-        '`counterfactual_memorisation_accuracy` above 0.25, by an exact '
-        'one-sided test of the counts of runs that predict the given label '
-        '(Farrington and Manning, 1990; Chan, 1998); low is surely memorised. '
-        'Pairs have a test of their own (Tango, 1998), combined with that of '
-        'the other runs (Good, 1955); 0.25 is the threshold of Feldman and '
-        'Zhang (2020)'
-      ),
-      'flagged': BOOL(
-        '`cm_q` is at most 0.05; few runs flag few examples, see `memloc plan`'
-      ),
-      'suggested': TEXT.or_missing(
-        'likeliest class by the mean probabilities of OUT runs; missing '
-        'without any'
-      ),
-      'category': TEXT(
-        '`keep`: OUT runs agree with the given label; `relabel`: they agree '
-        'on another; `review`: neither (its mean probability is below 0.5, '
-        'fewer than 0.75 of them predict it, or `label_margin_low` is not '
-        'above 0)'
-      ),
-      'label_margin': SIGNED.or_missing(
-        'mean probability over OUT runs of the likeliest class other than the '
-        'given one, minus that of the given one; high means that the label is '
-        'doubtful'
-      ),
-      'label_margin_low': SIGNED.or_missing(
-        'lower end of its 95 % interval: t, after adding one run at -1 and '
-        'one at 1; to rank, `generalisation` is better ([label '
-        'errors](results/label_errors.md))'
-      ),
-      'agreement': PROBABILITY.or_missing(
-        'share of OUT runs that predict `suggested`'
-      ),
-      'data_value': SIGNED.or_missing(
-        'mean influence of the example on all training examples, itself '
-        'included; below 0 it does harm. It is the Data Banzhaf value (Wang '
-        'and Jia, 2023) with the mean probability of the given labels as '
-        'utility, if `map.ratio` is one half and neither `map.clusters` nor '
-        '`map.small_class` is set; the same difference otherwise, which is '
-        'then no Banzhaf value'
-      ),
-      'data_value_se': SIZE.or_missing('its standard error'),
-      'attack_auc': PROBABILITY.or_missing(
-        'how well LiRA tells the runs that saw the example from those that '
-        'did not: area under the ROC over runs. Chance is below 0.5, since an '
-        'attack that leaves its target out is pulled the other way: 0.42 with '
-        '30 runs, 0.44 with 100 and 0.46 with 400 where nothing is memorised'
-      ),
-      'held_out_value': SIGNED.or_missing(
-        'as `data_value`, with the validation set in place of the training '
-        'examples: the value of Wang and Jia proper; missing without a '
-        'validation set'
-      ),
-      'held_out_value_se': SIZE.or_missing('its standard error'),
-      'cluster': COUNT(
-        'smallest `index` among the examples that it is a near-duplicate of, '
-        'directly or through others (`task.near_duplicates`); its own where '
-        'there are none'
-      ),
-      'cluster_size': POSITIVE('examples in that cluster, itself included'),
-      'cluster_labels_disagree': BOOL('whether their given labels differ'),
-      'kind': TEXT.or_left_out(
-        'only of the embedded task: `rule` or `exception`'
-      ),
-    },
-    text=(
-      'IN runs are the map runs that trained on the example, OUT runs those '
-      'that did not; runs that diverged are in neither.'
-    ),
-    note=(
-      'With `map.clusters`, near-duplicates are in the same runs, and all '
-      'scores of an example are those of its cluster: what its given label '
-      'gains by the whole cluster. Members of a cluster then help each other '
-      'as much as themselves in `influence`. With `map.small_class` (and '
-      '`map.small_class_ratio`), `in_runs` and `out_runs` differ by class, and '
-      'so do the widths of intervals.\n\n'
-      'Intervals are for one example at a time. Examples share their runs, so '
-      'their errors are correlated. Source of the estimator: Feldman and '
-      'Zhang (2020).'
-    ),
   ),
   Table(
     'c_score',
@@ -1407,7 +1267,7 @@ _ALL = (
 )
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}
 
-_BEGIN = '<!-- From here on: python -m memloc_jax.study.tables -->\n'
+_BEGIN = '<!-- From here on: python -m memloc_jax.stages -->\n'
 _END = '<!-- Up to here. -->\n'
 _VERDICTS = """## Verdicts
 
@@ -1422,7 +1282,7 @@ not adjusted.
 
 
 def known() -> dict[str, Table]:
-  """All tables by name: the package's, and those that techniques brought.
+  """Tables by name: those of this file, and those that techniques brought.
 
   Raises:
     TableError: a technique's table has the name of another one.
@@ -1449,16 +1309,17 @@ def find(name: str) -> Table:
   if name not in tables:
     raise TableError(
       f'There is no table {name}: declare it in memloc_jax/study/tables.py, or '
-      "with a technique's register(..., tables=...)."
+      'with register_technique(..., tables=...).'
     )
   return tables[name]
 
 
-def page(text: str) -> str:
+def page(text: str, declared: Iterable[Table]) -> str:
   """The text of docs/tables.md, its part on tables made anew.
 
   Args:
     text: of the page, with marks around that part.
+    declared: the tables, in the order of the page.
   """
   before, _, rest = text.partition(_BEGIN)
   after = rest.partition(_END)[2]
@@ -1466,11 +1327,6 @@ def page(text: str) -> str:
     _VERDICTS,
     schema.described({**schema.VERDICT, **schema.BESIDE}) + '\n',
     _PLAIN,
-    *(table.markdown() for table in TABLES.values()),
+    *(table.markdown() for table in declared),
   ]
   return '\n'.join([before + _BEGIN, *parts, _END]) + after
-
-
-if __name__ == '__main__':
-  path = pathlib.Path(__file__).parents[2] / 'docs/tables.md'
-  path.write_text(page(path.read_text('utf-8')), 'utf-8')

@@ -7,7 +7,7 @@ from memloc_jax.estimators import privacy, roc
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.estimators.predictions import probability
-from memloc_jax.study import attribution, tables
+from memloc_jax.study import attribution, estimation, tables
 from tests.estimators import ensembles
 
 _NAMES = ('sea', 'farm', 'town')
@@ -28,7 +28,7 @@ class AttributionTest(absltest.TestCase):
   def test_columns_are_those_of_the_estimators(self):
     membership, logits, labels = _arrays()
     found = attribution.attribute(membership, logits, labels, _NAMES)
-    expected = set(tables.TABLES['examples'].names)
+    expected = set(estimation.EXAMPLES.names)
     self.assertContainsSubset(found.columns, expected)
     errors = label_errors(membership, logits, labels)
     self.assertEqual(
