@@ -23,10 +23,17 @@ import numpy as np
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.pairs import (
+  agreement,
+  injection,
+  input_maps,
+  layerwise,
+  patching,
+  units,
+)
 from memloc_jax.report import stage as reporting
 from memloc_jax.study import (
   actions,
-  agreement,
   chosen,
   control,
   covariates,
@@ -36,17 +43,12 @@ from memloc_jax.study import (
   example_gradients,
   given,
   identity,
-  injection,
-  input_maps,
-  layerwise,
   localisation,
   main_models,
   pairs,
-  patching,
   planning,
   tables,
   training,
-  units,
   variance,
 )
 from memloc_jax.study.config import StudyConfig

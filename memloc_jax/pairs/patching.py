@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
-from memloc_jax.localisation import patching as technique
 from memloc_jax.models import interface
+from memloc_jax.pairs import patches as technique
 from memloc_jax.study.pairs import PAIRS, most_memorised, usable
 from memloc_jax.study.view import View
 

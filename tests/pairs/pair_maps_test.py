@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.localisation import hybrids, pair_maps
 from memloc_jax.models import interface
+from memloc_jax.pairs import hybrids, pair_maps
 from memloc_jax.tasks.encode import Encoded
 from tests.localisation import built
 

@@ -13,33 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memloc_jax.localisation import hypotheses, representations, shapley
+from memloc_jax.localisation import hypotheses, representations
 from memloc_jax.models import interface
-from memloc_jax.settings import at_least, between, setting
+from memloc_jax.pairs import shapley
 from memloc_jax.tasks.encode import Encoded
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerwiseConfig:
-  """Layer-wise counterfactual memorisation of single examples.
-
-  Attributes:
-    span: neighbouring layers that are taken together.
-    exact: most players (groups of layers, and the head) of which all hybrids
-      are evaluated, 2 to their number. With more, Shapley values are estimated.
-    orders: random orders of the players that each pair's estimate is made of,
-      each together with its reverse.
-    held_out: most validation examples on which the hybrids' accuracy is
-      measured.
-    max_tokens: most tokens on the device at once, of all hybrids together; it
-      bounds the memory.
-  """
-
-  span: int = setting(1, at_least(1))
-  exact: int = setting(8, between(0, 16))
-  orders: int = setting(16, at_least(1))
-  held_out: int = setting(200, at_least(0))
-  max_tokens: int = setting(2**16, at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)

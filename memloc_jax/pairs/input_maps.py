@@ -12,9 +12,8 @@ from memloc_jax.estimators.layerwise import (
   mean,
   ratio_of_means,
 )
-from memloc_jax.localisation import hybrids, occlusion, pair_maps
-from memloc_jax.study import input_texts
-from memloc_jax.study.input_texts import Chosen
+from memloc_jax.pairs import hybrids, input_texts, occlusion, pair_maps
+from memloc_jax.pairs.input_texts import Chosen
 from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded

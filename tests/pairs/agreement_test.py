@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
-from memloc_jax.study import agreement
+from memloc_jax.pairs import agreement
 
 _LAYERS = 6
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.localisation import hybrids, hypotheses, shapley
+from memloc_jax.localisation import hypotheses
 from memloc_jax.models import interface
+from memloc_jax.pairs import hybrids, shapley
 from memloc_jax.tasks.encode import Encoded
 from tests.localisation import built
 from tests.models import small

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from memloc_jax.localisation import hybrids, units
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
+from memloc_jax.pairs import hybrids
+from memloc_jax.pairs import zeroing as units
 from tests.localisation import built
 
 _SHAPES = units.Units((3, 2), (3, 24))  # layers, heads; layers, neurons

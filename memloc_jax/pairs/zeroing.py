@@ -5,9 +5,7 @@ in LLMs?", section 3: zero out units, and see whether the example is forgotten
 while everything else is kept.
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,43 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memloc_jax.localisation.hybrids import Pair
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
-from memloc_jax.settings import Check, at_least, different, setting
-
-# Numbers of units that are taken together.
-_COUNTS = different('numbers from 1', lambda count: count >= 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitsConfig:
-  """Attention heads and MLP neurons that are zeroed to forget an example.
-
-  Attributes:
-    examples: how many of the most memorised examples are looked at; 0 leaves
-      units out. They need pairs of runs (`map.pairs`).
-    held_out: most validation examples on which it is measured what is lost
-      besides.
-    heads: how many of the top heads are zeroed together.
-    neurons: the same of neurons.
-    mask_steps: steps in which masks are learnt, for one more ranking; 0 leaves
-      it out. It costs as many backward passes for each example and pair.
-  """
-
-  examples: int = setting(8, at_least(0))
-  held_out: int = setting(50, at_least(0))
-  heads: tuple[int, ...] = setting((1, 4), _COUNTS)
-  neurons: tuple[int, ...] = setting((16, 64, 256), _COUNTS)
-  mask_steps: int = setting(0, at_least(0))
-
-  def checks(self) -> Iterator[Check]:
-    """What must hold of several settings."""
-    yield Check(
-      'heads',
-      bool(self.heads or self.neurons),
-      'some numbers unless localise.units.neurons has some',
-    )
+from memloc_jax.pairs.hybrids import Pair
 
 
 class Units(NamedTuple):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.localisation import shapley
+from memloc_jax.pairs import shapley
 
 
 def _game(num_players, seed=0):

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 
 from memloc_jax.localisation import representations
-from memloc_jax.localisation.hybrids import Pair
 from memloc_jax.models import interface
+from memloc_jax.pairs.hybrids import Pair
 from memloc_jax.tasks.encode import Encoded
 
 

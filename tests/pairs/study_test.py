@@ -12,10 +12,10 @@ from scipy import special
 
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
-from memloc_jax.localisation import hybrids
-from memloc_jax.localisation.occlusion import InputsConfig
+from memloc_jax.pairs import hybrids, input_maps, units
+from memloc_jax.pairs.settings import InputsConfig
 from memloc_jax.study import config as study_config
-from memloc_jax.study import input_maps, pairs, tables, units
+from memloc_jax.study import pairs, tables
 from tests.localisation import built
 from tests.study import tiny
 

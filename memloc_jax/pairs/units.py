@@ -10,10 +10,10 @@ from scipy import special
 
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
-from memloc_jax.localisation import hybrids, masks
-from memloc_jax.localisation import units as technique
 from memloc_jax.models import interface
-from memloc_jax.study.input_texts import join
+from memloc_jax.pairs import hybrids, masks
+from memloc_jax.pairs import zeroing as technique
+from memloc_jax.pairs.input_texts import join
 from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded

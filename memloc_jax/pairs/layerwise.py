@@ -8,8 +8,8 @@ import pandas as pd
 from memloc_jax.estimators import layerwise as estimate
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Layerwise
-from memloc_jax.localisation import hybrids, shapley
 from memloc_jax.localisation.baselines import block_distance
+from memloc_jax.pairs import hybrids, shapley
 from memloc_jax.study import pairs as pairs_lib
 from memloc_jax.study.pairs import CONTROL_PAIRS, PAIRS, control_setups
 from memloc_jax.study.view import View

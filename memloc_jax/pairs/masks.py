@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from memloc_jax.localisation import units
-from memloc_jax.localisation.hybrids import Pair
-from memloc_jax.localisation.units import Units
 from memloc_jax.models import interface
+from memloc_jax.pairs import zeroing as units
+from memloc_jax.pairs.hybrids import Pair
+from memloc_jax.pairs.zeroing import Units
 
 # In nats: what a unit that is zeroed must at least bring.
 _PENALTY = 0.01

@@ -7,8 +7,9 @@ import pytest
 from absl.testing import absltest
 from scipy import special
 
-from memloc_jax.localisation import hybrids, masks, units
 from memloc_jax.models import interface
+from memloc_jax.pairs import hybrids, masks
+from memloc_jax.pairs import zeroing as units
 from tests.localisation import built
 
 _LAYER, _NEURON = 1, 7

@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import absltest
 
-from memloc_jax.study import injection
+from memloc_jax.pairs import injection
 
 
 class RecallTest(absltest.TestCase):

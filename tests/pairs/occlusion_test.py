@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.localisation import occlusion
+from memloc_jax.pairs import occlusion
 from memloc_jax.tasks.encode import Encoded
 
 # Two texts: [CLS] a b ##b c [SEP], and [CLS] d [SEP].

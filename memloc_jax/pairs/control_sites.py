@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pandas as pd
 
-from memloc_jax.localisation import hybrids, units
-from memloc_jax.localisation import patching as technique
 from memloc_jax.models import interface
+from memloc_jax.pairs import hybrids, patching
+from memloc_jax.pairs import patches as technique
+from memloc_jax.pairs import zeroing as units
 from memloc_jax.study import pairs as pairs_lib
-from memloc_jax.study import patching
 from memloc_jax.study.pairs import CONTROL_PAIRS, orient
 from memloc_jax.study.view import View
 

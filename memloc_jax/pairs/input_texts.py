@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memloc_jax.localisation import occlusion
 from memloc_jax.models import registry
+from memloc_jax.pairs import occlusion
 from memloc_jax.study.view import View
 from memloc_jax.tasks import encode, perturb
 from memloc_jax.tasks.encode import Encoded

@@ -8,7 +8,6 @@ patching (Nanda, 2023) is its first-order estimate, one backward pass for all
 sites.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -17,28 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memloc_jax import settings
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit, Tree
-from memloc_jax.settings import at_least, setting
 
 # Sites; NOTHING patches nothing.
 NOTHING, STREAM, ATTENTION, MLP, HEAD = -1, 0, 1, 2, 3
 SITES = {STREAM: 'stream', ATTENTION: 'attention', MLP: 'mlp', HEAD: 'head'}
-
-
-@dataclasses.dataclass(frozen=True)
-class PatchingConfig:
-  """Activation and attribution patching between the runs of a pair.
-
-  Attributes:
-    examples: how many of the most memorised examples are patched; 0 leaves
-      patching out. It needs pairs of runs (`map.pairs`).
-    batch_size: most examples on the device at once.
-  """
-
-  examples: int = setting(32, at_least(0))
-  batch_size: int = setting(32, settings.BATCH_SIZE)
 
 
 class Patch(NamedTuple):

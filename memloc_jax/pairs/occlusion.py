@@ -1,53 +1,8 @@
 """Texts without some of their tokens: hidden by a mask token, or taken out."""
 
-import dataclasses
-import itertools
-
 import numpy as np
 
-from memloc_jax.settings import Range, at_least, different, one_of, setting
 from memloc_jax.tasks.encode import Encoded
-
-
-@dataclasses.dataclass(frozen=True)
-class InputsConfig:
-  """Maps over the input: what of its text an example is memorised by.
-
-  Attributes:
-    examples: how many of the most memorised examples are looked at; 0 leaves
-      the maps out. They need pairs of runs (`map.pairs`).
-    unit: 'token' or 'word', which are hidden one at a time.
-    units: most units of a text; longer texts are cut into spans.
-    replace: 'mask' puts the tokenizer's mask token there, 'remove' takes
-      them out, as is done in any case without a mask token. A text of which
-      nothing would be left keeps its last token.
-    steps: points of the integrated gradients; 0 leaves them out.
-    strengths: shares of the words, or tokens, that are changed at random.
-    deleted: how many of the top units are hidden together.
-    draws: random choices of as many units, to compare with.
-    max_tokens: most tokens on the device at once.
-  """
-
-  examples: int = setting(100, at_least(0))
-  unit: str = setting('token', one_of('token', 'word'))
-  units: int = setting(64, at_least(1))
-  replace: str = setting('mask', one_of('mask', 'remove'))
-  steps: int = setting(16, at_least(0))
-  strengths: tuple[float, ...] = setting(
-    (0.1, 0.2, 0.3, 0.4, 0.5),
-    Range(
-      'increasing shares above 0 and at most 1',
-      lambda shares: (
-        all(0 < share <= 1 for share in shares)
-        and all(a < b for a, b in itertools.pairwise(shares))
-      ),
-    ),
-  )
-  deleted: tuple[int, ...] = setting(
-    (1, 2, 3), different('numbers from 1', lambda count: count >= 1)
-  )
-  draws: int = setting(5, at_least(1))
-  max_tokens: int = setting(2**14, at_least(1))
 
 
 def units(word: np.ndarray, by: str, most: int) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study import control, control_sites
+from memloc_jax.pairs import control_sites
+from memloc_jax.study import control
 from memloc_jax.study.comparison import (
   Located,
   clustered_interval,
