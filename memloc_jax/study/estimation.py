@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from memloc_jax.curate import triage
 from memloc_jax.estimators import (
   detection,
   fitting,
@@ -15,7 +16,7 @@ from memloc_jax.estimators import (
   sides,
 )
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
-from memloc_jax.study import attribution, pilot, triage
+from memloc_jax.study import attribution, pilot
 from memloc_jax.study.view import View
 
 # Counts of runs in no pair, see `flagging.counts`.

@@ -22,13 +22,15 @@ MAY_IMPORT = {
   'estimators': _ENGINE,
   'localisation': _ENGINE | {'schema'},
   'pairs.settings': set(),
-  'study': _MEASURES | {'schema', 'pairs.settings'},
+  'curate.triage': {'tasks'},
+  'study': _MEASURES | {'schema', 'pairs.settings', 'curate.triage'},
+  'curate': _MEASURES | {'curate.triage', 'study'},
   'pairs': _MEASURES | {'pairs.settings', 'study'},
-  'report': _MEASURES | {'study'},
+  'report': _MEASURES | {'study', 'curate.triage'},
   'presets': {'study'},
   'stages': _MEASURES | {'study', 'pairs', 'report'},
   'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
-  'command': _MEASURES | {'study', 'report', 'stages'},
+  'command': _MEASURES | {'study', 'curate', 'report', 'stages'},
 }
 
 

@@ -9,10 +9,11 @@ import pytest
 from absl.testing import absltest
 from rich.console import Console
 
+from memloc_jax.curate import exports
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.stages import run_study
-from memloc_jax.study import actions, c_score, exports, pilot
+from memloc_jax.study import actions, c_score, pilot
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir

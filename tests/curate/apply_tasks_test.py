@@ -7,8 +7,9 @@ import tempfile
 import pandas as pd
 from absl.testing import absltest
 
-from memloc_jax.study import apply
-from tests.study import apply_test, tiny
+from memloc_jax.curate import apply
+from tests.curate import apply_test
+from tests.study import tiny
 
 
 class ApplyTasksTest(tiny.EncoderCase):

@@ -15,9 +15,9 @@ from cleanlab import filter as cleanlab_filter
 from cleanlab import rank as cleanlab_rank
 from scipy import special
 
+from memloc_jax.curate import exports
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import label_errors
-from memloc_jax.study import exports
 
 _RUNS, _EXAMPLES, _NAMES = 6, 30, ('ham', 'spam', 'egg')
 _TEXTS = (

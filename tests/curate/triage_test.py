@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest, parameterized
 
+from memloc_jax.curate import triage
 from memloc_jax.errors import InputError
-from memloc_jax.study import triage
 from memloc_jax.study.workdir import Workdir
-from tests.study.reviewed import CLASSES, LABELS, TEXTS
+from tests.curate.reviewed import CLASSES, LABELS, TEXTS
 
 # Ids of all kinds that spreadsheets rewrite, and some that they do not.
 _IDS = (

@@ -17,15 +17,16 @@ import pyarrow
 import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
+from memloc_jax.curate import apply
 from memloc_jax.errors import InputError
 from memloc_jax.report import caveats
-from memloc_jax.study import apply, estimation
 from memloc_jax.study import config as study_config
+from memloc_jax.study import estimation
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
+from tests.curate.reviewed import CLASSES, LABELS, TEXTS
 from tests.study import tiny
-from tests.study.reviewed import CLASSES, LABELS, TEXTS
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # Words that the tokenizer knows: texts mostly of others are refused.

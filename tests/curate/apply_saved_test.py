@@ -7,8 +7,9 @@ import datasets
 import pandas as pd
 from absl.testing import absltest, parameterized
 
-from memloc_jax.study import apply
-from tests.study import apply_test, tiny
+from memloc_jax.curate import apply
+from tests.curate import apply_test
+from tests.study import tiny
 
 _CLASSES = ['bad', 'good', 'so, so']
 _FEATURES = datasets.Features(

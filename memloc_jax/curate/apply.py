@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from memloc_jax.curate import triage
 from memloc_jax.errors import InputError, shown
-from memloc_jax.study import triage
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
