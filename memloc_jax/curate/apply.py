@@ -12,7 +12,7 @@ import pandas as pd
 from memloc_jax.curate import triage
 from memloc_jax.errors import InputError, shown
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir, whole, write_csv
 from memloc_jax.tasks import corrected, files, saved, sources
@@ -75,7 +75,7 @@ def apply(
     config = folder.with_added(config)
     folder.claim(config)
     folder.check_scores()
-    data = Study(config, folder, Progress()).data
+    data = Context(config, folder, Progress()).data
     _check_source(config.task, data, examples)
     corrections = triage.read(reviewed, examples, data.label_names)
     source = _source(config.task, data)

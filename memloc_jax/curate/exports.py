@@ -15,7 +15,7 @@ import pandas as pd
 
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import predictions, privacy
-from memloc_jax.study.context import MAP
+from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.workdir import Workdir, whole, write_csv
 
 

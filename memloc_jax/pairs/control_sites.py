@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.models import interface
-from memloc_jax.pairs import hybrids, patching
+from memloc_jax.pairs import hybrids, patching, twins
 from memloc_jax.pairs import patches as technique
 from memloc_jax.pairs import zeroing as units
-from memloc_jax.study import pairs as pairs_lib
-from memloc_jax.study.pairs import CONTROL_PAIRS, orient
+from memloc_jax.pairs.twins import orient
+from memloc_jax.study.pair_runs import CONTROL_PAIRS, with_pairs
 from memloc_jax.study.view import View
 
 # Noisy examples that are looked at, the first ones.
@@ -29,11 +29,11 @@ def profiles(study: View) -> pd.DataFrame:
   found = []
   if CONTROL_PAIRS in study.tables:
     noisy = np.flatnonzero(study.data.noisy[study.noisy_set])[:_EXAMPLES]
-    setups = pairs_lib.control_setups(study)
+    setups = with_pairs(study.controls)
     rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))
     for setup, part in zip(setups, np.split(rows, len(setups))):
       of_setup = part.reshape(-1, 2)
-      usable = pairs_lib.finished(study, CONTROL_PAIRS, of_setup)
+      usable = twins.finished(study, CONTROL_PAIRS, of_setup)
       for pair in usable:
         for name, weight in _of_pair(study, pair, noisy).items():
           layers = np.arange(1, len(weight) + 1)

@@ -19,7 +19,7 @@ from memloc_jax.study.comparison import (
   clustered_interval,
   located,
 )
-from memloc_jax.study.pairs import control_setups
+from memloc_jax.study.pair_runs import with_pairs
 from memloc_jax.study.view import View
 
 LAYERS, WORD = 'layers', 'word'
@@ -146,7 +146,7 @@ def _of_layers(
 def _techniques(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   """Techniques that look at whole models."""
   layers = study.workdir.read_table('layers')
-  if layers is None or not control_setups(study):
+  if layers is None or not with_pairs(study.controls):
     return
   layers = layers.rename(columns={'seed': 'case'})
   for (name, variant), rows in layers.groupby(
@@ -154,14 +154,14 @@ def _techniques(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   ):
     baseline = TECHNIQUES[name].baseline
     yield from _of_layers(
-      rows, control_setups(study), rng, name, 'seed', variant, baseline
+      rows, with_pairs(study.controls), rng, name, 'seed', variant, baseline
     )
 
 
 def _pairs(study: View, rng: np.random.Generator) -> Iterator[_Row]:
   """What pairs of runs tell of noisy examples."""
   shares = study.workdir.read_table('layers_by_pair')
-  if shares is None or not control_setups(study):
+  if shares is None or not with_pairs(study.controls):
     return
   noisy = shares[shares['group'] == 'noisy'].rename(columns={'pair': 'case'})
   # Groups of layers are not what controls are made of.
@@ -173,11 +173,11 @@ def _pairs(study: View, rng: np.random.Generator) -> Iterator[_Row]:
     ):
       rows = noisy.assign(weight=noisy[column])
       yield from _of_layers(
-        rows, control_setups(study), rng, name, 'pair', baseline=baseline
+        rows, with_pairs(study.controls), rng, name, 'pair', baseline=baseline
       )
   sites = control_sites.profiles(study)
   for name, rows in sites.groupby('localiser', sort=False):
-    yield from _of_layers(rows, control_setups(study), rng, name, 'pair')
+    yield from _of_layers(rows, with_pairs(study.controls), rng, name, 'pair')
 
 
 def _words(study: View, rng: np.random.Generator) -> Iterator[_Row]:

@@ -14,7 +14,8 @@ from memloc_jax.estimators.layerwise import (
 )
 from memloc_jax.pairs import hybrids, input_texts, occlusion, pair_maps
 from memloc_jax.pairs.input_texts import Chosen
-from memloc_jax.study.pairs import PAIRS, most_memorised, orient, usable
+from memloc_jax.pairs.twins import most_memorised, orient, usable
+from memloc_jax.study.pair_runs import PAIRS
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
 

@@ -9,9 +9,8 @@ from memloc_jax.estimators import layerwise as estimate
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Layerwise
 from memloc_jax.localisation.baselines import block_distance
-from memloc_jax.pairs import hybrids, shapley
-from memloc_jax.study import pairs as pairs_lib
-from memloc_jax.study.pairs import CONTROL_PAIRS, PAIRS, control_setups
+from memloc_jax.pairs import hybrids, shapley, twins
+from memloc_jax.study.pair_runs import CONTROL_PAIRS, PAIRS, with_pairs
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
 
@@ -60,7 +59,7 @@ def _sources(study: View) -> list[tuple[str, str, np.ndarray]]:
   if PAIRS in study.tables:
     found.append((MAIN, PAIRS, np.arange(len(study.tables[PAIRS].runs))))
   if CONTROL_PAIRS in study.tables:
-    setups = control_setups(study)
+    setups = with_pairs(study.controls)
     rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))
     for setup, part in zip(setups, np.split(rows, len(setups))):
       found.append((setup.name, CONTROL_PAIRS, part))
@@ -136,7 +135,7 @@ def _measure(
     place: which of how many sources this is.
   """
   config, data = study.config.localise.layerwise, study.data
-  usable = pairs_lib.finished(study, table, rows)
+  usable = twins.finished(study, table, rows)
   if not len(usable):
     return None
   numbers = ((usable[:, 0] - rows[0, 0]) // 2).tolist()
@@ -346,7 +345,7 @@ def _control(
   The first is claimed to be above what layers have on average, and above the
   distance between parameters, a trivial baseline.
   """
-  (setup,) = (s for s in control_setups(study) if s.name == found.name)
+  (setup,) = (s for s in with_pairs(study.controls) if s.name == found.name)
   planted = setup.rates > 0
   inside = np.array(
     [planted[a : b + 1].all() for a, b in found.spans] + [False]

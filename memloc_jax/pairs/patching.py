@@ -9,7 +9,8 @@ import pandas as pd
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.models import interface
 from memloc_jax.pairs import patches as technique
-from memloc_jax.study.pairs import PAIRS, most_memorised, usable
+from memloc_jax.pairs.twins import most_memorised, usable
+from memloc_jax.study.pair_runs import PAIRS
 from memloc_jax.study.view import View
 
 

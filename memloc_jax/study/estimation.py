@@ -62,7 +62,7 @@ def estimate(study: View) -> None:
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
-  if forecast := pilot.forecast(study):
+  if forecast := pilot.forecast(membership, logits, labels):
     study.workdir.write_table('forecast', pd.DataFrame(forecast))
   found = detection.rows(
     {

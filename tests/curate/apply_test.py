@@ -17,13 +17,16 @@ import pyarrow
 import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
+from memloc_jax import stages
 from memloc_jax.curate import apply
 from memloc_jax.errors import InputError
 from memloc_jax.report import caveats
 from memloc_jax.study import config as study_config
 from memloc_jax.study import estimation
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
+from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 from tests.curate.reviewed import CLASSES, LABELS, TEXTS
 from tests.study import tiny
@@ -120,14 +123,15 @@ class ApplyTest(tiny.EncoderCase):
     values.train.seeds = ()
     config = study_config.from_config_dict(values)
     folder = Workdir(self.place / workdir)
-    study = Study(config, folder, Progress())
+    study = Runs(Context(config, folder, Progress()))
     folder.claim(config)
-    n, classes = len(study.data.train), len(study.data.label_names)
+    data = study.context.data
+    n, classes = len(data.train), len(data.label_names)
     rng = np.random.default_rng(1)
     membership = np.arange(4)[:, None] % 2 == np.arange(n) % 2
     folder.write_array('membership', membership)
     folder.write_array('logits', rng.normal(0, 5, (4, n, classes)))
-    estimation.estimate(study)
+    estimation.estimate(View(study, stages.declared(study, 'estimate')))
     folder.write_json('stages/estimate.json', {})
     return config, folder.path
 
@@ -350,7 +354,8 @@ class ApplyTest(tiny.EncoderCase):
 
   def test_an_edited_list_is_not_overwritten(self):
     config, workdir = self.study(self.write('data.csv'))
-    study = Study(config, Workdir(workdir), Progress(quiet=True))
+    runs = Runs(Context(config, Workdir(workdir), Progress(quiet=True)))
+    study = View(runs, stages.declared(runs, 'estimate'))
     path = workdir / 'triage.csv'
     written = path.read_bytes()
     estimation.estimate(study)

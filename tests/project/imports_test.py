@@ -1,4 +1,4 @@
-"""Imports run one way, and nothing uses pmap or the generator rbg."""
+"""Imports run one way, never in a circle; no pmap, no generator rbg."""
 
 import ast
 import pathlib
@@ -76,6 +76,95 @@ def violations(part: str, source: str) -> list[str]:
     ):
       found.append(name)
   return found
+
+
+# The lead's, until the training loop is one file.
+_KNOWN = {
+  f'ensemble.{name}'
+  for name in ('chunks', 'exchange', 'layout', 'prepared', 'train')
+}
+
+
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+  """Which modules of a package each of them imports, anywhere in its file.
+
+  That is also in functions and under TYPE_CHECKING: a file that is read only
+  together with one that imports it has no place of its own.
+
+  Args:
+    sources: text of each module, by its dotted name.
+  """
+  found = {}
+  for module, source in sources.items():
+    names = imported(source)
+    # `from a import b` imports the module a.b, or something of a.
+    names |= {name.rpartition('.')[0] for name in names if name not in sources}
+    found[module] = (names & set(sources)) - {module}
+  return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+  """Modules that import each other, in some order in which they do.
+
+  Args:
+    imports: from `graph`.
+
+  Returns:
+    One closed way for each set of modules all of which reach each other.
+  """
+  way: dict[str, dict[str, str]] = {}  # Module -> reached -> one before it.
+  for module in imports:
+    before = way[module] = {}
+    due = [module]
+    while due:
+      here = due.pop(0)
+      for there in sorted(imports[here]):
+        if there not in before:
+          before[there] = here
+          due.append(there)
+  found, told = [], set()
+  for module in sorted(imports):
+    if module in way[module] and module not in told:
+      told |= {other for other in way[module] if module in way[other]}
+      steps = [module]
+      while len(steps) == 1 or steps[-1] != module:
+        steps.append(way[module][steps[-1]])
+      found.append(steps[::-1])
+  return found
+
+
+class CirclesTest(absltest.TestCase):
+  def test_none(self):
+    sources = {
+      name_of(path): path.read_text('utf-8') for path in PACKAGE.rglob('*.py')
+    }
+    whole = {
+      '.'.join(['memloc_jax', *name.split('.')]).removesuffix(
+        '.__init__'
+      ): source
+      for name, source in sources.items()
+    }
+    known = {f'memloc_jax.{name}' for name in _KNOWN}
+    found = [way for way in circles(graph(whole)) if not known.issuperset(way)]
+    self.assertEmpty(
+      found,
+      'import each other: ' + '; '.join(' -> '.join(way) for way in found),
+    )
+
+  def test_all_kinds_are_found(self):
+    sources = {
+      'p.a': 'from p import b',
+      'p.b': (
+        'from typing import TYPE_CHECKING\n'
+        'if TYPE_CHECKING:\n  from p.c import C'
+      ),
+      'p.c': 'def f():\n  import p.a',
+      'p.d': 'from p.a import b\nimport p.e',
+      'p.e': '',
+    }
+    self.assertEqual(circles(graph(sources)), [['p.a', 'p.b', 'p.c', 'p.a']])
+    sources['p.c'] = 'import p.e'
+    self.assertEmpty(circles(graph(sources)))
 
 
 class ImportsTest(parameterized.TestCase):

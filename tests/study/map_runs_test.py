@@ -11,7 +11,7 @@ from absl.testing import absltest
 from memloc_jax.ensemble import membership
 from memloc_jax.errors import InputError
 from memloc_jax.estimators.memorisation import memorisation
-from memloc_jax.study import subsets
+from memloc_jax.study import map_runs
 from memloc_jax.study.config import MapConfig
 from tests.study import tiny
 
@@ -20,7 +20,7 @@ _LABELS = np.repeat([0, 1, 2], [40, 35, 5])
 
 def _draw(size=30, block=0, clusters=None, labels=_LABELS, **changes):
   config = dataclasses.replace(MapConfig(), **changes)
-  return subsets.draw(config, size, block, labels, clusters)
+  return map_runs.draw(config, size, block, labels, clusters)
 
 
 class DrawTest(absltest.TestCase):
