@@ -107,8 +107,8 @@ def _apply(call: Call) -> None:
   """Writes the corrected data, and says so in the report too."""
   from memloc_jax import stages
   from memloc_jax.command import study
+  from memloc_jax.curate import apply
   from memloc_jax.report import stage as report
-  from memloc_jax.study import apply
   from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
@@ -133,7 +133,8 @@ def _apply(call: Call) -> None:
 def _export(call: Call) -> None:
   """Writes what other tools read, or one model."""
   from memloc_jax.command import study
-  from memloc_jax.study import exports, publish
+  from memloc_jax.curate import exports
+  from memloc_jax.study import publish
 
   call.process.loaded()
   [workdir], run, output = call.words, call.flags.run, call.flags.output

@@ -10,7 +10,6 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study import control as control_lib
 from memloc_jax.study.view import View
 
 _LEVEL = 0.95
@@ -96,7 +95,7 @@ def control(study: View, layers: pd.DataFrame) -> pd.DataFrame:
   rng = np.random.default_rng(_TIE_SEED)
   rows = []
   keys = ['technique', 'variant', 'seed']
-  for setup in control_lib.setups(study):
+  for setup in study.controls:
     of_setup = layers[layers['source'] == setup.name]
     for values, profile in of_setup.groupby(keys, sort=False):
       weights = profile.sort_values('layer')['weight'].to_numpy()

@@ -10,7 +10,8 @@ import yaml
 from absl.testing import absltest
 
 from memloc_jax import stages
-from memloc_jax.study import config, triage
+from memloc_jax.curate import triage
+from memloc_jax.study import config
 from memloc_jax.tasks import files, registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
