@@ -71,8 +71,7 @@ class Stage:
     settings: free settings, or groups of them, that it reads.
     runs: beginnings of the names of the tables of runs that it looks at; ''
       stands for all.
-    tables: that it writes: names of those in `study/tables.py`, or tables that
-      are declared beside `run`.
+    tables: that it writes, declared beside the code that fills them.
     arrays: that it writes.
     files: other files that it writes.
     every_process: whether all processes have a part in it; otherwise process
@@ -88,7 +87,7 @@ class Stage:
   needs: tuple[str, ...] = ()
   settings: tuple[str, ...] = ()
   runs: tuple[str, ...] = ()
-  tables: tuple[str | Table, ...] = ()
+  tables: tuple[Table, ...] = ()
   arrays: tuple[str, ...] = ()
   files: tuple[str, ...] = ()
   every_process: bool = False
@@ -99,7 +98,7 @@ class Stage:
   @property
   def table_names(self) -> tuple[str, ...]:
     """Of the tables that it writes."""
-    return tuple(t if isinstance(t, str) else t.name for t in self.tables)
+    return tuple(table.name for table in self.tables)
 
   @property
   def outputs(self) -> frozenset[str]:
@@ -126,7 +125,7 @@ _BEFORE = (
     training.score,
     needs=('train',),
     runs=('',),
-    tables=('runs', 'history'),
+    tables=training.TABLES,
     arrays=(
       'membership',
       'logits',
@@ -142,21 +141,14 @@ _BEFORE = (
     example_gradients.gradient_norms,
     needs=('score',),
     runs=(MAP,),
-    tables=('gradient_norms',),
+    tables=example_gradients.TABLES,
   ),
   Stage(
     'estimate',
     estimation.estimate,
     needs=('score',),
     runs=(MAP,),
-    tables=(
-      estimation.EXAMPLES,
-      'influence',
-      'privacy',
-      'privacy_curve',
-      'forecast',
-      'detection',
-    ),
+    tables=estimation.TABLES,
     arrays=('pred_probs',),
     files=('triage.csv', '.triage.json'),
   ),
@@ -164,14 +156,14 @@ _BEFORE = (
     'covariates',
     covariates.covariates,
     needs=('estimate',),
-    tables=('ngrams', 'covariates'),
+    tables=covariates.TABLES,
   ),
   Stage(
     'dynamics',
     dynamics.dynamics,
     needs=('score', 'estimate'),
     runs=(MAP,),
-    tables=('dynamics', 'dynamics_epochs', 'single_run'),
+    tables=dynamics.TABLES,
     arrays=('dynamic_memorisation', 'dynamic_memorisation_se'),
   ),
   Stage(
@@ -179,7 +171,7 @@ _BEFORE = (
     variance.variance,
     needs=('score',),
     runs=(crossing.CROSSED,),
-    tables=('variance', 'variance_summary'),
+    tables=variance.TABLES,
   ),
   Stage(
     'layerwise',
@@ -187,14 +179,7 @@ _BEFORE = (
     needs=('score',),
     settings=('localise.layerwise',),
     runs=(pair_runs.PAIRS, pair_runs.CONTROL_PAIRS),
-    tables=(
-      'pairs_by_example',
-      'layers_by_example',
-      'layers_by_group',
-      'layers_by_pair',
-      'hybrids',
-      'control_pairs',
-    ),
+    tables=layerwise.TABLES,
   ),
   Stage(
     'input_maps',
@@ -202,11 +187,7 @@ _BEFORE = (
     needs=('score', 'layerwise'),
     settings=('localise.inputs',),
     runs=(pair_runs.PAIRS,),
-    tables=(
-      'tokens_by_example',
-      'variants',
-      'deletion',
-    ),
+    tables=input_maps.TABLES,
   ),
   Stage(
     'patching',
@@ -214,7 +195,7 @@ _BEFORE = (
     needs=('score', 'layerwise'),
     settings=('localise.patching',),
     runs=(pair_runs.PAIRS,),
-    tables=('patching', 'patching_summary'),
+    tables=patching.TABLES,
   ),
   Stage(
     'units',
@@ -222,7 +203,7 @@ _BEFORE = (
     needs=('score', 'layerwise'),
     settings=('localise.units',),
     runs=(pair_runs.PAIRS,),
-    tables=('units_by_example', 'unit_deletion'),
+    tables=units.TABLES,
   ),
 )
 _AFTER = (
@@ -230,7 +211,7 @@ _AFTER = (
     'agreement',
     agreement.agreement,
     needs=('layerwise', 'localise'),
-    tables=('layer_agreement',),
+    tables=agreement.TABLES,
   ),
   Stage(
     'injection',
@@ -238,7 +219,7 @@ _AFTER = (
     needs=('score', 'localise', 'layerwise', 'input_maps'),
     settings=('localise.inputs.replace',),
     runs=(pair_runs.CONTROL_PAIRS,),
-    tables=('injection',),
+    tables=injection.TABLES,
   ),
 )
 
@@ -260,13 +241,7 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
     localisation.localise,
     needs=tuple(each.name for each in techniques),
     settings=('localise.techniques',),
-    tables=(
-      *localisation.joined_tables(),
-      'mcog_summary',
-      'correlations',
-      'control',
-      'control_summary',
-    ),
+    tables=localisation.all_tables(),
     check=chosen.check,
   )
   before = (*_BEFORE, *techniques, localise, *_AFTER)
@@ -287,15 +262,13 @@ def known_tables() -> dict[str, Table]:
   Raises:
     TableError: two have one name.
   """
-  known, found = tables.known(), {}
+  found: dict[str, Table] = {}
   for each in stages_of(StudyConfig()).values():
     for table in each.tables:
-      if isinstance(table, str):
-        table = known[table]
-      elif table.name in known:
+      if table.name in found:
         raise TableError(f'There are two tables {table.name}.')
       found[table.name] = table
-  return found | known  # Those that commands write.
+  return found | {table.name: table for table in tables.OF_COMMANDS}
 
 
 def write_report(study: View) -> None:

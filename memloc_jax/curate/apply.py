@@ -86,7 +86,7 @@ def apply(
         write_csv(path, _table(config.task, data, corrections))
       else:
         _copy(config.task, data, corrections, source, path)
-    folder.write_table(tables.TABLES['corrections'], corrections)
+    folder.write_table(tables.CORRECTIONS, corrections)
     membership = folder.read_array('membership')
   return Applied(
     output=target,

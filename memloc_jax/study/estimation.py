@@ -162,6 +162,86 @@ EXAMPLES = Table(
   ),
 )
 
+TABLES = (
+  EXAMPLES,
+  *attribution.TABLES,
+  Table(
+    'forecast',
+    'quality that might be wanted',
+    {
+      'quantity': TEXT(
+        '`half-width` of 95 % intervals of counterfactual memorisation, or '
+        '`reliability` of the ranking'
+      ),
+      'share': PROBABILITY.or_missing(
+        'of the examples whose half-widths are at most so; missing for the '
+        'ranking'
+      ),
+      'runs': POSITIVE('runs of this map'),
+      'value': SIZE.or_missing('what it has reached'),
+      'wanted': SIZE('what might be wanted'),
+      'needed': POSITIVE.or_missing(
+        'how many runs that takes in all; missing if there are too few to tell'
+      ),
+    },
+    text=(
+      'How many runs the map would need, estimated from the map at hand '
+      '([planning.md](planning.md)).'
+    ),
+  ),
+  Table(
+    'detection',
+    'comparison of a score on two groups of examples',
+    {
+      'score': TEXT(
+        '`1 - generalisation` or `counterfactual memorisation`; the trivial '
+        'baselines `1 - training memorisation`, which needs no run that did '
+        'not see the example, and `rarity of the given label`'
+      ),
+      'baseline': BOOL('whether it is a trivial one'),
+      'positives': TEXT(
+        'group that should score higher: `noisy`, or `exception` (unchanged '
+        'exceptions)'
+      ),
+      'negatives': TEXT(
+        'group that should score lower: `clean`, or `rule` (unchanged '
+        'rule-followers)'
+      ),
+      'within_class': BOOL(
+        'computed within each given class and averaged, weighted by the '
+        'number of positives; otherwise over all examples'
+      ),
+      'auroc': PROBABILITY.or_missing(
+        'share of pairs in which the positive scores higher, ties half; 0.5 '
+        'is chance'
+      ),
+      'auroc_low auroc_high': PROBABILITY.or_missing('its interval'),
+      'average_precision': PROBABILITY.or_missing(
+        'mean precision at the positives; chance is the share of positives'
+      ),
+      'ap_low ap_high': PROBABILITY.or_missing(
+        'interval of the mean precision'
+      ),
+      'num_positive num_negative': COUNT('examples compared'),
+      'num_excluded': COUNT(
+        'left out: score missing, or class without the other group'
+      ),
+    },
+    text=(
+      'How well a score finds planted examples, or rows known to be wrong. '
+      'Intervals are 95 % percentiles of 1000 bootstrap resamples of the '
+      'examples.'
+    ),
+    note=(
+      'The number within class is the one to trust. Uniform wrong labels '
+      'flood the small classes, so the given label alone tells something.'
+    ),
+    claim='an AUROC above 0.5',
+    baselines=True,
+  ),
+)
+
+
 # Counts of runs in no pair, see `flagging.counts`.
 _SINGLE = ('in_right', 'in_runs', 'out_right', 'out_runs')
 

@@ -10,12 +10,13 @@ import pytest
 from absl.testing import absltest, parameterized
 from scipy import special
 
+from memloc_jax import stages
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.pairs import hybrids, input_maps, units
 from memloc_jax.pairs.settings import InputsConfig
 from memloc_jax.study import config as study_config
-from memloc_jax.study import pair_runs, tables
+from memloc_jax.study import pair_runs
 from tests.localisation import built
 from tests.study import tiny
 
@@ -298,7 +299,7 @@ class StudyTest(tiny.EncoderCase):
   def test_every_table_is_there(self):
     for name in _TABLES:
       with self.subTest(name):
-        tables.find(name).check(self.read(name))
+        stages.known_tables()[name].check(self.read(name))
 
 
 class DistanceTest(absltest.TestCase):

@@ -51,14 +51,14 @@ class KnownTest(absltest.TestCase):
     own = Table(
       'mine', 'seed', {'seed': INT('of it'), 'share': PROBABILITY('of it')}
     )
-    self.assertNotIn('mine', tables.known())
+    self.assertNotIn('mine', tables.of_techniques())
     for name in ('first', 'second'):  # Which share it.
       scores.register_technique(name, tables=[own])(
         lambda *_: scores.Findings({})
       )
     frame = pd.DataFrame({'seed': [1], 'share': [0.5]})
     frame = frame.assign(technique='first', source='main')
-    found = tables.find('mine')
+    found = stages.known_tables()['mine']
     self.assertEqual(found.names, ('technique', 'source', 'seed', 'share'))
     found.check(found.ordered(frame))
     with self.assertRaisesRegex(TableError, 'mine, column share, row 0: 2.0'):
@@ -74,10 +74,6 @@ class KnownTest(absltest.TestCase):
         with self.assertRaisesRegex(TableError, f'tables? {name}'):
           stages.known_tables()
         del scores.TECHNIQUES[name]
-
-  def test_what_is_not_declared_is_no_table(self):
-    with self.assertRaisesRegex(TableError, 'no table mine'):
-      tables.find('mine')
 
 
 if __name__ == '__main__':
