@@ -8,8 +8,7 @@ from memloc_jax.estimators.layerwise import (
   rank_agreement,
   rank_agreement_resamples,
 )
-from memloc_jax.study.comparison import default_variants
-from memloc_jax.study.summary import is_baseline
+from memloc_jax.study.comparison import default_variants, is_baseline
 from memloc_jax.study.view import View
 
 # Fewest pairs and seeds whose resamples are an interval for a verdict.

@@ -26,11 +26,12 @@ MAY_IMPORT = {
   'study': _MEASURES | {'schema', 'pairs.settings', 'curate.triage'},
   'curate': _MEASURES | {'curate.triage', 'study'},
   'pairs': _MEASURES | {'pairs.settings', 'study'},
-  'report': _MEASURES | {'study', 'curate.triage'},
+  'compare': _MEASURES | {'study'},
+  'report': _MEASURES | {'study', 'compare', 'curate.triage'},
   'presets': {'study'},
   'stages': _MEASURES | {'study', 'pairs', 'report'},
   'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
-  'command': _MEASURES | {'study', 'curate', 'report', 'stages'},
+  'command': _MEASURES | {'study', 'curate', 'compare', 'report', 'stages'},
 }
 
 
