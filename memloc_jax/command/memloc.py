@@ -149,9 +149,9 @@ def _export(call: Call) -> None:
 def _report(call: Call) -> None:
   """Writes the report of one workdir again, or that of several."""
   from memloc_jax import stages
+  from memloc_jax.compare import summary
   from memloc_jax.report import comparison, conclusions
   from memloc_jax.report import stage as report
-  from memloc_jax.study import summary
   from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
@@ -181,7 +181,7 @@ def _report(call: Call) -> None:
 def _replicate(call: Call) -> None:
   """Prints what studies say to published claims."""
   from memloc_jax.command import replicate
-  from memloc_jax.study import summary
+  from memloc_jax.compare import summary
 
   call.process.loaded()
   replicate.show(summary.studies_in(call.words), call.flags.references)

@@ -9,8 +9,7 @@ from memloc_jax.estimators.layerwise import (
   rank_agreement_resamples,
 )
 from memloc_jax.schema import POSITIVE, SIGNED, TEXT, Table
-from memloc_jax.study.comparison import default_variants
-from memloc_jax.study.summary import is_baseline
+from memloc_jax.study.comparison import default_variants, is_baseline
 from memloc_jax.study.view import View
 
 TABLES = (

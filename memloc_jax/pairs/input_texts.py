@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from memloc_jax.models import registry
-from memloc_jax.pairs import occlusion
 from memloc_jax.study.view import View
 from memloc_jax.tasks import encode, perturb
 from memloc_jax.tasks.encode import Encoded
@@ -39,15 +38,13 @@ class Chosen:
   mask: int | None
 
   def without(self, rows: np.ndarray, hidden: np.ndarray) -> Encoded:
-    """Variants in which some tokens are hidden, see `occlusion.without`.
+    """Variants in which some tokens are hidden, see `without`.
 
     Args:
       rows: the example of each variant, int [N].
       hidden: tokens to hide, bool [N, longest].
     """
-    return occlusion.without(
-      self.encoded, rows, hidden, self.mask, self.pieces.pad
-    )
+    return without(self.encoded, rows, hidden, self.mask, self.pieces.pad)
 
   def baseline(self) -> np.ndarray:
     """Token ids without any text, int32 [m, longest]."""
@@ -83,7 +80,7 @@ def choose(study: View, index: np.ndarray) -> Chosen:
     ),
     labels=data.labels[study.noisy_set][index],
     pieces=found,
-    unit=occlusion.units(found.word, config.unit, config.units),
+    unit=units(found.word, config.unit, config.units),
     mask=found.mask if config.replace == 'mask' else None,
   )
 
@@ -107,9 +104,7 @@ def perturbed(study: View, chosen: Chosen) -> list[tuple[str, float, Encoded]]:
   )
   for strength in strengths:
     hidden = (drawn < strength) & chosen.pieces.is_text
-    texts = occlusion.without(
-      chosen.encoded, rows, hidden, None, chosen.pieces.pad
-    )
+    texts = without(chosen.encoded, rows, hidden, None, chosen.pieces.pad)
     found.append((DROPOUT, strength, texts))
   if study.data.paraphrases is not None:
     segments = [
@@ -153,3 +148,74 @@ def join(parts: Sequence[Encoded], pad: int) -> Encoded:
     np.concatenate([part.length for part in parts]),
     buckets,
   )
+
+
+def units(word: np.ndarray, by: str, most: int) -> np.ndarray:
+  """What is hidden together: a token, a word, or a span of either.
+
+  Args:
+    word: number of each token's word, int [n, longest]; -1 where no text is.
+    by: 'token' or 'word'.
+    most: units of a text; where it has more tokens or words, as many
+      neighbours as are needed are one unit.
+
+  Returns:
+    Number of each token's unit from 0, int [n, longest]; -1 where no text is.
+  """
+  is_text = word >= 0
+  number = word if by == 'word' else np.cumsum(is_text, axis=1) - 1
+  count = np.where(is_text, number, -1).max(axis=1, initial=-1) + 1
+  width = np.maximum(1, -(-count // most))
+  return np.where(is_text, number // width[:, None], -1)
+
+
+def without(
+  examples: Encoded,
+  rows: np.ndarray,
+  hidden: np.ndarray,
+  mask: int | None,
+  pad: int,
+) -> Encoded:
+  """Variants of examples in which some tokens are hidden.
+
+  Args:
+    examples: n of them.
+    rows: the example of each variant, int [N].
+    hidden: tokens to hide, bool [N, longest].
+    mask: id of the token to put there; None takes the tokens out, so that
+      the text gets shorter. A text of which nothing would be left keeps its
+      last token, which models need to read it out.
+    pad: id to pad with.
+
+  Returns:
+    The variants, N of them.
+  """
+  ids, length = examples.ids[rows], examples.length[rows]
+  width = ids.shape[1]
+  gone = np.zeros(ids.shape, bool)
+  gone[:, : hidden.shape[1]] = hidden
+  gone &= np.arange(width) < length[:, None]
+  if mask is not None:
+    return Encoded(np.where(gone, mask, ids), length, examples.buckets)
+  last = np.arange(width) == length[:, None] - 1
+  gone &= ~(last & (gone.sum(1) == length)[:, None])
+  order = np.argsort(gone, axis=1, kind='stable')
+  length = (length - gone.sum(1)).astype(np.int32)
+  ids = np.take_along_axis(ids, order, axis=1)
+  ids[np.arange(width) >= length[:, None]] = pad
+  return Encoded(ids, length, examples.buckets)
+
+
+def each_unit(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """One variant a unit of each text, in order.
+
+  Args:
+    unit: of each token, int [n, longest]; -1 where no text is.
+
+  Returns:
+    The text of each variant, int [N], and what it hides, bool [N, longest].
+  """
+  count = unit.max(axis=1, initial=-1) + 1
+  rows = np.repeat(np.arange(len(unit)), count)
+  which = np.concatenate([np.arange(c) for c in count])
+  return rows, unit[rows] == which[:, None]

@@ -1,18 +1,29 @@
-"""Stage `units`: whether a few heads or neurons hold an example."""
+"""Stage `units`: whether a few heads or neurons hold an example.
+
+Chang et al. (2024), "Do Localization Methods Actually Localize Memorized Data
+in LLMs?", section 3: zero out units, and see whether the example is forgotten
+while everything else is kept.
+"""
 
 import dataclasses
+import functools
 import itertools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
+from jax import lax
 from scipy import special
 
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.models import interface
-from memloc_jax.pairs import hybrids, masks
-from memloc_jax.pairs import zeroing as technique
+from memloc_jax.models.interface import Edit
+from memloc_jax.pairs import hybrids
+from memloc_jax.pairs.hybrids import Pair
 from memloc_jax.pairs.input_texts import join
 from memloc_jax.pairs.twins import most_memorised, orient, usable
 from memloc_jax.schema import (
@@ -101,6 +112,210 @@ CONTRAST, LOSS, RANDOM, LEARNT = 'contrast', 'loss', 'random', 'learnt'
 _OTHERS = 8
 # Units of each kind and example in the table.
 _SHOWN = 20
+# In nats: what a unit that is zeroed must at least bring.
+_PENALTY = 0.01
+# Masks that are learnt at once; each needs a copy of its model.
+_TOGETHER = 4
+
+
+class Units(NamedTuple):
+  """Something for every unit: a score, or whether it is kept.
+
+  Attributes:
+    heads: [..., layer, head].
+    neurons: [..., layer, hidden].
+  """
+
+  heads: jax.Array
+  neurons: jax.Array
+
+
+def edits_of(kept: Units) -> dict[str, Edit]:
+  """Edits of `interface.forward` from factors [layer, 1 or batch, unit]."""
+  heads, neurons = kept.heads[:, :, None, :, None], kept.neurons[:, :, None]
+  nothing = lambda x: jnp.zeros((x.shape[0], *(1,) * (x.ndim - 1)), x.dtype)
+  return {
+    'heads': Edit(heads, nothing(heads)),
+    'neurons': Edit(neurons, nothing(neurons)),
+  }
+
+
+def params_of(pair: Pair, which: int | jax.Array) -> interface.Tree:
+  """The first model of a pair if `which`, a scalar, is 0, else the second."""
+  # The second model stands first in a pair.
+  take = lambda tree: jax.tree.map(lambda x: x[1 - which], tree)
+  final, head = take(pair.ends)
+  return {
+    'embeddings': pair.embeddings,
+    'blocks': take(pair.blocks),
+    'final': final,
+    'heads': {'main': head},
+  }
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def first_order(
+  model: interface.Model,
+  pair: Pair,
+  tokens: interface.Tokens,
+  labels: jax.Array,
+) -> Units:
+  """First-order loss of the label's probability when a unit is zeroed.
+
+  The derivative by a factor on the unit's output, at 1: activation times
+  gradient, summed over positions. Evaluation mode.
+
+  Args:
+    model: of both models.
+    pair: the models.
+    tokens: the batch.
+    labels: int32 [batch].
+
+  Returns:
+    Leaves [2, batch, layer, unit], the first model's first.
+  """
+  batch = tokens.ids.shape[0]
+  ones = Units(
+    jnp.ones((model.num_layers, batch, model.num_heads)),
+    jnp.ones((model.num_layers, batch, model.hidden)),
+  )
+
+  def one(which):
+    def value(kept):
+      logits = interface.forward(
+        model, params_of(pair, which), tokens, edits=edits_of(kept)
+      ).logits
+      at = labels[:, None]
+      return jnp.take_along_axis(jax.nn.softmax(logits), at, axis=1).sum()
+
+    return jax.grad(value)(ones)
+
+  found = jax.tree.map(lambda *x: jnp.stack(x), one(0), one(1))
+  return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), found)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'which'))
+def without(
+  model: interface.Model,
+  pair: Pair,
+  which: int,
+  kept: Units,
+  tokens: interface.Tokens,
+) -> jax.Array:
+  """Logits of one model without some units, evaluation mode.
+
+  Args:
+    model: of both models.
+    pair: the models.
+    which: 0 for the first one, 1 for the second one.
+    kept: 1 for units that stay and 0 for those that are zeroed, leaves
+      [masks, layer, unit]; they are tried one after the other.
+    tokens: the batch.
+
+  Returns:
+    [masks, batch, classes].
+  """
+  one_model = params_of(pair, which)
+
+  def run(carry, one):
+    changed = edits_of(jax.tree.map(lambda x: x[:, None], one))
+    found = interface.forward(model, one_model, tokens, edits=changed)
+    return carry, found.logits
+
+  return lax.scan(run, None, kept)[1]
+
+
+def top(score: np.ndarray, count: int) -> np.ndarray:
+  """Marks the units with the highest scores.
+
+  Args:
+    score: [layer, unit].
+    count: of units, over all layers.
+
+  Returns:
+    bool, the same shape.
+  """
+  chosen = np.zeros(score.size, bool)
+  chosen[np.argsort(-score, axis=None, kind='stable')[:count]] = True
+  return chosen.reshape(score.shape)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'steps'))
+def learn_masks(
+  model: interface.Model,
+  pair: Pair,
+  saw: jax.Array,
+  examples: interface.Tokens,
+  labels: jax.Array,
+  others: interface.Tokens,
+  steps: int,
+) -> Units:
+  """How far each unit of the run that saw an example is turned down.
+
+  Network slimming (Liu et al., 2017) as Chang et al. (2024), "Do Localization
+  Methods Actually Localize Memorized Data in LLMs?", use it to localise: a
+  factor in [0, 1] on every unit, with an L1 penalty. They learn which units are
+  enough to keep a text; here it is which few must go, so that the example is
+  predicted as by a model that never saw it, and others are as before.
+
+  Adam on the factors, each projected to [0, 1], from 1. What is minimised is
+  the cross-entropy between the other run's probability of the label and the
+  masked one's, plus the mean Kullback-Leibler divergence of the masked from the
+  whole run on other texts, plus 0.01 for every unit that is gone.
+
+  Args:
+    model: of both models.
+    pair: the models.
+    saw: the one that was trained on each example, 0 for the first one and 1
+      for the second one, int32 [m].
+    examples: m of them.
+    labels: int32 [m].
+    others: texts on which nothing should change, padded to the same length.
+    steps: of Adam; the whole way takes 20 of them.
+
+  Returns:
+    1 - factor, leaves [m, layer, unit].
+  """
+  optimiser = optax.adam(0.05)
+  logits = lambda params, tokens, edits: (
+    interface.forward(model, params, tokens, edits=edits).logits
+  )
+
+  def one(inputs):
+    saw, ids, length, label = inputs
+    join = lambda own, rest: jnp.concatenate([own[None], rest])
+    texts = interface.Tokens(join(ids, others.ids), join(length, others.length))
+    params = params_of(pair, saw)
+    twin = logits(params_of(pair, 1 - saw), texts, {})[0]
+    wanted = jax.nn.softmax(twin)[label]
+    before = jax.nn.log_softmax(logits(params, texts, {})[1:])
+
+    def loss(factors):
+      edits = edits_of(jax.tree.map(lambda x: x[:, None], factors))
+      found = jax.nn.log_softmax(logits(params, texts, edits))
+      kept = found[0, label]
+      # log(1 - p) from the other classes, which does not cancel.
+      rest = jax.nn.logsumexp(found[0].at[label].set(-jnp.inf))
+      forget = -(wanted * kept + (1 - wanted) * rest)
+      change = (jnp.exp(before) * (before - found[1:])).sum(-1).mean()
+      gone = sum((1 - x).sum() for x in factors)
+      return forget + change + _PENALTY * gone
+
+    def step(carry, _):
+      factors, state = carry
+      updates, state = optimiser.update(jax.grad(loss)(factors), state)
+      factors = optax.apply_updates(factors, updates)
+      return (jax.tree.map(lambda x: jnp.clip(x, 0, 1), factors), state), None
+
+    ones = Units(
+      jnp.ones((model.num_layers, model.num_heads)),
+      jnp.ones((model.num_layers, model.hidden)),
+    )
+    (factors, _), _ = lax.scan(step, (ones, optimiser.init(ones)), length=steps)
+    return jax.tree.map(lambda x: 1 - x, factors)
+
+  inputs = (saw, examples.ids, examples.length, labels)
+  return lax.map(one, inputs, batch_size=_TOGETHER)
 
 
 def units(study: View) -> None:
@@ -179,7 +394,7 @@ class _Found:
     accuracy: on held-out texts, the same.
   """
 
-  scores: technique.Units
+  scores: Units
   seen: np.ndarray
   unseen: np.ndarray
   after: dict[tuple[str, str, int], np.ndarray]
@@ -189,7 +404,7 @@ class _Found:
 
 def _measure(
   study: View,
-  pair: hybrids.Pair,
+  pair: Pair,
   texts: _Texts,
   count: int,
   first_saw: np.ndarray,
@@ -202,7 +417,7 @@ def _measure(
   )
   scores = jax.tree.map(
     lambda x: orient(np.asarray(x, np.float64), first_saw),
-    technique.scores(model, pair, examples, texts.labels[:count]),
+    first_order(model, pair, examples, texts.labels[:count]),
   )
   learnt = None
   if study.config.localise.units.mask_steps:
@@ -210,7 +425,7 @@ def _measure(
   keys, kept = _masks(study, scores, learnt, number)
   by_example = []
   for at in range(count):
-    found = technique.without(
+    found = without(
       model,
       pair,
       0 if first_saw[at] else 1,
@@ -247,12 +462,10 @@ def _measure(
 
 def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
   """Logits of the OUT runs on the examples, [m, classes]."""
-  everything = technique.Units(
-    *(np.ones((1, *x.shape[2:]), np.float32) for x in scores)
-  )
+  everything = Units(*(np.ones((1, *x.shape[2:]), np.float32) for x in scores))
   both = [
     np.asarray(
-      technique.without(model, pair, which, everything, examples)[0],
+      without(model, pair, which, everything, examples)[0],
       np.float64,
     )
     for which in (0, 1)
@@ -262,14 +475,14 @@ def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
 
 def _learnt(
   study: View,
-  pair: hybrids.Pair,
+  pair: Pair,
   texts: _Texts,
   count: int,
   first_saw: np.ndarray,
-) -> technique.Units:
+) -> Units:
   """How far learnt masks turn units down, leaves [m, layer, unit]."""
   examples = jax.tree.map(lambda x: x[:count], texts.tokens)
-  found = masks.learn(
+  found = learn_masks(
     study.model.one_by_one(),
     pair,
     np.where(first_saw, 0, 1).astype(np.int32),
@@ -283,10 +496,10 @@ def _learnt(
 
 def _masks(
   study: View,
-  scores: technique.Units,
-  learnt: technique.Units | None,
+  scores: Units,
+  learnt: Units | None,
   number: int,
-) -> tuple[list[tuple[str, str, int]], technique.Units]:
+) -> tuple[list[tuple[str, str, int]], Units]:
   """What is zeroed: keys, and units that stay, [m, 1 + keys, layer, unit].
 
   The first mask keeps everything.
@@ -307,7 +520,7 @@ def _masks(
     for kind, ranking in itertools.product(KINDS, rankings)
     for deleted in getattr(config, kind)
   ]
-  kept = technique.Units(
+  kept = Units(
     *(np.ones((count, 1 + len(keys), *x.shape[2:]), np.float32) for x in scores)
   )
   rng = np.random.default_rng([0x756E6974, number])
@@ -323,7 +536,7 @@ def _masks(
         ranked[LEARNT] = getattr(learnt, kind)[at]
       for mask, (of, ranking, deleted) in enumerate(keys, start=1):
         if of == kind:
-          chosen = technique.top(ranked[ranking], deleted)
+          chosen = top(ranked[ranking], deleted)
           getattr(kept, kind)[at, mask][chosen] = 0
   return keys, kept
 
@@ -336,7 +549,7 @@ def _by_example(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
     contrast = mean(values[:, 0] - values[:, 1])  # [m, layer, unit]
     sides = values.mean(0)
     for at, example in enumerate(index):
-      layer, unit = np.nonzero(technique.top(contrast.value[at], _SHOWN))
+      layer, unit = np.nonzero(top(contrast.value[at], _SHOWN))
       parts.append(
         pd.DataFrame(
           {

@@ -153,6 +153,16 @@ _NO_MEAN = layerwise.Mean(*[np.full((), np.nan)] * 4)
 _TIE_SEED = 0
 
 
+def is_baseline(technique: str) -> bool:
+  """Whether a technique is a trivial one, which others must beat.
+
+  Args:
+    technique: its name; of one that a user registered and that is unknown here,
+      nothing says so.
+  """
+  return technique in TECHNIQUES and TECHNIQUES[technique].baseline
+
+
 def default_variants(layers: pd.DataFrame) -> dict[str, str]:
   """The variant that each technique wrote first."""
   first = layers.drop_duplicates('technique')

@@ -30,7 +30,7 @@ from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
 from tests.command.console import call
-from tests.study import made_up
+from tests.compare import made_up
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = _ROOT / 'experiments' / 'configs'

@@ -8,8 +8,7 @@ from absl.testing import absltest
 from scipy import special
 
 from memloc_jax.models import interface
-from memloc_jax.pairs import hybrids, masks
-from memloc_jax.pairs import zeroing as units
+from memloc_jax.pairs import hybrids, units
 from tests.localisation import built
 
 _LAYER, _NEURON = 1, 7
@@ -49,7 +48,7 @@ class LearnTest(absltest.TestCase):
     cls.gap = (value(changed) - value(plain))[order[:3]]
 
   def learn(self, models, saw):
-    return masks.learn(
+    return units.learn_masks(
       built.MODEL,
       hybrids.pair(*models),
       jnp.full(3, saw, jnp.int32),

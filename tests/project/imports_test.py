@@ -25,12 +25,13 @@ MAY_IMPORT = {
   'curate.triage': {'tasks'},
   'study': _MEASURES | {'schema', 'pairs.settings', 'curate.triage'},
   'curate': _MEASURES | {'curate.triage', 'study'},
-  'pairs': _MEASURES | {'pairs.settings', 'study'},
-  'report': _MEASURES | {'study', 'schema', 'curate.triage'},
+  'pairs': _MEASURES | {'pairs.settings', 'study', 'schema'},
+  'compare': _MEASURES | {'study'},
+  'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
   'presets': {'study'},
   'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
   'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
-  'command': _MEASURES | {'study', 'curate', 'report', 'stages'},
+  'command': _MEASURES | {'study', 'curate', 'compare', 'report', 'stages'},
 }
 
 

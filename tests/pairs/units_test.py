@@ -8,8 +8,7 @@ from absl.testing import absltest
 
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
-from memloc_jax.pairs import hybrids
-from memloc_jax.pairs import zeroing as units
+from memloc_jax.pairs import hybrids, units
 from tests.localisation import built
 
 _SHAPES = units.Units((3, 2), (3, 24))  # layers, heads; layers, neurons
@@ -82,7 +81,7 @@ class ParamsTest(absltest.TestCase):
     for which, params in enumerate(models):
       for number in (which, jnp.int32(which)):
         chex.assert_trees_all_equal(
-          units.params(pair, number),
+          units.params_of(pair, number),
           {key: params[key] for key in ('embeddings', 'blocks', 'final')}
           | {'heads': {'main': params['heads']['main']}},
         )
@@ -93,7 +92,7 @@ class ScoresTest(absltest.TestCase):
     """Of every head and some neurons, by central differences."""
     models, (tokens, labels) = _models(), _batch()
     pair = hybrids.pair(*models)
-    found = units.scores(built.MODEL, pair, tokens, labels)
+    found = units.first_order(built.MODEL, pair, tokens, labels)
     self.assertEqual(found.heads.shape, (2, 4, 3, 2))
     self.assertEqual(found.neurons.shape, (2, 4, 3, 24))
     step = 3e-3

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from memloc_jax.compare import summary
+from memloc_jax.compare.summary import Entry
 from memloc_jax.estimators import intervals, verdicts
-from memloc_jax.study import comparison, summary
-from memloc_jax.study.summary import Entry
+from memloc_jax.study import comparison
 
 
 class Difference(NamedTuple):
@@ -86,7 +87,7 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
       sides = by_group[a], by_group[b]
       claims.append(
         None
-        if summary.is_baseline(technique)
+        if comparison.is_baseline(technique)
         else verdicts.Claim(
           lambda level, sides=sides: difference(*sides, level)[1:],
           'differs',
@@ -135,7 +136,7 @@ def controls(entries: Sequence[Entry]) -> pd.DataFrame:
     located.append(
       comparison.Located(
         row['technique'],
-        summary.is_baseline(row['technique']),
+        comparison.is_baseline(row['technique']),
         of['top1_in_pair'].to_numpy(float),
         list(zip(of['task'], of['layers'], of['seed'])),
         of['task'].to_numpy(),

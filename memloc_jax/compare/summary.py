@@ -17,8 +17,7 @@ from scipy import stats
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import intervals
 from memloc_jax.estimators.layerwise import mean
-from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study.comparison import default_variants
+from memloc_jax.study.comparison import default_variants, is_baseline
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry
 
@@ -252,16 +251,6 @@ def _detection(table: pd.DataFrame) -> dict[str, float]:
     for row in of.to_dict('records')[:1]
     for suffix, column in names.items()
   }
-
-
-def is_baseline(technique: str) -> bool:
-  """Whether a technique is a trivial one, which others must beat.
-
-  Args:
-    technique: its name; of one that a user registered and that is unknown here,
-      nothing says so.
-  """
-  return technique in TECHNIQUES and TECHNIQUES[technique].baseline
 
 
 def profiles(entries: Sequence[Entry]) -> pd.DataFrame:

@@ -8,10 +8,10 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 from scipy import stats
 
+from memloc_jax.compare import contrasts, measures, replication, summary
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import verdicts
-from memloc_jax.study import contrasts, measures, replication, summary
-from tests.study import made_up
+from tests.compare import made_up
 
 _NLU = {'wic': 1.6, 'rte': 2.0, 'mrpc': 2.2}
 _TOPIC = {'trec': 4.0, 'reuters': 4.6}

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memloc_jax.compare import summary
+from memloc_jax.compare.summary import Entry
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Mean, mean
-from memloc_jax.study import summary
-from memloc_jax.study.summary import Entry
+from memloc_jax.study.comparison import is_baseline
 
 
 def regimes(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def _claim(
 ) -> verdicts.Claim | None:
   """That a regime changes a measure, given the differences of pairs."""
   kind, _, technique = measure.partition(' ')
-  if summary.is_baseline(technique):
+  if is_baseline(technique):
     return None
   quantity = {'depth': 'depth', 'validation_f1_noisy': 'score'}
   quantity |= {'validation_f1_clean': 'score'}

@@ -3,7 +3,7 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.pairs import occlusion
+from memloc_jax.pairs import input_texts
 from memloc_jax.tasks.encode import Encoded
 
 # Two texts: [CLS] a b ##b c [SEP], and [CLS] d [SEP].
@@ -21,14 +21,14 @@ class UnitsTest(parameterized.TestCase):
     ('token', 1, [-1, 0, 0, 0, 0, -1]),
   )
   def test_units(self, by, most, wanted):
-    found = occlusion.units(_WORD, by, most)
+    found = input_texts.units(_WORD, by, most)
     np.testing.assert_array_equal(found[0], wanted)
     # A short text is not cut into spans because another one is long.
     np.testing.assert_array_equal(found[1], [-1, 0, -1, -1, -1, -1])
 
   def test_each_unit_once(self):
-    unit = occlusion.units(_WORD, 'word', 9)
-    rows, hidden = occlusion.each_unit(unit)
+    unit = input_texts.units(_WORD, 'word', 9)
+    rows, hidden = input_texts.each_unit(unit)
     np.testing.assert_array_equal(rows, [0, 0, 0, 1])
     np.testing.assert_array_equal(hidden[1], [0, 0, 1, 1, 0, 0])
     np.testing.assert_array_equal(hidden.any(0), (unit >= 0).any(0))
@@ -37,7 +37,7 @@ class UnitsTest(parameterized.TestCase):
 class WithoutTest(absltest.TestCase):
   def test_masked(self):
     hidden = np.array([[0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 0, 1]], bool)
-    found = occlusion.without(_EXAMPLES, np.arange(2), hidden, 9, 0)
+    found = input_texts.without(_EXAMPLES, np.arange(2), hidden, 9, 0)
     np.testing.assert_array_equal(
       found.ids, [[2, 11, 9, 9, 14, 3], [2, 9, 3, 0, 0, 0]]
     )
@@ -45,7 +45,7 @@ class WithoutTest(absltest.TestCase):
 
   def test_taken_out(self):
     hidden = np.array([[0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 0, 1]], bool)
-    found = occlusion.without(_EXAMPLES, np.arange(2), hidden, None, 7)
+    found = input_texts.without(_EXAMPLES, np.arange(2), hidden, None, 7)
     np.testing.assert_array_equal(
       found.ids, [[2, 11, 14, 3, 7, 7], [2, 3, 7, 7, 7, 7]]
     )
@@ -57,17 +57,17 @@ class WithoutTest(absltest.TestCase):
     texts = Encoded(ids, np.array([3, 1], np.int32), (4,))
     everything = ids > 0
     for hidden in (everything, np.ones_like(everything)):
-      found = occlusion.without(texts, np.arange(2), hidden, None, 7)
+      found = input_texts.without(texts, np.arange(2), hidden, None, 7)
       np.testing.assert_array_equal(found.length, [1, 1])
       np.testing.assert_array_equal(found.ids, [[13, 7, 7, 7], [14, 7, 7, 7]])
     # What is not the whole text may have its end.
     end = np.array([[0, 1, 1, 0], [0, 0, 0, 0]], bool)
-    found = occlusion.without(texts, np.arange(2), end, None, 7)
+    found = input_texts.without(texts, np.arange(2), end, None, 7)
     np.testing.assert_array_equal(found.ids[0], [11, 7, 7, 7])
 
   def test_rows_may_repeat_and_masks_be_narrow(self):
     hidden = np.array([[0, 1], [0, 0]], bool)
-    found = occlusion.without(_EXAMPLES, np.array([1, 1]), hidden, 9, 0)
+    found = input_texts.without(_EXAMPLES, np.array([1, 1]), hidden, 9, 0)
     np.testing.assert_array_equal(found.ids[0], [2, 9, 3, 0, 0, 0])
     np.testing.assert_array_equal(found.ids[1], _IDS[1])
 

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from memloc_jax.estimators import intervals, verdicts
-from memloc_jax.study.summary import (
+from memloc_jax.compare.summary import (
   Entry,
   centres,
   not_binarised,
   relative,
   studies,
 )
+from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.tasks import registry
 
 _RESAMPLES = 2000

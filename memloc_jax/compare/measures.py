@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from memloc_jax.compare import contrasts, summary
+from memloc_jax.compare.summary import MAIN, Entry
 from memloc_jax.localisation import centroids
-from memloc_jax.study import contrasts, summary
 from memloc_jax.study.comparison import default_variants
-from memloc_jax.study.summary import MAIN, Entry
 
 # The paper's four, of which it takes the mean.
 TECHNIQUES = ('swapping', 'retraining', 'gradients', 'probing')

@@ -8,9 +8,9 @@ import pandas as pd
 from absl.testing import absltest
 from scipy import stats
 
+from memloc_jax.compare import correlations, measures, summary
 from memloc_jax.errors import InputError
-from memloc_jax.study import correlations, measures, summary
-from tests.study import made_up
+from tests.compare import made_up
 
 _TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0, 'reuters': 5.0}
 

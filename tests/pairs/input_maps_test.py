@@ -8,7 +8,7 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.models import interface
-from memloc_jax.pairs import hybrids, pair_maps
+from memloc_jax.pairs import hybrids, input_maps
 from memloc_jax.tasks.encode import Encoded
 from tests.localisation import built
 
@@ -35,7 +35,9 @@ class ProbabilitiesTest(absltest.TestCase):
     labels = np.arange(7, dtype=np.int32) % built.CLASSES
     pair = hybrids.pair(*models)
     for most in (1, 10**6):
-      found = pair_maps.probabilities(built.MODEL, pair, examples, labels, most)
+      found = input_maps.probabilities(
+        built.MODEL, pair, examples, labels, most
+      )
       for row, params in zip(found, models):
         np.testing.assert_allclose(
           row, _alone(params, examples, labels), atol=1e-5
@@ -54,7 +56,7 @@ class IntegratedTest(parameterized.TestCase):
     self.baseline = np.where(is_text, 39, 0).astype(np.int32)
 
   def _integrated(self, steps, compute='float32'):
-    return pair_maps.integrated(
+    return input_maps.integrated(
       dataclasses.replace(built.MODEL, compute=compute),
       self.pair,
       self.examples,

@@ -8,8 +8,8 @@ import pandas as pd
 from absl.testing import absltest
 from scipy import stats
 
-from memloc_jax.study import regimes, summary
-from tests.study import made_up
+from memloc_jax.compare import regimes, summary
+from tests.compare import made_up
 
 
 def _change(path, name, change):

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from memloc_jax.compare import contrasts, correlations, summary
+from memloc_jax.compare.measures import measures
+from memloc_jax.compare.summary import Entry
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.estimators.layerwise import mean
-from memloc_jax.study import contrasts, correlations, summary
-from memloc_jax.study.measures import measures
-from memloc_jax.study.summary import Entry
 from memloc_jax.tasks import registry
 
 _COLUMNS = (
@@ -70,7 +70,7 @@ def references(path: str | os.PathLike | None = None) -> pd.DataFrame:
     InputError: naming the file and the row at fault.
   """
   if path is None:
-    source = importlib.resources.files('memloc_jax.study') / 'published.csv'
+    source = importlib.resources.files('memloc_jax.compare') / 'published.csv'
   else:
     source = pathlib.Path(path)
   try:

@@ -8,8 +8,8 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
-from memloc_jax.pairs import patches as patching
-from memloc_jax.pairs.patches import ATTENTION, HEAD, MLP, NOTHING, STREAM
+from memloc_jax.pairs import patching
+from memloc_jax.pairs.patching import ATTENTION, HEAD, MLP, NOTHING, STREAM
 from tests.localisation import built
 
 _LAYERS, _HEADS, _LENGTH = 3, 2, 10
