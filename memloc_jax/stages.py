@@ -178,7 +178,7 @@ _BEFORE = (
     layerwise.layerwise,
     needs=('score',),
     settings=('localise.layerwise',),
-    runs=(pair_runs.PAIRS, pair_runs.CONTROL_PAIRS),
+    runs=(pair_runs.MAP_PAIRS, pair_runs.CONTROL_PAIRS),
     tables=layerwise.TABLES,
   ),
   Stage(
@@ -186,7 +186,7 @@ _BEFORE = (
     input_maps.input_maps,
     needs=('score', 'layerwise'),
     settings=('localise.inputs',),
-    runs=(pair_runs.PAIRS,),
+    runs=(pair_runs.MAP_PAIRS,),
     tables=input_maps.TABLES,
   ),
   Stage(
@@ -194,7 +194,7 @@ _BEFORE = (
     patching.patching,
     needs=('score', 'layerwise'),
     settings=('localise.patching',),
-    runs=(pair_runs.PAIRS,),
+    runs=(pair_runs.MAP_PAIRS,),
     tables=patching.TABLES,
   ),
   Stage(
@@ -202,7 +202,7 @@ _BEFORE = (
     units.units,
     needs=('score', 'layerwise'),
     settings=('localise.units',),
-    runs=(pair_runs.PAIRS,),
+    runs=(pair_runs.MAP_PAIRS,),
     tables=units.TABLES,
   ),
 )

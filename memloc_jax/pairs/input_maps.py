@@ -33,7 +33,7 @@ from memloc_jax.schema import (
   Kind,
   Table,
 )
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.study.pair_runs import MAP_PAIRS
 from memloc_jax.study.tables import OF_EXAMPLE
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
@@ -186,11 +186,11 @@ def _pairs(
   study: View, index: np.ndarray, span: tuple[float, float]
 ) -> Iterator[tuple[hybrids.Pair, np.ndarray]]:
   """Each finished pair, and which examples its first run was trained on."""
-  runs = study.tables[PAIRS].runs
+  runs = study.tables[MAP_PAIRS].runs
   rows = usable(study)
   for number, (first, second) in enumerate(rows):
     pair = hybrids.pair(
-      study.weights(PAIRS, first), study.weights(PAIRS, second)
+      study.weights(MAP_PAIRS, first), study.weights(MAP_PAIRS, second)
     )
     yield pair, runs.membership[first, index]
     study.progress.update(span[0] + (number + 1) / len(rows) * span[1])

@@ -21,7 +21,7 @@ from memloc_jax.schema import (
   Kind,
   Table,
 )
-from memloc_jax.study.pair_runs import CONTROL_PAIRS, PAIRS, with_pairs
+from memloc_jax.study.pair_runs import CONTROL_PAIRS, MAP_PAIRS, with_pairs
 from memloc_jax.study.tables import OF_EXAMPLE, WITH_HEAD
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
@@ -235,8 +235,10 @@ def layerwise(study: View) -> None:
 def _sources(study: View) -> list[tuple[str, str, np.ndarray]]:
   """Name, table and rows, [pairs, 2], of everything that has pairs."""
   found = []
-  if PAIRS in study.tables:
-    found.append((MAIN, PAIRS, np.arange(len(study.tables[PAIRS].runs))))
+  if MAP_PAIRS in study.tables:
+    found.append(
+      (MAIN, MAP_PAIRS, np.arange(len(study.tables[MAP_PAIRS].runs)))
+    )
   if CONTROL_PAIRS in study.tables:
     setups = with_pairs(study.controls)
     rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))

@@ -23,7 +23,7 @@ from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit, Tree
 from memloc_jax.pairs.twins import most_memorised, usable
 from memloc_jax.schema import FLOAT, LAYER, POSITIVE, SIGNED, SIZE, TEXT, Table
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.study.pair_runs import MAP_PAIRS
 from memloc_jax.study.tables import OF_EXAMPLE, OR_MEAN
 from memloc_jax.study.view import View
 
@@ -308,10 +308,10 @@ def patching(study: View) -> None:
     return
   index = most_memorised(memorised, count)
   by_length, rows = buckets(study, index), usable(study)
-  member = study.tables[PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
+  member = study.tables[MAP_PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
   found = [[] for _ in by_length]
   for number, pair in enumerate(rows):
-    models = jax.device_put([study.weights(PAIRS, row) for row in pair])
+    models = jax.device_put([study.weights(MAP_PAIRS, row) for row in pair])
     for (length, chosen), effects in zip(by_length, found):
       saw = member[:, chosen]
       # One shape for all pairs and both directions.

@@ -35,7 +35,7 @@ from memloc_jax.schema import (
   TEXT,
   Table,
 )
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.study.pair_runs import MAP_PAIRS
 from memloc_jax.study.tables import OF_EXAMPLE
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
@@ -325,12 +325,12 @@ def units(study: View) -> None:
   if memorised is None or not config.examples:
     return
   index = most_memorised(memorised, config.examples)
-  runs = study.tables[PAIRS].runs
+  runs = study.tables[MAP_PAIRS].runs
   pairs = usable(study)
   texts = _texts(study, index)
   found = []
   for number, rows in enumerate(pairs):
-    pair = hybrids.pair(*(study.weights(PAIRS, row) for row in rows))
+    pair = hybrids.pair(*(study.weights(MAP_PAIRS, row) for row in rows))
     first_saw = runs.membership[rows[0], index]
     found.append(_measure(study, pair, texts, len(index), first_saw, number))
     study.progress.update((number + 1) / len(pairs))

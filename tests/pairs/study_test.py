@@ -88,7 +88,7 @@ class StudyTest(tiny.EncoderCase):
     np.testing.assert_array_equal(member.sum(1), member.shape[1] // 2)
     runs = self.read('runs')
     for table, count in (
-      (pair_runs.PAIRS, _PAIRS),
+      (pair_runs.MAP_PAIRS, _PAIRS),
       (pair_runs.CONTROL_PAIRS, _CONTROL_PAIRS),
     ):
       seed = runs.loc[runs['table'] == table, 'seed'].to_numpy()
@@ -106,7 +106,7 @@ class StudyTest(tiny.EncoderCase):
   def test_shares_sum_to_what_the_runs_predicted(self):
     """The records' predictions, which were made by another program."""
     store, runs = RowStore(self.workdir / 'rows'), self.read('runs')
-    runs = runs[runs['table'] == pair_runs.PAIRS].reset_index()
+    runs = runs[runs['table'] == pair_runs.MAP_PAIRS].reset_index()
     examples = self.read('examples')
     label_names = json.loads(
       (self.workdir / 'manifest.json').read_text('utf-8')
@@ -114,7 +114,7 @@ class StudyTest(tiny.EncoderCase):
     labels = examples['given'].map(label_names.index).to_numpy()
     logits = np.stack(
       [
-        store.read(pair_runs.PAIRS, row, hash).logits
+        store.read(pair_runs.MAP_PAIRS, row, hash).logits
         for row, hash in enumerate(runs['config_hash'])
       ]
     )
