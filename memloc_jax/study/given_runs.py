@@ -34,6 +34,8 @@ def disk(study: Runs) -> int:
   weights = sum(x.size * x.dtype.itemsize for x in leaves)
   each = 4 * predicted * len(data.label_names)
   table = study.tables.get(MAIN)
+  if table is None:
+    return 0
   return sum(
     each + len(found) * weights
     for row, found in _rows(table, context.given)
@@ -53,6 +55,8 @@ def take_in(study: View) -> None:
   if study.engine.together and not hosts.is_first():
     return  # It gets them as it does the records of other processes.
   data, table = study.data, study.tables.get(MAIN)
+  if table is None:
+    return
   for row, found in _rows(table, study.given):
     hash = study.hashes[MAIN][row]
     if _is_taken_in(study.engine, table, row, hash, found):
@@ -103,10 +107,10 @@ def record(study: Runs, row: int) -> Record:
 
 
 def _rows(
-  table: Table | None, found: Mapping[tuple[str, int], Given]
+  table: Table, found: Mapping[tuple[str, int], Given]
 ) -> Iterator[tuple[int, dict[str, Given]]]:
   """Rows of `main` that are not trained, and their models by moment."""
-  for row in () if table is None else table.given:
+  for row in table.given:
     role, seed = table.runs.purpose[row], int(table.runs.seed[row])
     by_moment = {FINAL: found[role, seed]}
     if (fitted := given.early(role, seed, found)) is not None:
