@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import hosts
-from memloc_jax.ensemble.event import Event, Start
+from memloc_jax.ensemble.engine import Engine, Event, Start
 from memloc_jax.ensemble.program import (
   Objective,
   Program,
@@ -17,8 +17,7 @@ from memloc_jax.ensemble.program import (
   make_table,
 )
 from memloc_jax.ensemble.store import FINAL, RowStore
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
@@ -289,7 +288,8 @@ class Study:
   @functools.cached_property
   def hashes(self) -> dict[str, list[str]]:
     """Hash of every run, by table."""
-    return {k: self.engine.hashes(table) for k, table in self.tables.items()}
+    engine = self.engine.identity()
+    return {k: table.hashes(engine) for k, table in self.tables.items()}
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
     """All parameters of a kept run.
@@ -381,7 +381,7 @@ class Study:
     fit_accuracy: float | None = None,
     trace: np.ndarray | None = None,
     snapshots: tuple[int, ...] = (),
-    auxiliary: tuple[Objective, Examples] | None = None,
+    auxiliary: tuple[Objective, Encoded] | None = None,
     keep: bool | np.ndarray = True,
     log: bool = False,
   ) -> Table:
@@ -400,12 +400,12 @@ class Study:
       log: whether the logits after every evaluated epoch are.
     """
     config, data = self.config.train, self.data
-    held_out = examples(data.validation, data.validation_labels[None])
+    held_out = data.validation.with_labels(data.validation_labels[None])
     objectives = (Objective('main', len(data.label_names)),)
-    corpora = (examples(data.train, data.labels),)
+    examples = (data.train.with_labels(data.labels),)
     if auxiliary is not None:
       objectives += (auxiliary[0],)
-      corpora += (auxiliary[1],)
+      examples += (auxiliary[1],)
     return Table(
       name=name,
       program=Program(
@@ -415,13 +415,14 @@ class Study:
         warmup=config.warmup,
         clip_norm=config.clip_norm,
         clip_frozen=self.config.paper_quirks.clip_frozen,
+        optimiser=config.optimiser,
         moments=self.config.engine.moments,
         dropout=self.dropout > 0,
         evaluate_every=evaluate_every or 0,
         fit_accuracy=fit_accuracy,
       ),
       runs=runs,
-      examples=corpora,
+      examples=examples,
       validation=held_out if len(data.validation) else None,
       keep=np.full(len(runs), keep),
       seed=self.config.task.seed,
@@ -429,8 +430,3 @@ class Study:
       snapshots=snapshots,
       log=log,
     )
-
-
-def examples(encoded: Encoded, labels: np.ndarray) -> Examples:
-  """Encoded texts with their label sets [sets, n], as tables take them."""
-  return Examples(encoded.ids, encoded.length, labels, encoded.buckets)

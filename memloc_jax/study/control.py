@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memloc_jax.ensemble.program import Objective, RunTable, make_table
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import dataset
+from memloc_jax.tasks.encode import Encoded
 
 if TYPE_CHECKING:
   from memloc_jax.study.context import Study
@@ -158,7 +159,7 @@ def runs(
   )
 
 
-def auxiliary(study: 'Study') -> tuple[Objective, Examples]:
+def auxiliary(study: 'Study') -> tuple[Objective, Encoded]:
   """The auxiliary task's objective and clean examples."""
   config = study.config.control
   data = study.build(
@@ -173,5 +174,5 @@ def auxiliary(study: 'Study') -> tuple[Objective, Examples]:
   encoded = data.train
   return (
     Objective(AUXILIARY, len(data.label_names)),
-    Examples(encoded.ids, encoded.length, data.labels[:1], encoded.buckets),
+    encoded.with_labels(data.labels[:1]),
   )

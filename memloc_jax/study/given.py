@@ -293,7 +293,7 @@ def _is_taken_in(study: 'Study', row: int) -> bool:
   table, hash = study.tables[MAIN], study.hashes[MAIN][row]
   moments = dict(_rows(study))[row]
   has = study.store.has_weights
-  return study.engine.finished(table, row, hash) and all(
+  return table.done(study.store, row, hash) and all(
     has(MAIN, row, moment, hash) for moment in moments
   )
 

@@ -186,6 +186,7 @@ def _source(study: Study, label_set: int, size: int) -> Source:
     weight_decay=study.config.train.weight_decay,
     warmup=study.config.train.warmup,
     clip_norm=study.config.train.clip_norm,
+    optimiser=study.config.train.optimiser,
     moments=study.config.engine.moments,
     batch_size=study.config.localise.batch_size,
     engine=dataclasses.replace(
