@@ -23,19 +23,18 @@ from memloc_jax.ensemble.store import RowStore
 from memloc_jax.localisation import (
   centroids,
   gradients,
-  hybrids,
   probes,
   probing,
   representations,
   retraining,
-  shapley,
   swapping,
   windows,
 )
-from memloc_jax.localisation.hybrids import LayerwiseConfig
 from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.localisation.retraining import RetrainConfig
 from memloc_jax.localisation.scores import Source
+from memloc_jax.pairs import hybrids, shapley
+from memloc_jax.pairs.settings import LayerwiseConfig
 
 _BATCH = Source.batch_size
 # Whose predictions are made at once.

@@ -14,11 +14,13 @@ from memloc_jax.ensemble.optimiser import OPTIMISERS
 from memloc_jax.ensemble.placement import PLACEMENTS
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.hybrids import LayerwiseConfig
-from memloc_jax.localisation.occlusion import InputsConfig
-from memloc_jax.localisation.patching import PatchingConfig
 from memloc_jax.localisation.scores import Source
-from memloc_jax.localisation.units import UnitsConfig
+from memloc_jax.pairs.settings import (
+  InputsConfig,
+  LayerwiseConfig,
+  PatchingConfig,
+  UnitsConfig,
+)
 from memloc_jax.settings import (
   Check,
   Range,

@@ -25,7 +25,7 @@ from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Tree
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.tasks.encode import Encoded
 
 # Copies of a state on the host while Orbax saves it: one of the arrays, and
@@ -39,8 +39,8 @@ _RUNTIME = 110 * 2**20
 _MOST_DEVICES = 64
 
 
-class Shapes(Study):
-  """A study whose checkpoint is known by its shapes alone."""
+class Shapes(Context):
+  """Of a study whose checkpoint is known by its shapes alone."""
 
   @functools.cached_property
   def pretrained(self) -> Tree:
