@@ -18,8 +18,8 @@ from benchmarks import correctness, scoring, torch_localisation
 from benchmarks import workload as workload_lib
 from benchmarks.harness import OURS, RELEASED, SENSIBLE, Contender, Job
 from benchmarks.setting import Setting
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
   centroids,
   gradients,

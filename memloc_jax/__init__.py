@@ -49,6 +49,10 @@ PLACES = {
   'FAMILIES': 'models.registry',
   'Family': 'models.family',
   'Model': 'models.interface',
+  # Optimisers of one's own.
+  'register_optimiser': 'ensemble.optimiser:register',
+  'from_optax': 'ensemble.optimiser',
+  'Optimiser': 'ensemble.optimiser',
 }
 __all__ = list(PLACES)
 

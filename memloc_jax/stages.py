@@ -9,10 +9,7 @@ It is identified by that, and runs again when its identity is another one, see
 
 import dataclasses
 import functools
-import hashlib
-import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -20,7 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import hosts
+from memloc_jax import user_code
+from memloc_jax.ensemble import compile, hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.pairs import (
@@ -445,7 +443,7 @@ def check(study: Runs) -> None:
   """
   check_input(study)
   for table in study.tables.values():
-    study.engine.check(table)
+    compile.check(study.engine, table)
   planning.check_disk(study)
 
 
@@ -538,7 +536,9 @@ def identities_of(study: Runs) -> dict[str, str]:
         if identity.is_free(setting) and identity.covers(each.settings, setting)
       },
       'chosen': chosen.fingerprint(context.config.localise, each.settings),
-      'code': _code(name),
+      'code': user_code.fingerprint(TECHNIQUES[name].run)
+      if name in TECHNIQUES
+      else None,
       'needs': {need: passed_on[need] for need in each.needs},
     }
     found[name] = identity.digest(**without_runs, runs=_runs(study, each))
@@ -546,19 +546,6 @@ def identities_of(study: Runs) -> dict[str, str]:
       identity.digest(**without_runs) if each.by_run else found[name]
     )
   return found
-
-
-def _code(name: str) -> str | None:
-  """Hash of the file of a technique of a user's own; None of other stages."""
-  if name not in TECHNIQUES:
-    return None
-  module = TECHNIQUES[name].run.__module__ or ''
-  if module.partition('.')[0] == 'memloc_jax':
-    return None
-  path = getattr(sys.modules.get(module), '__file__', None)
-  if path is None or not os.path.isfile(path):
-    return None  # As of a notebook.
-  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _runs(study: Runs, each: Stage) -> dict[str, list[str]]:

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import chex
 import numpy as np
 
+from memloc_jax.ensemble import optimiser
+from memloc_jax.ensemble.optimiser import Optimiser
+
 # Where a layer's start weights come from: the pretrained checkpoint, random
 # weights drawn from the run's own seed, or, from 2 on, finished runs.
 PRETRAINED = 0
@@ -64,6 +67,7 @@ class Program:
       once. Such runs are one model edited in many ways: they also share
       seed, examples, labels and dropout, so that what comes before their own
       layers is computed once a step for all of them.
+    optimiser: one of `optimiser.OPTIMISERS`.
     moments: type in which AdamW keeps its first moments, 'float32' or
       'bfloat16'. The second ones are float32 in any case: a bfloat16 has 8
       bits, and a moment that changes by a thousandth a step would stand still.
@@ -82,6 +86,7 @@ class Program:
   train_embeddings: bool = False
   train_head: bool = True
   layers: tuple[int, int] | None = None
+  optimiser: str = 'adamw'
   moments: Literal['float32', 'bfloat16'] = 'float32'
   evaluate_every: int = 1
   fit_accuracy: float | None = None
@@ -89,6 +94,21 @@ class Program:
   def __post_init__(self):
     if self.clip_frozen and self.layers is not None:
       raise ValueError('Layers that runs hold in common have no gradient.')
+    if self.optimiser not in optimiser.OPTIMISERS:
+      raise ValueError(f'There is no optimiser {self.optimiser!r}.')
+    if self.moments != 'float32' and self.optimiser != 'adamw':
+      raise ValueError('Only AdamW keeps its moments in another type.')
+
+  def make_optimiser(self) -> Optimiser:
+    """What makes a step of a gradient."""
+    if self.optimiser == 'adamw':
+      return optimiser.adamw(self.moments)
+    return optimiser.OPTIMISERS[self.optimiser]()
+
+  @property
+  def classifies(self) -> bool:
+    """Whether the first objective has labels, which runs are scored on."""
+    return self.objectives[0].kind == 'classify'
 
   def own_layers(self, num_layers: int) -> slice:
     """The layers that each run has for itself."""
@@ -223,6 +243,7 @@ _STATIC = (
   'train_embeddings',
   'train_head',
   'layers',
+  'optimiser',
   'moments',
   'evaluate_every',
   'fit_accuracy',

@@ -1,46 +1,22 @@
-"""What a table trains on: examples on the host, and a table with a name."""
+"""A table with a name: runs, what they train on, and what is kept of them."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble import metrics, optimiser, store
 from memloc_jax.ensemble.program import (
   RANDOM,
   Program,
   RunTable,
   array_digest,
+  row_hashes,
 )
-from memloc_jax.ensemble.step import Corpus
 from memloc_jax.models.interface import Tree
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-  """Encoded examples on the host.
-
-  Attributes:
-    ids: int32 [n, longest], padded on the right.
-    length: int32 [n].
-    labels: int32 [sets, n].
-    buckets: padded lengths, increasing; the last holds every example.
-  """
-
-  ids: np.ndarray
-  length: np.ndarray
-  labels: np.ndarray
-  buckets: tuple[int, ...]
-
-  def corpus(self) -> Corpus:
-    """The arrays, without the buckets."""
-    return Corpus(self.ids, self.length, self.labels)
-
-  def fingerprint(self) -> str:
-    """Hash of all of it."""
-    parts = [str(self.buckets), *map(array_digest, self.corpus())]
-    return hashlib.sha256(' '.join(parts).encode()).hexdigest()
+from memloc_jax.tasks.encode import Encoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +27,8 @@ class Table:
     name: of its folder in the row store.
     program: the static part.
     runs: one row a run.
-    examples: one an objective; `runs.membership` selects from the first,
-      the others are used whole.
+    examples: with labels, one an objective; `runs.membership` selects from
+      the first, the others are used whole.
     validation: held-out examples of the first objective, with the same
       buckets and one label set; or None.
     keep: runs whose final weights are kept, bool [runs].
@@ -80,8 +56,8 @@ class Table:
   name: str
   program: Program
   runs: RunTable
-  examples: tuple[Examples, ...]
-  validation: Examples | None
+  examples: tuple[Encoded, ...]
+  validation: Encoded | None
   keep: np.ndarray
   seed: int
   finished: tuple[tuple[str, ...], Tree] | None = None
@@ -132,16 +108,57 @@ class Table:
       found += [store.snapshot(e) for e in self.snapshots if e < last]
     return found
 
+  def done(self, records: store.RowStore, row: int, hash: str) -> bool:
+    """Whether a run has its record, with all that is to be kept of it.
 
-def append(first: Corpus, second: Corpus) -> Corpus:
-  """Two corpora as one; the second's labels stand in every label set."""
-  longest = max(first.ids.shape[1], second.ids.shape[1])
-  widen = lambda ids: np.pad(ids, ((0, 0), (0, longest - ids.shape[1])))
-  sets = len(first.labels)
-  return Corpus(
-    ids=np.concatenate([widen(first.ids), widen(second.ids)]),
-    length=np.concatenate([first.length, second.length]),
-    labels=np.concatenate(
-      [first.labels, np.repeat(second.labels[:1], sets, 0)], 1
-    ),
-  )
+    A run that is skipped is to have none.
+
+    Args:
+      records: where they are.
+      row: the run.
+      hash: one of `hashes`.
+    """
+    if row in self.skipped:
+      return True
+    record = records.read(self.name, row, hash)
+    if record is None or len(record.logged_logits) < len(self.logged):
+      return False
+    return all(
+      records.has_weights(self.name, row, moment, hash)
+      for moment in self.moments(row, record)
+    )
+
+  def hashes(self, engine: Mapping[str, Any]) -> list[str]:
+    """Hash of everything that decides each run's result, but rounding.
+
+    Args:
+      engine: what the engine adds to that, see `Engine.identity`.
+    """
+    context = {
+      **engine,
+      'seed': self.seed,
+      'examples': [_fingerprint(examples) for examples in self.examples],
+      # The buckets of the shared schedule follow from all runs together.
+      'every_membership': array_digest(self.runs.membership),
+      'every_seed': array_digest(self.runs.seed),
+    }
+    if self.validation is not None:
+      context['validation'] = _fingerprint(self.validation)
+    if self.predict is not None:
+      context['predict'] = array_digest(self.predict)
+    of_user = optimiser.identity(self.program.optimiser)
+    if of_user is not None:
+      context['optimiser'] = of_user
+    sources = () if self.finished is None else self.finished[0]
+    found = row_hashes(self.program, self.runs, context, sources)
+    for row, weights in self.given.items():
+      both = hashlib.sha256(f'{found[row]} {weights}'.encode())
+      found[row] = both.hexdigest()[:20]
+    return found
+
+
+def _fingerprint(examples: Encoded) -> str:
+  """Hash of examples and their labels."""
+  arrays = (examples.ids, examples.length, examples.labels)
+  parts = [str(examples.buckets), *map(array_digest, arrays)]
+  return hashlib.sha256(' '.join(parts).encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.train import train_again
 from memloc_jax.errors import InputError
 from memloc_jax.study import given_runs, versions
 from memloc_jax.study.config import StudyConfig
@@ -126,8 +127,8 @@ def verify(
       again = given_runs.record(study, row)
     else:
       with tempfile.TemporaryDirectory() as scratch:
-        again = study.engine.train_again(
-          table, row, stored.lanes, pathlib.Path(scratch)
+        again = train_again(
+          study.engine, table, row, stored.lanes, pathlib.Path(scratch)
         )
     others = _agreement_with_others(study, table, row, again)
     version = versions.of_run(study.context.workdir, table.name, stored.hash)

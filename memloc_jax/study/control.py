@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from memloc_jax.ensemble.program import Objective, RunTable, make_table
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table
 from memloc_jax.tasks import dataset
+from memloc_jax.tasks.encode import Encoded
 
 AUXILIARY = 'auxiliary'
 _GRADE = 3.0  # Ratio of neighbouring layers' rates in graded models.
@@ -157,7 +158,7 @@ def runs(
   )
 
 
-def auxiliary(context: Context) -> tuple[Objective, Examples]:
+def auxiliary(context: Context) -> tuple[Objective, Encoded]:
   """The auxiliary task's objective and clean examples."""
   config = context.config.control
   data = context.build(
@@ -172,5 +173,5 @@ def auxiliary(context: Context) -> tuple[Objective, Examples]:
   encoded = data.train
   return (
     Objective(AUXILIARY, len(data.label_names)),
-    Examples(encoded.ids, encoded.length, data.labels[:1], encoded.buckets),
+    encoded.with_labels(data.labels[:1]),
   )

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import hosts, metrics
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import FINAL, MEMORISED, Record
 from memloc_jax.ensemble.table import Table
-from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations
 from memloc_jax.models.interface import Model, Tree
@@ -126,7 +126,7 @@ def _is_taken_in(
   moments: Mapping[str, Given],
 ) -> bool:
   has = engine.store.has_weights
-  return engine.finished(table, row, hash) and all(
+  return table.done(engine.store, row, hash) and all(
     has(MAIN, row, moment, hash) for moment in moments
   )
 

@@ -186,6 +186,7 @@ def _source(study: Runs, label_set: int, size: int) -> Source:
     weight_decay=context.config.train.weight_decay,
     warmup=context.config.train.warmup,
     clip_norm=context.config.train.clip_norm,
+    optimiser=context.config.train.optimiser,
     moments=context.config.engine.moments,
     batch_size=context.config.localise.batch_size,
     engine=dataclasses.replace(

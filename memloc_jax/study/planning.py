@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble import partial
-from memloc_jax.ensemble.layout import Layout
+from memloc_jax.ensemble import compile, partial
+from memloc_jax.ensemble.compile import AbstractTable
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError, visible
 from memloc_jax.localisation.all import TECHNIQUES
@@ -59,12 +58,12 @@ def needs(study: Runs) -> list[Need]:
 def _need(study: Runs, table: Table) -> Need:
   engine = study.engine
   pending = _pending(study, table)
-  least = Layout(engine, table).least
+  least = AbstractTable(engine, table).least
   placed = engine.placement
   lanes = study.context.config.engine.lanes or study.store.read_lanes(
     table.name
   )
-  widest = lanes or lanes_lib.widest(engine.local_devices(), least.of_run)
+  widest = lanes or compile.widest(engine.local_devices(), least.of_run)
   width = min(len(pending), placed.width(widest) * jax.process_count())
   predicted = sum(
     len(part.length) for part in (table.examples[0], table.validation) if part
@@ -89,11 +88,10 @@ def _need(study: Runs, table: Table) -> Need:
 def _pending(study: Runs, table: Table) -> np.ndarray:
   """Rows of a table that are to be trained."""
   hashes = study.hashes[table.name]
-  finished = study.engine.finished
   found = [
     row
     for row, hash in enumerate(hashes)
-    if row not in table.given and not finished(table, row, hash)
+    if row not in table.given and not table.done(study.store, row, hash)
   ]
   return np.array(found, np.int64)
 
@@ -298,20 +296,20 @@ def _memory(plans: list[memory_plan.Plan], host: memory_plan.Host) -> list[str]:
     f'{devices[0].device_kind} in {jax.process_count()} process(es), each with '
     f'{_mib(plans[0].limit)} for programs',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"weights":>9} {"gradients":>9} '
-    f'{"moments":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
+    f'{"optimiser":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
     f'{"rest":>9} {"in all":>9}',
   ]
   for plan in plans:
-    parts = plan.parts
+    memory = plan.memory
     lines.append(
       f'{plan.name:12} {plan.lanes:6} {plan.chunks:6} '
-      f'{_mib(parts.weights):>9} {_mib(parts.gradients):>9} '
-      f'{_mib(parts.moments):>9} {_mib(parts.activations):>11} '
-      f'{_mib(parts.common):>9} {_mib(parts.tokens):>9} '
-      f'{_mib(parts.rest):>9} {_mib(plan.needed):>9}'
+      f'{_mib(memory.weights):>9} {_mib(memory.gradients):>9} '
+      f'{_mib(memory.optimisers):>9} {_mib(memory.activations):>11} '
+      f'{_mib(memory.common):>9} {_mib(memory.tokens):>9} '
+      f'{_mib(memory.rest):>9} {_mib(plan.needed):>9}'
     )
   lines.append(
-    'weights, gradients, moments (of AdamW), activations: of each lane; '
+    'weights, gradients, state of the optimiser, activations: of each lane; '
     'common: frozen embeddings and shared layers, tokens: the examples, rest: '
     'what else the compiled program takes, once.'
   )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from memloc_jax.ensemble.program import Objective, Program, RunTable
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.study.context import Context
 from memloc_jax.tasks.encode import Encoded
 
@@ -17,7 +17,7 @@ def run_table(
   fit_accuracy: float | None = None,
   trace: np.ndarray | None = None,
   snapshots: tuple[int, ...] = (),
-  auxiliary: tuple[Objective, Examples] | None = None,
+  auxiliary: tuple[Objective, Encoded] | None = None,
   keep: bool | np.ndarray = True,
   log: bool = False,
 ) -> Table:
@@ -37,12 +37,12 @@ def run_table(
     log: whether the logits after every evaluated epoch are.
   """
   config, data = context.config.train, context.data
-  held_out = examples(data.validation, data.validation_labels[None])
+  held_out = data.validation.with_labels(data.validation_labels[None])
   objectives = (Objective('main', len(data.label_names)),)
-  corpora = (examples(data.train, data.labels),)
+  examples = (data.train.with_labels(data.labels),)
   if auxiliary is not None:
     objectives += (auxiliary[0],)
-    corpora += (auxiliary[1],)
+    examples += (auxiliary[1],)
   return Table(
     name=name,
     program=Program(
@@ -52,13 +52,14 @@ def run_table(
       warmup=config.warmup,
       clip_norm=config.clip_norm,
       clip_frozen=context.config.paper_quirks.clip_frozen,
+      optimiser=config.optimiser,
       moments=context.config.engine.moments,
       dropout=context.dropout > 0,
       evaluate_every=evaluate_every or 0,
       fit_accuracy=fit_accuracy,
     ),
     runs=runs,
-    examples=corpora,
+    examples=examples,
     validation=held_out if len(data.validation) else None,
     keep=np.full(len(runs), keep),
     seed=context.config.task.seed,
@@ -66,8 +67,3 @@ def run_table(
     snapshots=snapshots,
     log=log,
   )
-
-
-def examples(encoded: Encoded, labels: np.ndarray) -> Examples:
-  """Encoded texts with their label sets [sets, n], as tables take them."""
-  return Examples(encoded.ids, encoded.length, labels, encoded.buckets)

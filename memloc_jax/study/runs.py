@@ -7,10 +7,9 @@ from typing import Any
 import jax
 
 from memloc_jax.ensemble import hosts
-from memloc_jax.ensemble.event import Event, Start
+from memloc_jax.ensemble.engine import Engine, Event, Start
 from memloc_jax.ensemble.store import FINAL, RowStore
 from memloc_jax.ensemble.table import Table
-from memloc_jax.ensemble.train import Engine
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import (
@@ -80,7 +79,8 @@ class Runs:
   @functools.cached_property
   def hashes(self) -> dict[str, list[str]]:
     """Hash of every run, by table."""
-    return {k: self.engine.hashes(table) for k, table in self.tables.items()}
+    engine = self.engine.identity()
+    return {k: table.hashes(engine) for k, table in self.tables.items()}
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
     """All parameters of a kept run.

@@ -91,6 +91,7 @@ def _source(
     weight_decay=study.config.train.weight_decay,
     warmup=study.config.train.warmup,
     clip_norm=study.config.train.clip_norm,
+    optimiser=study.config.train.optimiser,
     moments=study.config.engine.moments,
     engine=study.engine,
     snapshots=study.tables[table_name].snapshots,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from memloc_jax import schema
 from memloc_jax.ensemble import metrics
+from memloc_jax.ensemble import train as training
 from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
@@ -179,7 +180,7 @@ def train(study: View) -> None:
     }
     study.note({'model': of_model})
   for table in study.tables.values():
-    study.engine.train(table)
+    training.train(study.engine, table)
 
 
 def score(study: View) -> None:

@@ -66,6 +66,7 @@ class RowHashesTest(parameterized.TestCase):
     {'dropout': False},
     {'train_embeddings': True},
     {'evaluate_every': 0},
+    {'optimiser': 'lion'},
     {'moments': 'bfloat16'},
     {'fit_accuracy': 0.9},
     {'objectives': (Objective('main', 4),)},
@@ -77,7 +78,7 @@ class RowHashesTest(parameterized.TestCase):
 
   def test_every_setting_of_the_program_is_tried_above(self):
     names = {field.name for field in dataclasses.fields(Program)}
-    self.assertLen(names, 13)
+    self.assertLen(names, 14)
 
   def test_every_field_is_hashed(self):
     names = lambda cls: {field.name for field in dataclasses.fields(cls)}

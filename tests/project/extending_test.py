@@ -17,6 +17,7 @@ from absl.testing import absltest
 from ml_collections import config_flags
 
 from memloc_jax import api
+from memloc_jax.ensemble import optimiser
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import probes, scores
 from memloc_jax.models import bert, checkpoint
@@ -50,6 +51,7 @@ class ExtendingTest(tiny.EncoderCase):
       tasks._TASKS,
       sources.READERS,
       models.FAMILIES,
+      optimiser.OPTIMISERS,
     ):
       kept = dict(registry)
       self.addCleanup(lambda r=registry, k=kept: (r.clear(), r.update(k)))
@@ -201,6 +203,28 @@ class ExtendingTest(tiny.EncoderCase):
     with self.assertRaisesRegex(ValueError, 'already a family'):
       models.register_family('other', models.FAMILIES['gert'])
     self.assertIs(models.FAMILIES['bert'], bert.FAMILY)
+
+  def test_an_optimiser_is_chosen_by_name(self):
+    exec(_blocks()['An optimiser'], {})
+    config = study_config.default()
+    config.train.optimiser = 'rmsprop'
+    study_config.from_config_dict(config)
+    found = optimiser.OPTIMISERS['rmsprop']()
+    params = {'w': np.ones(2, np.float32)}
+    step = lambda accept: found.step(
+      {'w': np.array([1.0, -2.0], np.float32)},
+      found.init(params),
+      params,
+      rate=0.1,
+      factors={'w': 1.0},
+      weight_decay=0.0,
+      accept=accept,
+    )[0]['w']
+    # Of any gradient the first step is 1 / sqrt(0.1) long.
+    np.testing.assert_allclose(
+      step(True), 1 + np.array([-1, 1]) * 0.1 / np.sqrt(0.1), rtol=1e-5
+    )
+    np.testing.assert_array_equal(step(False), params['w'])
 
 
 if __name__ == '__main__':

@@ -200,20 +200,21 @@ class ActionsTest(tiny.EncoderCase):
     self.assertIn(f'(checked: {checked})', found.text)
 
   def stored(self):
-    """The study, and the records of its main runs: noisy, clean, frozen."""
+    """The study, and the records of its main runs: noisy, clean."""
     folder = Workdir(self.workdir)
     study = Runs(Context(folder.with_added(self.config), folder, Progress()))
     with jax.default_matmul_precision('float32'):
       hashes = study.hashes['main']
     read = study.store.read
-    return study, [read('main', row, hash) for row, hash in enumerate(hashes)]
+    # No technique looks at the frozen reference.
+    return study, [read('main', row, hashes[row]) for row in range(2)]
 
   @pytest.mark.full
   def test_a_wrong_run_is_found_however_unlike_other_kinds_are(self):
     study, records = self.stored()
     logits = records[0].logits
     wrong = np.where(np.arange(len(logits))[:, None] % 2, -logits, logits)
-    for row, changed in enumerate((wrong, -logits, -logits)):
+    for row, changed in enumerate((wrong, -logits)):
       record = dataclasses.replace(
         records[row], device='TPU v9', logits=changed
       )
@@ -234,7 +235,7 @@ class ActionsTest(tiny.EncoderCase):
     study.store.write('main', 0, dataclasses.replace(noisy, logits=logits))
     file = 'versions.json'
     known = study.context.workdir.read_json(file)
-    self.assertEqual([len(known[name]) for name in ('main', 'map')], [3, 4])
+    self.assertEqual([len(known[name]) for name in ('main', 'map')], [2, 4])
     older = {'main': dict.fromkeys(known['main'], '0.4.0')}
     try:
       # The last is as an earlier version of this package leaves it.

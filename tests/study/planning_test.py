@@ -16,8 +16,9 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
-from memloc_jax.ensemble.prepared import Prepared
+from memloc_jax.ensemble.compile import PlacedTable
 from memloc_jax.ensemble.schedule import Epoch
+from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import planning as estimator
 from memloc_jax.estimators.memorisation import memorisation
@@ -57,12 +58,12 @@ class PlanTest(tiny.EncoderCase):
       study.context.data.validation
     )
     (table,) = study.tables.values()
-    prepared = Prepared(study.engine, table)
+    evaluation = Evaluation(PlacedTable(study.engine, table), table)
     # Twice its own half, and everything at the end.
     expected = 2 * 40 + everything
-    self.assertEqual(probe_time._evaluated(prepared, table), expected)
+    self.assertEqual(probe_time._evaluated(evaluation, table), expected)
     logging = dataclasses.replace(table, log=True)
-    self.assertEqual(probe_time._evaluated(prepared, logging), 3 * everything)
+    self.assertEqual(probe_time._evaluated(evaluation, logging), 3 * everything)
 
   def test_seconds_add_up(self):
     times = probe_time.Times('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
@@ -176,7 +177,7 @@ class PlanTest(tiny.EncoderCase):
 
   @pytest.mark.full
   def test_what_does_not_fit_says_what_would_help(self):
-    with mock.patch.object(memory_plan.lanes_lib, 'memory_limit') as limit:
+    with mock.patch.object(memory_plan.compile, 'memory_limit') as limit:
       limit.return_value = 2**14
       found = self.text(engine__lanes=2)
     self.assertIn('main: DOES NOT FIT. On each device, 2 runs at once', found)
