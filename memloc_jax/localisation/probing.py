@@ -160,7 +160,7 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-@scores.register(
+@scores.register_technique(
   'probing',
   settings=probes.ProbeConfig,
   group='probe',

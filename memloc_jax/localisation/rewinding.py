@@ -10,7 +10,7 @@ import dataclasses
 from memloc_jax.localisation import scores, swapping
 
 
-@scores.register('rewinding', windowed=True)
+@scores.register_technique('rewinding', windowed=True)
 def rewinding(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
