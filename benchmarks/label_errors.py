@@ -33,9 +33,8 @@ from benchmarks import harness
 from benchmarks.workload import MINILM
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.engine import Engine, Event
-from memloc_jax.ensemble.program import Objective, Program, make_table
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
 from memloc_jax.ensemble.train import train
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.models import checkpoint, interface

@@ -23,9 +23,8 @@ import numpy as np
 
 from benchmarks import harness
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.program import Objective, Program, make_table
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
 from memloc_jax.ensemble.train import train
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.distilbert import DistilBert

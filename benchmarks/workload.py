@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import membership, schedule
-from memloc_jax.ensemble.program import Objective, Program, make_table
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.interface import Tree

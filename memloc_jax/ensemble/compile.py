@@ -20,10 +20,9 @@ import psutil
 from memloc_jax.ensemble import step as step_lib
 from memloc_jax.ensemble import vectorise
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.program import RANDOM, Program
 from memloc_jax.ensemble.schedule import Epoch, Schedule
 from memloc_jax.ensemble.step import Run, State
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import RANDOM, Program, Table
 from memloc_jax.ensemble.vectorise import SEGMENT_AXES, Segment, Vectorised
 from memloc_jax.errors import InputError
 from memloc_jax.models import interface

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memloc_jax.ensemble.program import RANDOM, Objective, Program
+from memloc_jax.ensemble.table import RANDOM, Objective, Program
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
 from memloc_jax.tasks.encode import Encoded

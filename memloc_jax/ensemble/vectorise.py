@@ -16,8 +16,8 @@ from jax import lax
 
 from memloc_jax.ensemble import step as step_lib
 from memloc_jax.ensemble.placement import Placement
-from memloc_jax.ensemble.program import Program, RunTable
 from memloc_jax.ensemble.step import Run, State
+from memloc_jax.ensemble.table import Program, RunTable
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.tasks.encode import Encoded

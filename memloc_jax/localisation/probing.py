@@ -100,7 +100,7 @@ def _chance(given: np.ndarray, seed: int) -> float:
   return float(metrics.f1_score(given, shuffled, average='macro'))
 
 
-def _measure(
+def measure(
   source: scores.Source,
   checkpoint: scores.Checkpoint,
   subject: scores.Subject,
@@ -180,7 +180,7 @@ def probing(
     half = lambda which, share, number=number: report(
       (number + (which + share) / 2) / len(source.subjects)
     )
-    of_noisy = _measure(
+    of_noisy = measure(
       source,
       subject.noisy,
       subject,
@@ -194,7 +194,7 @@ def probing(
       subject.original.tobytes(),
     )
     if key not in references:
-      references[key] = _measure(
+      references[key] = measure(
         source,
         subject.frozen,
         subject,

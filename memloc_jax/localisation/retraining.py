@@ -15,14 +15,14 @@ import numpy as np
 
 from memloc_jax import settings
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.program import (
+from memloc_jax.ensemble.table import (
   PRETRAINED,
   Objective,
   Program,
   RunTable,
+  Table,
   make_table,
 )
-from memloc_jax.ensemble.table import Table
 from memloc_jax.ensemble.train import train
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores, windows

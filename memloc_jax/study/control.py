@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memloc_jax.ensemble.program import Objective, RunTable, make_table
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Objective, RunTable, Table, make_table
 from memloc_jax.errors import InputError
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table

@@ -6,8 +6,7 @@ on and that of seeds: head, batch order and dropout.
 
 import numpy as np
 
-from memloc_jax.ensemble.program import make_table
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Table, make_table
 from memloc_jax.study import map_runs
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table

@@ -400,9 +400,14 @@ def _example_scores(
   """Columns of some examples, and the counts that their flags need."""
   correct = predictions.correctness(logits, labels)
   by_probability = memorisation(
-    membership, predictions.probability(logits, labels), 'welch', pairs
+    membership,
+    predictions.probability(logits, labels),
+    sides.OF_PROBABILITY,
+    pairs,
   )
-  by_correctness = memorisation(membership, correct, 'agresti_caffo', pairs)
+  by_correctness = memorisation(
+    membership, correct, sides.OF_CORRECTNESS, pairs
+  )
   counts = flagging.counts(membership, correct, pairs)
   return {
     **{f'single_{name}': counts.pop(name) for name in _SINGLE},

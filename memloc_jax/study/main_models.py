@@ -5,9 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from memloc_jax.ensemble.program import RANDOM, make_table
 from memloc_jax.ensemble.step import HEAD_STREAM, run_key
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import RANDOM, Table, make_table
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import registry
 from memloc_jax.models.interface import Tree

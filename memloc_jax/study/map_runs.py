@@ -3,8 +3,7 @@
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.program import make_table
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Table, make_table
 from memloc_jax.errors import InputError
 from memloc_jax.study.config import MapConfig
 from memloc_jax.study.context import Context

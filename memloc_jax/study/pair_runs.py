@@ -8,8 +8,7 @@ Mixtures of the two, layer by layer, tell where a single example is memorised.
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.program import make_table
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Table, make_table
 from memloc_jax.study import control
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table

@@ -13,9 +13,14 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.program import RANDOM, Objective, Program, make_table
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import (
+  RANDOM,
+  Objective,
+  Program,
+  Table,
+  make_table,
+)
 from memloc_jax.ensemble.train import train
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from memloc_jax.ensemble.program import Objective, Program, RunTable
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import Objective, Program, RunTable, Table
 from memloc_jax.study.context import Context
 from memloc_jax.tasks.encode import Encoded
 

@@ -8,9 +8,8 @@ import pandas as pd
 from memloc_jax import schema
 from memloc_jax.ensemble import metrics
 from memloc_jax.ensemble import train as training
-from memloc_jax.ensemble.program import PRETRAINED, RANDOM
 from memloc_jax.ensemble.store import Record
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import PRETRAINED, RANDOM, Table
 from memloc_jax.errors import InputError
 from memloc_jax.study import given, given_runs, versions
 from memloc_jax.study.context import Context

@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import step, vectorise
 from memloc_jax.ensemble.compile import PlacedTable
-from memloc_jax.ensemble.program import Objective
+from memloc_jax.ensemble.table import Objective
 from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.models import interface
 from tests.ensemble import toy

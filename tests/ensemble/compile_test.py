@@ -14,7 +14,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.ensemble import compile as compile_lib
 from memloc_jax.ensemble import placement
 from memloc_jax.ensemble.compile import AbstractTable, Bytes, PlacedTable
-from memloc_jax.ensemble.program import Objective
+from memloc_jax.ensemble.table import Objective
 from memloc_jax.ensemble.train import train
 from memloc_jax.errors import InputError
 from memloc_jax.models.opt import Opt

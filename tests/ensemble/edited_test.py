@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import metrics, program, store
-from memloc_jax.ensemble.program import Objective
+from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble.table import PRETRAINED, Objective, make_table
 from memloc_jax.ensemble.train import train
 from tests.ensemble import reference, toy
 
@@ -26,7 +26,7 @@ def _finished():
 
 def _edited(num_runs=2, **changes):
   """Runs that start from one finished run with their last layer reset."""
-  runs = program.make_table(
+  runs = make_table(
     np.ones((num_runs, toy.NUM_EXAMPLES), bool),
     num_layers=_LAYERS,
     seed=np.full(num_runs, 42),
@@ -34,7 +34,7 @@ def _edited(num_runs=2, **changes):
     learning_rate=1e-3,
   )
   start = np.full((num_runs, _LAYERS), 2, np.int32)
-  start[:, 1:] = program.PRETRAINED
+  start[:, 1:] = PRETRAINED
   rates = np.zeros((num_runs, 1, _LAYERS), np.float32)
   rates[:, :, 1:] = 1
   return dataclasses.replace(

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.ensemble import step
-from memloc_jax.ensemble.program import PRETRAINED, Objective, Program
+from memloc_jax.ensemble.table import PRETRAINED, Objective, Program
 from tests.ensemble import toy
 
 

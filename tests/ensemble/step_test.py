@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import optimiser, step
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble.table import Objective, Program
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 from tests.ensemble import toy

@@ -12,11 +12,11 @@ import numpy as np
 from absl.testing import parameterized
 from jax.experimental.compilation_cache import compilation_cache
 
-from memloc_jax.ensemble import membership, program
+from memloc_jax.ensemble import membership
 from memloc_jax.ensemble import table as table_lib
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.program import Objective, Program
 from memloc_jax.ensemble.store import RowStore
+from memloc_jax.ensemble.table import Objective, Program
 from memloc_jax.ensemble.train import train
 from memloc_jax.models import bert
 from memloc_jax.tasks.encode import Encoded
@@ -112,9 +112,9 @@ def examples(count=NUM_EXAMPLES, seed=0) -> Encoded:
   return Encoded(ids, length, BUCKETS, labels)
 
 
-def runs(count=6, *, learning_rate=1e-4, **changes) -> program.RunTable:
+def runs(count=6, *, learning_rate=1e-4, **changes) -> table_lib.RunTable:
   """Runs on random halves, labels from either set."""
-  table = program.make_table(
+  table = table_lib.make_table(
     membership.balanced(count, NUM_EXAMPLES, 0.5, 0),
     num_layers=MODEL.num_layers,
     seed=np.arange(count) + 10,

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.ensemble import placement, vectorise
-from memloc_jax.ensemble.program import (
+from memloc_jax.ensemble.table import (
   PRETRAINED,
   RANDOM,
   Objective,

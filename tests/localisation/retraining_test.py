@@ -11,7 +11,7 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax import settings
-from memloc_jax.ensemble.program import Program
+from memloc_jax.ensemble.table import Program
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import retraining, scores
 from memloc_jax.localisation.retraining import RetrainConfig

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import membership, program
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble import membership
+from memloc_jax.ensemble import table as table_lib
+from memloc_jax.ensemble.table import Objective, Program
 
 _PROGRAM = Program((Objective('main', 3),), num_epochs=4)
 
@@ -21,7 +22,7 @@ _GOLDEN = [
 
 
 def _table(runs=3, **changes):
-  table = program.make_table(
+  table = table_lib.make_table(
     membership.balanced(runs, 10, 0.5, 0),
     num_layers=2,
     seed=np.arange(runs),
@@ -32,13 +33,13 @@ def _table(runs=3, **changes):
 
 
 def _hashes(table, static=_PROGRAM, context='data', sources=('a', 'b')):
-  return np.array(program.row_hashes(static, table, {'of': context}, sources))
+  return np.array(table_lib.row_hashes(static, table, {'of': context}, sources))
 
 
 class RowHashesTest(parameterized.TestCase):
   @parameterized.parameters(
     field.name
-    for field in dataclasses.fields(program.RunTable)
+    for field in dataclasses.fields(table_lib.RunTable)
     if field.name != 'purpose'
   )
   def test_a_changed_value_changes_its_row_only(self, name):
@@ -82,10 +83,10 @@ class RowHashesTest(parameterized.TestCase):
 
   def test_every_field_is_hashed(self):
     names = lambda cls: {field.name for field in dataclasses.fields(cls)}
-    self.assertEqual(names(Program) - {'objectives'}, set(program._STATIC))
-    self.assertEqual(names(Objective), set(program._OF_OBJECTIVE))
+    self.assertEqual(names(Program) - {'objectives'}, set(table_lib._STATIC))
+    self.assertEqual(names(Objective), set(table_lib._OF_OBJECTIVE))
     self.assertEqual(
-      names(program.RunTable) - {'purpose'}, set(program._OF_RUN)
+      names(table_lib.RunTable) - {'purpose'}, set(table_lib._OF_RUN)
     )
 
   def test_hashes_are_what_they_were(self):
@@ -129,7 +130,7 @@ class RunTableTest(absltest.TestCase):
     taken = table.take(np.array([2, 0, 2]))
     self.assertLen(taken, 3)
     self.assertEqual(taken.purpose, ('run 2', 'run 0', 'run 2'))
-    for field in dataclasses.fields(program.RunTable):
+    for field in dataclasses.fields(table_lib.RunTable):
       if field.name != 'purpose':
         value = getattr(table, field.name)
         np.testing.assert_array_equal(
