@@ -39,7 +39,10 @@ def _probability(model, blocks, final, head, h, tokens, labels):
 def _probabilities(model, pair, tokens, labels):
   h = model.embed(pair.embeddings, tokens, None)
   return _each(
-    lambda *params: _probability(model, *params, h, tokens, labels), pair
+    lambda blocks, final, head: _probability(
+      model, blocks, final, head, h, tokens, labels
+    ),
+    pair,
   )
 
 
@@ -96,9 +99,9 @@ def _integrate(model, pair, tokens, baseline, labels, nodes, weights):
   kind = text.dtype
   text, nothing = text.astype(jnp.float32), nothing.astype(jnp.float32)
 
-  def one(*params):
+  def one(blocks, final, head):
     value = lambda h: _probability(
-      model, *params, h.astype(kind), tokens, labels
+      model, blocks, final, head, h.astype(kind), tokens, labels
     )
 
     def add(total, node):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class Source:
   weight_decay: float
   warmup: float
   clip_norm: float
-  moments: str
+  moments: Literal['float32', 'bfloat16']
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
   batch_size: int = 64
@@ -144,6 +144,13 @@ class Findings:
 
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
+
+
+def within(report: Report, job: int, jobs: int) -> Report:
+  """Reports the progress of one of several jobs, which count from 0."""
+  return lambda share: report((job + share) / jobs)
+
+
 # Beside the source it gets the technique's settings, None if it has none.
 Function = Callable[[Source, Any, Report], Findings]
 

@@ -14,7 +14,7 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 import jax
@@ -75,7 +75,9 @@ SITES = {
   'mlp': '[batch, length, width], after the second projection',
 }
 
-Edits = Mapping[str, Edit]
+# In place of an `Edit`, a direct call of `Model.block` may also give a function
+# of what is there, as to take note of it.
+Edits = Mapping[str, Edit | Callable[[jax.Array], jax.Array]]
 
 
 class Output(NamedTuple):
@@ -101,9 +103,13 @@ class Model(abc.ABC):
   hidden: int
   width: int
   vocab_size: int
-  max_length: int
   dropout_rate: float
   remat: bool
+
+  @property
+  @abc.abstractmethod
+  def max_length(self) -> int:
+    """Most tokens of a sequence."""
 
   def identity(self) -> dict[str, Any]:
     """What decides its results: its class and the fields that JSON can hold.

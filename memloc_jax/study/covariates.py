@@ -56,5 +56,5 @@ def _rows(
         'spearman': found.value,
         'low': found.low,
         'high': found.high,
-        'examples': found.count,
+        'examples': found.examples,
       }

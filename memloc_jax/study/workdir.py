@@ -143,7 +143,7 @@ class Workdir:
     added = []
     if self._writes and (stored := self.read_json('config.json')):
       added = stored.get('map', {}).get('added', [])
-    added = json.loads(hosts.tell(json.dumps(added)))
+    added = json.loads(hosts.tell(json.dumps(added)) or '[]')
     if len(added) <= len(config.map.added):
       return config
     return dataclasses.replace(
@@ -158,7 +158,7 @@ class Workdir:
       scored = self.read_json('stages/score.json') is not None
       if added and (not scored or self.read_json('extending.json') == added):
         found = added[-1]
-    return json.loads(hosts.tell(json.dumps(found)))
+    return json.loads(hosts.tell(json.dumps(found)) or 'null')
 
   def check_scores(self) -> None:
     """Refuses scores that are older than the runs in `arrays/`.
