@@ -20,8 +20,9 @@ import numpy as np
 from benchmarks import harness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
+from memloc_jax.ensemble.engine import Engine, Event
 from memloc_jax.ensemble.table import Table
-from memloc_jax.ensemble.train import Engine, Event
+from memloc_jax.ensemble.train import train
 
 ENGINE = 'engine'
 TORCH_RANDOM = 'torch, random batches'
@@ -220,7 +221,7 @@ def compare(
       on_epoch=turns,
     )
     with contextlib.suppress(_EnoughError):
-      engine.train(table)
+      train(engine, table)
   # The engine's arrays are in cycles of references; the next one needs room.
   gc.collect()
   return Comparison(

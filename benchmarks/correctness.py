@@ -11,12 +11,14 @@ import numpy as np
 
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.train import train
 from memloc_jax.localisation import swapping
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Tree
 from memloc_jax.tasks import encode
+from memloc_jax.tasks.encode import Encoded
 
 # Largest difference of logits in float32.
 TOLERANCE = 1e-4
@@ -33,8 +35,8 @@ def _few(workload: workload_lib.Workload, count: int) -> workload_lib.Workload:
   ids = examples.ids[:count]
   if ids.shape[1] < buckets[-1]:
     ids = np.pad(ids, ((0, 0), (0, buckets[-1] - ids.shape[1])))
-  few = Examples(
-    ids[:, : buckets[-1]], length, examples.labels[:, :count], buckets
+  few = Encoded(
+    ids[:, : buckets[-1]], length, buckets, examples.labels[:, :count]
   )
   return dataclasses.replace(workload, examples=few)
 
@@ -67,7 +69,7 @@ def _train(
       unroll=unroll,
       lanes=lanes,
     )
-    hashes = engine.train(table)
+    hashes = train(engine, table)
     records = [
       rows.read(table.name, row, hash) for row, hash in enumerate(hashes)
     ]

@@ -19,8 +19,8 @@ import numpy as np
 from benchmarks import comparison, harness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble.schedule import Epoch
-from memloc_jax.ensemble.table import Examples
 from memloc_jax.models.interface import Model
+from memloc_jax.tasks.encode import Encoded
 
 _REPETITIONS = 7
 _SETTLE = 0.2
@@ -156,7 +156,7 @@ def training_step(
 def epoch(
   model: Model,
   trained: int,
-  examples: Examples,
+  examples: Encoded,
   plan: Epoch,
   moments: str = 'float32',
 ) -> list[Step]:

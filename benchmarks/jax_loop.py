@@ -15,9 +15,10 @@ import optax
 
 from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
+from memloc_jax.tasks.encode import Encoded
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -112,14 +113,14 @@ class JaxLoop:
     return np.asarray(self._forward(self._carried[0], self._frozen, tokens))
 
 
-def collate(examples: Examples, chosen: np.ndarray, length: int) -> Batch:
+def collate(examples: Encoded, chosen: np.ndarray, length: int) -> Batch:
   """Examples as a batch; see `torch_loop.collate`."""
   safe = np.maximum(chosen, 0)
   labels = np.where(chosen >= 0, examples.labels[0, safe], -1)
   return examples.ids[safe, :length], examples.length[safe], labels
 
 
-def to_bucket(examples: Examples, epoch: Epoch, run: int) -> Iterator[Batch]:
+def to_bucket(examples: Encoded, epoch: Epoch, run: int) -> Iterator[Batch]:
   """The engine's own batches of one run; see `torch_loop.to_bucket`."""
   for bucket, chosen in zip(epoch.bucket, epoch.indices[:, run]):
     yield collate(examples, chosen, examples.buckets[bucket])

@@ -18,24 +18,23 @@ from benchmarks import correctness, scoring, torch_localisation
 from benchmarks import workload as workload_lib
 from benchmarks.harness import OURS, RELEASED, SENSIBLE, Contender, Job
 from benchmarks.setting import Setting
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.train import Engine
 from memloc_jax.localisation import (
   centroids,
   gradients,
-  hybrids,
   probes,
   probing,
   representations,
   retraining,
-  shapley,
   swapping,
   windows,
 )
-from memloc_jax.localisation.hybrids import LayerwiseConfig
 from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.localisation.retraining import RetrainConfig
 from memloc_jax.localisation.scores import Source
+from memloc_jax.pairs import hybrids, shapley
+from memloc_jax.pairs.settings import LayerwiseConfig
 
 _BATCH = Source.batch_size
 # Whose predictions are made at once.

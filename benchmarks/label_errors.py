@@ -32,16 +32,17 @@ from sklearn import model_selection
 from benchmarks import harness
 from benchmarks.workload import MINILM
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.program import Objective, Program, make_table
+from memloc_jax.ensemble.engine import Engine, Event
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine, Event
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
+from memloc_jax.ensemble.train import train
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.models import checkpoint, interface
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.interface import Tree
 from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import dataset
+from memloc_jax.tasks.encode import Encoded
 
 # The project's ranking and cleanlab's by their defaults: these are compared.
 OURS, CLEANLAB = 'ours: self-confidence', 'cleanlab: self_confidence'
@@ -185,7 +186,7 @@ def _say(progress: Progress) -> Callable[[Event], None]:
 
 def _data(
   flags: argparse.Namespace, tokenizer: pathlib.Path
-) -> tuple[Examples, np.ndarray, np.ndarray, int]:
+) -> tuple[Encoded, np.ndarray, np.ndarray, int]:
   """Examples with a label set for every level and draw, and which are wrong.
 
   Set 0 holds the original labels; then come the draws of the first level.
@@ -213,7 +214,7 @@ def _data(
   wrong = np.concatenate(
     [built[0].noisy[:1], *(data.noisy[1:] for data in built)]
   )
-  examples = Examples(train.ids, train.length, given, train.buckets)
+  examples = train.with_labels(given)
   return examples, given, wrong, len(built[0].label_names)
 
 
@@ -239,7 +240,7 @@ def subset_members(count: int, folds: int, seed: int) -> np.ndarray:
 def _table(
   name: str,
   member: np.ndarray,
-  examples: Examples,
+  examples: Encoded,
   layers: int,
   classes: int,
   epochs: int,
@@ -282,7 +283,7 @@ def _train(engine: Engine, table: Table) -> tuple[np.ndarray, float]:
   """
   records = [
     engine.store.read(table.name, row, hash)
-    for row, hash in enumerate(engine.train(table))
+    for row, hash in enumerate(train(engine, table))
   ]
   if any(found.status != 'done' for found in records):
     raise RuntimeError(f'A run of {table.name} diverged: lower the rate.')
@@ -474,8 +475,8 @@ class Upper(Bert):
 
 
 def cut(
-  model: Bert, params: Tree, examples: Examples, layers: int
-) -> tuple[Upper, Tree, Examples]:
+  model: Bert, params: Tree, examples: Encoded, layers: int
+) -> tuple[Upper, Tree, Encoded]:
   """The upper layers as a model, and the examples as it reads them.
 
   Layers that do not train give every run the same states for the same text. So

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 
 from benchmarks import harness
-from memloc_jax.ensemble.program import Objective, Program, make_table
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
+from memloc_jax.ensemble.train import train
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.distilbert import DistilBert
 from memloc_jax.models.gpt_neox import GptNeoX
@@ -33,6 +33,7 @@ from memloc_jax.models.interface import Model
 from memloc_jax.models.opt import Opt
 from memloc_jax.models.roberta import Roberta
 from memloc_jax.study import memory_plan
+from memloc_jax.tasks.encode import Encoded
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _TOLERANCE = 0.15
@@ -98,7 +99,7 @@ def _table(case: Case, rng: np.random.Generator) -> Table:
       learning_rate=1e-4,
       label_set=0,
     ),
-    examples=(Examples(ids, length, labels, buckets),),
+    examples=(Encoded(ids, length, buckets, labels),),
     validation=None,
     keep=np.ones(case.lanes, bool),
     seed=0,
@@ -132,7 +133,7 @@ def run_here(job: str, case: Case) -> dict[str, int]:
       lanes=case.lanes,
     )
     if job == 'train':
-      engine.train(table)
+      train(engine, table)
       return {'peak': memory_plan.process_memory()[1]}
     [plan], host = memory_plan.plan(engine, [(table, np.arange(case.lanes))])
   return (

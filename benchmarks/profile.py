@@ -24,7 +24,8 @@ import jax
 from benchmarks import workload as workload_lib
 from benchmarks.harness import compilations
 from memloc_jax.ensemble import store
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.train import train
 
 _LOCALISATION = (
   'scoring', 'swapping', 'hybrids', 'gradients', 'centroids', 'probes',
@@ -124,7 +125,7 @@ def _train(
 ) -> None:
   """Two epochs, the second of them in the trace."""
   table = workload_lib.map_table(workload, max(1, lanes), num_epochs=2)
-  Engine(
+  engine = Engine(
     model=workload.model,
     pretrained=workload.params,
     fingerprint='benchmark',
@@ -132,7 +133,8 @@ def _train(
     devices=(jax.devices()[0],),
     lanes=lanes,
     profile=folder / 'trace',
-  ).train(table)
+  )
+  train(engine, table)
 
 
 def _job(

@@ -49,16 +49,17 @@ def scorer(
     out_shardings=programs.placement.shardings(one, 0),
   )(one)
   shared = {'embeddings': workload.params['embeddings']}
-  shared, corpus = programs.place((shared, examples.corpus()), run_axis=None)
+  shared, placed = programs.place((shared, examples), run_axis=None)
   everything = np.ones((num_runs, len(examples.length)), bool)
-  source = schedule.Source(examples.length, examples.buckets, everything)
-  plan = schedule.in_order(source, batch_size)
+  plan = schedule.in_order(
+    examples.length, examples.buckets, everything, batch_size
+  )
   bucket = programs.place(plan.bucket, run_axis=None)
   indices = programs.place(np.maximum(plan.indices, 0), run_axis=1)
   steps, rows, places = np.nonzero(plan.indices >= 0)
 
   def score() -> np.ndarray:
-    found = programs.predict(copies, shared, corpus, bucket, indices)
+    found = programs.predict(copies, shared, placed, bucket, indices)
     found = jax.device_get(found)
     logits = np.empty((*everything.shape, found.shape[-1]), found.dtype)
     logits[rows, plan.indices[steps, rows, places]] = found[steps, rows, places]

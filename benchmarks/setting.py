@@ -5,8 +5,7 @@ import numpy as np
 
 from benchmarks import torch_loop
 from benchmarks import workload as workload_lib
-from memloc_jax.ensemble.table import Examples
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.localisation import scores
 from memloc_jax.models.interface import Tree
 from memloc_jax.tasks.encode import Encoded
@@ -84,6 +83,7 @@ class Setting:
       weight_decay=0.01,
       warmup=0.1,
       clip_norm=1.0,
+      optimiser='adamw',
       moments='float32',
       engine=engine,
     )
@@ -103,11 +103,9 @@ class Setting:
     lengths = self.examples.length
     if by_length:
       chosen = chosen[np.argsort(lengths[chosen], kind='stable')]
-    table = Examples(
-      self.examples.ids, lengths, self.given[None], self.examples.buckets
-    )
+    labelled = self.examples.with_labels(self.given[None])
     parts = np.split(chosen, range(size, len(chosen), size))
     return chosen, [
-      torch_loop.collate(table, part, int(lengths[part].max()))
+      torch_loop.collate(labelled, part, int(lengths[part].max()))
       for part in parts
     ]

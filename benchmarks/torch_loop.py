@@ -19,9 +19,10 @@ import transformers
 
 from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Table
 from memloc_jax.models import registry, tensors
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.tasks.encode import Encoded
 
 # Position of a batch in PyTorch's cross-entropy that counts for nothing.
 IGNORED = -100
@@ -214,7 +215,7 @@ class TorchLoop:
     )
 
 
-def collate(examples: Examples, chosen: np.ndarray, length: int) -> Batch:
+def collate(examples: Encoded, chosen: np.ndarray, length: int) -> Batch:
   """Examples as a batch.
 
   Args:
@@ -253,16 +254,14 @@ def random_batches(table: Table, row: int, epoch: int) -> list[np.ndarray]:
   )
 
 
-def to_longest(
-  examples: Examples, batches: list[np.ndarray]
-) -> Iterator[Batch]:
+def to_longest(examples: Encoded, batches: list[np.ndarray]) -> Iterator[Batch]:
   """Pads each batch to the longest example in it."""
   for chosen in batches:
     yield collate(examples, chosen, int(examples.length[chosen].max()))
 
 
 def to_bucket(
-  examples: Examples, epoch: Epoch, run: int | slice
+  examples: Encoded, epoch: Epoch, run: int | slice
 ) -> Iterator[Batch]:
   """The engine's own batches of one run, padded as the engine pads them.
 

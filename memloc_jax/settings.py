@@ -122,6 +122,13 @@ def one_of(*names: str) -> Range:
   return Range(text, lambda value: value in names)
 
 
+def one_of_known(names: Callable[[], Sequence[str]]) -> Range:
+  """One of the words that `names` returns by then."""
+  return Range(
+    lambda: f'one of {", ".join(names())}', lambda value: value in names()
+  )
+
+
 def some_of(names: Callable[[], Sequence[str]]) -> Range:
   """Tuples of different words of those that `names` returns by then."""
   return Range(

@@ -9,10 +9,7 @@ It is identified by that, and runs again when its identity is another one, see
 
 import dataclasses
 import functools
-import hashlib
-import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -20,13 +17,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import hosts
+from memloc_jax import user_code
+from memloc_jax.ensemble import compile, hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.pairs import (
+  agreement,
+  injection,
+  input_maps,
+  layerwise,
+  patching,
+  units,
+)
 from memloc_jax.report import stage as reporting
 from memloc_jax.study import (
   actions,
-  agreement,
   chosen,
   control,
   covariates,
@@ -34,24 +39,20 @@ from memloc_jax.study import (
   dynamics,
   estimation,
   example_gradients,
-  given,
   identity,
-  injection,
-  input_maps,
-  layerwise,
   localisation,
   main_models,
-  pairs,
-  patching,
+  pair_runs,
   planning,
   tables,
   training,
-  units,
   variance,
 )
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import MAP, STOPPED, Study
+from memloc_jax.study.context import Context
+from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import STOPPED, Runs
 from memloc_jax.study.view import Declared, View
 from memloc_jax.study.workdir import Workdir
 
@@ -89,7 +90,7 @@ class Stage:
   every_process: bool = False
   by_run: bool = False
   version: int = 1
-  check: Callable[[Study], None] = lambda study: None
+  check: Callable[[Context], None] = lambda context: None
 
   @property
   def outputs(self) -> frozenset[str]:
@@ -109,7 +110,7 @@ _BEFORE = (
     files=('versions.json',),
     every_process=True,
     by_run=True,
-    check=given.check,
+    check=training.check_given,
   ),
   Stage(
     'score',
@@ -176,7 +177,7 @@ _BEFORE = (
     layerwise.layerwise,
     needs=('score',),
     settings=('localise.layerwise',),
-    runs=(pairs.PAIRS, pairs.CONTROL_PAIRS),
+    runs=(pair_runs.PAIRS, pair_runs.CONTROL_PAIRS),
     tables=(
       'pairs_by_example',
       'layers_by_example',
@@ -191,7 +192,7 @@ _BEFORE = (
     input_maps.input_maps,
     needs=('score', 'layerwise'),
     settings=('localise.inputs',),
-    runs=(pairs.PAIRS,),
+    runs=(pair_runs.PAIRS,),
     tables=(
       'tokens_by_example',
       'variants',
@@ -203,7 +204,7 @@ _BEFORE = (
     patching.patching,
     needs=('score', 'layerwise'),
     settings=('localise.patching',),
-    runs=(pairs.PAIRS,),
+    runs=(pair_runs.PAIRS,),
     tables=('patching', 'patching_summary'),
   ),
   Stage(
@@ -211,7 +212,7 @@ _BEFORE = (
     units.units,
     needs=('score', 'layerwise'),
     settings=('localise.units',),
-    runs=(pairs.PAIRS,),
+    runs=(pair_runs.PAIRS,),
     tables=('units_by_example', 'unit_deletion'),
   ),
 )
@@ -227,7 +228,7 @@ _AFTER = (
     injection.injection,
     needs=('score', 'localise', 'layerwise', 'input_maps'),
     settings=('localise.inputs.replace',),
-    runs=(pairs.CONTROL_PAIRS,),
+    runs=(pair_runs.CONTROL_PAIRS,),
     tables=('injection',),
   ),
 )
@@ -322,12 +323,11 @@ def run_study(
     jax.default_matmul_precision(config.engine.matmul_precision),
   ):
     config = folder.with_added(config)
-    study = Study(
-      config, folder, progress or Progress(), asked_to_stop, profile, programs
-    )
+    context = Context(config, folder, progress or Progress())
+    study = Runs(context, asked_to_stop, profile, programs)
     began = time.time()
     # All input is read and checked before the folder is touched.
-    with study.progress.stage('check'), hosts.first_before_others():
+    with context.progress.stage('check'), hosts.first_before_others():
       check(study)
       order = _needed(stages_of(config), stages)
     folder.claim(config)
@@ -343,7 +343,7 @@ def run_study(
         ):
           stale.add(name)
           folder.remove(f'stages/{name}.json')
-      _record_cost(study, 'check', began)
+      _record_cost(context, 'check', began)
     stopped = None
     for each in [*order, None]:
       is_due = each in unfinished
@@ -385,7 +385,7 @@ def plan_study(
       or of weights that are not there yet.
   """
   with actions.opened(config, workdir, progress, programs) as study:
-    study.workdir.refuse_others(study.config)
+    study.context.workdir.refuse_others(study.context.config)
     return planning.plan(study, check_input, due)
 
 
@@ -409,12 +409,13 @@ def check_study(
   """
   progress = progress or Progress(quiet=True)
   with actions.opened(config, workdir, progress) as study:
-    study.workdir.refuse_others(study.config)
+    workdir = study.context.workdir
+    workdir.refuse_others(study.context.config)
     check(study)
-    return f'{study.workdir.path} can run: {planning.found(study)}.'
+    return f'{workdir.path} can run: {planning.found(study)}.'
 
 
-def _stop_together(study: Study, due: bool, stopped: Preempted | None) -> None:
+def _stop_together(study: Runs, due: bool, stopped: Preempted | None) -> None:
   """Between two stages: all processes stop if one of them was asked to.
 
   Args:
@@ -432,7 +433,7 @@ def _stop_together(study: Study, due: bool, stopped: Preempted | None) -> None:
     raise stopped or Preempted(STOPPED)
 
 
-def check(study: Study) -> None:
+def check(study: Runs) -> None:
   """Refuses, before any work, what a study could not do.
 
   Raises:
@@ -440,11 +441,11 @@ def check(study: Study) -> None:
   """
   check_input(study)
   for table in study.tables.values():
-    study.engine.check(table)
+    compile.check(study.engine, table)
   planning.check_disk(study)
 
 
-def check_input(study: Study) -> None:
+def check_input(study: Runs) -> None:
   """Refuses settings, data and models that a study cannot be made of.
 
   Memory and disk are left out, of which a plan says what they lack.
@@ -456,15 +457,16 @@ def check_input(study: Study) -> None:
     InputError: saying what.
   """
   # Before tables, whose size follows from what `config.json` says of layers.
-  _ = study.data
-  study.check_weights()
+  context = study.context
+  _ = context.data
+  context.check_weights()
   if not study.tables:
     raise InputError(
       'The study has no runs: set --config.map.num_runs, --config.train.seeds '
       'or --config.control.seeds.'
     )
-  for each in stages_of(study.config).values():
-    each.check(study)
+  for each in stages_of(context.config).values():
+    each.check(context)
 
 
 def _needed(known: dict[str, Stage], names: Collection[str]) -> list[Stage]:
@@ -489,7 +491,7 @@ def _needed(known: dict[str, Stage], names: Collection[str]) -> list[Stage]:
   return [each for each in known.values() if each.name in wanted]
 
 
-def identities_of(study: Study) -> dict[str, str]:
+def identities_of(study: Runs) -> dict[str, str]:
   """What identifies each stage of a study: all that its results depend on.
 
   Two studies in which a stage has the same identity give it the same results.
@@ -502,7 +504,8 @@ def identities_of(study: Study) -> dict[str, str]:
   Returns:
     A hash for each stage, by name.
   """
-  values = dict(identity.settings(identity.of(study.config)))
+  context = study.context
+  values = dict(identity.settings(identity.of(context.config)))
   fixed = {
     name: value
     for name, value in values.items()
@@ -512,11 +515,11 @@ def identities_of(study: Study) -> dict[str, str]:
   common = identity.digest(
     schema=identity.SCHEMA,
     settings=fixed,
-    data=study.data.fingerprint,
-    model=study.model_fingerprint,
+    data=context.data.fingerprint,
+    model=context.model_fingerprint,
   )
   found, passed_on, known = {}, {}, tables.known()
-  for name, each in stages_of(study.config).items():
+  for name, each in stages_of(context.config).items():
     without_runs = {
       'common': common,
       'stage': name,
@@ -528,8 +531,10 @@ def identities_of(study: Study) -> dict[str, str]:
         for setting, value in values.items()
         if identity.is_free(setting) and identity.covers(each.settings, setting)
       },
-      'chosen': chosen.fingerprint(study, each.settings),
-      'code': _code(name),
+      'chosen': chosen.fingerprint(context.config.localise, each.settings),
+      'code': user_code.fingerprint(TECHNIQUES[name].run)
+      if name in TECHNIQUES
+      else None,
       'needs': {need: passed_on[need] for need in each.needs},
     }
     found[name] = identity.digest(**without_runs, runs=_runs(study, each))
@@ -539,20 +544,7 @@ def identities_of(study: Study) -> dict[str, str]:
   return found
 
 
-def _code(name: str) -> str | None:
-  """Hash of the file of a technique of a user's own; None of other stages."""
-  if name not in TECHNIQUES:
-    return None
-  module = TECHNIQUES[name].run.__module__ or ''
-  if module.partition('.')[0] == 'memloc_jax':
-    return None
-  path = getattr(sys.modules.get(module), '__file__', None)
-  if path is None or not os.path.isfile(path):
-    return None  # As of a notebook.
-  return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-
-
-def _runs(study: Study, each: Stage) -> dict[str, list[str]]:
+def _runs(study: Runs, each: Stage) -> dict[str, list[str]]:
   """Hashes of the runs that a stage looks at, by table."""
   return {
     name: [
@@ -565,24 +557,25 @@ def _runs(study: Study, each: Stage) -> dict[str, list[str]]:
   }
 
 
-def due(study: Study) -> list[str]:
+def due(study: Runs) -> list[str]:
   """Names of the stages that are not finished."""
-  identities, known = identities_of(study), stages_of(study.config)
+  identities, known = identities_of(study), stages_of(study.context.config)
   return [
     k for k, each in known.items() if not _finished(study, each, identities)
   ]
 
 
-def _finished(study: Study, each: Stage, identities: dict[str, str]) -> bool:
-  mark = study.workdir.read_json(f'stages/{each.name}.json')
+def _finished(study: Runs, each: Stage, identities: dict[str, str]) -> bool:
+  workdir = study.context.workdir
+  mark = workdir.read_json(f'stages/{each.name}.json')
   if mark is None or mark.get('identity') != identities[each.name]:
     return False
-  return all(map(study.workdir.has, mark['wrote']))
+  return all(map(workdir.has, mark['wrote']))
 
 
-def declared(study: Study, name: str) -> Declared:
+def declared(study: Runs, name: str) -> Declared:
   """What a stage of a study may read and write."""
-  known = stages_of(study.config)
+  known = stages_of(study.context.config)
   each = known[name]
   return Declared(
     stage=name,
@@ -593,32 +586,33 @@ def declared(study: Study, name: str) -> Declared:
   )
 
 
-def _run(study: Study, each: Stage, its_identity: str) -> None:
+def _run(study: Runs, each: Stage, its_identity: str) -> None:
   if not (each.every_process or hosts.is_first()):
     return
   began = time.time()
   view = View(study, declared(study, each.name))
   try:
-    with study.progress.stage(each.name):
+    with study.context.progress.stage(each.name):
       each.run(view)
   finally:
-    _record_cost(study, each.name, began)
+    _record_cost(study.context, each.name, began)
+  workdir = study.context.workdir
   # What it wrote before and not now, of techniques or models that are gone.
-  wrote = {n for n in view.workdir.written if study.workdir.has(n)}
+  wrote = {n for n in view.workdir.written if workdir.has(n)}
   for name in each.outputs - wrote:
-    study.workdir.remove(name)
+    workdir.remove(name)
   mark = {
     'stage': each.name,
     'finished': time.time(),
     'identity': its_identity,
     'wrote': sorted(wrote),
   }
-  study.workdir.write_json(f'stages/{each.name}.json', mark)
+  workdir.write_json(f'stages/{each.name}.json', mark)
 
 
-def _record_cost(study: Study, name: str, began: float) -> None:
+def _record_cost(context: Context, name: str, began: float) -> None:
   """Adds what a stage took to what it took in earlier starts."""
-  manifest = study.workdir.read_json('manifest.json') or {}
+  manifest = context.workdir.read_json('manifest.json') or {}
   before = manifest.get('cost', {}).get(name, {}).get('seconds', 0.0)
   seconds = round(before + time.time() - began, 2)
-  study.note({'cost': {name: {'seconds': seconds}}})
+  context.note({'cost': {name: {'seconds': seconds}}})

@@ -106,8 +106,8 @@ def _verify(call: Call) -> None:
 def _apply(call: Call) -> None:
   """Writes the corrected data, and says so in the report too."""
   from memloc_jax.command import study
+  from memloc_jax.curate import apply
   from memloc_jax.report import stage as report
-  from memloc_jax.study import apply
   from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
@@ -132,7 +132,8 @@ def _apply(call: Call) -> None:
 def _export(call: Call) -> None:
   """Writes what other tools read, or one model."""
   from memloc_jax.command import study
-  from memloc_jax.study import exports, publish
+  from memloc_jax.curate import exports
+  from memloc_jax.study import publish
 
   call.process.loaded()
   [workdir], run, output = call.words, call.flags.run, call.flags.output
@@ -146,9 +147,9 @@ def _export(call: Call) -> None:
 
 def _report(call: Call) -> None:
   """Writes the report of one workdir again, or that of several."""
+  from memloc_jax.compare import summary
   from memloc_jax.report import comparison, conclusions
   from memloc_jax.report import stage as report
-  from memloc_jax.study import summary
   from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
@@ -178,7 +179,7 @@ def _report(call: Call) -> None:
 def _replicate(call: Call) -> None:
   """Prints what studies say to published claims."""
   from memloc_jax.command import replicate
-  from memloc_jax.study import summary
+  from memloc_jax.compare import summary
 
   call.process.loaded()
   replicate.show(summary.studies_in(call.words), call.flags.references)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from memloc_jax.command import output
+from memloc_jax.compare import replication, summary
 from memloc_jax.report import comparison
-from memloc_jax.study import replication, summary
 
 
 def show(folders: Sequence[str | os.PathLike], references: str | None) -> None:

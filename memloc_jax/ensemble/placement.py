@@ -50,7 +50,7 @@ class Placement(abc.ABC):
   def compile(
     self,
     body: Callable[..., Tree],
-    in_axes: tuple[int | None, ...],
+    in_axes: tuple[Tree, ...],
     out_axis: int,
     donate_argnums: int | tuple[int, ...] = (),
   ) -> Callable[..., Tree]:
@@ -58,7 +58,8 @@ class Placement(abc.ABC):
 
     Args:
       body: the function.
-      in_axes: axis of runs of every argument, None where it has none.
+      in_axes: axis of runs of every argument, or of each of its parts; None
+        where there is none.
       out_axis: that of the result.
       donate_argnums: arguments whose memory the result may take.
     """
@@ -90,7 +91,9 @@ class RunsOverDevices(Placement):
     mapped = jax.shard_map(
       body,
       mesh=self.mesh,
-      in_specs=tuple(self._spec(axis) for axis in in_axes),
+      in_specs=jax.tree.map(
+        self._spec, in_axes, is_leaf=lambda axis: axis is None
+      ),
       out_specs=self._spec(out_axis),
       check_vma=False,
     )

@@ -12,24 +12,11 @@ import dataclasses
 
 import numpy as np
 
+from memloc_jax.tasks.encode import Encoded
+
 # Batches in one sorted group. Large groups mean little padding, small ones
 # batches that are closer to uniformly random.
 _GROUP = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """What the schedule needs to know of one objective's data.
-
-  Attributes:
-    length: tokens of each example, int32 [n].
-    buckets: padded lengths, increasing.
-    membership: examples of each run, bool [runs, n].
-  """
-
-  length: np.ndarray
-  buckets: tuple[int, ...]
-  membership: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +54,8 @@ class Schedule:
 
   def __init__(
     self,
-    sources: tuple[Source, ...],
+    examples: tuple[Encoded, ...],
+    membership: tuple[np.ndarray, ...],
     run_seeds: np.ndarray,
     batch_size: int,
     seed: int,
@@ -75,17 +63,18 @@ class Schedule:
     """Makes a schedule.
 
     Args:
-      sources: one an objective; their batches are shuffled together.
+      examples: one an objective; their batches are shuffled together.
+      membership: which of them each run trains on, bool [runs, n] each.
       run_seeds: one a run, [runs].
       batch_size: examples a step.
       seed: the study's, for what all runs share.
     """
-    self._sources = sources
+    self._examples, self._membership = examples, membership
     self._run_seeds = run_seeds
     self._batch_size = batch_size
     self._seed = seed
     self._buckets: dict[int, tuple[np.ndarray, ...]] = {}
-    largest = [int(s.membership.sum(1).max()) for s in sources]
+    largest = [int(member.sum(1).max()) for member in membership]
     self.steps_per_source = tuple(-(-size // batch_size) for size in largest)
     self.steps_per_epoch = sum(self.steps_per_source)
 
@@ -102,14 +91,14 @@ class Schedule:
     if epoch not in self._buckets:
       everything = self._indices(epoch, np.arange(len(self._run_seeds)))
       self._buckets[epoch] = tuple(
-        _bucket(source, indices)
-        for source, indices in zip(self._sources, everything)
+        _bucket(examples.length, examples.buckets, indices)
+        for examples, indices in zip(self._examples, everything)
       )
     order = np.random.default_rng([1, self._seed, epoch]).permutation(
       self.steps_per_epoch
     )
     source = np.repeat(
-      np.arange(len(self._sources), dtype=np.int32), self.steps_per_source
+      np.arange(len(self._examples), dtype=np.int32), self.steps_per_source
     )
     return Epoch(
       source[order],
@@ -120,29 +109,24 @@ class Schedule:
   def _indices(self, epoch: int, rows: np.ndarray) -> list[np.ndarray]:
     """One [steps, rows, batch] a source, steps in order of the groups."""
     result = []
-    for number, source in enumerate(self._sources):
-      slots = self.steps_per_source[number] * self._batch_size
-      drawn = [
-        self._one_run(
-          source, slots, [2, int(self._run_seeds[r]), number, epoch], r
-        )
-        for r in rows
-      ]
-      shape = (len(rows), -1, self._batch_size)
+    for number, steps in enumerate(self.steps_per_source):
+      drawn = [self._one_run(number, epoch, row) for row in rows]
+      shape = (len(rows), steps, self._batch_size)
       result.append(np.stack(drawn).reshape(shape).swapaxes(0, 1))
     return result
 
-  def _one_run(
-    self, source: Source, slots: int, entropy: list[int], row: int
-  ) -> np.ndarray:
-    """One run's order of examples for one epoch, int32 [slots]."""
-    rng = np.random.default_rng(entropy)
-    members = np.flatnonzero(source.membership[row]).astype(np.int32)
+  def _one_run(self, number: int, epoch: int, row: int) -> np.ndarray:
+    """One run's order of one objective's examples, int32 [slots]."""
+    length = self._examples[number].length
+    slots = self.steps_per_source[number] * self._batch_size
+    seed = int(self._run_seeds[row])
+    rng = np.random.default_rng([2, seed, number, epoch])
+    members = np.flatnonzero(self._membership[number][row]).astype(np.int32)
     order = rng.permutation(members)
     # Padding takes the lengths of random examples, so that partly filled
     # batches do not always fall on the shortest texts.
     ghosts = slots - len(order)
-    lengths = source.length[np.append(order, rng.choice(members, ghosts))]
+    lengths = length[np.append(order, rng.choice(members, ghosts))]
     order = np.append(order, np.full(ghosts, -1, np.int32))
     shuffled = rng.permutation(slots)
     order, lengths = order[shuffled], lengths[shuffled]
@@ -153,29 +137,38 @@ class Schedule:
     return order
 
 
-def in_order(source: Source, batch_size: int) -> Epoch:
+def in_order(
+  length: np.ndarray,
+  buckets: tuple[int, ...],
+  membership: np.ndarray,
+  batch_size: int,
+) -> Epoch:
   """Every run's examples once, by length, for evaluation.
 
   Args:
-    source: lengths, buckets and the examples of each run.
+    length: tokens of each example, int32 [n].
+    buckets: padded lengths, increasing.
+    membership: examples of each run, bool [runs, n].
     batch_size: examples a step.
 
   Returns:
     Steps that visit each run's examples in order of length. Padding comes
     first, where texts are shortest and it costs least.
   """
-  by_length = np.argsort(source.length, kind='stable').astype(np.int32)
-  sizes = source.membership.sum(1)
+  by_length = np.argsort(length, kind='stable').astype(np.int32)
+  sizes = membership.sum(1)
   slots = -(-int(sizes.max()) // batch_size) * batch_size
   indices = np.full((len(sizes), slots), -1, np.int32)
-  for row, member in enumerate(source.membership):
+  for row, member in enumerate(membership):
     indices[row, slots - sizes[row] :] = by_length[member[by_length]]
   indices = indices.reshape(len(sizes), -1, batch_size).swapaxes(0, 1)
-  bucket = _bucket(source, indices)
+  bucket = _bucket(length, buckets, indices)
   return Epoch(np.zeros_like(bucket), bucket, indices)
 
 
-def _bucket(source: Source, indices: np.ndarray) -> np.ndarray:
+def _bucket(
+  length: np.ndarray, buckets: tuple[int, ...], indices: np.ndarray
+) -> np.ndarray:
   """Smallest bucket that holds each step of every run, int32 [steps]."""
-  longest = np.where(indices >= 0, source.length[indices], 0).max((1, 2))
-  return np.searchsorted(source.buckets, longest).astype(np.int32)
+  longest = np.where(indices >= 0, length[indices], 0).max((1, 2))
+  return np.searchsorted(buckets, longest).astype(np.int32)

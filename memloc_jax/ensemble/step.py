@@ -1,4 +1,4 @@
-"""One training step of one run: loss, gradient, update. Knows no other run."""
+"""One run: its start weights, and a step of loss, gradient and update."""
 
 import itertools
 from typing import NamedTuple
@@ -7,28 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble.table import RANDOM, Objective, Program
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
+from memloc_jax.tasks.encode import Encoded
 
 # Streams of a run's key.
 HEAD_STREAM = 0
 START_STREAM = 1
 STEP_STREAM = 2
-
-
-class Corpus(NamedTuple):
-  """One objective's examples on the device.
-
-  Attributes:
-    ids: int32 [n, longest], padded on the right.
-    length: int32 [n].
-    labels: int32 [sets, n]; [1, n] of anything for 'mask'.
-  """
-
-  ids: jax.Array
-  length: jax.Array
-  labels: jax.Array
 
 
 class Run(NamedTuple):
@@ -57,7 +44,8 @@ class State(NamedTuple):
   Attributes:
     params: what belongs to the run: blocks, final, heads, and the embeddings
       if they train.
-    optimisers: AdamW's state, one an objective.
+    optimisers: the optimiser's state, one an objective.
+    updates: made so far, int32 [objectives].
     stopped: True once the run fits its labels; its weights stay, bool [].
     failed: True once a loss or gradient was not finite, bool [].
     loss: sum of the losses of the examples seen this epoch, float32 [].
@@ -65,7 +53,8 @@ class State(NamedTuple):
   """
 
   params: Tree
-  optimisers: tuple[optax.ScaleByAdamState, ...]
+  optimisers: tuple[Tree, ...]
+  updates: jax.Array
   stopped: jax.Array
   failed: jax.Array
   loss: jax.Array
@@ -97,65 +86,98 @@ def learning_rate_factor(
   return jnp.where(count < rising, up, jnp.maximum(down, 0.0))
 
 
-# AdamW's decay rates and denominator's floor, PyTorch's and optax's defaults.
-_B1, _B2, _EPSILON = 0.9, 0.999, 1e-8
-
-
-def init_optimiser(
-  params: Tree, moments: str = 'float32'
-) -> optax.ScaleByAdamState:
-  """The optimiser's state before the first step, see `Program.moments`."""
-  return optax.scale_by_adam(mu_dtype=moments).init(params)
-
-
-def adamw(
-  rates: Tree,
-  gradient: Tree,
-  state: optax.ScaleByAdamState,
-  params: Tree,
-  rate: jax.Array,
-  weight_decay: jax.Array,
-  accept: jax.Array,
-) -> tuple[Tree, optax.ScaleByAdamState]:
-  """One step of AdamW (Loshchilov & Hutter, 2019), or none at all.
-
-  What `optax.adamw` computes, with all that varies between runs in scalar
-  coefficients. Choosing between the new and the old state afterwards costs
-  copies of it: on CPU four times this step (docs/decisions.md).
+def start_params(
+  model: Model,
+  program: Program,
+  random_start: bool,
+  seed: jax.Array,
+  start: jax.Array,
+  head_start: jax.Array,
+  pretrained: Tree,
+  finished: Tree | None,
+) -> Tree:
+  """Takes each layer, and what is around the layers, from its source.
 
   Args:
-    rates: factors on `rate`, broadcastable to `params` leaf by leaf.
-    gradient: like `params`; finite, and 0 where nothing trains.
-    state: of the optimiser.
-    params: to update.
-    rate: the step's learning rate, [].
-    weight_decay: of every parameter, [].
-    accept: whether to make the step, bool []; if not, both trees come back
-      as they were.
+    model: the model.
+    program: the table's program.
+    random_start: whether any run of the table uses `RANDOM`; if none does,
+      no random weights but the heads' are drawn.
+    seed: the run's, uint32 [].
+    start: source of each of the run's own layers, int32 [layer], as in
+      `RunTable`.
+    head_start: source of heads, final norm and trained embeddings, int32 [].
+    pretrained: the checkpoint: embeddings, the own layers' blocks, final.
+    finished: the same, and heads, of finished runs, leaves [source, ...];
+      None if there are none.
 
   Returns:
-    The parameters and the state after the step.
+    The run's own parameters: blocks, final, heads, and the embeddings if
+    they train.
   """
-  count = state.count + accept
-  choose = lambda yes, no: jnp.where(accept, yes, jnp.float32(no))
-  keep1, take1 = choose(_B1, 1.0), choose(1 - _B1, 0.0)
-  keep2, take2 = choose(_B2, 1.0), choose(1 - _B2, 0.0)
-  rate = choose(rate, 0.0)
-  # Of the first step at least, so that nothing is divided by 0.
-  steps = jnp.maximum(count, 1).astype(jnp.float32)
-  unbias1, unbias2 = 1 - _B1**steps, 1 - _B2**steps
-  mu = jax.tree.map(
-    lambda m, g: keep1 * m.astype(g.dtype) + take1 * g, state.mu, gradient
+  fresh = pretrained
+  if random_start:
+    fresh = model.init(run_key(seed, START_STREAM))
+    own = program.own_layers(model.num_layers)
+    fresh['blocks'] = jax.tree.map(lambda x: x[own], fresh['blocks'])
+  done = {'heads': {}} if finished is None else finished
+  of_layers = jax.vmap(_choose, in_axes=(0, 0, 0, 1))
+  params = {
+    'blocks': of_layers(
+      start, pretrained['blocks'], fresh['blocks'], done.get('blocks')
+    ),
+    'final': _choose(
+      head_start, pretrained['final'], fresh['final'], done.get('final')
+    ),
+    'heads': {},
+  }
+  for number, objective in enumerate(program.objectives):
+    head = {}
+    if objective.kind == 'classify':
+      key = jax.random.fold_in(run_key(seed, HEAD_STREAM), number)
+      head = model.init_head(key, objective.num_outputs)
+    params['heads'][objective.name] = _head(
+      head_start, head, done['heads'].get(objective.name)
+    )
+  if program.train_embeddings:
+    params['embeddings'] = _choose(
+      head_start,
+      pretrained['embeddings'],
+      fresh['embeddings'],
+      done.get('embeddings'),
+    )
+  return params
+
+
+def _head(source: jax.Array, fresh: Tree, finished: Tree | None) -> Tree:
+  """A fresh head or that of a finished run, leaves [source, ...].
+
+  Published heads may have more parameters than a fresh one, or fewer. Runs of
+  such a table are to start from finished ones; one that does not is NaN, which
+  its record will say.
+  """
+  structure = jax.tree.structure(fresh)
+  if finished is None or jax.tree.structure(finished) == structure:
+    return _choose(source, fresh, fresh, finished)
+  missing = jax.tree.map(lambda x: jnp.full_like(x[0], jnp.nan), finished)
+  return _choose(source, missing, missing, finished)
+
+
+def _choose(
+  source: jax.Array, pretrained: Tree, fresh: Tree, finished: Tree | None
+) -> Tree:
+  """One of the sources, leaf by leaf; `finished` has leaves [source, ...]."""
+  chosen = jax.tree.map(
+    lambda old, new: jnp.where(source == RANDOM, new, old), pretrained, fresh
   )
-  nu = jax.tree.map(lambda v, g: keep2 * v + take2 * g * g, state.nu, gradient)
-
-  def one(factor, p, m, v):
-    step = (m / unbias1) / (jnp.sqrt(v / unbias2) + _EPSILON)
-    return p - (rate * factor) * (step + weight_decay * p)
-
-  params = jax.tree.map(one, rates, params, mu, nu)
-  mu = jax.tree.map(lambda m, old: m.astype(old.dtype), mu, state.mu)
-  return params, optax.ScaleByAdamState(count, mu, nu)
+  if finished is None:
+    return chosen
+  at = jnp.maximum(source - 2, 0)
+  return jax.tree.map(
+    lambda other, done: jnp.where(source > RANDOM, done[at], other),
+    chosen,
+    finished,
+  )
 
 
 def complete(shared: Tree, own: Tree) -> Tree:
@@ -180,7 +202,7 @@ def complete(shared: Tree, own: Tree) -> Tree:
   return params
 
 
-def batch_tokens(corpus: Corpus, indices: jax.Array, length: int) -> Tokens:
+def batch_tokens(examples: Encoded, indices: jax.Array, length: int) -> Tokens:
   """The texts of a batch, int32 [batch], cut to a padded length.
 
   Padding, -1, stands for one token. With the length of whatever example it
@@ -188,8 +210,8 @@ def batch_tokens(corpus: Corpus, indices: jax.Array, length: int) -> Tokens:
   NaN, and so would gradients, though nothing of it counts.
   """
   safe = jnp.maximum(indices, 0)
-  real = jnp.where(indices >= 0, corpus.length[safe], 1)
-  return Tokens(corpus.ids[safe][:, :length], real)
+  real = jnp.where(indices >= 0, examples.length[safe], 1)
+  return Tokens(examples.ids[safe][:, :length], real)
 
 
 def batch_loss(
@@ -198,7 +220,7 @@ def batch_loss(
   length: int,
   train_dropout: bool,
   params: Tree,
-  corpus: Corpus,
+  examples: Encoded,
   run: Run,
   indices: jax.Array,
   step: jax.Array,
@@ -211,7 +233,7 @@ def batch_loss(
     length: padded length of the batch, static.
     train_dropout: whether to apply the run's dropout, static.
     params: complete parameter tree.
-    corpus: the objective's examples.
+    examples: the objective's.
     run: the run's row.
     indices: examples, int32 [batch]; -1 is padding and counts for nothing.
     step: number of the step in the whole schedule, int32 [].
@@ -220,7 +242,7 @@ def batch_loss(
     The mean over the real examples, []; 0 if there are none.
   """
   real = indices >= 0
-  tokens = batch_tokens(corpus, indices, length)
+  tokens = batch_tokens(examples, indices, length)
   key = jax.random.fold_in(run_key(run.seed, STEP_STREAM), step)
   dropout = Dropout(key, run.dropout) if train_dropout else None
   if objective.kind == 'mask':
@@ -231,7 +253,7 @@ def batch_loss(
     logits = interface.forward(
       model, params, tokens, head=objective.name, dropout=dropout
     ).logits
-    labels = corpus.labels[run.label_set, jnp.maximum(indices, 0)]
+    labels = examples.labels[run.label_set, jnp.maximum(indices, 0)]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   total = jnp.sum(jnp.where(real, losses, 0.0))
   return total / jnp.maximum(jnp.sum(real), 1)
@@ -309,22 +331,22 @@ def update(
     rates,
     gradient,
   )
-  before = state.optimisers[number]
-  factor = learning_rate_factor(before.count, total, program.warmup)
-  params, after = adamw(
-    rates,
+  factor = learning_rate_factor(state.updates[number], total, program.warmup)
+  params, after = program.make_optimiser().step(
     clipped,
-    before,
+    state.optimisers[number],
     state.params,
-    run.learning_rate[number] * factor,
-    run.weight_decay,
-    accept,
+    rate=run.learning_rate[number] * factor,
+    factors=rates,
+    weight_decay=run.weight_decay,
+    accept=accept,
   )
   optimisers = list(state.optimisers)
   optimisers[number] = after
   return State(
     params=params,
     optimisers=tuple(optimisers),
+    updates=state.updates.at[number].add(accept),
     stopped=state.stopped,
     failed=state.failed | (active & ~finite),
     loss=state.loss + jnp.where(accept, loss * examples, 0.0),

@@ -1,212 +1,528 @@
-"""The engine: what all tables have in common, and how a table is trained."""
+"""Training: a table goes through chunks, epochs and segments to its records.
 
-import contextlib
+A chunk is as many runs as train at once; a segment is one call of the compiled
+program. Every finished chunk is written row by row and never trained again.
+"""
+
 import dataclasses
-import hashlib
-import itertools
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
 
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import exchange, hosts, placement, store
-from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble.chunks import Training
-from memloc_jax.ensemble.event import Event, Start
-from memloc_jax.ensemble.layout import Layout
-from memloc_jax.ensemble.placement import Placement
-from memloc_jax.ensemble.program import array_digest, row_hashes
+from memloc_jax.ensemble import (
+  compile,
+  hosts,
+  metrics,
+  partial,
+  schedule,
+  store,
+  vectorise,
+)
+from memloc_jax.ensemble.compile import PlacedTable
+from memloc_jax.ensemble.engine import Engine, Event, Start
+from memloc_jax.ensemble.step import Run, State
 from memloc_jax.ensemble.table import Table
-from memloc_jax.errors import InputError
-from memloc_jax.models.interface import Model, Tree
+from memloc_jax.errors import Preempted
+from memloc_jax.models.interface import Tree
 
 
-@dataclasses.dataclass(frozen=True)
-class Engine:
-  """Everything that tables have in common.
+def train(engine: Engine, table: Table) -> list[str]:
+  """Trains every run of the table that has no record yet.
+
+  Where there are several processes, all call this, and afterwards each has
+  all records.
+
+  Args:
+    engine: how, and where the records go.
+    table: the table.
+
+  Returns:
+    The hash of every run, with which the store returns its record.
+
+  Raises:
+    InputError: no chunk width fits into memory.
+    Preempted: the engine was asked to stop; the state is saved, where
+      processes see the same store.
+    PeerError: another process died.
+  """
+  hashes = table.hashes(engine.identity())
+  if engine.together:
+    _exchange(engine.store, table, hashes)
+  done = [
+    table.done(engine.store, row, hash) for row, hash in enumerate(hashes)
+  ]
+  pending = np.flatnonzero(~np.array(done))
+  if len(pending):
+    Training(engine, table, hashes).run(pending)
+    if engine.together:
+      _exchange(engine.store, table, hashes)
+  elif hosts.is_first():
+    # Left behind by a process that was killed as it finished.
+    engine.store.partial(table.name).clear()
+  return hashes
+
+
+def train_again(
+  engine: Engine, table: Table, row: int, lanes: int, folder: pathlib.Path
+) -> store.Record:
+  """Trains one run anew, whatever is in the store.
+
+  Args:
+    engine: how.
+    table: the table.
+    row: of the run.
+    lanes: runs per device, as when it was trained first.
+    folder: for the new record.
+
+  Returns:
+    The record.
+  """
+  records = store.RowStore(folder)
+  again = dataclasses.replace(engine, store=records, lanes=lanes, programs={})
+  hashes = table.hashes(again.identity())
+  Training(again, table, hashes).run(np.array([row]))
+  return records.read(table.name, row, hashes[row])
+
+
+def _exchange(records: store.RowStore, table: Table, hashes: list[str]) -> None:
+  """Gives the records and weights that some processes lack to all.
+
+  Processes that see the same folder lack nothing and send nothing.
+
+  Raises:
+    PeerError: a process died.
+  """
+  hosts.barrier()
+  has = np.array(
+    [table.done(records, row, hash) for row, hash in enumerate(hashes)]
+  )
+  everywhere = hosts.gather(has)
+  for row in np.flatnonzero(everywhere.any(0) & ~everywhere.all(0)):
+    owner = int(everywhere[:, row].argmax())
+    mine = records.files(table.name, row) if has[row] else {}
+    names = hosts.send('\n'.join(mine).encode(), owner).decode().split('\n')
+    for name in names:
+      data = hosts.send(mine.get(name), owner)
+      if not has[row]:
+        records.write_file(name, data)
+
+
+@dataclasses.dataclass
+class Chunk:
+  """Runs that train together in this process, and how far they have come.
 
   Attributes:
-    model: the model.
-    pretrained: its checkpoint, host arrays: embeddings, blocks, final.
-    fingerprint: hash of the checkpoint.
-    store: where the records go.
-    devices: to use; None takes all of every process.
-    shard: what is divided over the devices, 'runs' or each run's 'weights'.
-    unroll: whether to unroll the layers; None decides by backend.
-    lanes: runs per device; 0 goes on with those that a table was begun with,
-      and decides by memory for others.
-    segment_steps: most steps of one call of the compiled program. Signals
-      are answered between calls; it changes no result.
-    on_start: called before the first chunk of every table that has any.
-    on_epoch: called after every epoch of every chunk.
-    stop: asked between calls whether to save and stop.
-    checkpoint_seconds: after which an unfinished chunk is saved.
-    shared_folder: whether all processes see the same store; unfinished
-      chunks of several processes are not saved otherwise.
-    profile: folder for a trace of early steps, or None.
-    programs: compiled programs by what decides them: tables of equal shape
-      share them, and so do engines with the same dictionary.
+    everyone: the runs of the chunks that all processes train side by side.
+    rows: the run in every lane, spare lanes repeating one, [width].
+    real: how many of these are no spare ones.
+    run: what the compiled programs take of the rows.
+    state: of the training.
+    alive: runs that neither failed nor stopped, bool [width].
+    history: loss, accuracy and macro-F1 by epoch, float32 [width, epochs, 3].
+    ended: epochs that a run has trained, int32 [width].
+    logged: logits after the table's logged epochs, float16
+      [width, logged, n, classes]; None if it logs none.
+    epoch: the one under way, from 1.
+    step: steps of it that are done.
   """
 
-  model: Model
-  pretrained: Tree
-  fingerprint: str
-  store: store.RowStore
-  devices: tuple[jax.Device, ...] | None = None
-  shard: str = 'runs'
-  unroll: bool | None = None
-  lanes: int = 0
-  segment_steps: int = 200
-  on_start: Callable[[Start], None] = lambda start: None
-  on_epoch: Callable[[Event], None] = lambda event: None
-  stop: Callable[[], bool] = lambda: False
-  checkpoint_seconds: float = 600.0
-  shared_folder: bool = True
-  profile: pathlib.Path | None = None
-  programs: dict[Any, Any] = dataclasses.field(
-    default_factory=dict, repr=False, compare=False
-  )
-  _calls: Iterator[int] = dataclasses.field(
-    default_factory=itertools.count, repr=False, compare=False
-  )
+  everyone: np.ndarray
+  rows: np.ndarray
+  real: int
+  run: Run
+  state: State
+  alive: np.ndarray
+  history: np.ndarray
+  ended: np.ndarray
+  logged: np.ndarray | None
+  epoch: int = 1
+  step: int = 0
 
-  def once(self, key: Any, make: Callable[[], Any]) -> Any:
-    """What `make` returned when it was first called for this key."""
-    if key not in self.programs:
-      self.programs[key] = make()
-    return self.programs[key]
 
-  def local_devices(self) -> list[jax.Device]:
-    """The devices of this process to train on."""
-    return sorted(self.devices or jax.local_devices(), key=lambda d: d.id)
+class Training:
+  """One table on its way through the compiled programs."""
 
-  @property
-  def placement(self) -> Placement:
-    """Where runs lie on the devices of this process."""
-    return placement.over_devices(self.shard, self.local_devices())
+  def __init__(self, engine: Engine, table: Table, hashes: list[str]):
+    """Puts on the devices what all chunks share."""
+    self._engine, self._table, self._hashes = engine, table, hashes
+    self._placed = PlacedTable(engine, table)
+    self._vectorised = self._placed.vectorised
+    self._schedule = self._placed.schedule
+    self._evaluation = Evaluation(self._placed, table)
+    self._partial = engine.store.partial(table.name)
+    self._saved = time.monotonic()
+    # Processes that train side by side, and which of them this is.
+    together = engine.together
+    self._processes = jax.process_count() if together else 1
+    self._process = jax.process_index() if together else 0
 
-  @property
-  def together(self) -> bool:
-    """Whether all processes train tables together."""
-    return self.devices is None and jax.process_count() > 1
-
-  def train(self, table: Table) -> list[str]:
-    """Trains every run of the table that has no record yet.
-
-    Where there are several processes, all call this, and afterwards each has
-    all records.
-
-    Args:
-      table: the table.
-
-    Returns:
-      The hash of every run, with which the store returns its record.
+  def run(self, pending: np.ndarray) -> None:
+    """Trains the pending rows, int [pending], chunk by chunk.
 
     Raises:
-      InputError: no chunk width fits into memory.
-      Preempted: `stop` said so; the state is saved, where processes see the
-        same store.
-      PeerError: another process died.
+      Preempted: the engine was asked to stop; the chunk is saved if it can be.
     """
-    hashes = self.hashes(table)
-    if self.together:
-      exchange.records(self, table, hashes)
-    done = [self.finished(table, row, hash) for row, hash in enumerate(hashes)]
-    pending = np.flatnonzero(~np.array(done))
-    if len(pending):
-      Training(self, table, hashes).run(pending)
-      if self.together:
-        exchange.records(self, table, hashes)
-    elif hosts.is_first():
-      # Left behind by a process that was killed as it finished.
-      self.store.partial(table.name).clear()
-    return hashes
+    engine, name = self._engine, self._table.name
+    stored = engine.store.read_lanes(name)
+    requested = engine.lanes or stored or 0
+    if self._processes > 1:
+      # The same width everywhere, so that all do the same steps.
+      requested = int(hosts.of_first(requested))
+      lanes, _ = self._placed.choose_lanes(requested)
+      requested = int(hosts.gather(lanes).min())
+    lanes, (self._program, needed) = self._placed.choose_lanes(requested)
+    if lanes != stored and self._process == 0:
+      engine.store.write_lanes(name, lanes)
+    width = self._vectorised.placement.width(lanes)
+    parts = [(part.rows, part) for part in self._saved_parts(pending, width)]
+    known = [rows for rows, _ in parts]
+    fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
+    size = width * self._processes
+    parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
+    count, devices = len(parts), self._vectorised.placement.mesh.size
+    engine.on_start(Start(name, len(pending), lanes, devices, count, needed))
+    for number in range(count):
+      # Made one at a time: the devices have room for one chunk.
+      rows, saved = parts.pop(0)
+      chunk = self._begin(rows, width)
+      if saved is not None:
+        self._resume(chunk, saved)
+      del saved  # Or the host would hold the saved state as well.
+      self._train(chunk, number, count, lanes)
+      del chunk  # Before the next one is begun.
+    self._partial.close()
+    if self._processes > 1:
+      hosts.barrier()
+    if self._process == 0:
+      self._partial.clear()
 
-  def train_again(
-    self, table: Table, row: int, lanes: int, folder: pathlib.Path
-  ) -> store.Record:
-    """Trains one run anew, whatever is in the store.
+  def _begin(self, everyone: np.ndarray, width: int) -> Chunk:
+    """A chunk at its start weights.
 
     Args:
-      table: the table.
-      row: of the run.
-      lanes: runs per device, as when it was trained first.
-      folder: for the new record.
-
-    Returns:
-      The record.
+      everyone: runs of all processes, at most their widths together.
+      width: of each process's chunk.
     """
-    again = dataclasses.replace(
-      self,
-      store=store.RowStore(folder),
-      lanes=lanes,
-      programs={},
-    )
-    hashes = self.hashes(table)
-    Training(again, table, hashes).run(np.array([row]))
-    return again.store.read(table.name, row, hashes[row])
-
-  @contextlib.contextmanager
-  def profiler(self) -> Iterator[None]:
-    """Traces one call of a program: the second one that is made."""
-    # The first call also loads what it needs.
-    if self.profile is None or next(self._calls) != 1:
-      yield
-      return
-    with jax.profiler.trace(str(self.profile)):
-      yield
-
-  def finished(self, table: Table, row: int, hash: str) -> bool:
-    """Whether a run has its record, with all that is to be kept of it.
-
-    A run that is skipped is to have none.
-    """
-    if row in table.skipped:
-      return True
-    record = self.store.read(table.name, row, hash)
-    if record is None or len(record.logged_logits) < len(table.logged):
-      return False
-    return all(
-      self.store.has_weights(table.name, row, moment, hash)
-      for moment in table.moments(row, record)
+    rows = everyone[self._process * width :][:width]
+    # A process for which none are left keeps the others company.
+    spare = np.full(width - len(rows), everyone[0])
+    padded = np.append(rows, spare)
+    run, state = self._placed.begin(padded)
+    compile.release()  # Of its compilation.
+    epochs = self._table.program.num_epochs
+    return Chunk(
+      everyone=everyone,
+      rows=padded,
+      real=len(rows),
+      run=run,
+      state=state,
+      alive=np.arange(width) < len(rows),
+      history=np.full((width, epochs, 3), np.nan, np.float32),
+      ended=np.zeros(width, np.int32),
+      logged=self._nothing_logged(width),
     )
 
-  def check(self, table: Table) -> None:
-    """Refuses a table that cannot fit into memory, before any work.
+  def _nothing_logged(self, width: int) -> np.ndarray | None:
+    table = self._table
+    if not len(table.logged):
+      return None
+    classes = table.program.objectives[0].num_outputs
+    shape = (width, len(table.logged), len(table.examples[0]), classes)
+    return np.full(shape, np.nan, np.float16)
 
-    Raises:
-      InputError: the requested lanes, or a single run, do not fit, or weights
-        would have to be divided among processes.
-    """
-    if self.shard == 'weights' and self.together:
-      raise InputError(
-        '--config.engine.shard=weights: divides each run over the devices of '
-        f'one process, and there are {jax.process_count()}; start one alone.'
+  def _train(self, chunk: Chunk, number: int, count: int, lanes: int) -> None:
+    """Trains one chunk from where it is to its records."""
+    table, place = self._table, self._vectorised.place
+    program, width = table.program, len(chunk.rows)
+    logits = None
+    for epoch in range(chunk.epoch, program.num_epochs + 1):
+      chunk.epoch = epoch
+      self._epoch(chunk)
+      state, alive = chunk.state, chunk.alive
+      loss, seen, failed = jax.device_get(
+        (state.loss, state.seen, state.failed)
       )
-    least = Layout(self, table).least.least
-    lanes_lib.check(self.local_devices(), least, self.lanes)
+      accuracy = macro_f1 = np.full(width, np.nan)
+      if epoch == program.num_epochs and program.classifies:
+        logits = self._evaluation.record(state.params, width)
+      if self._evaluates(epoch):
+        known = logits
+        if epoch in table.logged:
+          known = self._log(chunk, epoch, logits)
+        accuracy, macro_f1 = self._evaluation.fit(
+          state.params, chunk.rows, known
+        )
+      # NaN for a run that failed before it saw anything: 0 would look fitted.
+      mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
+      entry = np.stack([mean, accuracy, macro_f1], 1).astype(np.float32)
+      chunk.history[alive, epoch - 1] = entry[alive]
+      chunk.ended[alive] = epoch
+      self._report(number, count, epoch, alive, loss, seen)
+      alive = chunk.alive = alive & ~failed
+      self._trace(chunk, epoch)
+      if program.fit_accuracy is not None:
+        alive = chunk.alive = alive & ~(accuracy >= program.fit_accuracy)
+      if not self._any(alive.any())[0]:
+        break
+      zero = np.zeros(width, np.float32)
+      fresh = place({'stopped': ~alive, 'loss': zero, 'seen': zero})
+      chunk.state = state._replace(**fresh)
+      chunk.step = 0
+    if program.classifies and logits is None:
+      logits = self._evaluation.record(chunk.state.params, width)
+    self._write(chunk, logits, lanes)
 
-  def hashes(self, table: Table) -> list[str]:
-    """Hash of everything that decides each run's result, but rounding."""
-    context = {
-      'model': self.model.identity(),
-      'checkpoint': self.fingerprint,
-      'seed': table.seed,
-      'examples': [examples.fingerprint() for examples in table.examples],
-      'matmul_precision': jax.config.jax_default_matmul_precision,
-      # The buckets of the shared schedule follow from all runs together.
-      'every_membership': array_digest(table.runs.membership),
-      'every_seed': array_digest(table.runs.seed),
-    }
-    if table.validation is not None:
-      context['validation'] = table.validation.fingerprint()
+  def _any(self, *conditions: bool) -> tuple[bool, ...]:
+    """Whether they hold here or in a process that trains with this one."""
+    return hosts.any_of(*conditions) if self._processes > 1 else conditions
+
+  def _log(
+    self, chunk: Chunk, epoch: int, logits: np.ndarray | None
+  ) -> np.ndarray:
+    """Logs the logits after an epoch, in evaluation mode, and returns them."""
+    if logits is None:
+      logits = self._evaluation.record(chunk.state.params, len(chunk.rows))
+    alive, at = chunk.alive, np.searchsorted(self._table.logged, epoch)
+    examples = chunk.logged.shape[2]
+    chunk.logged[alive, at] = logits[alive, :examples]
+    return logits
+
+  def _trace(self, chunk: Chunk, epoch: int) -> None:
+    """Keeps the weights of traced runs for which this epoch is a moment."""
+    table = self._table
+    if table.trace is None or epoch == table.program.num_epochs:
+      return
+    due = []
+    for lane in np.flatnonzero(chunk.alive & table.trace[chunk.rows]):
+      macro_f1 = chunk.history[lane, :epoch, 2]
+      if metrics.epoch_fitted(np.arange(1, epoch + 1), macro_f1) == epoch:
+        due.append((lane, store.MEMORISED))
+      if epoch in table.snapshots:
+        due.append((lane, store.snapshot(epoch)))
+    weights = jax.device_get(chunk.state.params) if due else None
+    for lane, moment in due:
+      one = vectorise.one_run(weights, lane)
+      row = chunk.rows[lane]
+      self._engine.store.write_weights(
+        table.name, row, one, moment, self._hashes[row]
+      )
+
+  def _epoch(self, chunk: Chunk) -> None:
+    """What is left of an epoch, segment by segment."""
+    placed = self._placed
+    steps = self._schedule.epoch(chunk.epoch - 1, chunk.rows)
+    before = (chunk.epoch - 1) * self._schedule.steps_per_epoch
+    while chunk.step < len(steps.source):
+      segment = placed.segment(chunk.run, steps, chunk.step, before)
+      with self._engine.profiler(), jax.transfer_guard('disallow'):
+        chunk.state = self._program(chunk.state, segment)
+        jax.block_until_ready(chunk.state)
+      done = chunk.step + placed.segment_steps
+      chunk.step = min(done, len(steps.source))
+      self._pause(chunk)
+
+  def _pause(self, chunk: Chunk) -> None:
+    """Between two segments: saves if it is time, stops if asked to."""
+    engine = self._engine
+    waited = time.monotonic() - self._saved
+    stop, due = self._any(engine.stop(), waited >= engine.checkpoint_seconds)
+    if not (stop or due):
+      return
+    saved = 'the finished runs are'
+    if self._saves:
+      self._save(chunk, wait=stop)
+      saved = 'what was done is'
+    if stop:
+      raise Preempted(
+        f'Stopped in epoch {chunk.epoch} of table {self._table.name}; {saved} '
+        'saved, and the same command goes on.'
+      )
+
+  @property
+  def _saves(self) -> bool:
+    """Whether unfinished chunks are saved."""
+    return self._processes == 1 or self._engine.shared_folder
+
+  def _save(self, chunk: Chunk, wait: bool) -> None:
+    compile.release()  # Of what was saved before.
+    position = partial.Position(
+      rows=tuple(chunk.everyone.tolist()),
+      hashes=tuple(self._hashes[row] for row in chunk.everyone),
+      epoch=chunk.epoch,
+      step=chunk.step,
+      unroll=self._vectorised.unroll,
+    )
+    number = (chunk.epoch - 1) * self._schedule.steps_per_epoch + chunk.step
+    beside = (chunk.alive, chunk.history, chunk.ended)
+    if chunk.logged is not None:
+      beside += (chunk.logged,)
+    tree = {'state': chunk.state, 'beside': self._vectorised.place(beside)}
+    whole = hosts.as_one(tree, self._vectorised.placement.mesh)
+    self._partial.save(number, position, whole, wait)
+    self._saved = time.monotonic()
+
+  def _saved_parts(self, pending: np.ndarray, width: int) -> list[partial.Part]:
+    """Pending rows that were saved on their way, by chunk of all processes."""
+    if not self._saves:
+      return []
+    state, _ = self._placed.arguments(width)
+    beside = 3 + bool(len(self._table.logged))
+    return self._partial.parts(
+      like={'state': state, 'beside': (0,) * beside},
+      unroll=self._vectorised.unroll,
+      hashes={row: self._hashes[row] for row in pending.tolist()},
+      size=width * self._processes,
+      any_of=self._any,
+    )
+
+  def _resume(self, chunk: Chunk, part: partial.Part) -> None:
+    """Takes a chunk to where its rows were saved."""
+    width = len(chunk.rows)
+    mine = part.places[self._process * width :][:width]
+    # Spare lanes repeat one of the rows, as in `_begin`.
+    lanes = np.array(mine + [part.places[0]] * (width - len(mine)))
+    taken = jax.tree.map(lambda x: x[lanes], part.tree)
+    chunk.state = self._vectorised.place(taken['state'])
+    chunk.alive, chunk.history, chunk.ended, *logged = taken['beside']
+    if logged:
+      [chunk.logged] = logged
+    chunk.alive[chunk.real :] = False
+    chunk.epoch, chunk.step = part.position.epoch, part.position.step
+
+  def _evaluates(self, epoch: int) -> bool:
+    """Whether the runs' own examples are looked at after this epoch."""
+    program = self._table.program
+    chosen = epoch == program.num_epochs and self._table.predict is not None
+    return program.classifies and program.evaluates(epoch) and not chosen
+
+  def _report(self, number, num_chunks, epoch, alive, loss, seen) -> None:
+    event = Event(
+      table=self._table.name,
+      chunk=number,
+      num_chunks=num_chunks,
+      epoch=epoch,
+      num_epochs=self._table.program.num_epochs,
+      running=int(alive.sum()),
+      loss=float(loss[alive].sum() / max(seen[alive].sum(), 1)),
+      examples=int(seen[alive].sum()),
+    )
+    self._engine.on_epoch(event)
+
+  def _write(self, chunk: Chunk, logits: np.ndarray | None, lanes: int) -> None:
+    """Predictions and weights of a finished chunk, row by row."""
+    table, engine = self._table, self._engine
+    examples = len(table.examples[0])
+    failed = jax.device_get(chunk.state.failed)
+    if logits is None:
+      logits = np.zeros((len(failed), 0, 0), np.float32)
+    else:
+      # The last update may have ruined weights that no later loss looked at.
+      looked_at = logits[:, self._evaluation.recorded]
+      failed = failed | ~np.isfinite(looked_at).all((1, 2))
+      logits[failed] = np.nan
+    rows, weights = chunk.rows[: chunk.real], None
+    devices = list(self._vectorised.placement.mesh.devices.flat)
+    if table.keep[rows].any():
+      weights = jax.device_get(chunk.state.params)
+    for lane, row in enumerate(rows):
+      if table.keep[row]:
+        one = vectorise.one_run(weights, lane)
+        engine.store.write_weights(table.name, row, one, hash=self._hashes[row])
+      epochs = chunk.ended[lane]
+      loss, accuracy, macro_f1 = chunk.history[lane, :epochs].T
+      logged = {}
+      if chunk.logged is not None:
+        logged['logged_logits'] = chunk.logged[lane]
+      record = store.Record(
+        hash=self._hashes[row],
+        status='diverged' if failed[lane] else 'done',
+        lanes=lanes,
+        device=f'{len(devices)} x {devices[0].device_kind}',
+        logits=logits[lane, :examples],
+        validation_logits=logits[lane, examples:],
+        epoch=np.arange(1, epochs + 1, dtype=np.int32),
+        loss=loss.astype(np.float64),
+        accuracy=accuracy.astype(np.float64),
+        macro_f1=macro_f1.astype(np.float64),
+        **logged,
+      )
+      engine.store.write(table.name, row, record)
+
+
+class Evaluation:
+  """Predictions of a chunk of runs, and how well they fit their own labels.
+
+  Attributes:
+    lengths: of the n training examples and the m held-out ones, int32 [n + m].
+    recorded: examples whose logits the records hold, bool [n + m].
+  """
+
+  def __init__(self, placed: PlacedTable, table: Table):
+    """Takes the table, and what is on the devices of it."""
+    self._placed, self._table = placed, table
+    self.lengths = placed.examples[0].length
+    self.recorded = np.ones(len(self.lengths), bool)
     if table.predict is not None:
-      context['predict'] = array_digest(table.predict)
-    finished = () if table.finished is None else table.finished[0]
-    found = row_hashes(table.program, table.runs, context, finished)
-    for row, weights in table.given.items():
-      both = hashlib.sha256(f'{found[row]} {weights}'.encode())
-      found[row] = both.hexdigest()[:20]
-    return found
+      self.recorded[: len(table.predict)] = table.predict
+
+  def record(self, params: Tree, width: int) -> np.ndarray:
+    """Logits for the records of a chunk so wide, [width, n + m, classes]."""
+    return self.logits(params, np.tile(self.recorded, (width, 1)))
+
+  def logits(self, params: Tree, member: np.ndarray) -> np.ndarray:
+    """Logits of chosen examples, evaluation mode.
+
+    Args:
+      params: of the chunk.
+      member: examples of each run, the held-out ones last, bool [runs, n + m].
+
+    Returns:
+      [runs, n + m, classes], NaN for examples that were not chosen.
+    """
+    placed, vectorised = self._placed, self._placed.vectorised
+    place, buckets = vectorised.place, vectorised.buckets[0]
+    plan = schedule.in_order(
+      self.lengths, buckets, member, compile.EVALUATION_BATCH
+    )
+    classes = vectorised.program.objectives[0].num_outputs
+    result = np.full((*member.shape, classes), np.nan, np.float32)
+    batches = min(compile.EVALUATION_BATCHES, len(plan.bucket))
+    for first in range(0, len(plan.bucket), batches):
+      part = plan.segment(first, batches)
+      logits = jax.device_get(
+        vectorised.predict(
+          params,
+          placed.shared,
+          placed.on_devices[0],
+          place(part.bucket, run_axis=None),
+          place(part.indices, run_axis=1),
+        )
+      )
+      batch, run, slot = np.nonzero(part.indices >= 0)
+      at = part.indices[batch, run, slot]
+      result[run, at] = logits[batch, run, slot]
+    return result
+
+  def fit(
+    self, params: Tree, rows: np.ndarray, logits: np.ndarray | None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and macro-F1 of runs on their own examples and labels.
+
+    Args:
+      params: of the chunk.
+      rows: the run in every lane, [width].
+      logits: of all their examples, where they are known already.
+
+    Returns:
+      Two arrays [width].
+    """
+    runs = self._table.runs
+    member = runs.membership[rows]
+    examples = member.shape[1]
+    if logits is None:
+      held_out = np.zeros((len(rows), len(self.lengths) - examples), bool)
+      logits = self.logits(params, np.concatenate([member, held_out], 1))
+    labels = self._table.examples[0].labels[runs.label_set[rows]]
+    return metrics.scores(logits[:, :examples], labels, member)

@@ -6,6 +6,7 @@ It turns one run's pure functions into those of a chunk of runs, which
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,41 @@ from jax import lax
 
 from memloc_jax.ensemble import step as step_lib
 from memloc_jax.ensemble.placement import Placement
-from memloc_jax.ensemble.program import Program, RunTable
-from memloc_jax.ensemble.start import start_params
-from memloc_jax.ensemble.step import Corpus, Run, State
+from memloc_jax.ensemble.step import Run, State
+from memloc_jax.ensemble.table import Program, RunTable
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
+from memloc_jax.tasks.encode import Encoded
 
 # In these the runs of one edited model agree.
 _AGREED = ('seed', 'label_set', 'dropout')
+
+
+class Segment(NamedTuple):
+  """What a call of the training program takes, beside the state.
+
+  Attributes:
+    run: rows of the table, leaves [runs, ...].
+    shared: what all runs hold in common, as `step.complete` takes it.
+    examples: with labels, one an objective.
+    source: of which objective each step is, int32 [steps].
+    bucket: index into its buckets, int32 [steps].
+    indices: of its examples, -1 for padding, int32 [steps, runs, batch].
+    step: number in the whole schedule, int32 [steps].
+  """
+
+  run: Run
+  shared: Tree
+  examples: tuple[Encoded, ...]
+  source: jax.Array
+  bucket: jax.Array
+  indices: jax.Array
+  step: jax.Array
+
+
+_NO_AXES = Segment(*(None for _ in Segment._fields))
+# Where these have an axis of runs.
+SEGMENT_AXES = _NO_AXES._replace(run=0, indices=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +93,13 @@ class Vectorised:
 
   @functools.cached_property
   def segment(self):
-    """(state, run, shared, corpora, source, bucket, indices, step) -> state.
-
-    `shared` is what all runs hold in common, as `step.complete` takes it; the
-    last four have a leading axis of steps, and `indices` is [steps, runs,
-    batch]. The state is donated.
-    """
-    axes = (0, 0, None, None, None, None, 1, None)
+    """(state, `Segment`) -> state; the memory of the state is used again."""
+    axes = (0, SEGMENT_AXES)
     return self.placement.compile(self._segment, axes, 0, donate_argnums=0)
 
   @functools.cached_property
   def predict(self):
-    """(params, shared, corpus, bucket, indices) -> logits.
+    """(params, shared, examples, bucket, indices) -> logits.
 
     Evaluation mode, first objective. `indices` is [batches, runs, batch], -1
     is padding; the logits are [batches, runs, batch, classes].
@@ -84,7 +107,7 @@ class Vectorised:
     return self.placement.compile(self._predict, (0, None, None, None, 1), 1)
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
-    params = start_params(
+    params = step_lib.start_params(
       self.model,
       self.program,
       self.random_start,
@@ -96,16 +119,17 @@ class Vectorised:
     )
     if self.unroll:
       params['blocks'] = interface.unstack(params['blocks'])
-    optimisers = tuple(
-      step_lib.init_optimiser(params, self.program.moments)
-      for _ in self.program.objectives
+    objectives, optimiser = (
+      self.program.objectives,
+      self.program.make_optimiser(),
     )
+    optimisers = tuple(optimiser.init(params) for _ in objectives)
+    updates = jnp.zeros(len(objectives), jnp.int32)
     no, zero = jnp.zeros((), bool), jnp.zeros(())
-    return State(params, optimisers, no, no, zero, zero)
+    return State(params, optimisers, updates, no, no, zero, zero)
 
-  def _segment(
-    self, state, run, shared, corpora, source, bucket, indices, step
-  ) -> State:
+  def _segment(self, state: State, segment: Segment) -> State:
+    run = segment.run
     # Runs of one edited model agree in these, so that `vmap` leaves what is
     # computed from them alone, the layers below their own, without a run
     # axis: once a step for all runs.
@@ -135,8 +159,8 @@ class Vectorised:
         gradients,
         state.params,
         one_of,
-        shared,
-        corpora,
+        segment.shared,
+        segment.examples,
         indices if batch_axis == 0 else indices[0],
         step,
       )
@@ -145,11 +169,11 @@ class Vectorised:
       )
       return state, None
 
-    inputs = (source, bucket, indices, step)
+    inputs = (segment.source, segment.bucket, segment.indices, segment.step)
     return lax.scan(body, state, inputs)[0]
 
   def _gradient_one(
-    self, number, length, params, run, shared, corpora, indices, step
+    self, number, length, params, run, shared, examples, indices, step
   ):
     objective = self.program.objectives[number]
 
@@ -160,7 +184,7 @@ class Vectorised:
         length,
         self.program.dropout,
         step_lib.complete(shared, params),
-        corpora[number],
+        examples[number],
         run,
         indices,
         step,
@@ -171,14 +195,14 @@ class Vectorised:
     value, (own, frozen) = jax.value_and_grad(loss, (0, 1))(params, shared)
     return value, own, optax.tree.norm(frozen)
 
-  def _predict(self, params, shared, corpus: Corpus, bucket, indices):
+  def _predict(self, params, shared, examples: Encoded, bucket, indices):
     objective = self.program.objectives[0]
 
     def one(length, params, indices):
       return interface.forward(
         self.model,
         step_lib.complete(shared, params),
-        step_lib.batch_tokens(corpus, indices, length),
+        step_lib.batch_tokens(examples, indices, length),
         head=objective.name,
       ).logits
 

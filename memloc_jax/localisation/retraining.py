@@ -14,15 +14,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from memloc_jax import settings
-from memloc_jax.ensemble.program import (
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.table import (
   PRETRAINED,
   Objective,
   Program,
   RunTable,
+  Table,
   make_table,
 )
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.train import train
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores, windows
 from memloc_jax.models.interface import Tree
@@ -40,9 +41,9 @@ _PROGRAM = 3000
 class RetrainConfig:
   """Layer retraining: windows start over and see clean examples only.
 
-  Dropout, weight decay, warm-up, the norm to clip by and the moments' type are
-  those of the study's other runs. That norm is over what trains also where
-  theirs includes frozen parameters (`paper_quirks.clip_frozen`).
+  Optimiser, dropout, weight decay, warm-up, the norm to clip by and the type of
+  the moments are those of the study's other runs. That norm is over what trains
+  also where theirs includes frozen parameters (`paper_quirks.clip_frozen`).
 
   Attributes:
     num_epochs: passes over the retraining examples.
@@ -168,12 +169,7 @@ def tables(
   member[train] = True
   scored = subject.mislabelled.copy()
   scored[held_out] = True
-  examples = Examples(
-    source.examples.ids,
-    source.examples.length,
-    subject.given[None],
-    source.examples.buckets,
-  )
+  examples = source.examples.with_labels(subject.given[None])
   of_noisy = {
     'blocks': noisy['blocks'],
     'final': noisy['final'],
@@ -192,6 +188,7 @@ def tables(
           batch_size=config.batch_size,
           warmup=source.warmup,
           clip_norm=source.clip_norm,
+          optimiser=source.optimiser,
           moments=source.moments,
           dropout=source.dropout > 0,
           train_head=config.train_head,
@@ -321,7 +318,7 @@ def retraining(
     engine = _engine(source, noisy)
     jobs = tables(source, subject, noisy, config, first_layers)
     for done, table in enumerate(jobs):
-      hashes = engine.train(table)
+      hashes = train(engine, table)
       for row, hash in enumerate(hashes):
         record = engine.store.read(table.name, row, hash)
         assert record is not None  # It has been trained.

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.schema import Table
 from memloc_jax.tasks.encode import Encoded
@@ -88,7 +88,8 @@ class Source:
       techniques that train.
     warmup: share of the steps in which their learning rate rose.
     clip_norm: largest norm of their gradients.
-    moments: type of AdamW's first moments, see `Program`.
+    optimiser: their name of it, see `Program`.
+    moments: type of AdamW's first moments, the same.
     engine: trains rows, for techniques that train.
     snapshots: epochs of which subjects were to keep their weights.
     batch_size: most examples that a technique may have on the device at once.
@@ -104,7 +105,8 @@ class Source:
   weight_decay: float
   warmup: float
   clip_norm: float
-  moments: Literal['float32', 'bfloat16']
+  optimiser: str
+  moments: str
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
   batch_size: int = 64

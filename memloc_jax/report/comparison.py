@@ -7,17 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from memloc_jax.errors import InputError
-from memloc_jax.report import comparison_figures as draw
-from memloc_jax.report import conclusions, files, page, style
-from memloc_jax.report.content import duration, interval, judged, number
-from memloc_jax.study import (
+from memloc_jax.compare import (
   contrasts,
   correlations,
   regimes,
   replication,
   summary,
 )
+from memloc_jax.errors import InputError
+from memloc_jax.report import comparison_figures as draw
+from memloc_jax.report import conclusions, files, page, style
+from memloc_jax.report.content import duration, interval, judged, number
+from memloc_jax.study.comparison import is_baseline
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
@@ -198,7 +199,7 @@ def _technique(name: str, variant: str = '') -> str:
   return (
     draw.label(name)
     + (f' ({variant})' if variant else '')
-    + ' (baseline)' * summary.is_baseline(name)
+    + ' (baseline)' * is_baseline(name)
   )
 
 
@@ -260,7 +261,7 @@ def _changed(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
     kind, _, technique = name.partition(' ')
     if not technique:
       found[name] = _MEASURES[name]
-    elif not summary.is_baseline(technique):
+    elif not is_baseline(technique):
       found[name] = (kind.capitalize(), draw.label(technique))
   return found
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from memloc_jax.compare import summary
 from memloc_jax.localisation import centroids
 from memloc_jax.report import style
 from memloc_jax.report.localisation_figures import label
-from memloc_jax.study import summary
 
 _DASHES = (4, 3)
 _GROUPS = {

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from memloc_jax.compare import replication
 from memloc_jax.estimators import verdicts
 from memloc_jax.report.content import group_name
-from memloc_jax.study import replication
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
 

@@ -15,7 +15,7 @@ from memloc_jax.report import (
   representation_figures,
   single_example_figures,
 )
-from memloc_jax.study.summary import is_baseline
+from memloc_jax.study.comparison import is_baseline
 
 EXAMPLES = 'Which examples?'
 DYNAMICS = 'How memorisation comes about'

@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from memloc_jax.curate import triage
 from memloc_jax.report.content import FITTED_EXAMPLE, interval, number
-from memloc_jax.study import triage
 
 _MOST_MEMORISED = 25
 _MOST_DOUBTFUL = 25

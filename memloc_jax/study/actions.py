@@ -12,11 +12,13 @@ import numpy as np
 
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.train import train_again
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, versions
+from memloc_jax.study import given_runs, versions
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 
 # Largest difference of logits between widths and device counts that is
@@ -122,14 +124,14 @@ def verify(
   with opened(config, workdir) as study:
     table, row, stored = find(study, run, '--run')
     if row in table.given:
-      again = given.record(study, row)
+      again = given_runs.record(study, row)
     else:
       with tempfile.TemporaryDirectory() as scratch:
-        again = study.engine.train_again(
-          table, row, stored.lanes, pathlib.Path(scratch)
+        again = train_again(
+          study.engine, table, row, stored.lanes, pathlib.Path(scratch)
         )
     others = _agreement_with_others(study, table, row, again)
-    version = versions.of_run(study.workdir, table.name, stored.hash)
+    version = versions.of_run(study.context.workdir, table.name, stored.hash)
   same_place = stored.device == again.device and version == versions.now()
   return _compare(run, stored, again, same_place, others)
 
@@ -140,7 +142,7 @@ def opened(
   workdir: str | pathlib.Path,
   progress: Progress | None = None,
   programs: dict[Any, Any] | None = None,
-) -> Iterator[Study]:
+) -> Iterator[Runs]:
   """Opens the study of a folder, under its precision, which hashes cover.
 
   Args:
@@ -158,15 +160,11 @@ def opened(
   folder = Workdir(workdir)
   folder.refuse_file()
   with jax.default_matmul_precision(config.engine.matmul_precision):
-    yield Study(
-      folder.with_added(config),
-      folder,
-      progress or Progress(),
-      programs=programs,
-    )
+    context = Context(folder.with_added(config), folder, progress or Progress())
+    yield Runs(context, programs=programs)
 
 
-def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:
+def find(study: Runs, run: int, flag: str) -> tuple[Table, int, Record]:
   """Finds a run.
 
   Args:
@@ -189,7 +187,7 @@ def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:
       if record is None:
         raise InputError(
           f'{flag}={run}: row {row} of table {table.name} has no record with '
-          f'these settings in {study.workdir.path}.'
+          f'these settings in {study.context.workdir.path}.'
         )
       return table, row, record
     first += len(table.runs)
@@ -197,7 +195,7 @@ def find(study: Study, run: int, flag: str) -> tuple[Table, int, Record]:
 
 
 def _agreement_with_others(
-  study: Study, table: Table, row: int, again: Record
+  study: Runs, table: Table, row: int, again: Record
 ) -> float | None:
   """Median share of equal predictions with runs like it; None without any."""
   runs, found = table.runs, []

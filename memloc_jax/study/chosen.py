@@ -8,23 +8,25 @@ gradients.
 
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from memloc_jax.errors import InputError, shown
 from memloc_jax.study import identity
+from memloc_jax.study.config import LocaliseConfig
+from memloc_jax.study.context import Context
 
 # The settings that name files.
 HELD_OUT = 'localise.retrain.held_out'
 CLEAN_GROUP = 'localise.gradient.clean'
 
-if TYPE_CHECKING:
-  from memloc_jax.study.context import Study
 
-
-def held_out(study: 'Study') -> np.ndarray | None:
+def held_out(source: str | None, noisy: np.ndarray) -> np.ndarray | None:
   """What retraining holds out of the main models' examples.
+
+  Args:
+    source: the setting `HELD_OUT`; None to draw them.
+    noisy: whether each training example has a wrong label, bool [n].
 
   Returns:
     Indices in the order of the file, int [m]; None to draw them.
@@ -32,11 +34,10 @@ def held_out(study: 'Study') -> np.ndarray | None:
   Raises:
     InputError: naming the file and the line; or nothing is left to train on.
   """
-  source = study.config.localise.retrain.held_out
   if not source:
     return None
-  found = _read(study, HELD_OUT, source)
-  if len(found) == (~study.data.noisy[study.noisy_set]).sum():
+  found = _read(HELD_OUT, source, noisy)
+  if len(found) == (~noisy).sum():
     raise InputError(
       f'--config.localise.retrain.held_out: {source} names every clean '
       'example, and leaves none to retrain on.'
@@ -44,12 +45,15 @@ def held_out(study: 'Study') -> np.ndarray | None:
   return found
 
 
-def clean_group(study: 'Study', seed: int) -> np.ndarray | None:
+def clean_group(
+  sources: Sequence[str], model: int, noisy: np.ndarray
+) -> np.ndarray | None:
   """The clean group of the gradients of a main model.
 
   Args:
-    study: the study.
-    seed: of the model.
+    sources: the setting `CLEAN_GROUP`: none, one for all models, or as many.
+    model: number of the model among the seeds.
+    noisy: whether each training example has a wrong label, bool [n].
 
   Returns:
     Indices in the order of the file, int [m]; None to draw them.
@@ -57,35 +61,37 @@ def clean_group(study: 'Study', seed: int) -> np.ndarray | None:
   Raises:
     InputError: naming the file and the line.
   """
-  sources = study.config.localise.gradient.clean
   if not sources:
     return None
-  at = study.config.train.seeds.index(seed) if len(sources) > 1 else 0
-  return _read(study, CLEAN_GROUP, sources[at])
+  source = sources[model if len(sources) > 1 else 0]
+  return _read(CLEAN_GROUP, source, noisy)
 
 
-def check(study: 'Study') -> None:
+def check(context: Context) -> None:
   """Refuses files that cannot be used.
 
   Raises:
     InputError: see `held_out` and `clean_group`.
   """
-  held_out(study)
-  for seed in study.config.train.seeds:
-    clean_group(study, seed)
+  config = context.config.localise
+  noisy = context.data.noisy[context.noisy_set]
+  held_out(config.retrain.held_out, noisy)
+  for model in range(len(context.config.train.seeds)):
+    clean_group(config.gradient.clean, model, noisy)
 
 
-def fingerprint(study: 'Study', settings: Sequence[str]) -> dict[str, str]:
+def fingerprint(
+  config: LocaliseConfig, settings: Sequence[str]
+) -> dict[str, str]:
   """Hashes of the files' contents.
 
   Args:
-    study: the study.
+    config: of localisation.
     settings: those whose files count, or groups of them.
 
   Returns:
     A hash by setting, of those that name any files.
   """
-  config = study.config.localise
   sources = {
     HELD_OUT: [config.retrain.held_out],
     CLEAN_GROUP: config.gradient.clean,
@@ -98,9 +104,8 @@ def fingerprint(study: 'Study', settings: Sequence[str]) -> dict[str, str]:
   return found
 
 
-def _read(study: 'Study', setting: str, source: str) -> np.ndarray:
+def _read(setting: str, source: str, noisy: np.ndarray) -> np.ndarray:
   """The indices in a file."""
-  noisy = study.data.noisy[study.noisy_set]
   lines: dict[int, int] = {}
   for number, text in enumerate(_text(setting, source).splitlines(), 1):
     text = text.strip()

@@ -10,7 +10,6 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study import control as control_lib
 from memloc_jax.study.view import View
 
 _LEVEL = 0.95
@@ -19,6 +18,16 @@ FEWEST = 3
 _NO_MEAN = layerwise.Mean(*[np.full((), np.nan)] * 4)
 # Ties between layers are broken at random, with this seed.
 _TIE_SEED = 0
+
+
+def is_baseline(technique: str) -> bool:
+  """Whether a technique is a trivial one, which others must beat.
+
+  Args:
+    technique: its name; of one that a user registered and that is unknown here,
+      nothing says so.
+  """
+  return technique in TECHNIQUES and TECHNIQUES[technique].baseline
 
 
 def default_variants(layers: pd.DataFrame) -> dict[str, str]:
@@ -96,7 +105,7 @@ def control(study: View, layers: pd.DataFrame) -> pd.DataFrame:
   rng = np.random.default_rng(_TIE_SEED)
   rows = []
   keys = ['technique', 'variant', 'seed']
-  for setup in control_lib.setups(study):
+  for setup in study.controls:
     of_setup = layers[layers['source'] == setup.name]
     for values, profile in of_setup.groupby(keys, sort=False):
       weights = profile.sort_values('layer')['weight'].to_numpy()

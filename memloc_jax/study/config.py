@@ -10,14 +10,17 @@ from ml_collections import config_dict
 
 from memloc_jax import settings
 from memloc_jax.ensemble import membership
+from memloc_jax.ensemble.optimiser import OPTIMISERS
 from memloc_jax.ensemble.placement import PLACEMENTS
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.hybrids import LayerwiseConfig
-from memloc_jax.localisation.occlusion import InputsConfig
-from memloc_jax.localisation.patching import PatchingConfig
 from memloc_jax.localisation.scores import Source
-from memloc_jax.localisation.units import UnitsConfig
+from memloc_jax.pairs.settings import (
+  InputsConfig,
+  LayerwiseConfig,
+  PatchingConfig,
+  UnitsConfig,
+)
 from memloc_jax.settings import (
   Check,
   Range,
@@ -118,6 +121,7 @@ class TrainConfig:
     num_epochs: passes over the training examples.
     learning_rate: peak rate.
     batch_size: examples a step; the map runs use the same.
+    optimiser: of all runs.
     warmup: share of the steps in which the rate rises.
     weight_decay: of every trained parameter.
     clip_norm: largest gradient norm.
@@ -132,6 +136,9 @@ class TrainConfig:
   num_epochs: int = setting(15, settings.EPOCHS)
   learning_rate: float = setting(2e-4, above(0))
   batch_size: int = setting(16, settings.BATCH_SIZE)
+  optimiser: str = setting(
+    'adamw', settings.one_of_known(lambda: tuple(OPTIMISERS))
+  )
   warmup: float = setting(0.1, settings.SHARE)
   weight_decay: float = setting(0.01, at_least(0))
   clip_norm: float = setting(1.0, above(0))
@@ -518,6 +525,11 @@ class StudyConfig:
       or (bool(models.noisy) and len(models.frozen) in (1, len(seeds))),
       'empty, or one folder or one for each of train.seeds, of a study with '
       'model.noisy',
+    )
+    yield Check(
+      'engine.moments',
+      self.engine.moments == 'float32' or self.train.optimiser == 'adamw',
+      'float32 with another optimiser than adamw',
     )
     yield Check(
       'map.clusters',

@@ -1,79 +1,41 @@
-"""What the stages of a study share: data, model, engine and run tables."""
+"""What a study is made of: settings, data, model; loaded when needed."""
 
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import hosts
-from memloc_jax.ensemble.event import Event, Start
-from memloc_jax.ensemble.program import (
-  Objective,
-  Program,
-  RunTable,
-  make_table,
-)
-from memloc_jax.ensemble.store import FINAL, RowStore
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
-from memloc_jax.errors import InputError, Preempted
+from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import (
-  control,
-  crossing,
-  encoder,
-  main_models,
-  pairs,
-  read_out,
-  subsets,
-)
+from memloc_jax.study import encoder, read_out
 from memloc_jax.study import given as given_models
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import dataset, duplicates, own
-from memloc_jax.tasks.encode import Encoded, unknown_words, vocabulary_size
+from memloc_jax.tasks.encode import unknown_words, vocabulary_size
 
-# Name of the table of map runs; added blocks are called map-1, map-2, ...
-MAP = 'map'
-STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
 # Share of a token table's rows that a tokenizer uses at least; published tables
 # are padded to a multiple of at most 512.
 _LEAST_KNOWN = 0.9
 
 
-class Study:
-  """One study: its configuration and what is built from it when needed."""
+class Context:
+  """One study's settings, folder and progress, and what is loaded for it."""
 
-  def __init__(
-    self,
-    config: StudyConfig,
-    workdir: Workdir,
-    progress: Progress,
-    asked_to_stop: Callable[[], bool] = lambda: False,
-    profile: bool = False,
-    programs: dict[Any, Any] | None = None,
-  ):
+  def __init__(self, config: StudyConfig, workdir: Workdir, progress: Progress):
     """Names the parts; nothing is loaded yet.
 
     Args:
       config: the study.
       workdir: its folder.
       progress: where to report.
-      asked_to_stop: polled while it runs.
-      profile: whether to trace some early steps.
-      programs: compiled ones that studies share, see `Engine`.
     """
     self.config, self.workdir, self.progress = config, workdir, progress
-    self.asked_to_stop = asked_to_stop
-    self._profile = profile
-    self.programs = {} if programs is None else programs
-    self.store = RowStore(workdir.rows)
 
   def note(self, news: dict[str, Any]) -> None:
     """Adds to `manifest.json`, see `update_manifest`."""
@@ -185,68 +147,6 @@ class Study:
     return int(self.config.task.has_noise)
 
   @functools.cached_property
-  def engine(self) -> Engine:
-    """The engine that trains this study's tables."""
-    config = self.config.engine
-    unroll = {'auto': None, 'always': True, 'never': False}[config.unroll]
-    return Engine(
-      model=self.model,
-      pretrained=self.pretrained,
-      fingerprint=self.model_fingerprint,
-      store=self.store,
-      unroll=unroll,
-      lanes=config.lanes or 0,
-      segment_steps=config.segment_steps,
-      devices=self._devices(config.devices),
-      shard=config.shard,
-      on_start=self._on_start,
-      on_epoch=self._on_epoch,
-      stop=self.asked_to_stop,
-      checkpoint_seconds=60 * config.checkpoint_minutes,
-      shared_folder=self.workdir.shared,
-      profile=self.workdir.path / 'profile' if self._profile else None,
-      programs=self.programs,
-    )
-
-  def _devices(self, wanted: int | None) -> tuple[jax.Device, ...] | None:
-    """The first devices, or None for all.
-
-    Raises:
-      InputError: there are fewer.
-    """
-    if wanted is None:
-      return None
-    devices = jax.local_devices()
-    if len(devices) < wanted:
-      raise InputError(
-        f'--config.engine.devices={wanted}: there are {len(devices)} '
-        f'({devices[0].device_kind}).'
-      )
-    return tuple(devices[:wanted])
-
-  def _on_start(self, start: Start) -> None:
-    self.workdir.log(self.progress.start(start))
-
-  def _on_epoch(self, event: Event) -> None:
-    self.progress.epoch(event)
-    self.workdir.log(self.progress.line(event))
-
-  def stop_if_asked(self, together: bool = False) -> None:
-    """To be called where nothing would be lost by stopping.
-
-    Args:
-      together: whether all processes call this, and stop if one was asked to.
-
-    Raises:
-      Preempted: the study was asked to stop.
-    """
-    asked = self.asked_to_stop()
-    if together:
-      [asked] = hosts.any_of(asked)
-    if asked:
-      raise Preempted(STOPPED)
-
-  @functools.cached_property
   def given(self) -> dict[tuple[str, int], given_models.Given]:
     """Main models that are not trained here, by purpose and seed."""
     return given_models.find(self.config)
@@ -254,11 +154,23 @@ class Study:
   @functools.cached_property
   def read_out(self) -> read_out.Decision:
     """How main models are read out; InputError, see `given.read_out`."""
-    return given_models.read_out(self)
+    if not self.given:
+      return read_out.Decision(registry.family_of(self.model).plain)
+    manifest = self.workdir.read_json('manifest.json') or {}
+    return given_models.read_out(
+      self.given, self.expected_of_given, manifest, self.progress
+    )
 
-  def identity_of_given(self, purpose: str, seed: int) -> str:
-    """What identifies the weights of a main model that is given."""
-    return given_models.identity(self, purpose, seed)
+  @functools.cached_property
+  def expected_of_given(self) -> given_models.Expected:
+    """What the models that are given must fit."""
+    return given_models.Expected(
+      read_out=self.config.model.read_out,
+      model=self.model,
+      data=self.data,
+      noisy_set=self.noisy_set,
+      batch_size=self.config.localise.batch_size,
+    )
 
   @functools.cached_property
   def dense_layer(self) -> Tree | None:
@@ -266,171 +178,8 @@ class Study:
     name = self.read_out.name
     return checkpoint.dense_layer(self.model_folder, self.model, name)
 
-  @functools.cached_property
-  def tables(self) -> dict[str, Table]:
-    """The tables of runs that the configuration asks for, by name."""
-    added = range(1, 1 + len(self.config.map.added))
-    tables = [
-      main_models.table(self),
-      self._map_table(),
-      control.table(self),
-      crossing.table(self),
-      pairs.table(self),
-      pairs.control_table(self),
-      *(self._map_table(block) for block in added),
-    ]
-    return {table.name: table for table in tables if table is not None}
-
-  @property
-  def map_tables(self) -> list[Table]:
-    """Those of the map runs."""
-    return [t for name, t in self.tables.items() if name.startswith(MAP)]
-
-  @functools.cached_property
-  def hashes(self) -> dict[str, list[str]]:
-    """Hash of every run, by table."""
-    return {k: self.engine.hashes(table) for k, table in self.tables.items()}
-
-  def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
-    """All parameters of a kept run.
-
-    The checkpoint's embeddings, which runs have in common, are on the device;
-    the rest are host arrays.
-
-    Raises:
-      InputError: what is kept is of another architecture.
-    """
-    common = {'embeddings': self.embeddings, 'final': {}}
-    if row in self.tables[table].given:
-      # Heads may be built otherwise, and embeddings of its own be there.
-      return common | self.store.read_weights(table, row, None, moment)
-    key = jax.random.key(0)
-    heads = {
-      objective.name: jax.eval_shape(
-        lambda n=objective.num_outputs: self.model.init_head(key, n)
-      )
-      for objective in self.tables[table].program.objectives
-    }
-    if (finished := self.tables[table].finished) is not None:
-      # Beside given models, heads read as theirs do.
-      heads |= jax.eval_shape(
-        lambda tree: jax.tree.map(lambda x: x[0], tree), finished[1]['heads']
-      )
-    like = {
-      'blocks': self.pretrained['blocks'],
-      'final': self.pretrained['final'],
-      'heads': heads,
-    }
-    try:
-      return common | self.store.read_weights(table, row, like, moment)
-    except (ValueError, KeyError) as error:
-      raise InputError(
-        f'The weights kept of run {row} of table {table} do not fit the model '
-        f'{self.config.model.source}: they are of another architecture.'
-      ) from error
-
-  def _map_table(self, block: int = 0) -> Table | None:
-    """Runs on random subsets: those of the beginning, or an added block."""
-    config = self.config.map
-    if block == 0 and config.num_runs == 0:
-      return None
-    sizes = (config.num_runs, *config.added)
-    size, before = sizes[block], sum(sizes[:block])
-    runs = make_table(
-      self.subsets(size, block),
-      num_layers=self.model.num_layers,
-      seed=config.seed * 1000 + before + np.arange(size),
-      purpose=[MAP] * size,
-      learning_rate=config.learning_rate,
-      label_set=self.noisy_set,
-      weight_decay=self.config.train.weight_decay,
-      dropout=self.dropout,
-    )
-    measured = before + np.arange(size) < config.gradient_runs
-    return self.table(
-      f'{MAP}-{block}' if block else MAP,
-      config.num_epochs,
-      config.evaluate_every,
-      runs,
-      config.fit_accuracy,
-      trace=measured if measured.any() else None,
-      snapshots=(config.gradient_epoch,) if measured.any() else (),
-      keep=measured,
-      log=config.log_epochs,
-    )
-
-  def subsets(self, size: int, block: int) -> np.ndarray:
-    """Membership of a block of runs, bool [size, n], see `subsets.draw`."""
-    config = self.config.map
-    labels = self.data.labels[self.noisy_set]
-    clusters = self.duplicates.cluster if config.clusters else None
-    return subsets.draw(config, size, block, labels, clusters)
-
   @property
   def dropout(self) -> float:
     """Rate of all runs."""
     rate = self.config.train.dropout
     return self.model.dropout_rate if rate is None else rate
-
-  def table(
-    self,
-    name: str,
-    num_epochs: int,
-    evaluate_every: int | None,
-    runs: RunTable,
-    fit_accuracy: float | None = None,
-    trace: np.ndarray | None = None,
-    snapshots: tuple[int, ...] = (),
-    auxiliary: tuple[Objective, Examples] | None = None,
-    keep: bool | np.ndarray = True,
-    log: bool = False,
-  ) -> Table:
-    """A table of runs on this study's data.
-
-    Args:
-      name: of the table.
-      num_epochs: passes over the examples.
-      evaluate_every: epochs between evaluations; None for the last alone.
-      runs: the rows.
-      fit_accuracy: at which a run stops, or None.
-      trace: runs of which weights on the way are kept.
-      snapshots: epochs after which.
-      auxiliary: a second objective and its examples.
-      keep: whether the runs' weights are kept, for all or [runs].
-      log: whether the logits after every evaluated epoch are.
-    """
-    config, data = self.config.train, self.data
-    held_out = examples(data.validation, data.validation_labels[None])
-    objectives = (Objective('main', len(data.label_names)),)
-    corpora = (examples(data.train, data.labels),)
-    if auxiliary is not None:
-      objectives += (auxiliary[0],)
-      corpora += (auxiliary[1],)
-    return Table(
-      name=name,
-      program=Program(
-        objectives=objectives,
-        num_epochs=num_epochs,
-        batch_size=config.batch_size,
-        warmup=config.warmup,
-        clip_norm=config.clip_norm,
-        clip_frozen=self.config.paper_quirks.clip_frozen,
-        moments=self.config.engine.moments,
-        dropout=self.dropout > 0,
-        evaluate_every=evaluate_every or 0,
-        fit_accuracy=fit_accuracy,
-      ),
-      runs=runs,
-      examples=corpora,
-      validation=held_out if len(data.validation) else None,
-      keep=np.full(len(runs), keep),
-      seed=self.config.task.seed,
-      trace=trace,
-      snapshots=snapshots,
-      log=log,
-    )
-
-
-def examples(encoded: Encoded, labels: np.ndarray) -> Examples:
-  """Encoded texts with their label sets [sets, n], as tables take them."""
-  return Examples(encoded.ids, encoded.length, labels, encoded.buckets)

@@ -5,17 +5,15 @@ Section 3.2 of Dankers & Titov (2024). See `config.ControlConfig`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memloc_jax.ensemble.program import Objective, RunTable, make_table
-from memloc_jax.ensemble.table import Examples, Table
+from memloc_jax.ensemble.table import Objective, RunTable, Table, make_table
 from memloc_jax.errors import InputError
+from memloc_jax.study.context import Context
+from memloc_jax.study.run_table import run_table
 from memloc_jax.tasks import dataset
-
-if TYPE_CHECKING:
-  from memloc_jax.study.context import Study
+from memloc_jax.tasks.encode import Encoded
 
 AUXILIARY = 'auxiliary'
 _GRADE = 3.0  # Ratio of neighbouring layers' rates in graded models.
@@ -47,17 +45,17 @@ class Setup:
     return np.flatnonzero(self.rates)
 
 
-def setups(study: 'Study') -> list[Setup]:
+def setups(context: Context) -> list[Setup]:
   """The controls that the configuration asks for.
 
   Raises:
     InputError: a layer is out of range, layers are there twice, or there is no
       label noise.
   """
-  config, layers = study.config.control, study.model.num_layers
+  config, layers = context.config.control, context.model.num_layers
   if not (config.seeds or config.graded_seeds):
     return []
-  if not study.noisy_set:
+  if not context.noisy_set:
     raise InputError(
       'The control setup needs noisy labels: --config.task.noise is 0.'
     )
@@ -86,40 +84,41 @@ def setups(study: 'Study') -> list[Setup]:
   return [setup for setup in found if setup.seeds]
 
 
-def label_set(study: 'Study', seed: int) -> int:
+def label_set(context: Context, seed: int) -> int:
   """The noise draw that a seed uses: its position, in turn."""
-  config = study.config.control
+  config = context.config.control
   seeds = list(dict.fromkeys((*config.seeds, *config.graded_seeds)))
-  return 1 + seeds.index(seed) % study.config.task.noise_draws
+  return 1 + seeds.index(seed) % context.config.task.noise_draws
 
 
-def table(study: 'Study') -> Table | None:
+def table(context: Context) -> Table | None:
   """Per seed: a noisy and a clean run of each setup, and a reference."""
-  found = setups(study)
+  found = setups(context)
   if not found:
     return None
   rows = []  # purpose, seed, label set, rates
-  nothing = np.zeros(study.model.num_layers, np.float32)
+  nothing = np.zeros(context.model.num_layers, np.float32)
   for seed in dict.fromkeys(seed for each in found for seed in each.seeds):
-    noise = label_set(study, seed)
+    noise = label_set(context, seed)
     rows.append((f'{FROZEN} {AUXILIARY}', seed, noise, nothing))
     for setup in found:
       if seed in setup.seeds:
         rows.append((f'{NOISY} {setup.name}', seed, noise, setup.rates))
         rows.append((f'{CLEAN} {setup.name}', seed, 0, setup.rates))
   purpose, seed, labels, rates = zip(*rows)
-  return study.table(
+  return run_table(
+    context,
     CONTROL,
-    study.config.control.num_epochs,
-    study.config.train.evaluate_every,
-    runs(study, purpose, np.array(seed), np.array(labels), np.stack(rates)),
+    context.config.control.num_epochs,
+    context.config.train.evaluate_every,
+    runs(context, purpose, np.array(seed), np.array(labels), np.stack(rates)),
     trace=np.array([p.startswith(NOISY) for p in purpose]),
-    auxiliary=auxiliary(study),
+    auxiliary=auxiliary(context),
   )
 
 
 def runs(
-  study: 'Study',
+  context: Context,
   purpose: Sequence[str],
   seed: np.ndarray,
   labels: np.ndarray,
@@ -129,26 +128,26 @@ def runs(
   """Runs in which the main objective trains at its own rate in each layer.
 
   Args:
-    study: the study.
+    context: the study's.
     purpose: of each run.
     seed: of each run, [runs].
     labels: label set of each run, [runs].
     rates: factors on the main objective's learning rate, [runs, L].
     member: examples of each run, bool [runs, n]; None for all.
   """
-  config = study.config
+  config = context.config
   count = len(purpose)
   if member is None:
-    member = np.ones((count, len(study.data.train)), bool)
+    member = np.ones((count, len(context.data.train)), bool)
   found = make_table(
     member,
-    num_layers=study.model.num_layers,
+    num_layers=context.model.num_layers,
     seed=seed,
     purpose=purpose,
     learning_rate=config.control.learning_rate,
     label_set=labels,
     weight_decay=config.train.weight_decay,
-    dropout=study.dropout,
+    dropout=context.dropout,
   )
   both = [config.control.learning_rate, config.control.auxiliary_rate]
   return dataclasses.replace(
@@ -158,20 +157,20 @@ def runs(
   )
 
 
-def auxiliary(study: 'Study') -> tuple[Objective, Examples]:
+def auxiliary(context: Context) -> tuple[Objective, Encoded]:
   """The auxiliary task's objective and clean examples."""
-  config = study.config.control
-  data = study.build(
+  config = context.config.control
+  data = context.build(
     dataset.DataConfig(
       name=config.auxiliary,
       source=config.auxiliary_source,
       noise=0.0,
-      seed=study.config.task.seed,
-      max_length=study.config.task.max_length,
+      seed=context.config.task.seed,
+      max_length=context.config.task.max_length,
     )
   )
   encoded = data.train
   return (
     Objective(AUXILIARY, len(data.label_names)),
-    Examples(encoded.ids, encoded.length, data.labels[:1], encoded.buckets),
+    encoded.with_labels(data.labels[:1]),
   )

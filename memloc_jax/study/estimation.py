@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from memloc_jax.curate import triage
 from memloc_jax.estimators import (
   detection,
   fitting,
@@ -15,7 +16,7 @@ from memloc_jax.estimators import (
   sides,
 )
 from memloc_jax.estimators.memorisation import Memorisation, memorisation
-from memloc_jax.study import attribution, pilot, triage
+from memloc_jax.study import attribution, pilot
 from memloc_jax.study.view import View
 
 # Counts of runs in no pair, see `flagging.counts`.
@@ -61,7 +62,7 @@ def estimate(study: View) -> None:
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
-  if forecast := pilot.forecast(study):
+  if forecast := pilot.forecast(membership, logits, labels):
     study.workdir.write_table('forecast', pd.DataFrame(forecast))
   found = detection.rows(
     {

@@ -5,7 +5,7 @@ import pandas as pd
 
 from memloc_jax.ensemble import store
 from memloc_jax.localisation.example_gradients import example_norms
-from memloc_jax.study.context import MAP
+from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.view import View
 
 # Each example has a gradient of its own, as large as the model.

@@ -1,35 +1,25 @@
-"""Main models that were fine-tuned elsewhere and are given as folders.
-
-Such a model is a row of the table `main` like any other, but for its training:
-its predictions and weights go to the row store before the others are trained,
-under a hash of what the folder holds, and all that comes after finds them
-there.
-"""
+"""Main models that were fine-tuned elsewhere and are given as folders."""
 
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import hosts, metrics
-from memloc_jax.ensemble.store import FINAL, MEMORISED, Record
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations
-from memloc_jax.models import checkpoint, interface, registry
+from memloc_jax.models import checkpoint, interface
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.study import read_out as read_outs
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.main_models import MAIN
+from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import label
-
-if TYPE_CHECKING:
-  from memloc_jax.study.context import Study
+from memloc_jax.tasks.dataset import Dataset
 
 _EARLY = '_memorised'
 # Settings of `ModelConfig`; those without a suffix are purposes of runs.
@@ -77,11 +67,62 @@ def find(config: StudyConfig) -> dict[tuple[str, int], Given]:
   return found
 
 
-def read_out(study: 'Study') -> read_outs.Decision:
+def summary(
+  found: Mapping[tuple[str, int], Given], wanted: tuple[str, ...]
+) -> list[dict[str, Any]]:
+  """What the manifest says of every given model.
+
+  Args:
+    found: the models, see `find`.
+    wanted: names of the task's classes.
+  """
+  return [
+    {
+      'purpose': role,
+      'seed': seed,
+      'folder': str(one.folder),
+      'fingerprint': one.fingerprint,
+      'classes': order_of_classes(one, wanted)[1] or 'as named',
+    }
+    for (role, seed), one in found.items()
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+  """What models must fit that take the place of main models.
+
+  Attributes:
+    read_out: the setting `model.read_out`.
+    model: architecture of the study.
+    data: its task.
+    noisy_set: the label set with wrong labels, or 0 where none are known.
+    batch_size: examples that are predicted at once.
+  """
+
+  read_out: str
+  model: Model
+  data: Dataset
+  noisy_set: int
+  batch_size: int
+
+
+def read_out(
+  found: Mapping[tuple[str, int], Given],
+  expected: Expected,
+  manifest: Mapping[str, Any],
+  progress: Progress,
+) -> read_outs.Decision:
   """How the main models are read out, those that are trained here, too.
 
   Where models are given, it is decided by what fits the labels that they
   learnt, and is looked up in the manifest once it was.
+
+  Args:
+    found: the models that are given, at least one, see `find`.
+    expected: what they must fit.
+    manifest: of the workdir, empty before there is one.
+    progress: where to say what was decided.
 
   Raises:
     InputError: a model cannot take the place of a run: it has another
@@ -89,42 +130,42 @@ def read_out(study: 'Study') -> read_outs.Decision:
       it does not fit its labels however it is read out; or two models are not
       read out in the same way.
   """
-  if not study.given:
-    return read_outs.Decision(registry.family_of(study.model).plain)
-  key = _decided_by(study)
-  manifest = study.workdir.read_json('manifest.json') or {}
+  key = decided_by(found, expected)
   kept = manifest.get('model', {}).get('read_out', {})
   if kept.get('decided_by') == key:
     return read_outs.Decision(
       kept['name'], kept['why'], tuple(map(dict, kept['scores']))
     )
-  wanted = study.config.model.read_out
-  scored = [_score(study, *of, one) for of, one in study.given.items()]
-  found = read_outs.decide(scored, wanted)
-  study.progress.message(found.why)
-  for one in read_outs.unfit(scored, found.name):
-    fit = one.fits[found.name]
-    study.progress.warn(
+  wanted = expected.read_out
+  scored = [_score(expected, *of, one) for of, one in found.items()]
+  decision = read_outs.decide(scored, wanted)
+  progress.message(decision.why)
+  for one in read_outs.unfit(scored, decision.name):
+    fit = one.fits[decision.name]
+    progress.warn(
       f'{one.place} does not fit the labels that it is said to have learnt: '
       f'macro-F1 {fit.macro_f1:.2f}, accuracy {fit.accuracy:.2f} (by chance '
       f'{fit.chance:.2f}).'
     )
-  return found
+  return decision
 
 
-def _decided_by(study: 'Study') -> str:
+def decided_by(
+  found: Mapping[tuple[str, int], Given], expected: Expected
+) -> str:
   """Hash of all that decides how models are read out."""
-  parts = [study.config.model.read_out, study.data.fingerprint]
-  parts += [json.dumps(study.model.identity(), sort_keys=True)]
-  parts += [f'{of} {one.fingerprint}' for of, one in study.given.items()]
+  parts = [expected.read_out, expected.data.fingerprint]
+  parts += [json.dumps(expected.model.identity(), sort_keys=True)]
+  parts += [f'{of} {one.fingerprint}' for of, one in found.items()]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:20]
 
 
 def _score(
-  study: 'Study', role: str, seed: int, one: Given
+  expected: Expected, role: str, seed: int, one: Given
 ) -> read_outs.Scored:
   """How a model fits the labels that it learnt, by read-out."""
-  model, wanted = _check_sizes(one, study), study.config.model.read_out
+  data, wanted = expected.data, expected.read_out
+  model = _check_sizes(one, expected.model)
   allowed = checkpoint.read_outs(one.folder, model)
   if allowed and wanted not in (read_outs.AUTO, *allowed):
     raise InputError(
@@ -132,7 +173,7 @@ def _score(
       f'tensors; it can be read out at {" or ".join(allowed)}.'
     )
   clean = role.removesuffix(_EARLY) == 'clean'
-  labels = study.data.labels[0 if clean else study.noisy_set]
+  labels = data.labels[0 if clean else expected.noisy_set]
   count = len(labels)
   chosen = np.arange(count)
   if count > read_outs.EXAMPLES:
@@ -141,12 +182,12 @@ def _score(
   vectors, fits = None, {}
   # Without a head, reading says so.
   for name in allowed or ('',):
-    params = _read(study, one, name)
+    params = read(one, name, expected.model, data.label_names)
     if vectors is None:
-      vectors = _vectors(study, params, chosen)
+      vectors = _vectors(expected, params, chosen)
     head = params['heads']['main']
     logits = np.asarray(
-      study.model.head(params['final'], head, vectors, None), np.float32
+      expected.model.head(params['final'], head, vectors, None), np.float32
     )
     if not np.isfinite(logits).all():
       raise InputError(f'{one.place} has predictions that are not finite.')
@@ -159,156 +200,71 @@ def _read_vectors(model, params, tokens):
   return model.read_out(interface.encode(model, params, tokens, None), tokens)
 
 
-def _vectors(study: 'Study', params: Tree, chosen: np.ndarray) -> np.ndarray:
+def _vectors(
+  expected: Expected, params: Tree, chosen: np.ndarray
+) -> np.ndarray:
   """What stands at the read-out position, float32 [chosen, width]."""
   params = representations.on_device(
     {name: params[name] for name in ('embeddings', 'blocks', 'final')}
   )
-  found = np.empty((len(chosen), study.model.width), np.float32)
+  found = np.empty((len(chosen), expected.model.width), np.float32)
   for rows, real, tokens in representations.batches(
-    study.data.train, chosen, study.config.localise.batch_size
+    expected.data.train, chosen, expected.batch_size
   ):
-    vectors = np.asarray(_read_vectors(study.model, params, tokens))
+    vectors = np.asarray(_read_vectors(expected.model, params, tokens))
     found[np.searchsorted(chosen, rows[:real])] = vectors[:real]
   return found
 
 
-def early(study: 'Study', role: str, seed: int) -> Given | None:
+def early(
+  role: str, seed: int, found: Mapping[tuple[str, int], Given]
+) -> Given | None:
   """The model after the first epoch that fitted its labels, if given."""
-  return study.given.get((f'{role}{_EARLY}', seed))
+  return found.get((f'{role}{_EARLY}', seed))
 
 
-def identity(study: 'Study', role: str, seed: int) -> str:
-  """What identifies the weights of a row, and how they are read out."""
-  found = [study.given[role, seed], early(study, role, seed)]
-  found = [one for one in found if one is not None]
-  words = [one.fingerprint for one in found]
-  name = study.read_out.name
+def identity(
+  role: str,
+  seed: int,
+  found: Mapping[tuple[str, int], Given],
+  model: Model,
+  decision: read_outs.Decision,
+) -> str:
+  """What identifies the weights of a main model, and how they are read out.
+
+  Args:
+    role: purpose of the run in whose place it is.
+    seed: of the run.
+    found: the models that are given, see `find`.
+    model: architecture of the study.
+    decision: how main models are read out.
+  """
+  both = [found[role, seed], early(role, seed, found)]
+  both = [one for one in both if one is not None]
+  words = [one.fingerprint for one in both]
   # Without a word on it, a model is read out as `transformers` does.
   if any(
-    checkpoint.read_outs(one.folder, study.model)[0] != name for one in found
+    checkpoint.read_outs(one.folder, model)[0] != decision.name for one in both
   ):
-    words.append(name)
+    words.append(decision.name)
   return ' '.join(words)
 
 
-def check(study: 'Study') -> None:
-  """Refuses models that cannot take the place of a run.
+def read(one: Given, name: str, model: Model, wanted: tuple[str, ...]) -> Tree:
+  """A model's parameters, its classes in the order of the task.
+
+  Args:
+    one: the model.
+    name: of the read-out; '' for that of `transformers`.
+    model: architecture of the study.
+    wanted: names of the task's classes.
 
   Raises:
     InputError: see `read_out`.
   """
-  _ = study.read_out
-
-
-def disk(study: 'Study') -> int:
-  """Most bytes that `take_in` will write."""
-  data = study.data
-  predicted = len(data.train) + len(data.validation)
-  leaves = jax.tree.leaves(study.pretrained)
-  weights = sum(x.size * x.dtype.itemsize for x in leaves)
-  each = 4 * predicted * len(data.label_names)
-  return sum(
-    each + len(found) * weights
-    for row, found in _rows(study)
-    if not _is_taken_in(study, row)
-  )
-
-
-def take_in(study: 'Study') -> None:
-  """Writes weights and record of the given models that have none yet.
-
-  Raises:
-    InputError: see `read_out`; or a model's predictions are not finite.
-    Preempted: the study was asked to stop.
-  """
-  if study.engine.together and not hosts.is_first():
-    return  # It gets them as it does the records of other processes.
-  for row, found in _rows(study):
-    if _is_taken_in(study, row):
-      continue
-    hash = study.hashes[MAIN][row]
-    for moment, one in found.items():
-      if not study.engine.together:  # The others go on to train.
-        study.stop_if_asked()
-      params = _read(study, one, study.read_out.name)
-      if moment == FINAL:
-        record = _record(study, row, one, params)
-      # What all models have in common is kept once.
-      if _equal(params['embeddings'], study.pretrained['embeddings']):
-        del params['embeddings']
-      study.store.write_weights(MAIN, row, params, moment, hash)
-      _, remark = _order(one, study.data.label_names)
-      if remark:
-        study.progress.warn(f'{one.place}: {remark}')
-    study.store.write(MAIN, row, record)
-
-
-def record(study: 'Study', row: int) -> Record:
-  """Predictions of a given model as its folder has it now.
-
-  Args:
-    study: the study.
-    row: of the table `main`.
-
-  Raises:
-    InputError: see `take_in`.
-  """
-  one = dict(_rows(study))[row][FINAL]
-  return _record(study, row, one, _read(study, one, study.read_out.name))
-
-
-def summary(study: 'Study') -> list[dict[str, Any]]:
-  """What the manifest says of every given model."""
-  return [
-    {
-      'purpose': role,
-      'seed': seed,
-      'folder': str(one.folder),
-      'fingerprint': one.fingerprint,
-      'classes': _order(one, study.data.label_names)[1] or 'as named',
-    }
-    for (role, seed), one in study.given.items()
-  ]
-
-
-def decision(study: 'Study') -> dict[str, Any]:
-  """What the manifest says of how they are read out."""
-  found = dataclasses.asdict(study.read_out)
-  return found | {'decided_by': _decided_by(study)}
-
-
-def _rows(study: 'Study') -> Iterator[tuple[int, dict[str, Given]]]:
-  """Rows of `main` that are not trained, and their models by moment."""
-  table = study.tables.get(MAIN)
-  for row in () if table is None else table.given:
-    role, seed = table.runs.purpose[row], int(table.runs.seed[row])
-    found = {FINAL: study.given[role, seed]}
-    if (fitted := early(study, role, seed)) is not None:
-      found[MEMORISED] = fitted
-    yield row, found
-
-
-def _is_taken_in(study: 'Study', row: int) -> bool:
-  table, hash = study.tables[MAIN], study.hashes[MAIN][row]
-  moments = dict(_rows(study))[row]
-  has = study.store.has_weights
-  return study.engine.finished(table, row, hash) and all(
-    has(MAIN, row, moment, hash) for moment in moments
-  )
-
-
-def _read(study: 'Study', one: Given, name: str) -> Tree:
-  """A model's parameters, its classes in the order of the task.
-
-  Args:
-    study: the study.
-    one: the model.
-    name: of the read-out; '' for that of `transformers`.
-  """
-  model, wanted = _check_sizes(one, study), study.data.label_names
-  order, _ = _order(one, wanted)
-  params = checkpoint.load_params(one.folder, model, name)
+  own = _check_sizes(one, model)
+  order, _ = order_of_classes(one, wanted)
+  params = checkpoint.load_params(one.folder, own, name)
   if 'heads' not in params:
     raise InputError(
       f'{one.place} has no classification head; give the folder of a '
@@ -336,9 +292,9 @@ def _read(study: 'Study', one: Given, name: str) -> Tree:
   return params | {'heads': {'main': head | last}}
 
 
-def _check_sizes(one: Given, study: 'Study') -> Model:
+def _check_sizes(one: Given, wanted: Model) -> Model:
   """The model of a folder, which has the study's architecture."""
-  model, wanted = checkpoint.load_model(one.folder), study.model
+  model = checkpoint.load_model(one.folder)
   if type(model) is not type(wanted):
     raise InputError(
       f'{one.place} is a {type(model).__name__}, and --config.model.source '
@@ -354,7 +310,7 @@ def _check_sizes(one: Given, study: 'Study') -> Model:
   return model
 
 
-def _order(
+def order_of_classes(
   one: Given, wanted: tuple[str, ...]
 ) -> tuple[np.ndarray, str | None]:
   """Which class of a model each class of the task is.
@@ -396,37 +352,3 @@ def _order(
     f'{", ".join(wanted)}{told}: name them alike in id2label of '
     f'{checkpoint.CONFIG}.'
   )
-
-
-def _record(study: 'Study', row: int, one: Given, params: Tree) -> Record:
-  """What a model predicts, as the record of a run without epochs."""
-  table = study.tables[MAIN]
-  params = representations.on_device(params)
-  batch_size = study.config.localise.batch_size
-  predict = lambda examples: representations.logits(
-    study.model, params, examples, batch_size
-  )
-  train = predict(study.data.train)
-  validation = study.data.validation
-  held_out = predict(validation) if len(validation) else train[:0]
-  if not (np.isfinite(train).all() and np.isfinite(held_out).all()):
-    raise InputError(f'{one.place} has predictions that are not finite.')
-  labels = study.data.labels[table.runs.label_set[row]]
-  fit = metrics.scores(train[None], labels[None], table.runs.membership[[row]])
-  return Record(
-    hash=study.hashes[MAIN][row],
-    status='done',
-    lanes=1,
-    device=f'1 x {jax.local_devices()[0].device_kind}',
-    logits=train,
-    validation_logits=held_out,
-    epoch=np.zeros(1, np.int32),
-    loss=np.full(1, np.nan),
-    accuracy=fit[0],
-    macro_f1=fit[1],
-  )
-
-
-def _equal(first: Tree, second: Tree) -> bool:
-  """Whether two trees of host arrays hold the same numbers."""
-  return all(jax.tree.leaves(jax.tree.map(np.array_equal, first, second)))

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from memloc_jax.ensemble.program import HASH_SCHEMA
+from memloc_jax.ensemble.table import HASH_SCHEMA
 from memloc_jax.study.config import StudyConfig
 
 # Of how stages are identified, and rows of runs with them: a workdir of another

@@ -11,7 +11,7 @@ from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
 from memloc_jax.localisation.scores import LayerScores, Source
 from memloc_jax.study import comparison, control, subjects, tables
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.view import View
 
 # Tables of the package that techniques write parts of.
@@ -155,16 +155,16 @@ def _with_means(events: pd.DataFrame, num_layers: int) -> pd.DataFrame:
   return pd.concat([events, pd.DataFrame(means)], ignore_index=True)
 
 
-def check(study: Study, name: str) -> None:
+def check(context: Context, name: str) -> None:
   """Refuses labels that the technique cannot work with."""
-  if not study.noisy_set:
+  if not context.noisy_set:
     return
-  settings = TECHNIQUES[name].settings_in(study.config.localise)
-  sets = {1} if 'main' in study.tables else set()
-  for setup in control.setups(study):
-    sets |= {control.label_set(study, seed) for seed in setup.seeds}
+  settings = TECHNIQUES[name].settings_in(context.config.localise)
+  sets = {1} if context.config.train.seeds else set()
+  for setup in control.setups(context):
+    sets |= {control.label_set(context, seed) for seed in setup.seeds}
   for label_set in sorted(sets):
-    TECHNIQUES[name].check(settings, study.data.noisy[label_set])
+    TECHNIQUES[name].check(settings, context.data.noisy[label_set])
 
 
 def localise(study: View) -> None:

@@ -22,7 +22,8 @@ from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.scores import Checkpoint, Source, Subject
 from memloc_jax.study import control
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
+from memloc_jax.study.runs import Runs
 from memloc_jax.tasks.encode import Encoded
 
 # Examples at first. More are taken until a run takes so many seconds, or so
@@ -56,34 +57,32 @@ class Times:
     return self.compilation + self.run / self.share
 
 
-def pending(study: Study, due: Collection[str]) -> list[str]:
+def pending(context: Context, due: Collection[str]) -> list[str]:
   """Techniques that are still to be run, without trivial baselines.
 
   Args:
-    study: the study.
+    context: the study's.
     due: names of its stages that are not finished.
   """
-  if not _label_sets(study):
+  if not _label_sets(context):
     return []
-  wanted = study.config.localise.techniques or tuple(TECHNIQUES)
+  wanted = context.config.localise.techniques or tuple(TECHNIQUES)
   return [
     name for name in wanted if name in due and not TECHNIQUES[name].baseline
   ]
 
 
-def _label_sets(study: Study) -> list[int]:
+def _label_sets(context: Context) -> list[int]:
   """That of each noisy model that techniques will look at."""
-  if not study.noisy_set:
+  if not context.noisy_set:
     return []
-  found = []
-  if 'main' in study.tables:
-    found += [study.noisy_set] * len(study.config.train.seeds)
-  for setup in control.setups(study):
-    found += [control.label_set(study, seed) for seed in setup.seeds]
+  found = [context.noisy_set] * len(context.config.train.seeds)
+  for setup in control.setups(context):
+    found += [control.label_set(context, seed) for seed in setup.seeds]
   return found
 
 
-def measure(study: Study, name: str) -> Times:
+def measure(study: Runs, name: str) -> Times:
   """Times a technique twice on as many examples as it takes to tell.
 
   Args:
@@ -91,9 +90,9 @@ def measure(study: Study, name: str) -> Times:
       its workdir.
     name: of the technique.
   """
-  technique = TECHNIQUES[name]
-  settings = technique.settings_in(study.config.localise)
-  label_sets, count = _label_sets(study), len(study.data.train)
+  technique, context = TECHNIQUES[name], study.context
+  settings = technique.settings_in(context.config.localise)
+  label_sets, count = _label_sets(context), len(context.data.train)
   size = min(_EXAMPLES, count)
   while True:
     source = _source(study, label_sets[0], size)
@@ -136,7 +135,7 @@ def _seconds(source: Source, name: str, settings: Any) -> float:
     return time.monotonic() - began
 
 
-def _source(study: Study, label_set: int, size: int) -> Source:
+def _source(study: Runs, label_set: int, size: int) -> Source:
   """One model and some of the examples, as many short and noisy ones as in all.
 
   Args:
@@ -144,15 +143,16 @@ def _source(study: Study, label_set: int, size: int) -> Source:
     label_set: of the model.
     size: number of examples.
   """
-  data, pretrained = study.data, study.pretrained
+  context = study.context
+  data, pretrained = context.data, context.pretrained
   order = np.lexsort((data.train.length, data.noisy[label_set]))
   at = np.linspace(0, len(order) - 1, size).round().astype(int)
   chosen = np.sort(order[at])
 
   def model(seed: int) -> Checkpoint:
-    head = study.model.init_head(jax.random.key(seed), len(data.label_names))
+    head = context.model.init_head(jax.random.key(seed), len(data.label_names))
     params = {
-      'embeddings': study.embeddings,
+      'embeddings': context.embeddings,
       'blocks': pretrained['blocks'],
       'final': pretrained['final'],
       'heads': {'main': jax.device_get(head)},
@@ -164,7 +164,7 @@ def _source(study: Study, label_set: int, size: int) -> Source:
   noisy = model(0)
   return Source(
     name=table,
-    model=study.model,
+    model=context.model,
     pretrained={key: pretrained[key] for key in ('blocks', 'final')},
     examples=Encoded(
       data.train.ids[chosen], data.train.length[chosen], data.train.buckets
@@ -182,12 +182,13 @@ def _source(study: Study, label_set: int, size: int) -> Source:
         original=data.labels[0][chosen],
       ),
     ),
-    dropout=study.dropout,
-    weight_decay=study.config.train.weight_decay,
-    warmup=study.config.train.warmup,
-    clip_norm=study.config.train.clip_norm,
-    moments=study.config.engine.moments,
-    batch_size=study.config.localise.batch_size,
+    dropout=context.dropout,
+    weight_decay=context.config.train.weight_decay,
+    warmup=context.config.train.warmup,
+    clip_norm=context.config.train.clip_norm,
+    optimiser=context.config.train.optimiser,
+    moments=context.config.engine.moments,
+    batch_size=context.config.localise.batch_size,
     engine=dataclasses.replace(
       study.engine,
       on_start=lambda start: None,

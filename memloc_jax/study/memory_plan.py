@@ -18,15 +18,15 @@ import jax
 import numpy as np
 import psutil
 
-from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble.layout import Layout
-from memloc_jax.ensemble.memory import Parts
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble import compile
+from memloc_jax.ensemble.compile import AbstractTable, Bytes
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Tree
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
+from memloc_jax.tasks.encode import Encoded
 
 # Copies of a state on the host while Orbax saves it: one of the arrays, and
 # what it makes of them for its files.
@@ -39,8 +39,8 @@ _RUNTIME = 110 * 2**20
 _MOST_DEVICES = 64
 
 
-class Shapes(Study):
-  """A study whose checkpoint is known by its shapes alone."""
+class Shapes(Context):
+  """Of a study whose checkpoint is known by its shapes alone."""
 
   @functools.cached_property
   def pretrained(self) -> Tree:
@@ -84,7 +84,7 @@ class Plan:
     pending: runs to train.
     lanes: runs per device; where they do not fit, those asked for, or one.
     chunks: of pending runs that train one after the other.
-    parts: bytes on each device.
+    memory: on each device.
     limit: of these bytes.
     chunk: bytes on the host for a finished chunk: predictions, and weights on
       their way from the devices to the disk.
@@ -98,7 +98,7 @@ class Plan:
   pending: int
   lanes: int
   chunks: int
-  parts: Parts
+  memory: Bytes
   limit: int
   chunk: int
   state: int
@@ -108,7 +108,7 @@ class Plan:
   @property
   def needed(self) -> int:
     """Bytes on each device, all together."""
-    return self.parts.total(self.lanes)
+    return self.memory.total(self.lanes)
 
   @property
   def fits(self) -> bool:
@@ -173,7 +173,7 @@ def plan(
   checkpoint_bytes = sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(engine.pretrained)
   )
-  limit = lanes_lib.memory_limit(devices, checkpoint_bytes)
+  limit = compile.memory_limit(devices, checkpoint_bytes)
   plans = [_plan(engine, *job, limit) for job in jobs if len(job[1])]
   after, peak = process_memory()
   most = lambda values: max(values, default=0)
@@ -197,19 +197,19 @@ def _plan(
   """Of one table; see `Plan`."""
   began = time.monotonic()
   requested = engine.lanes or engine.store.read_lanes(table.name) or 0
-  layout = Layout(engine, table)
+  layout = AbstractTable(engine, table)
   changes = ()
   try:
-    lanes, _ = layout.choose(requested, limit)
+    lanes, _ = layout.choose_lanes(requested, limit)
   except InputError:
     lanes = requested or 1
-    layout = Layout(*_outlined(engine, table))
+    layout = AbstractTable(*_outlined(engine, table))
     # Tables of equal sizes share what takes seconds to find out.
     changes = engine.once(
-      (engine.model, engine.placement, layout.parts, lanes, limit),
+      (engine.model, engine.placement, layout.bytes, lanes, limit),
       lambda: _changes(engine, table, lanes, limit),
     )
-  parts = layout.parts.compiled(lanes, layout.compile(lanes).needed)
+  memory = layout.bytes.compiled(lanes, layout.compile(lanes).needed)
   placed = layout.vectorised.placement
   width = placed.width(lanes)
   together = width * (jax.process_count() if engine.together else 1)
@@ -218,20 +218,22 @@ def _plan(
     pending=len(pending),
     lanes=lanes,
     chunks=-(-len(pending) // together),
-    parts=parts,
+    memory=memory,
     limit=limit,
     chunk=_chunk(engine, layout, table, width),
-    state=width * placed.share * parts.state,
+    state=width * placed.share * memory.state,
     seconds=time.monotonic() - began,
     changes=changes,
   )
 
 
-def _chunk(engine: Engine, layout: Layout, table: Table, width: int) -> int:
+def _chunk(
+  engine: Engine, layout: AbstractTable, table: Table, width: int
+) -> int:
   """Bytes on the host for a finished chunk so wide."""
   classes = table.program.objectives[0].num_outputs
   examples = len(table.examples[0].length)
-  predicted = len(layout.corpora[0].length) * np.float32().nbytes
+  predicted = len(layout.examples[0]) * np.float32().nbytes
   logged = len(table.logged) * examples * np.float16().nbytes
   # Once as they are collected and once as they are written.
   total = width * classes * (2 * predicted + logged)
@@ -255,9 +257,7 @@ def _outlined(engine: Engine, table: Table) -> tuple[Engine, Table]:
   )
 
 
-def _with_examples(
-  table: Table, change: Callable[[Examples], Examples]
-) -> Table:
+def _with_examples(table: Table, change: Callable[[Encoded], Encoded]) -> Table:
   held_out = table.validation
   return dataclasses.replace(
     table,
@@ -270,14 +270,14 @@ def _changes(
   engine: Engine, table: Table, lanes: int, limit: int
 ) -> tuple[Change, ...]:
   """What other settings need, each by itself, then all that help."""
-  base = Layout(*_outlined(engine, table))
+  base = AbstractTable(*_outlined(engine, table))
   needed = base.compile(lanes).needed
   found, helpful, width = [], [], lanes
   if lanes > 1:
     width = 1
     found.append(Change('engine.lanes=1', base.compile(1).needed))
   for name, change in _alternatives(engine, table):
-    other = Layout(*_outlined(*change(engine, table)))
+    other = AbstractTable(*_outlined(*change(engine, table)))
     found.append(Change(name, other.compile(lanes).needed))
     if found[-1].needed < needed:
       helpful.append(change)
@@ -285,11 +285,11 @@ def _changes(
     everything = engine, table
     for change in helpful:
       everything = change(*everything)
-    together = Layout(*_outlined(*everything)).compile(width).needed
+    together = AbstractTable(*_outlined(*everything)).compile(width).needed
     found.append(Change('all that need less', together))
-  parts = base.parts.compiled(lanes, needed)
+  memory = base.bytes.compiled(lanes, needed)
   for devices in range(2, _MOST_DEVICES + 1) if engine.shard == 'runs' else ():
-    each = parts.divided(devices).total(lanes)
+    each = memory.divided(devices).total(lanes)
     if each <= limit:
       what = f'engine.shard=weights over about {devices} such devices'
       found.append(Change(what, each))
@@ -323,7 +323,7 @@ def _alternatives(
     yield 'engine.remat=True', of_model(remat=True)
   if model.compute != 'bfloat16':
     yield 'engine.compute=bfloat16', of_model(compute='bfloat16')
-  if program.moments != 'bfloat16':
+  if program.optimiser == 'adamw' and program.moments != 'bfloat16':
     yield 'engine.moments=bfloat16', of_program(moments='bfloat16')
   batch = program.batch_size // 2
   if batch:

@@ -13,7 +13,7 @@ from memloc_jax.estimators.sides import (
   shared,
   sides,
 )
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 
 HALF_WIDTH, RELIABILITY = 'half-width', 'reliability'
 # Half-widths, reliabilities and effects that numbers of runs are stated for.
@@ -36,9 +36,9 @@ def powers(
   }
 
 
-def worst_case(study: Study) -> list[str]:
+def worst_case(context: Context) -> list[str]:
   """What the map's runs buy whatever the data, as lines for people."""
-  config = study.config.map
+  config = context.config.map
   runs, ratio, pairs = config.size, config.ratio, config.pairs
   if not runs:
     return []
@@ -46,7 +46,7 @@ def worst_case(study: Study) -> list[str]:
     f'{planning.runs_for_half_width(width, ratio, pairs):,} runs for {width:g}'
     for width in _HALF_WIDTHS
   )
-  examples = len(study.data.train)
+  examples = len(context.data.train)
   share = planning.Effect(examples).share
   lines = [
     f'{runs} map runs, whatever the data:',
@@ -65,15 +65,24 @@ def worst_case(study: Study) -> list[str]:
   return lines
 
 
-def forecast(study: Study) -> list[dict[str, str | float | None]]:
-  """What the finished map in the workdir says of larger ones.
+def forecast(
+  membership: np.ndarray | None,
+  logits: np.ndarray | None,
+  labels: np.ndarray,
+) -> list[dict[str, str | float | None]]:
+  """What a finished map says of larger ones.
+
+  Args:
+    membership: of its runs, bool [runs, n]; None without a map.
+    logits: of its runs, [runs, n, classes]; may lie on disk.
+    labels: given labels, int [n].
 
   Returns:
     Rows of the table `forecast`; none without a map.
   """
-  pilot = _pilot(study)
-  if pilot is None:
+  if membership is None or logits is None or len(membership) < 2:
     return []
+  pilot = _pilot(membership, logits, labels)
   rows = [
     {
       'quantity': HALF_WIDTH,
@@ -102,11 +111,13 @@ def forecast(study: Study) -> list[dict[str, str | float | None]]:
   ]
 
 
-def finished_map(study: Study) -> list[str]:
+def finished_map(context: Context) -> list[str]:
   """The same as lines for people; none while the map is being extended."""
+  read = context.workdir.read_array
   # The mark is removed before the first array is written anew.
-  done = study.workdir.read_json('stages/estimate.json') is not None
-  rows = forecast(study) if done else []
+  done = context.workdir.read_json('stages/estimate.json') is not None
+  labels = context.data.labels[context.noisy_set]
+  rows = forecast(read('membership'), read('logits'), labels) if done else []
   if not rows:
     return []
   lines = [f'finished map of {rows[0]["runs"]} runs:']
@@ -134,13 +145,10 @@ def _number(runs: int | None) -> str:
   return 'too many' if runs is None else f'{runs:,}'
 
 
-def _pilot(study: Study) -> planning.Pilot | None:
-  """Probabilities of the map in `arrays/`, None if there is none."""
-  membership = study.workdir.read_array('membership')
-  logits = study.workdir.read_array('logits')
-  if membership is None or logits is None or len(membership) < 2:
-    return None
-  labels = study.data.labels[study.noisy_set]
+def _pilot(
+  membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
+) -> planning.Pilot:
+  """Probabilities of a map."""
   pairs = complementary(membership)
   blocks, products = [], []
   for at in predictions.blocks(len(labels)):

@@ -8,20 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.ensemble import lanes as lanes_lib
-from memloc_jax.ensemble import partial
-from memloc_jax.ensemble.layout import Layout
+from memloc_jax.ensemble import compile, partial
+from memloc_jax.ensemble.compile import AbstractTable
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError, visible
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import (
-  given,
+  given_runs,
   localisation_plan,
   memory_plan,
   pilot,
   probe_time,
 )
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
+from memloc_jax.study.runs import Runs
+from memloc_jax.study.workdir import Workdir
 
 # Most classes that are named.
 _CLASSES = 8
@@ -49,18 +50,20 @@ class Need:
   states: int
 
 
-def needs(study: Study) -> list[Need]:
+def needs(study: Runs) -> list[Need]:
   """What each table of the study needs."""
   return [_need(study, table) for table in study.tables.values()]
 
 
-def _need(study: Study, table: Table) -> Need:
+def _need(study: Runs, table: Table) -> Need:
   engine = study.engine
   pending = _pending(study, table)
-  least = Layout(engine, table).least
+  least = AbstractTable(engine, table).least
   placed = engine.placement
-  lanes = study.config.engine.lanes or study.store.read_lanes(table.name)
-  widest = lanes or lanes_lib.widest(engine.local_devices(), least.of_run)
+  lanes = study.context.config.engine.lanes or study.store.read_lanes(
+    table.name
+  )
+  widest = lanes or compile.widest(engine.local_devices(), least.of_run)
   width = min(len(pending), placed.width(widest) * jax.process_count())
   predicted = sum(
     len(part.length) for part in (table.examples[0], table.validation) if part
@@ -82,14 +85,13 @@ def _need(study: Study, table: Table) -> Need:
   )
 
 
-def _pending(study: Study, table: Table) -> np.ndarray:
+def _pending(study: Runs, table: Table) -> np.ndarray:
   """Rows of a table that are to be trained."""
   hashes = study.hashes[table.name]
-  finished = study.engine.finished
   found = [
     row
     for row, hash in enumerate(hashes)
-    if row not in table.given and not finished(table, row, hash)
+    if row not in table.given and not table.done(study.store, row, hash)
   ]
   return np.array(found, np.int64)
 
@@ -98,7 +100,7 @@ def _traced(table: Table, row: int) -> bool:
   return table.trace is not None and bool(table.trace[row])
 
 
-def check_disk(study: Study) -> None:
+def check_disk(study: Runs) -> None:
   """Refuses a study whose results do not fit on the disk.
 
   Raises:
@@ -108,22 +110,22 @@ def check_disk(study: Study) -> None:
     raise InputError(lacking)
 
 
-def _lacking(study: Study, found: list[Need]) -> str:
+def _lacking(study: Runs, found: list[Need]) -> str:
   """A sentence on a disk that is too small; '' where it is not."""
   wanted = sum(n.records for n in found) + max(n.states for n in found)
-  wanted += given.disk(study)
-  free = free_bytes(study)
+  wanted += given_runs.disk(study)
+  free = free_bytes(study.context.workdir)
   if wanted <= free:
     return ''
   return (
-    f'--workdir={study.workdir.path}: the study may write '
+    f'--workdir={study.context.workdir.path}: the study may write '
     f'{wanted / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free there.'
   )
 
 
-def free_bytes(study: Study) -> int:
+def free_bytes(workdir: Workdir) -> int:
   """Free bytes on the disk of the workdir."""
-  path = study.workdir.path.absolute()
+  path = workdir.path.absolute()
   while not path.exists():
     path = path.parent
   return shutil.disk_usage(path).free
@@ -144,9 +146,9 @@ class Plan:
 
 
 def plan(
-  study: Study,
-  check: Callable[[Study], None] = lambda study: None,
-  due: Callable[[Study], Collection[str]] = lambda study: TECHNIQUES,
+  study: Runs,
+  check: Callable[[Runs], None] = lambda study: None,
+  due: Callable[[Runs], Collection[str]] = lambda study: TECHNIQUES,
 ) -> Plan:
   """Plans a study.
 
@@ -154,8 +156,8 @@ def plan(
     study: the study; where its weights are there and it fits into memory, some
       steps of every table with runs to do are trained, and techniques are run
       on a few examples, to see how long they take.
-    check: refuses what a run would refuse; is called with the study, of whose
-      checkpoint it has the shapes.
+    check: refuses what a run would refuse; is called with runs of whose
+      checkpoint there are the shapes.
     due: names the stages that are not finished; is called likewise.
 
   Returns:
@@ -164,28 +166,30 @@ def plan(
   Raises:
     InputError: the study could not run, other than for lack of memory or disk.
   """
-  shapes = memory_plan.Shapes(
-    study.config, study.workdir, study.progress, programs=study.programs
-  )
-  check(shapes)
-  say = study.progress.message
+  context = study.context
+  shapes = memory_plan.Shapes(context.config, context.workdir, context.progress)
+  outline = Runs(shapes, programs=study.programs)
+  check(outline)
+  say = context.progress.message
   say(_data(shapes))
-  engine = probe_time.for_probing(shapes.engine)
-  jobs = [(table, _pending(shapes, table)) for table in shapes.tables.values()]
+  engine = probe_time.for_probing(outline.engine)
+  jobs = [
+    (table, _pending(outline, table)) for table in outline.tables.values()
+  ]
   jobs = [job for job in jobs if len(job[1])]
   if jobs:
     say('compiling, to see what memory it takes; this can take minutes')
   plans, host = memory_plan.plan(engine, jobs)
   lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
-  lines += _disk(shapes) + _memory(plans, host)
-  techniques = localisation_plan.pending(shapes, due(shapes))
+  lines += _disk(outline) + _memory(plans, host)
+  techniques = localisation_plan.pending(shapes, due(outline))
   untimed = _untimed(shapes, plans) if jobs or techniques else ''
   times = []
   if untimed:
     lines += ['', f'times are not measured: {untimed}']
   elif plans:
     say('training some steps, to see how long they take')
-    engine = dataclasses.replace(engine, pretrained=study.pretrained)
+    engine = dataclasses.replace(engine, pretrained=context.pretrained)
     found = [
       probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
     ]
@@ -226,19 +230,20 @@ def in_all(seconds: float) -> str:
   )
 
 
-def found(study: Study) -> str:
+def found(study: Runs) -> str:
   """What a study that was checked consists of, on one line."""
   jobs = needs(study)
   runs, pending = sum(n.runs for n in jobs), sum(n.pending for n in jobs)
+  model = study.context.model
   return (
-    f'{_data(study)}; a {type(study.model).__name__} of '
-    f'{study.model.num_layers} layers; {pending:,} of {runs:,} runs to train'
+    f'{_data(study.context)}; a {type(model).__name__} of '
+    f'{model.num_layers} layers; {pending:,} of {runs:,} runs to train'
   )
 
 
-def _data(study: Study) -> str:
+def _data(context: Context) -> str:
   """What was read."""
-  data, config = study.data, study.config.task
+  data, config = context.data, context.config.task
   count = np.bincount(data.labels[0], minlength=len(data.label_names))
   order = np.argsort(-count, kind='stable')
   named = [
@@ -255,7 +260,8 @@ def _data(study: Study) -> str:
   )
 
 
-def _disk(study: Study) -> list[str]:
+def _disk(study: Runs) -> list[str]:
+  context = study.context
   size = lambda count: f'{_mib(count)} MiB'
   found = needs(study)
   lacking = _lacking(study, found)
@@ -273,8 +279,8 @@ def _disk(study: Study) -> list[str]:
     *lines,
     f'records: kept on disk until you delete them; checkpoints: of one chunk '
     'at a time, while it trains longer than '
-    f'{study.config.engine.checkpoint_minutes:g} minutes; free in '
-    f'{study.workdir.path}: {size(free_bytes(study))}.',
+    f'{context.config.engine.checkpoint_minutes:g} minutes; free in '
+    f'{context.workdir.path}: {size(free_bytes(context.workdir))}.',
     *([f'DOES NOT FIT: {lacking}'] if lacking else []),
   ]
 
@@ -290,20 +296,20 @@ def _memory(plans: list[memory_plan.Plan], host: memory_plan.Host) -> list[str]:
     f'{devices[0].device_kind} in {jax.process_count()} process(es), each with '
     f'{_mib(plans[0].limit)} for programs',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"weights":>9} {"gradients":>9} '
-    f'{"moments":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
+    f'{"optimiser":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
     f'{"rest":>9} {"in all":>9}',
   ]
   for plan in plans:
-    parts = plan.parts
+    memory = plan.memory
     lines.append(
       f'{plan.name:12} {plan.lanes:6} {plan.chunks:6} '
-      f'{_mib(parts.weights):>9} {_mib(parts.gradients):>9} '
-      f'{_mib(parts.moments):>9} {_mib(parts.activations):>11} '
-      f'{_mib(parts.common):>9} {_mib(parts.tokens):>9} '
-      f'{_mib(parts.rest):>9} {_mib(plan.needed):>9}'
+      f'{_mib(memory.weights):>9} {_mib(memory.gradients):>9} '
+      f'{_mib(memory.optimisers):>9} {_mib(memory.activations):>11} '
+      f'{_mib(memory.common):>9} {_mib(memory.tokens):>9} '
+      f'{_mib(memory.rest):>9} {_mib(plan.needed):>9}'
     )
   lines.append(
-    'weights, gradients, moments (of AdamW), activations: of each lane; '
+    'weights, gradients, state of the optimiser, activations: of each lane; '
     'common: frozen embeddings and shared layers, tokens: the examples, rest: '
     'what else the compiled program takes, once.'
   )

@@ -12,10 +12,16 @@ import tempfile
 import jax
 import numpy as np
 
-from memloc_jax.ensemble.program import RANDOM, Objective, Program, make_table
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Examples, Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.table import (
+  RANDOM,
+  Objective,
+  Program,
+  Table,
+  make_table,
+)
+from memloc_jax.ensemble.train import train
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.study.progress import Progress
@@ -104,7 +110,8 @@ def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
     unroll=False,
     on_epoch=progress.epoch,
   )
-  engine.train(
+  train(
+    engine,
     Table(
       name='encoder',
       program=Program(
@@ -125,13 +132,11 @@ def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
         dropout=0.0,
         start=RANDOM,
       ),
-      examples=(
-        Examples(encoded.ids, encoded.length, labels, encoded.buckets),
-      ),
+      examples=(encoded.with_labels(labels),),
       validation=None,
       keep=np.ones(1, bool),
       seed=_SEED,
-    )
+    ),
   )
   like = nothing | {'heads': {'mask': {}}}
   params = store.read_weights('encoder', 0, like)

@@ -10,11 +10,12 @@ import time
 import jax
 import numpy as np
 
-from memloc_jax.ensemble.prepared import Prepared
+from memloc_jax.ensemble.compile import PlacedTable
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.step import Run, State
 from memloc_jax.ensemble.table import Table
-from memloc_jax.ensemble.train import Engine
+from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.models.interface import Tree
 from memloc_jax.study.memory_plan import Plan
 
@@ -78,54 +79,42 @@ def probe(engine: Engine, table: Table, rows: np.ndarray, plan: Plan) -> Times:
     plan: of the table, made by an engine that shares this one's programs.
   """
   began = time.monotonic()
-  prepared = Prepared(engine, table)
-  lanes, (program, _) = prepared.choose(plan.lanes)
+  placed = PlacedTable(engine, table)
+  lanes, (program, _) = placed.choose_lanes(plan.lanes)
   compilation = plan.seconds + time.monotonic() - began
-  width = prepared.vectorised.placement.width(lanes)
+  width = placed.vectorised.placement.width(lanes)
   rows = np.resize(rows, width)
-  run, rest = prepared.arguments(rows)
-  state = prepared.vectorised.init(run, *rest)
-  step, state = _time_steps(prepared, program, state, run, rows)
-  evaluation, more = _time_evaluation(prepared, table, state.params, width)
+  run, state = placed.begin(rows)
+  step, state = _time_steps(placed, program, state, run, rows)
+  evaluation = Evaluation(placed, table)
+  example, more = _time_evaluation(evaluation, table, state.params, width)
   return Times(
     name=table.name,
     lanes=lanes,
     chunks=plan.chunks,
     compilation=compilation + more,
     step=step,
-    steps=table.program.num_epochs * prepared.schedule.steps_per_epoch,
-    evaluation=evaluation,
-    evaluated=_evaluated(prepared, table),
+    steps=table.program.num_epochs * placed.schedule.steps_per_epoch,
+    evaluation=example,
+    evaluated=_evaluated(evaluation, table),
   )
 
 
 def _time_steps(
-  prepared: Prepared,
+  placed: PlacedTable,
   program: jax.stages.Compiled,
   state: State,
   run: Run,
   rows: np.ndarray,
 ) -> tuple[float, State]:
   """Seconds a step of a chunk takes, and the state after the last."""
-  place, length = prepared.vectorised.place, prepared.segment
-  epoch = _sample(prepared.schedule.epoch(0, rows), _CALLS * length)
+  length = placed.segment_steps
+  epoch = _sample(placed.schedule.epoch(0, rows), _CALLS * length)
   seconds, steps, began = 0.0, 0, time.monotonic()
   for first in range(0, len(epoch.source), length):
-    part = epoch.segment(first, length)
-    number = np.arange(first, first + length, dtype=np.int32)
-    shared = place((part.source, part.bucket, number), run_axis=None)
-    indices = jax.block_until_ready(place(part.indices, run_axis=1))
+    segment = jax.block_until_ready(placed.segment(run, epoch, first))
     called = time.monotonic()
-    state = program(
-      state,
-      run,
-      prepared.shared,
-      prepared.corpora,
-      *shared[:2],
-      indices,
-      shared[2],
-    )
-    jax.block_until_ready(state)
+    state = jax.block_until_ready(program(state, segment))
     now = time.monotonic()
     if first or now - began > _PATIENCE:
       seconds, steps = seconds + now - called, steps + length
@@ -149,12 +138,11 @@ def _sample(epoch: Epoch, count: int) -> Epoch:
 
 
 def _time_evaluation(
-  prepared: Prepared, table: Table, params: Tree, width: int
+  evaluation: Evaluation, table: Table, params: Tree, width: int
 ) -> tuple[float, float]:
   """Seconds to predict an example with every run, and to compile that."""
-  if table.program.objectives[0].kind != 'classify':
+  if not table.program.classifies:
     return 0.0, 0.0
-  evaluation = prepared.evaluation
   known = len(evaluation.lengths)
   # Evenly over texts by length.
   order = np.argsort(evaluation.lengths, kind='stable')
@@ -171,14 +159,14 @@ def _time_evaluation(
   return again / member[0].sum(), max(first - again, 0.0)
 
 
-def _evaluated(prepared: Prepared, table: Table) -> int:
+def _evaluated(evaluation: Evaluation, table: Table) -> int:
   """Examples that a run predicts after all its epochs, at most."""
   program = table.program
-  if program.objectives[0].kind != 'classify':
+  if not program.classifies:
     return 0
   epochs = range(1, program.num_epochs + 1)
   times = sum(program.evaluates(epoch) for epoch in epochs)
-  everything = int(prepared.evaluation.recorded.sum())
+  everything = int(evaluation.recorded.sum())
   logged = len(table.logged)
   own = int(table.runs.membership.sum(axis=1).max())
   # Logged epochs predict everything, and so does the last one.

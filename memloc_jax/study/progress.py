@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich import progress as bars
 from rich.console import Console
 
-from memloc_jax.ensemble.event import Event, Start
+from memloc_jax.ensemble.engine import Event, Start
 
 # Seconds between lines where the output is no terminal.
 _QUIET = 20.0

@@ -7,7 +7,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.study import actions
 from memloc_jax.study.config import StudyConfig
-from memloc_jax.study.context import Study
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir, whole
 
 # Most runs that a message lists.
@@ -51,7 +51,7 @@ def publish(
     if target.exists():
       raise InputError(f'--output={target} is there already; name a new one.')
   with folder.in_use(), actions.opened(config, workdir) as study:
-    folder.claim(study.config)
+    folder.claim(study.context.config)
     table, row, record = actions.find(study, run, '--run')
     if record.status != 'done':
       raise InputError(
@@ -62,15 +62,19 @@ def publish(
         f'--run={run}: its weights were not kept; there are those of '
         f'{_kept(study)}.'
       )
-    params = study.weights(table.name, row)
+    params, context = study.weights(table.name, row), study.context
     with whole(target) as path:
       checkpoint.export(
-        path, study.model, params, study.model_folder, study.data.label_names
+        path,
+        context.model,
+        params,
+        context.model_folder,
+        context.data.label_names,
       )
   return target
 
 
-def _kept(study: Study) -> str:
+def _kept(study: Runs) -> str:
   """The runs whose final weights are there, as words."""
   kept = [
     study.store.has_weights(table.name, row, FINAL)

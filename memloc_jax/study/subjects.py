@@ -25,7 +25,7 @@ def sources(study: View) -> list[Source]:
     }
     seeds = study.config.train.seeds
     found.append(_source(study, 'main', 'main', names, seeds))
-  for setup in control.setups(study):
+  for setup in study.controls:
     names = {
       'noisy': f'{control.NOISY} {setup.name}',
       'clean': f'{control.CLEAN} {setup.name}',
@@ -46,7 +46,8 @@ def _source(
 ) -> Source:
   table, main = study.tables[table_name], name == 'main'
   subjects = []
-  for seed in seeds:
+  mislabelled = study.data.noisy[study.noisy_set]
+  for number, seed in enumerate(seeds):
     rows = {
       role: _row(study, table, purpose, seed, any_seed=role == 'frozen')
       for role, purpose in purposes.items()
@@ -67,10 +68,14 @@ def _source(
         given=study.data.labels[label_set],
         original=study.data.labels[0],
         clean_memorised=_given_early(study, table, rows['clean']),
-        held_out=chosen.held_out(study)
+        held_out=chosen.held_out(
+          study.config.localise.retrain.held_out, mislabelled
+        )
         if main and study.reads(chosen.HELD_OUT)
         else None,
-        clean_group=chosen.clean_group(study, seed)
+        clean_group=chosen.clean_group(
+          study.config.localise.gradient.clean, number, mislabelled
+        )
         if main and study.reads(chosen.CLEAN_GROUP)
         else None,
       )
@@ -86,6 +91,7 @@ def _source(
     weight_decay=study.config.train.weight_decay,
     warmup=study.config.train.warmup,
     clip_norm=study.config.train.clip_norm,
+    optimiser=study.config.train.optimiser,
     moments=study.config.engine.moments,
     engine=study.engine,
     snapshots=study.tables[table_name].snapshots,
@@ -138,7 +144,7 @@ def _moment(table: Table, epoch: int) -> str:
 def _given_early(study: View, table: Table, row: int) -> Checkpoint | None:
   """A given run after its first fitted epoch, if that was given, too."""
   of = table.runs.purpose[row], int(table.runs.seed[row])
-  if row not in table.given or given.early(study, *of) is None:
+  if row not in table.given or given.early(*of, study.given) is None:
     return None
   return _checkpoint(study, table, row, store.MEMORISED)
 

@@ -1,19 +1,22 @@
 """Stages `data`, `train` and `score`: from a task to predictions of runs."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
 from memloc_jax.ensemble import metrics
-from memloc_jax.ensemble.program import PRETRAINED, RANDOM
+from memloc_jax.ensemble import train as training
 from memloc_jax.ensemble.store import Record
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import PRETRAINED, RANDOM, Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, versions
-from memloc_jax.study.context import MAP, Study
+from memloc_jax.study import given, given_runs, versions
+from memloc_jax.study.context import Context
+from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.view import View
 
 
-def check_sources(study: Study) -> None:
+def check_sources(context: Context) -> None:
   """Refuses data and start weights that changed since the study was begun.
 
   Every run would be trained anew, in the place of those that are there.
@@ -21,18 +24,18 @@ def check_sources(study: Study) -> None:
   Raises:
     InputError: naming what has changed.
   """
-  folder = study.workdir
+  folder = context.workdir
   manifest = folder.read_json('manifest.json') or {}
   # Of a study with other settings it is these that are wrong here.
   if folder.read_json('config.json') is None or folder.differences(
-    study.config
+    context.config
   ):
     return
-  task, model = study.config.task, study.config.model
+  task, model = context.config.task, context.config.model
   data = f'files={task.files}' if task.files else f'source={task.source}'
   for part, source, now in (
-    ('model', f'model.source={model.source}', study.model_fingerprint),
-    ('data', f'task.{data}', study.data.fingerprint),
+    ('model', f'model.source={model.source}', context.model_fingerprint),
+    ('data', f'task.{data}', context.data.fingerprint),
   ):
     before = manifest.get(part, {}).get('fingerprint', now)
     # Without a checkpoint, a plan has no hash of it.
@@ -41,6 +44,15 @@ def check_sources(study: Study) -> None:
         f'--config.{source}: has changed since the study in {folder.path} was '
         'begun; choose another --workdir.'
       )
+
+
+def check_given(context: Context) -> None:
+  """Refuses models that cannot take the place of a run.
+
+  Raises:
+    InputError: see `given.read_out`.
+  """
+  _ = context.read_out
 
 
 def data(study: View) -> None:
@@ -86,14 +98,15 @@ def train(study: View) -> None:
   """Trains every run of every table that has no record yet."""
   versions.note(study)
   if study.given:
-    given.take_in(study)
+    given_runs.take_in(study)
+    key = given.decided_by(study.given, study.expected_of_given)
     of_model = {
-      'given': given.summary(study),
-      'read_out': given.decision(study),
+      'given': given.summary(study.given, study.data.label_names),
+      'read_out': dataclasses.asdict(study.read_out) | {'decided_by': key},
     }
     study.note({'model': of_model})
   for table in study.tables.values():
-    study.engine.train(table)
+    training.train(study.engine, table)
 
 
 def score(study: View) -> None:

@@ -23,7 +23,7 @@ def note(study: View) -> None:
     of_table = known.setdefault(name, {})
     for row, hash in enumerate(study.hashes[name]):
       noted = of_table.get(hash) == now()  # Then its record need not be read.
-      if not noted and not study.engine.finished(table, row, hash):
+      if not noted and not table.done(study.store, row, hash):
         of_table[hash] = now()
   study.workdir.write_json(_FILE, known)
 

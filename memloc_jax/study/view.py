@@ -6,6 +6,7 @@ could read more, they would be kept though they were no longer right.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,18 +17,20 @@ from memloc_jax.ensemble.store import FINAL
 from memloc_jax.ensemble.table import Table
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import identity
-from memloc_jax.study.context import MAP, Study
+from memloc_jax.study.map_runs import MAP
+from memloc_jax.study.runs import Runs
+from memloc_jax.study.workdir import Workdir
 
-# What depends on fixed settings alone, and how work is laid out.
-_COMMON = frozenset(
+# What depends on fixed settings alone, and how work is laid out: of what is
+# loaded, and of the runs.
+_OF_CONTEXT = frozenset(
   {
     'data',
-    'dense_layer',
     'doubts',
     'dropout',
     'duplicates',
     'embeddings',
-    'engine',
+    'expected_of_given',
     'given',
     'model',
     'model_fingerprint',
@@ -37,10 +40,9 @@ _COMMON = frozenset(
     'pretrained',
     'progress',
     'read_out',
-    'stop_if_asked',
-    'store',
   }
 )
+_OF_RUNS = frozenset({'controls', 'engine', 'stop_if_asked', 'store'})
 
 
 class Undeclared(RuntimeError):
@@ -110,10 +112,10 @@ class Files:
     written: those that it wrote.
   """
 
-  def __init__(self, study: Study, declared: Declared):
-    """Takes the study whose workdir it is, and who reads and writes."""
-    self._workdir, self._declared = study.workdir, declared
-    self.path = study.workdir.path
+  def __init__(self, workdir: Workdir, declared: Declared):
+    """Takes the workdir, and who reads and writes."""
+    self._workdir, self._declared = workdir, declared
+    self.path = workdir.path
     self.written: set[str] = set()
 
   def _read(self, name: str) -> None:
@@ -203,20 +205,31 @@ class View:
   Attributes:
     config: its settings, of which undeclared ones cannot be read.
     workdir: its files, likewise.
-    tables: its tables of runs that the stage declares, by name.
-    hashes: of their runs.
   """
 
-  def __init__(self, study: Study, declared: Declared):
-    """Takes the study and what the stage declares."""
-    self._study, self._declared = study, declared
-    self.config = Settings(study.config, '', declared)
-    self.workdir = Files(study, declared)
-    mine = lambda tables: {
-      name: table for name, table in tables.items() if declared.of_runs(name)
+  def __init__(self, runs: Runs, declared: Declared):
+    """Takes the study's runs and what the stage declares."""
+    context = runs.context
+    self._context, self._runs, self._declared = context, runs, declared
+    self.config = Settings(context.config, '', declared)
+    self.workdir = Files(context.workdir, declared)
+
+  @functools.cached_property
+  def tables(self) -> Mapping[str, Table]:
+    """Tables of runs that the stage declares, by name."""
+    return self._mine(self._runs.tables)
+
+  @functools.cached_property
+  def hashes(self) -> Mapping[str, list[str]]:
+    """Hashes of their runs."""
+    return self._mine(self._runs.hashes)
+
+  def _mine(self, by_table: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {
+      name: value
+      for name, value in by_table.items()
+      if self._declared.of_runs(name)
     }
-    self.tables: Mapping[str, Table] = mine(study.tables)
-    self.hashes: Mapping[str, list[str]] = mine(study.hashes)
 
   @property
   def map_tables(self) -> list[Table]:
@@ -226,16 +239,18 @@ class View:
     return [t for name, t in self.tables.items() if name.startswith(MAP)]
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
-    """All parameters of a kept run, see `Study`."""
+    """All parameters of a kept run, see `Runs`."""
     if table not in self.tables:
       raise self._declared.refuse(f'the runs of {table}')
-    return self._study.weights(table, row, moment)
+    return self._runs.weights(table, row, moment)
 
   def reads(self, setting: str) -> bool:
     """Whether the stage declares that it reads a setting."""
     return self._declared.setting(setting)
 
   def __getattr__(self, name: str) -> Any:
-    if name not in _COMMON:
-      raise self._declared.refuse(name)
-    return getattr(self._study, name)
+    if name in _OF_CONTEXT:
+      return getattr(self._context, name)
+    if name in _OF_RUNS:
+      return getattr(self._runs, name)
+    raise self._declared.refuse(name)

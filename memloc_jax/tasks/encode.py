@@ -1,6 +1,7 @@
 """Texts to padded token ids in a few lengths, computed once and cached."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from memloc_jax.errors import InputError, cut, refuse_pointer, shown
@@ -36,19 +38,28 @@ _MANY_UNKNOWN = 0.2
 _CACHE_VERSION = 4
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('ids', 'length', 'labels'),
+  meta_fields=('buckets',),
+)
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-  """Token ids of one split.
+  """Tokenised examples, on the host or on devices.
+
+  A tree of arrays, so that programs take it as it is.
 
   Attributes:
     ids: int32 [n, buckets[-1]], padded on the right.
     length: number of real tokens, int32 [n].
     buckets: increasing padded lengths that programs are compiled for.
+    labels: sets of labels, int32 [sets, n]; None where none are looked at.
   """
 
   ids: np.ndarray
   length: np.ndarray
   buckets: tuple[int, ...]
+  labels: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.length)
@@ -56,6 +67,22 @@ class Encoded:
   def bucket(self) -> np.ndarray:
     """Index of the smallest bucket that holds each example, int32 [n]."""
     return np.searchsorted(self.buckets, self.length).astype(np.int32)
+
+  def with_labels(self, labels: np.ndarray) -> 'Encoded':
+    """The same texts with sets of labels, [sets, n]."""
+    return dataclasses.replace(self, labels=labels)
+
+  def followed_by(self, others: 'Encoded') -> 'Encoded':
+    """These examples and others, whose first labels stand in every set."""
+    longest = max(self.ids.shape[1], others.ids.shape[1])
+    widen = lambda ids: np.pad(ids, ((0, 0), (0, longest - ids.shape[1])))
+    labels = np.repeat(others.labels[:1], len(self.labels), 0)
+    return dataclasses.replace(
+      self,
+      ids=np.concatenate([widen(self.ids), widen(others.ids)]),
+      length=np.concatenate([self.length, others.length]),
+      labels=np.concatenate([self.labels, labels], 1),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,23 +22,15 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
 from memloc_jax.command import configs, ending, memloc, parser, study
+from memloc_jax.curate import apply, exports
 from memloc_jax.models import registry as models
 from memloc_jax.report import stage as report
-from memloc_jax.study import (
-  actions,
-  adaptive,
-  apply,
-  c_score,
-  exports,
-  grid,
-  identity,
-  publish,
-)
+from memloc_jax.study import actions, adaptive, c_score, grid, identity, publish
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
 from tests.command.console import call
-from tests.study import made_up
+from tests.compare import made_up
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIGS = _ROOT / 'experiments' / 'configs'

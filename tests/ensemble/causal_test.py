@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import evaluation, placement, step, vectorise
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble import step, vectorise
+from memloc_jax.ensemble.compile import PlacedTable
+from memloc_jax.ensemble.table import Objective
+from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.models import interface
 from tests.ensemble import toy
 from tests.models import small
@@ -40,6 +42,13 @@ def _examples():
   return examples, np.flatnonzero(examples.length < _BUCKET - 1)[:3]
 
 
+def _one_layer(runs):
+  """The same of a model with one layer."""
+  return dataclasses.replace(
+    runs, start=runs.start[:, :1], layer_rates=runs.layer_rates[:, :, :1]
+  )
+
+
 class CausalTest(toy.TestCase):
   @parameterized.parameters(*_MODELS)
   def test_padding_has_no_effect_on_loss_and_gradient(self, family, changes):
@@ -51,39 +60,25 @@ class CausalTest(toy.TestCase):
     loss = jax.jit(jax.value_and_grad(of))
     indices = short.astype(np.int32)
     padded = np.append(indices, np.int32(-1))
-    corpus = examples.corpus()
-    shorter = corpus._replace(length=corpus.length.copy())
-    shorter.length[0] = 3
-    found = loss(params, corpus, run, padded, np.int32(5))
+    length = examples.length.copy()
+    length[0] = 3
+    shorter = dataclasses.replace(examples, length=length)
+    found = loss(params, examples, run, padded, np.int32(5))
     chex.assert_tree_all_finite(found)
     expected = loss(params, shorter, run, padded, np.int32(5))
     chex.assert_trees_all_equal(found, expected)
-    alone = loss(params, corpus, run, indices, np.int32(5))
+    alone = loss(params, examples, run, indices, np.int32(5))
     chex.assert_trees_all_close(found, alone, rtol=0, atol=1e-5)
 
   @parameterized.parameters(*_MODELS)
   def test_padding_changes_no_prediction(self, family, changes):
     model, params, own = _model(family, changes)
-    vectorised = vectorise.Vectorised(
-      model=model,
-      program=Program((_OBJECTIVE,), num_epochs=1),
-      buckets=(toy.BUCKETS,),
-      totals=(5,),
-      placement=placement.over_devices('runs', jax.local_devices()[:1]),
-      random_start=False,
-      unroll=False,
-    )
     examples, short = _examples()
     everyone = np.arange(toy.NUM_EXAMPLES)
-    found = evaluation.Evaluation(
-      vectorised=vectorised,
-      shared={'embeddings': params['embeddings']},
-      corpus=examples.corpus(),
-      lengths=examples.length,
-      runs=toy.runs(1),
-      labels=examples.labels,
-      recorded=np.ones(toy.NUM_EXAMPLES, bool),
-    ).logits(
+    runs = _one_layer(toy.runs(1))
+    table = toy.table(runs, examples=(examples,), validation=None)
+    engine = toy.engine(self.folder(), model=model, pretrained=params)
+    found = Evaluation(PlacedTable(engine, table), table).logits(
       jax.tree.map(lambda x: x[None], own), np.isin(everyone, short)[None]
     )
     # Three texts in a batch of 32; here by themselves.
@@ -99,10 +94,7 @@ class CausalTest(toy.TestCase):
     model, params, _ = _model('gpt_neo', {})
     del params['heads']
     program = dataclasses.replace(toy.PROGRAM, num_epochs=2, batch_size=8)
-    runs = toy.runs(4)
-    runs = dataclasses.replace(
-      runs, start=runs.start[:, :1], layer_rates=runs.layer_rates[:, :, :1]
-    )
+    runs = _one_layer(toy.runs(4))
     table = toy.table(runs, program=program, examples=(_examples()[0],))
     engine = toy.engine(self.folder(), model=model, pretrained=params)
     for record in toy.records(engine, table):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import metrics, program, store
-from memloc_jax.ensemble.program import Objective
+from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble.table import PRETRAINED, Objective, make_table
+from memloc_jax.ensemble.train import train
 from tests.ensemble import reference, toy
 
 _LAYERS = toy.MODEL.num_layers
@@ -25,7 +26,7 @@ def _finished():
 
 def _edited(num_runs=2, **changes):
   """Runs that start from one finished run with their last layer reset."""
-  runs = program.make_table(
+  runs = make_table(
     np.ones((num_runs, toy.NUM_EXAMPLES), bool),
     num_layers=_LAYERS,
     seed=np.full(num_runs, 42),
@@ -33,7 +34,7 @@ def _edited(num_runs=2, **changes):
     learning_rate=1e-3,
   )
   start = np.full((num_runs, _LAYERS), 2, np.int32)
-  start[:, 1:] = program.PRETRAINED
+  start[:, 1:] = PRETRAINED
   rates = np.zeros((num_runs, 1, _LAYERS), np.float32)
   rates[:, :, 1:] = 1
   return dataclasses.replace(
@@ -87,7 +88,7 @@ class CommonLayersTest(toy.TestCase):
 
   def test_only_own_layers_are_kept_in_weights(self):
     engine, runs = toy.engine(self.folder()), _edited()
-    engine.train(_table(runs, (1, 2)))
+    train(engine, _table(runs, (1, 2)))
     shapes = reference.own_shapes()
     shapes['blocks'] = jax.tree.map(lambda x: x[1:], shapes['blocks'])
     weights = engine.store.read_weights('map', 0, shapes)
@@ -96,7 +97,7 @@ class CommonLayersTest(toy.TestCase):
   @pytest.mark.full
   def test_the_head_may_stay(self):
     engine = toy.engine(self.folder())
-    engine.train(_table(_edited(), None, train_head=False))
+    train(engine, _table(_edited(), None, train_head=False))
     weights = engine.store.read_weights('map', 0, reference.own_shapes())
     done = jax.tree.map(lambda x: x[0], _finished()[1])
     chex.assert_trees_all_equal(weights['heads'], done['heads'])
@@ -176,7 +177,7 @@ class TraceTest(toy.TestCase):
     record = toy.records(engine, table)[0]
     first = int(record.epoch[record.macro_f1 >= _FITTED][0])
     other = toy.engine(self.folder())
-    other.train(dataclasses.replace(table, snapshots=(first,)))
+    train(other, dataclasses.replace(table, snapshots=(first,)))
     like = reference.own_shapes()
     memorised = engine.store.read_weights('map', 0, like, store.MEMORISED)
     expected = other.store.read_weights('map', 0, like, store.snapshot(first))
@@ -213,7 +214,7 @@ class TwoObjectivesTest(toy.TestCase):
 
   def _weights(self, table):
     engine = toy.engine(self.folder())
-    engine.train(table)
+    train(engine, table)
     like = reference.own_shapes()
     like['heads']['aux'] = like['heads']['main']
     return engine.store.read_weights('map', 0, like)
@@ -254,7 +255,7 @@ class ClipFrozenTest(toy.TestCase):
         'num_epochs': 1,
         'warmup': 0.0,
       }
-      engine.train(_table(runs, None, **static))
+      train(engine, _table(runs, None, **static))
       weights[clip_frozen] = engine.store.read_weights(
         'map', 0, reference.own_shapes()
       )

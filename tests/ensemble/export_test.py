@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from jax import export
 
-from memloc_jax.ensemble import prepared
+from memloc_jax.ensemble.compile import AbstractTable, PlacedTable
 from memloc_jax.localisation import (
   gradients,
   probes,
@@ -39,20 +39,20 @@ class ExportTest(toy.TestCase):
   @parameterized.parameters(True, False)
   def test_training(self, unroll):
     engine = toy.engine(self.folder(), unroll=unroll)
-    ready = prepared.Prepared(engine, toy.table())
-    self.lowers(ready.vectorised.segment, *ready.abstract_arguments(4))
+    ready = AbstractTable(engine, toy.table())
+    self.lowers(ready.vectorised.segment, *ready.arguments(4))
 
   def test_start_and_scoring(self):
     engine = toy.engine(self.folder())
-    ready = prepared.Prepared(engine, toy.table())
-    run, rest = ready.arguments(np.arange(4))
-    self.lowers(ready.vectorised.init, *_shapes((run, *rest)))
-    state, _, shared, corpora, *_ = ready.abstract_arguments(4)
+    ready = PlacedTable(engine, toy.table())
+    sources = ready.sources(np.arange(4))
+    self.lowers(ready.vectorised.init, *_shapes(sources))
+    state, segment = ready.arguments(4)
     self.lowers(
       ready.vectorised.predict,
       state.params,
-      shared,
-      corpora[0],
+      segment.shared,
+      segment.examples[0],
       jax.ShapeDtypeStruct((3,), jnp.int32),
       jax.ShapeDtypeStruct((3, 4, 8), jnp.int32),
     )

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest
 
-from memloc_jax.ensemble import start
-from memloc_jax.ensemble.program import PRETRAINED, Objective, Program
+from memloc_jax.ensemble import step
+from memloc_jax.ensemble.table import PRETRAINED, Objective, Program
 from tests.ensemble import toy
 
 
@@ -14,7 +14,7 @@ class HashTest(toy.TestCase):
   def test_covers_the_weights_of_given_rows_alone(self):
     engine = toy.engine(self.folder())
     plain, one, other = (
-      engine.hashes(toy.table(given=given))
+      toy.table(given=given).hashes(engine.identity())
       for given in ({}, {1: 'one'}, {1: 'other'})
     )
     self.assertLen({plain[1], one[1], other[1]}, 3)
@@ -37,7 +37,7 @@ class HeadTest(toy.TestCase):
       lambda x: jnp.stack([x, x + 1]),
       toy.pretrained() | {'heads': {'main': head}},
     )
-    params = start.start_params(
+    params = step.start_params(
       toy.MODEL,
       Program((Objective('main', 3),), num_epochs=1),
       False,

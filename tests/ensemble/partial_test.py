@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import chunks, hosts, partial, store
+from memloc_jax.ensemble import hosts, partial, store
+from memloc_jax.ensemble.train import Training, train
 from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
@@ -57,7 +58,7 @@ class PartialTest(toy.TestCase):
   def stopped(self, folder, after, **changes):
     engine = toy.engine(folder, segment_steps=3, stop=_Stop(after), **changes)
     with self.assertRaisesRegex(Preempted, 'the same command goes on'):
-      engine.train(self.table())
+      train(engine, self.table())
 
   def assert_undisturbed(self, records, equal=np.testing.assert_array_equal):
     for record, expected in zip(records, self.undisturbed, strict=True):
@@ -141,7 +142,7 @@ class PartialTest(toy.TestCase):
 
     with mock.patch.object(partial.PartialStore, '_read', read):
       engine = toy.engine(folder, segment_steps=3, on_epoch=look)
-      engine.train(self.table())
+      train(engine, self.table())
     self.assertNotEmpty(leaves)
 
   def test_saved_at_intervals_without_being_asked(self):
@@ -201,7 +202,7 @@ class PartialTest(toy.TestCase):
     for _ in range(2):
       engine = toy.engine(folder, segment_steps=3, stop=_Stop(1))
       with self.assertRaises(Preempted):
-        engine.train(other)
+        train(engine, other)
     epochs = []
     engine = toy.engine(folder, segment_steps=3, on_epoch=epochs.append)
     alone = toy.engine(self.folder(), segment_steps=3)
@@ -214,10 +215,10 @@ class PartialTest(toy.TestCase):
   def test_what_a_killed_process_left_is_cleared(self):
     folder = self.folder()
     engine = toy.engine(folder, segment_steps=3)
-    engine.train(self.table())
+    train(engine, self.table())
     left = folder / 'map' / 'partial' / '000000' / '7'
     left.mkdir(parents=True)
-    engine.train(self.table())
+    train(engine, self.table())
     self.assertFalse((folder / 'map' / 'partial').exists())
 
   def test_full_disk_keeps_what_was_there(self):
@@ -235,7 +236,7 @@ class PartialTest(toy.TestCase):
       mock.patch.object(np, 'savez', full),
       self.assertRaisesRegex(OSError, 'No space left'),
     ):
-      toy.engine(folder, segment_steps=3).train(self.table())
+      train(toy.engine(folder, segment_steps=3), self.table())
     names = sorted(p.name for p in (folder / 'map').glob('*.npz*'))
     self.assertEqual(names, ['000000.npz', '000001.npz'])
     engine = toy.engine(folder, segment_steps=3)
@@ -263,7 +264,7 @@ class PartialTest(toy.TestCase):
       self.assertRaises(OSError) as caught,
     ):
       engine = toy.engine(folder, segment_steps=3, checkpoint_seconds=0.0)
-      engine.train(self.table())
+      train(engine, self.table())
     self.assertEqual(caught.exception.errno, errno.ENOSPC)
     self.assertEmpty(list(folder.rglob('*orbax-checkpoint-tmp')))
     engine = toy.engine(folder, segment_steps=3)
@@ -274,7 +275,7 @@ class PartialTest(toy.TestCase):
     # As one of two processes, which may see different folders.
     engine = toy.engine(self.folder(), shared_folder=shared, stop=lambda: True)
     table = self.table()
-    training = chunks.Training(engine, table, engine.hashes(table))
+    training = Training(engine, table, table.hashes(engine.identity()))
     training._processes = 2
     with (
       mock.patch.object(hosts, 'any_of', lambda *conditions: conditions),

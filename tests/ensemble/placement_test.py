@@ -7,7 +7,9 @@ import pytest
 from absl.testing import absltest, parameterized
 from jax.sharding import PartitionSpec as P
 
-from memloc_jax.ensemble import placement, prepared
+from memloc_jax.ensemble import placement
+from memloc_jax.ensemble.compile import AbstractTable
+from memloc_jax.ensemble.train import train
 from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
@@ -71,7 +73,7 @@ class WeightsTest(toy.TestCase):
   def _train(self, **changes):
     table = toy.table(toy.runs(2), keep=np.ones(2, bool))
     engine = _engine(self.folder(), **changes)
-    hashes = engine.train(table)
+    hashes = train(engine, table)
     records = [engine.store.read('map', i, h) for i, h in enumerate(hashes)]
     head = jax.eval_shape(lambda: toy.MODEL.init_head(jax.random.key(0), 3))
     like = toy.pretrained() | {'heads': {'main': head}}
@@ -97,8 +99,8 @@ class WeightsTest(toy.TestCase):
   @pytest.mark.full
   def test_every_device_has_a_part_before_and_after_a_segment(self):
     engine = _engine(self.folder(), unroll=False)
-    ready = prepared.Prepared(engine, toy.table(toy.runs(1)))
-    arguments = ready.abstract_arguments(1)
+    ready = AbstractTable(engine, toy.table(toy.runs(1)))
+    arguments = ready.arguments(1)
     compiled = ready.vectorised.segment.lower(*arguments).compile()
     state = compiled.output_shardings
     part = lambda x, s: np.prod(s.shard_shape(x.shape)) / x.size
@@ -116,15 +118,15 @@ class WeightsTest(toy.TestCase):
     table = toy.table(toy.runs(1), keep=np.ones(1, bool))
     folder = self.folder()
     whole = _engine(self.folder())
-    [hash] = whole.train(table)
+    [hash] = train(whole, table)
     expected = whole.store.read('map', 0, hash).logits
     answers = iter([False, True])
     stopped = _engine(folder, stop=lambda: next(answers))
     with self.assertRaises(Preempted):
-      stopped.train(table)
+      train(stopped, table)
     self.assertIsNone(stopped.store.read('map', 0, hash))
     again = _engine(folder)
-    again.train(table)
+    train(again, table)
     np.testing.assert_array_equal(
       again.store.read('map', 0, hash).logits, expected
     )

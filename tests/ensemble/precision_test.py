@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import prepared, step
+from memloc_jax.ensemble import optimiser
+from memloc_jax.ensemble.compile import AbstractTable
 from tests.ensemble import toy
 
 BFLOAT16 = dataclasses.replace(toy.MODEL, compute='bfloat16')
@@ -24,8 +25,8 @@ def _table(**changes):
 def _state(model, **changes):
   """Shapes and types of a chunk of two runs."""
   engine = toy.engine(toy.temporary_folder(), model=model)
-  ready = prepared.Prepared(engine, _table(**changes))
-  return ready.abstract_arguments(2)[0]
+  ready = AbstractTable(engine, _table(**changes))
+  return ready.arguments(2)[0]
 
 
 def _types(tree):
@@ -91,8 +92,8 @@ class RematTest(toy.TestCase):
       table = toy.table(
         runs, program=dataclasses.replace(toy.PROGRAM, batch_size=32)
       )
-      ready = prepared.Prepared(engine, table)
-      compiled = ready.vectorised.segment.lower(*ready.abstract_arguments(1))
+      ready = AbstractTable(engine, table)
+      compiled = ready.vectorised.segment.lower(*ready.arguments(1))
       stats = compiled.compile().memory_analysis()
       needed[remat] = stats.temp_size_in_bytes
     self.assertLess(needed[True], 0.6 * needed[False])
@@ -122,15 +123,16 @@ class MomentsTest(toy.TestCase):
 
   def test_a_refused_step_changes_nothing(self):
     params = {'w': np.linspace(-1, 1, 7, dtype=np.float32)}
-    state = step.init_optimiser(params, 'bfloat16')
-    one = lambda params, state, accept: step.adamw(
-      {'w': np.ones(1, np.float32)},
+    adamw = optimiser.adamw('bfloat16')
+    state = adamw.init(params)
+    one = lambda params, state, accept: adamw.step(
       {'w': np.full(7, 0.3, np.float32)},
       state,
       params,
-      jnp.float32(0.1),
-      jnp.float32(0.01),
-      jnp.bool_(accept),
+      rate=jnp.float32(0.1),
+      factors={'w': np.ones(1, np.float32)},
+      weight_decay=jnp.float32(0.01),
+      accept=jnp.bool_(accept),
     )
     params, state = one(params, state, True)
     chex.assert_trees_all_equal(one(params, state, False), (params, state))

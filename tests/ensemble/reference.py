@@ -52,9 +52,10 @@ def train_alone(table, row, params=None, trains=None):
       arrays like `params` without the embeddings; None if all do.
   """
   runs, examples = table.runs, table.examples[0]
-  source = schedule.Source(examples.length, examples.buckets, runs.membership)
   batch = table.program.batch_size
-  plan = schedule.Schedule((source,), runs.seed, batch, table.seed)
+  plan = schedule.Schedule(
+    table.examples, (runs.membership,), runs.seed, batch, table.seed
+  )
   params = dict(start(int(runs.seed[row])) if params is None else params)
   embeddings = params.pop('embeddings')
   leaves, structure = jax.tree.flatten(params)

@@ -3,25 +3,28 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import membership, schedule
+from memloc_jax.ensemble import membership as membership_lib
+from memloc_jax.ensemble import schedule
+from memloc_jax.tasks.encode import Encoded
 
 _BUCKETS = (8, 16, 32)
 
 
-def _source(runs, examples, seed=0, ratio=0.5):
+def _examples(runs, examples, seed=0, ratio=0.5):
   rng = np.random.default_rng(seed)
   length = np.minimum(rng.lognormal(2.3, 0.4, examples).astype(int) + 2, 32)
-  member = membership.independent(runs, examples, ratio, seed)
+  member = membership_lib.independent(runs, examples, ratio, seed)
   # Runs of unequal size, so that some end in padding.
   member[0] &= rng.random(examples) < 0.7
   member[0, 0] = True
-  return schedule.Source(length.astype(np.int32), _BUCKETS, member)
+  ids = np.zeros((examples, 0), np.int32)
+  return Encoded(ids, length.astype(np.int32), _BUCKETS), member
 
 
 def _schedule(runs=5, examples=(61, 23), batch=4, seed=7, run_seeds=None):
-  sources = tuple(_source(runs, n, i) for i, n in enumerate(examples))
+  sources = [_examples(runs, n, i) for i, n in enumerate(examples)]
   seeds = np.arange(runs) if run_seeds is None else run_seeds
-  return sources, schedule.Schedule(sources, seeds, batch, seed)
+  return sources, schedule.Schedule(*zip(*sources), seeds, batch, seed)
 
 
 class EpochTest(parameterized.TestCase):
@@ -31,13 +34,13 @@ class EpochTest(parameterized.TestCase):
     for number in range(3):
       epoch = plan.epoch(number, np.arange(5))
       self.assertLen(epoch.source, plan.steps_per_epoch)
-      for which, source in enumerate(sources):
+      for which, (_, member) in enumerate(sources):
         steps = epoch.indices[epoch.source == which]
         self.assertLen(steps, plan.steps_per_source[which])
         for run in range(5):
           seen = steps[:, run]
           np.testing.assert_array_equal(
-            np.sort(seen[seen >= 0]), np.flatnonzero(source.membership[run])
+            np.sort(seen[seen >= 0]), np.flatnonzero(member[run])
           )
 
   def test_the_bucket_is_the_smallest_that_holds_every_run(self):
@@ -47,7 +50,7 @@ class EpochTest(parameterized.TestCase):
     for which, bucket, indices in zip(
       epoch.source, epoch.bucket, epoch.indices
     ):
-      longest = sources[which].length[indices[indices >= 0]].max()
+      longest = sources[which][0].length[indices[indices >= 0]].max()
       self.assertGreaterEqual(_BUCKETS[bucket], longest)
       if bucket:
         self.assertLess(_BUCKETS[bucket - 1], longest)
@@ -65,10 +68,10 @@ class EpochTest(parameterized.TestCase):
 
   def test_runs_of_one_seed_and_subset_share_their_batches(self):
     # A noisy and a clean run differ in nothing that the schedule sees.
-    source = _source(4, 50)
-    member = source.membership[[1, 1, 1, 2]]
-    source = schedule.Source(source.length, _BUCKETS, member)
-    plan = schedule.Schedule((source,), np.array([5, 5, 6, 5]), 4, 0)
+    examples, member = _examples(4, 50)
+    plan = schedule.Schedule(
+      (examples,), (member[[1, 1, 1, 2]],), np.array([5, 5, 6, 5]), 4, 0
+    )
     indices = plan.epoch(1, np.arange(4)).indices
     np.testing.assert_array_equal(indices[:, 0], indices[:, 1])
     self.assertFalse((indices[:, 0] == indices[:, 2]).all())
@@ -93,21 +96,21 @@ class EpochTest(parameterized.TestCase):
     # The reason for drawing by length: without it, the longest of
     # 5 runs x 8 examples decides, and nearly every step is the longest.
     runs, batch = 5, 8
-    source = _source(runs, 2000)
-    plan = schedule.Schedule((source,), np.arange(runs), batch, 0)
+    examples, member = _examples(runs, 2000)
+    plan = schedule.Schedule((examples,), (member,), np.arange(runs), batch, 0)
     epoch = plan.epoch(0, np.arange(runs))
     size = np.array(_BUCKETS)[epoch.bucket]
-    real = source.length[epoch.indices] * (epoch.indices >= 0)
+    real = examples.length[epoch.indices] * (epoch.indices >= 0)
     full = epoch.indices[:, 1:]  # Run 0 is smaller than the others.
     share = real[:, 1:].sum() / (size[:, None] * (full >= 0).sum(2)).sum()
-    rounded = np.searchsorted(_BUCKETS, source.length)
-    best = source.length.sum() / np.array(_BUCKETS)[rounded].sum()
+    rounded = np.searchsorted(_BUCKETS, examples.length)
+    best = examples.length.sum() / np.array(_BUCKETS)[rounded].sum()
     self.assertGreater(share, 0.9 * best)
 
   def test_batches_stay_random_within_a_group(self):
     # Sorting by length must not tie examples together for good.
-    source = _source(2, 300, ratio=0.9)
-    plan = schedule.Schedule((source,), np.arange(2), 4, 0)
+    examples, member = _examples(2, 300, ratio=0.9)
+    plan = schedule.Schedule((examples,), (member,), np.arange(2), 4, 0)
     together = []
     for number in range(2):
       batches = plan.epoch(number, np.array([1])).indices[:, 0]
@@ -134,15 +137,15 @@ class SegmentTest(absltest.TestCase):
 class InOrderTest(parameterized.TestCase):
   @parameterized.parameters(1, 4, 32, 100)
   def test_visits_each_example_once_in_order_of_length(self, batch):
-    source = _source(5, 61)
-    plan = schedule.in_order(source, batch)
-    for run, member in enumerate(source.membership):
+    examples, membership = _examples(5, 61)
+    plan = schedule.in_order(examples.length, _BUCKETS, membership, batch)
+    for run, member in enumerate(membership):
       seen = plan.indices[:, run].ravel()
       self.assertTrue((np.diff(seen >= 0) >= 0).all(), 'padding comes first')
       seen = seen[seen >= 0]
       np.testing.assert_array_equal(np.sort(seen), np.flatnonzero(member))
-      self.assertTrue((np.diff(source.length[seen]) >= 0).all())
-    length = np.where(plan.indices >= 0, source.length[plan.indices], 0)
+      self.assertTrue((np.diff(examples.length[seen]) >= 0).all())
+    length = np.where(plan.indices >= 0, examples.length[plan.indices], 0)
     self.assertTrue(
       (length.max((1, 2)) <= np.array(_BUCKETS)[plan.bucket]).all()
     )

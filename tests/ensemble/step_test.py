@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import step
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble import optimiser, step
+from memloc_jax.ensemble.table import Objective, Program
 from memloc_jax.models import interface
+from memloc_jax.tasks.encode import Encoded
 from tests.ensemble import toy
 
 _OBJECTIVES = (Objective('main', 3), Objective('other', 2))
@@ -43,9 +44,10 @@ def _params():
 
 def _state(params=None, **changes):
   params = _params() if params is None else params
-  optimisers = tuple(step.init_optimiser(params) for _ in _OBJECTIVES)
+  optimisers = tuple(optimiser.adamw().init(params) for _ in _OBJECTIVES)
+  updates = np.zeros(len(_OBJECTIVES), np.int32)
   no, zero = np.zeros((), bool), np.zeros((), np.float32)
-  state = step.State(params, optimisers, no, no, zero, zero)
+  state = step.State(params, optimisers, updates, no, no, zero, zero)
   return jax.tree.map(np.asarray, state)._replace(**changes)
 
 
@@ -206,16 +208,12 @@ class UpdateTest(toy.TestCase):
     self.assertFalse(after.failed)
 
 
-def _corpus():
-  return toy.examples().corpus()
-
-
 @functools.partial(
   jax.jit, static_argnames=('length', 'train_dropout', 'kind', 'mask_rate')
 )
 def _loss_and_gradient(
   params,
-  corpus,
+  examples,
   run,
   indices,
   *,
@@ -233,7 +231,7 @@ def _loss_and_gradient(
       length,
       train_dropout,
       params,
-      corpus,
+      examples,
       run,
       indices,
       jnp.int32(5),
@@ -248,22 +246,22 @@ def _full_params():
 
 class BatchLossTest(toy.TestCase):
   def test_is_the_cross_entropy_over_real_examples(self):
-    corpus, params = _corpus(), _full_params()
-    loss, _ = _loss_and_gradient(params, corpus, _run(), _BATCH)
+    examples, params = toy.examples(), _full_params()
+    loss, _ = _loss_and_gradient(params, examples, _run(), _BATCH)
     real = _BATCH[_BATCH >= 0]
-    tokens = interface.Tokens(corpus.ids[real], corpus.length[real])
+    tokens = interface.Tokens(examples.ids[real], examples.length[real])
     logits = jax.jit(functools.partial(interface.forward, toy.MODEL))(
       params, tokens
     ).logits
     logits = np.asarray(logits, np.float64)
-    labels = corpus.labels[1, real]
+    labels = examples.labels[1, real]
     chosen = logits[np.arange(3), labels]
     expected = (np.log(np.exp(logits).sum(1)) - chosen).mean()
     self.assertAlmostEqual(float(loss), expected, places=5)
 
   @parameterized.parameters(False, True)
   def test_padding_in_a_batch_has_no_effect_at_all(self, train_dropout):
-    corpus, params = _corpus(), _full_params()
+    examples, params = toy.examples(), _full_params()
     # What the padding slot reads is example 0; whatever that holds must not
     # be seen, so the batch leaves it out.
     batch = np.array([4, 9, 7, -1], np.int32)
@@ -274,17 +272,17 @@ class BatchLossTest(toy.TestCase):
       indices=batch,
       train_dropout=train_dropout,
     )
-    before = call(corpus=corpus)
-    ids, length = corpus.ids.copy(), corpus.length.copy()
-    labels = corpus.labels.copy()
+    before = call(examples=examples)
+    ids, length = examples.ids.copy(), examples.length.copy()
+    labels = examples.labels.copy()
     ids[0], length[0], labels[:, 0] = 17, 12, (labels[:, 0] + 1) % 3
-    after = call(corpus=step.Corpus(ids, length, labels))
+    after = call(examples=Encoded(ids, length, examples.buckets, labels))
     chex.assert_trees_all_equal(before, after)
     self.assertGreater(float(before[0]), 0)
 
   def test_a_batch_of_padding_has_no_loss_and_no_gradient(self):
     loss, gradient = _loss_and_gradient(
-      _full_params(), _corpus(), _run(), np.full(4, -1, np.int32)
+      _full_params(), toy.examples(), _run(), np.full(4, -1, np.int32)
     )
     self.assertEqual(float(loss), 0)
     jax.tree.map(lambda x: self.assertFalse(np.asarray(x).any()), gradient)
@@ -293,7 +291,7 @@ class BatchLossTest(toy.TestCase):
     losses = [
       float(
         _loss_and_gradient(
-          _full_params(), _corpus(), run, _BATCH, train_dropout=True
+          _full_params(), toy.examples(), run, _BATCH, train_dropout=True
         )[0]
       )
       for run in (
@@ -306,7 +304,9 @@ class BatchLossTest(toy.TestCase):
     ]
     self.assertEqual(losses[0], losses[1])
     self.assertLen(set(losses), 4)
-    plain, _ = _loss_and_gradient(_full_params(), _corpus(), _run(), _BATCH)
+    plain, _ = _loss_and_gradient(
+      _full_params(), toy.examples(), _run(), _BATCH
+    )
     self.assertAlmostEqual(losses[4], float(plain), places=5)
 
 
@@ -328,7 +328,7 @@ class MaskTest(toy.TestCase):
         for name in toy.MODEL.__dataclass_fields__
       }
     )
-    corpus, indices = _corpus(), np.arange(40, dtype=np.int32)
+    examples, indices = toy.examples(), np.arange(40, dtype=np.int32)
     blocks = jax.tree.map(lambda x: x[:0], _params()['blocks'])
     params = {'embeddings': {}, 'blocks': blocks, 'final': {}}
     for rate in (1.0, 0.3):
@@ -339,17 +339,17 @@ class MaskTest(toy.TestCase):
         12,
         False,
         params,
-        corpus,
+        examples,
         _run(),
         indices,
         jnp.int32(5),
       )
-      changed = np.asarray(seen[-1]) != corpus.ids
+      changed = np.asarray(seen[-1]) != examples.ids
       np.testing.assert_array_equal(np.asarray(seen[-1])[changed], 39)
       position = np.arange(12)[None]
-      inner = (position > 0) & (position < corpus.length[:, None] - 1)
+      inner = (position > 0) & (position < examples.length[:, None] - 1)
       self.assertFalse((changed & ~inner).any())
-      already = corpus.ids == 39
+      already = examples.ids == 39
       if rate == 1:
         np.testing.assert_array_equal(changed, inner & ~already)
         # Equal scores for 40 tokens, averaged over what was hidden.
@@ -358,7 +358,7 @@ class MaskTest(toy.TestCase):
         self.assertAlmostEqual(changed.sum() / inner.sum(), rate, delta=0.1)
 
   def test_learns_from_tokens_not_labels(self):
-    corpus = _corpus()
+    examples = toy.examples()
     call = functools.partial(
       _loss_and_gradient,
       _full_params(),
@@ -366,9 +366,9 @@ class MaskTest(toy.TestCase):
       indices=_BATCH,
       kind='mask',
     )
-    loss, gradient = call(corpus=corpus)
-    other = corpus._replace(labels=(corpus.labels + 1) % 3)
-    self.assertEqual(float(call(corpus=other)[0]), float(loss))
+    loss, gradient = call(examples=examples)
+    other = examples.with_labels((examples.labels + 1) % 3)
+    self.assertEqual(float(call(examples=other)[0]), float(loss))
     self.assertTrue(np.asarray(gradient['blocks']['qkv']['kernel']).any())
     self.assertFalse(np.asarray(gradient['heads']['main']['kernel']).any())
 

@@ -12,11 +12,14 @@ import numpy as np
 from absl.testing import parameterized
 from jax.experimental.compilation_cache import compilation_cache
 
-from memloc_jax.ensemble import membership, program, train
+from memloc_jax.ensemble import membership
 from memloc_jax.ensemble import table as table_lib
-from memloc_jax.ensemble.program import Objective, Program
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
+from memloc_jax.ensemble.table import Objective, Program
+from memloc_jax.ensemble.train import train
 from memloc_jax.models import bert
+from memloc_jax.tasks.encode import Encoded
 
 MODEL = bert.Bert(
   num_layers=2,
@@ -98,7 +101,7 @@ def pretrained(seed=0):
   return random_like(shapes, seed)
 
 
-def examples(count=NUM_EXAMPLES, seed=0) -> table_lib.Examples:
+def examples(count=NUM_EXAMPLES, seed=0) -> Encoded:
   """Random tokens under random labels, two label sets."""
   rng = np.random.default_rng(seed)
   longest = BUCKETS[-1]
@@ -106,12 +109,12 @@ def examples(count=NUM_EXAMPLES, seed=0) -> table_lib.Examples:
   ids = rng.integers(1, MODEL.vocab_size, (count, longest)).astype(np.int32)
   ids[np.arange(longest) >= length[:, None]] = 0
   labels = rng.integers(0, NUM_CLASSES, (2, count)).astype(np.int32)
-  return table_lib.Examples(ids, length, labels, BUCKETS)
+  return Encoded(ids, length, BUCKETS, labels)
 
 
-def runs(count=6, *, learning_rate=1e-4, **changes) -> program.RunTable:
+def runs(count=6, *, learning_rate=1e-4, **changes) -> table_lib.RunTable:
   """Runs on random halves, labels from either set."""
-  table = program.make_table(
+  table = table_lib.make_table(
     membership.balanced(count, NUM_EXAMPLES, 0.5, 0),
     num_layers=MODEL.num_layers,
     seed=np.arange(count) + 10,
@@ -137,7 +140,7 @@ def table(table_runs=None, **changes) -> table_lib.Table:
   return table_lib.Table(**values | changes)
 
 
-def engine(folder, **changes) -> train.Engine:
+def engine(folder, **changes) -> Engine:
   """An engine on the first device; four lanes, scanned layers."""
   values = {
     'model': MODEL,
@@ -148,12 +151,12 @@ def engine(folder, **changes) -> train.Engine:
     'lanes': 4,
     'unroll': False,
   }
-  return train.Engine(**values | changes)
+  return Engine(**values | changes)
 
 
 def records(toy_engine, toy_table):
   """Trains the table and reads every record."""
-  hashes = toy_engine.train(toy_table)
+  hashes = train(toy_engine, toy_table)
   read = toy_engine.store.read
   return [read(toy_table.name, row, hash) for row, hash in enumerate(hashes)]
 

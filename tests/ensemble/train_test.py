@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from memloc_jax.ensemble import chunks, lanes
+from memloc_jax.ensemble import compile as compile_lib
+from memloc_jax.ensemble import train as training
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError
 from tests.ensemble import reference, toy
@@ -149,7 +150,7 @@ class FailureTest(toy.TestCase):
 
   def test_a_run_whose_last_update_diverges_is_marked(self):
     # Every example's loss was finite when it was computed.
-    real = chunks.Training._epoch
+    real = training.Training._epoch
 
     def ruin(self, chunk):
       real(self, chunk)
@@ -158,7 +159,7 @@ class FailureTest(toy.TestCase):
         params = jax.tree.map(ruin, chunk.state.params)
         chunk.state = chunk.state._replace(params=params)
 
-    with mock.patch.object(chunks.Training, '_epoch', ruin):
+    with mock.patch.object(training.Training, '_epoch', ruin):
       engine = toy.engine(self.folder())
       records = toy.records(engine, toy.table(_runs(count=4)))
     status = [record.status for record in records]
@@ -257,8 +258,8 @@ class ResumeTest(toy.TestCase):
       toy.engine(folder),
       toy.table(_runs(), keep=np.arange(6) < 2),
     )
-    hashes = engine.hashes(table)
-    finished = lambda row: engine.finished(table, row, hashes[row])
+    hashes = table.hashes(engine.identity())
+    finished = lambda row: table.done(engine.store, row, hashes[row])
     self.assertTrue(finished(0) and finished(1))
     weights = engine.store.read_weights('map', 0, None)
     engine.store.write_weights('map', 0, weights, hash='of other settings')
@@ -269,7 +270,7 @@ class ResumeTest(toy.TestCase):
     _baseline()
     engine = toy.engine(_folder)
     table = toy.table(_runs())
-    same = engine.hashes(table)
+    same = table.hashes(engine.identity())
     finished = lambda hashes: [
       engine.store.read('map', row, hash) is not None
       for row, hash in enumerate(hashes)
@@ -283,28 +284,30 @@ class ResumeTest(toy.TestCase):
       other(table, program=other(toy.PROGRAM, warmup=0.2)),
       other(table, runs=_runs(weight_decay=np.ones(6, np.float32))),
     ):
-      self.assertEqual(finished(engine.hashes(changed)), [False] * 6)
+      self.assertEqual(finished(changed.hashes(engine.identity())), [False] * 6)
     for name, value in (
       ('fingerprint', 'other'),
       ('model', other(toy.MODEL, norm_epsilon=1e-5)),
     ):
-      hashes = other(engine, **{name: value}).hashes(table)
+      hashes = table.hashes(other(engine, **{name: value}).identity())
       self.assertEqual(finished(hashes), [False] * 6)
     # What changes only the rounding does not make another run of it.
     for name, value in (('lanes', 1), ('segment_steps', 3), ('unroll', True)):
-      self.assertEqual(other(engine, **{name: value}).hashes(table), same)
+      self.assertEqual(
+        table.hashes(other(engine, **{name: value}).identity()), same
+      )
 
 
 class CompiledTest(toy.TestCase):
   def test_the_segment_holds_no_collectives_and_reuses_its_state(self):
     chosen = []
-    choose = lanes.choose
+    choose = compile_lib.choose_lanes
 
     def spy(compile, *args):
       chosen.append((compile, *choose(compile, *args)))
       return chosen[-1][1:]
 
-    with mock.patch.object(lanes, 'choose', spy):
+    with mock.patch.object(compile_lib, 'choose_lanes', spy):
       engine = toy.engine(self.folder(), lanes=1, devices=None)
       toy.records(engine, toy.table(_runs(count=4)))
     ((compile, width, (compiled, _)),) = chosen
@@ -331,10 +334,10 @@ class CompiledTest(toy.TestCase):
       asked['compile'] = compile
       raise InterruptedError
 
-    with mock.patch.object(lanes, 'choose', spy):
+    with mock.patch.object(compile_lib, 'choose_lanes', spy):
       engine = toy.engine(self.folder())
       with self.assertRaises(InterruptedError):
-        engine.train(toy.table(_runs()))
+        training.train(engine, toy.table(_runs()))
     one, four = (asked['compile'](width).needed for width in (1, 4))
     own = 4 * sum(x.size for x in jax.tree.leaves(reference.own_shapes()))
     # Four more copies of weights, gradients and two moments.
@@ -343,7 +346,7 @@ class CompiledTest(toy.TestCase):
   def test_more_lanes_than_memory_is_one_clear_sentence(self):
     engine = toy.engine(self.folder() / 'new', lanes=10**9)
     with self.assertRaisesRegex(InputError, r'lanes=1000000000.*would fit'):
-      engine.train(toy.table(_runs()))
+      training.train(engine, toy.table(_runs()))
     self.assertFalse((self.folder() / 'new').exists())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.ensemble import placement, vectorise
-from memloc_jax.ensemble.program import (
+from memloc_jax.ensemble.table import (
   PRETRAINED,
   RANDOM,
   Objective,
@@ -51,7 +51,7 @@ class PredictTest(toy.TestCase):
   def test_predicts_each_run_with_its_own_weights(self):
     vectorised = _vectorised()
     state = vectorised.init(*_arguments(vectorised))
-    corpus = vectorised.place(toy.examples().corpus(), run_axis=None)
+    examples = vectorised.place(toy.examples(), run_axis=None)
     params = toy.pretrained()
     shared = vectorised.place(
       {'embeddings': params['embeddings']}, run_axis=None
@@ -61,7 +61,7 @@ class PredictTest(toy.TestCase):
     inputs = (
       state.params,
       shared,
-      corpus,
+      examples,
       vectorised.place(np.array([1, 1], np.int32), run_axis=None),
       vectorised.place(indices, run_axis=1),
     )

@@ -90,6 +90,7 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
     weight_decay=0.01,
     warmup=0.1,
     clip_norm=1.0,
+    optimiser='adamw',
     moments='float32',
     engine=None,
   )

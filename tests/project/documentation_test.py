@@ -9,7 +9,8 @@ import tomllib
 import yaml
 from absl.testing import absltest
 
-from memloc_jax.study import config, tables, triage
+from memloc_jax.curate import triage
+from memloc_jax.study import config, tables
 from memloc_jax.tasks import files, registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

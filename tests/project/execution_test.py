@@ -13,8 +13,9 @@ import pytest
 from absl.testing import absltest
 
 from memloc_jax.tasks import registry
+from tests.compare import made_up
 from tests.project import site_test
-from tests.study import made_up, tiny
+from tests.study import tiny
 
 # What makes any study of the pages one of seconds; of grids, for every cell.
 _SMALL = {

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
+from memloc_jax.compare import replication, summary
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison
 from memloc_jax.report import comparison_figures as draw
-from memloc_jax.study import replication, summary
-from tests.study import made_up
+from tests.compare import made_up
 
 _TASKS = {'wic': 1.5, 'rte': 2.0, 'sst2': 3.5, 'trec': 4.0}
 

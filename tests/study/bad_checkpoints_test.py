@@ -15,8 +15,9 @@ from safetensors import numpy as safetensors
 
 from memloc_jax import stages
 from memloc_jax.errors import InputError
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 from tests.study.given_case import GivenCase
@@ -493,7 +494,7 @@ FINE_GIVEN = {
 class FineCheckpointsTest(CheckpointCase):
   def check(self, **changes):
     workdir = Workdir(self.place / 'workdir')
-    stages.check(Study(self.config(**changes), workdir, Progress()))
+    stages.check(Runs(Context(self.config(**changes), workdir, Progress())))
 
   @parameterized.parameters(*FINE)
   def test_fine_source(self, name):

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from memloc_jax.models import checkpoint, interface
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.ensemble import toy
 from tests.study import tiny
@@ -20,8 +21,8 @@ class GivenCase(tiny.EncoderCase):
   def setUpClass(cls):
     super().setUpClass()
     study = cls.study()
-    cls.data, cls.model = study.data, study.model
-    cls.label_names = study.data.label_names
+    cls.data, cls.model = study.context.data, study.context.model
+    cls.label_names = study.context.data.label_names
 
   @classmethod
   def config(cls, **changes):
@@ -32,7 +33,7 @@ class GivenCase(tiny.EncoderCase):
   def study(cls, **changes):
     """A study that nothing is done with."""
     where = Workdir(cls.folder / 'nowhere')
-    return Study(cls.config(**changes), where, Progress())
+    return Runs(Context(cls.config(**changes), where, Progress()))
 
   @classmethod
   def params(cls, seed, pooled=False):

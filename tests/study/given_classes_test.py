@@ -10,7 +10,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
-from memloc_jax.study import given
+from memloc_jax.study import given, given_runs, training
 from tests.study import tiny
 from tests.study.given_case import GivenCase, change_config
 
@@ -25,8 +25,13 @@ class ClassesTest(GivenCase):
   def record(self, folder, read_out='first_token'):
     """What the study would keep of a noisy model, which fits nothing."""
     study = self.study(model__noisy=(folder,), model__read_out=read_out)
-    [told] = [one['classes'] for one in given.summary(study)]
-    return given.record(study, 0).logits, told
+    [told] = [
+      one['classes']
+      for one in given.summary(
+        study.context.given, study.context.data.label_names
+      )
+    ]
+    return given_runs.record(study, 0).logits, told
 
   @parameterized.parameters(False, True)
   def test_another_order_is_undone(self, pooled):
@@ -62,7 +67,7 @@ class ClassesTest(GivenCase):
     names = {str(i): f'LABEL_{i}' for i in range(12)}
     change_config(folder, id2label=names, label2id=None)
     one = given.Given('noisy', folder, '')
-    order, told = given._order(one, wanted)
+    order, told = given.order_of_classes(one, wanted)
     self.assertEqual(tuple(names[str(i)] for i in order), wanted)
     self.assertIn('put in the order', told)
 
@@ -144,9 +149,9 @@ class TransformersTest(GivenCase):
     network.eval().save_pretrained(folder)
     # It was not trained, and fits nothing.
     study = self.study(model__noisy=(str(folder),), model__read_out='pooler')
-    given.check(study)
-    found = given.record(study, 0)
-    tokens = study.data.train
+    training.check_given(study.context)
+    found = given_runs.record(study, 0)
+    tokens = study.context.data.train
     mask = np.arange(tokens.ids.shape[1]) < tokens.length[:, None]
     with torch.no_grad():
       expected = network(

@@ -11,8 +11,9 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.models import checkpoint, interface, registry
 from memloc_jax.study import actions
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.ensemble import toy
 from tests.study import tiny
@@ -36,8 +37,8 @@ class GivenFamiliesTest(tiny.EncoderCase):
       'localise__techniques': ('swapping', 'difference_norm'),
     }
     config = tiny.config(pretrained, self.folder, **values)
-    study = Study(config, Workdir(folder / 'none'), Progress())
-    model, names = study.model, study.data.label_names
+    study = Runs(Context(config, Workdir(folder / 'none'), Progress()))
+    model, names = study.context.model, study.context.data.label_names
     shapes = jax.eval_shape(
       lambda: (
         model.init(jax.random.key(0))
@@ -56,7 +57,7 @@ class GivenFamiliesTest(tiny.EncoderCase):
     config = tiny.config(pretrained, self.folder, **values)
     workdir = tiny.run(config, folder / 'study')
     study = self.enterContext(actions.opened(config, workdir))
-    train = study.data.train
+    train = study.context.data.train
     for row, params in enumerate(given.values()):
       record = study.store.read('main', row, study.hashes['main'][row])
       tokens = interface.Tokens(train.ids, train.length)

@@ -13,9 +13,10 @@ from memloc_jax.ensemble.store import FINAL
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
-from memloc_jax.study import actions, given, planning
-from memloc_jax.study.context import Study
+from memloc_jax.study import actions, given_runs, planning
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 from tests.study.given_case import GivenCase
@@ -140,20 +141,22 @@ class StudyTest(GivenCase):
     self.assertEqual(tiny.files(self.workdir), before)
 
   def test_the_plan_has_nothing_to_train_for_them(self):
-    study = Study(self.values, Workdir(self.folder / 'none'), Progress())
+    workdir = Workdir(self.folder / 'none')
+    study = Runs(Context(self.values, workdir, Progress()))
     [need] = planning.needs(study)
     self.assertEqual((need.runs, need.pending), (3, 1))
 
   def test_room_on_disk_is_counted(self):
-    study = Study(self.values, Workdir(self.folder / 'none'), Progress())
+    workdir = Workdir(self.folder / 'none')
+    study = Runs(Context(self.values, workdir, Progress()))
     files = tiny.files(self.workdir / 'rows' / 'main')
     written = sum(
       size
       for name, (size, _) in files.items()
       if name.startswith(('000000.', '000001.'))
     )
-    self.assertBetween(given.disk(study), 0.5 * written, written)
-    self.assertEqual(given.disk(self.done), 0)
+    self.assertBetween(given_runs.disk(study), 0.5 * written, written)
+    self.assertEqual(given_runs.disk(self.done), 0)
 
 
 @pytest.mark.full
@@ -185,7 +188,9 @@ class ChangeTest(GivenCase):
 
   def test_embeddings_that_all_have_are_kept_once(self):
     study = self.study()
-    params = self.params(4) | {'embeddings': study.pretrained['embeddings']}
+    params = self.params(4) | {
+      'embeddings': study.context.pretrained['embeddings']
+    }
     folder = self.write('frozen_embeddings', params)
     values = self.config(
       model__noisy=(folder,),
@@ -193,11 +198,11 @@ class ChangeTest(GivenCase):
       localise__techniques=('swapping',),
     )
     workdir = tiny.run(values, self.folder / 'kept_once')
-    study = Study(values, Workdir(workdir), Progress())
+    study = Runs(Context(values, Workdir(workdir), Progress()))
     kept = study.store.read_weights('main', 0, None, FINAL)
     self.assertEqual(set(kept), {'blocks', 'heads'})
     leaves = jax.tree.leaves(study.weights('main', 0)['embeddings'])
-    for mine, common in zip(leaves, jax.tree.leaves(study.embeddings)):
+    for mine, common in zip(leaves, jax.tree.leaves(study.context.embeddings)):
       self.assertIs(mine, common)
 
 
@@ -240,7 +245,7 @@ class EveryTechniqueTest(GivenCase):
     # A run that fits earlier has another `memorised` than its end.
     runs = pd.read_parquet(workdir / 'runs.parquet')
     self.assertTrue(runs['epoch_memorised'].isna().all())
-    study = Study(own, Workdir(workdir), Progress())
+    study = Runs(Context(own, Workdir(workdir), Progress()))
     folders = [
       self.write(f'own_{row}', study.weights('main', row)) for row in range(4)
     ]

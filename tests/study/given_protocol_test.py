@@ -69,7 +69,7 @@ class ProtocolTest(WideCase):
     # Nothing is trained, and the profile is that of these models.
     [need] = planning.needs(study)
     self.assertEqual((need.runs, need.pending), (6, 0))
-    layers = study.workdir.read_table('layers')
+    layers = study.context.workdir.read_table('layers')
     chosen_rows = layers[layers['variant'] == '']
     for subject in source.subjects:
       size, reference = (
@@ -132,7 +132,7 @@ class ProtocolTest(WideCase):
       localise__techniques=('difference_norm',),
       **folders,
     )
-    runs = study.workdir.read_table('runs')
+    runs = study.context.workdir.read_table('runs')
     self.assertEqual(runs['purpose'].tolist(), ['noisy', 'clean'])
     [source] = self.sources(study, 'difference_norm')
     with self.assertRaisesRegex(ValueError, 'frozen=True'):
@@ -185,16 +185,16 @@ class ChosenTest(WideCase):
         self.file('second', second),
       ),
     )
-    chosen.check(study)
-    self.assertEqual(chosen.held_out(study).tolist(), wanted.tolist())
-    mislabelled = self.data.noisy[1]
-    train, held_out = retraining.split(mislabelled, 42, chosen.held_out(study))
+    chosen.check(study.context)
+    config, mislabelled = study.context.config.localise, self.data.noisy[1]
+    named = chosen.held_out(config.retrain.held_out, mislabelled)
+    self.assertEqual(named.tolist(), wanted.tolist())
+    train, held_out = retraining.split(mislabelled, 42, named)
     self.assertEqual(held_out.tolist(), wanted.tolist())
     self.assertEqual(sorted([*train, *held_out]), self.clean.tolist())
-    for seed, group in ((1, first), (2, second)):
-      noisy, clean = gradients.groups(
-        mislabelled, seed, chosen.clean_group(study, seed)
-      )
+    for model, group in enumerate((first, second)):
+      named = chosen.clean_group(config.gradient.clean, model, mislabelled)
+      noisy, clean = gradients.groups(mislabelled, 1 + model, named)
       self.assertEqual(noisy.tolist(), self.noisy.tolist())
       self.assertEqual(clean.tolist(), group.tolist())
 
@@ -215,9 +215,16 @@ class ChosenTest(WideCase):
       found.append(self.folder / name)
       run_noted(values, found[-1], io.StringIO())
     self.same_tables(*found)
+    marks = lambda: {
+      path.stem: path.read_text()
+      for path in (found[-1] / 'stages').glob('*.json')
+    }
+    before = marks()
     self.file('group', clean[1:])
-    with self.assertRaisesRegex(InputError, 'gradient.clean: has changed'):
-      run_noted(named, found[-1], io.StringIO())
+    run_noted(named, found[-1], io.StringIO())
+    ran = {name for name, mark in marks().items() if mark != before[name]}
+    self.assertIn('gradients', ran)
+    self.assertNoCommonElements({'train', 'score', 'retraining'}, ran)
 
   @parameterized.named_parameters(
     ('word', ['1', 'two'], "line 2 is 'two'"),
@@ -235,7 +242,7 @@ class ChosenTest(WideCase):
       study = self.study(**{f'localise__{setting}': value})
       name = setting.replace('__', '.')
       with self.assertRaisesRegex(InputError, rf'{name}: .*bad.* {words}'):
-        chosen.check(study)
+        chosen.check(study.context)
 
   def test_examples_that_cannot_be_chosen(self):
     clean, noisy = self.clean, self.noisy
@@ -246,13 +253,13 @@ class ChosenTest(WideCase):
     ):
       path = self.file('unsuited', lines)
       with self.assertRaisesRegex(InputError, words):
-        chosen.check(self.study(localise__retrain__held_out=path))
+        chosen.check(self.study(localise__retrain__held_out=path).context)
 
   def test_no_file(self):
     for path in (self.folder / 'nowhere.txt', self.folder):
       study = self.study(localise__retrain__held_out=str(path))
       with self.assertRaisesRegex(InputError, 'cannot be read'):
-        chosen.check(study)
+        chosen.check(study.context)
 
 
 if __name__ == '__main__':

@@ -7,9 +7,10 @@ import types
 
 from absl.testing import absltest, parameterized
 
+from memloc_jax.compare import replication
 from memloc_jax.errors import InputError
 from memloc_jax.study import config as study_config
-from memloc_jax.study import grid, replication
+from memloc_jax.study import grid
 from memloc_jax.tasks import registry
 
 _STUDY = pathlib.Path(__file__).parents[2] / 'experiments/configs/study.py'

@@ -9,8 +9,9 @@ from absl.testing import parameterized
 from memloc_jax.localisation import scores
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import localisation_plan
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -18,7 +19,7 @@ from tests.study import tiny
 class MeasureTest(tiny.EncoderCase):
   def study(self, **changes):
     config = tiny.config(self.encoder, self.folder, **changes)
-    return Study(config, Workdir(self.folder / 'none'), Progress())
+    return Runs(Context(config, Workdir(self.folder / 'none'), Progress()))
 
   def register(self, run):
     """Registers a technique; returns the sources that it is given."""
@@ -80,20 +81,26 @@ class MeasureTest(tiny.EncoderCase):
       self.assertEqual(source.name, 'main')
       self.assertAlmostEqual(
         subject.mislabelled.mean(),
-        study.data.noisy[study.noisy_set].mean(),
+        study.context.data.noisy[study.context.noisy_set].mean(),
         delta=1 / 32,
       )
       self.assertAlmostEqual(
-        source.examples.length.mean(), study.data.train.length.mean(), delta=1
+        source.examples.length.mean(),
+        study.context.data.train.length.mean(),
+        delta=1,
       )
       self.assertEqual(set(subject.snapshots), {1})
-    np.testing.assert_array_equal(whole.examples.ids, study.data.train.ids)
+    np.testing.assert_array_equal(
+      whole.examples.ids, study.context.data.train.ids
+    )
 
   def test_nothing_is_pending_without_wrong_labels_or_models(self):
-    self.assertNotEmpty(localisation_plan.pending(self.study(), TECHNIQUES))
+    self.assertNotEmpty(
+      localisation_plan.pending(self.study().context, TECHNIQUES)
+    )
     for changes in ({'task__noise': 0.0}, {'train__seeds': ()}):
       self.assertEmpty(
-        localisation_plan.pending(self.study(**changes), TECHNIQUES)
+        localisation_plan.pending(self.study(**changes).context, TECHNIQUES)
       )
 
 
@@ -111,7 +118,7 @@ class TechniquesTest(tiny.EncoderCase):
       localise__techniques=(name,),
       localise__probe__num_epochs=30,
     )
-    study = Study(config, Workdir(folder), Progress())
+    study = Runs(Context(config, Workdir(folder), Progress()))
     found = localisation_plan.measure(study, name)
     self.assertGreater(found.run, 0)
     self.assertBetween(found.examples, 32, 200)

@@ -23,8 +23,9 @@ from memloc_jax.report import caveats
 from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
 from memloc_jax.study import memory_plan
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -169,7 +170,9 @@ class OwnDataTest(tiny.EncoderCase):
     def membership(**changes):
       config = self.config(task__files=path, map__num_runs=6, **changes)
       folder = Workdir(self.folder / 'twice')
-      return Study(config, folder, Progress()).tables['map'].runs.membership
+      return (
+        Runs(Context(config, folder, Progress())).tables['map'].runs.membership
+      )
 
     apart, together = membership(), membership(map__clusters=True)
     self.assertFalse((apart[:, :16] == apart[:, 16:]).all())

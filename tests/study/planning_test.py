@@ -16,8 +16,9 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
-from memloc_jax.ensemble.prepared import Prepared
+from memloc_jax.ensemble.compile import PlacedTable
 from memloc_jax.ensemble.schedule import Epoch
+from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import planning as estimator
 from memloc_jax.estimators.memorisation import memorisation
@@ -30,8 +31,9 @@ from memloc_jax.study import (
   planning,
   probe_time,
 )
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -50,34 +52,39 @@ class PlanTest(tiny.EncoderCase):
     )
 
   def test_evaluations_are_those_of_training(self):
-    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
-    everything = len(study.data.train) + len(study.data.validation)
+    workdir = Workdir(self.folder / 'none')
+    study = Runs(Context(self.config, workdir, Progress()))
+    everything = len(study.context.data.train) + len(
+      study.context.data.validation
+    )
     (table,) = study.tables.values()
-    prepared = Prepared(study.engine, table)
+    evaluation = Evaluation(PlacedTable(study.engine, table), table)
     # Twice its own half, and everything at the end.
     expected = 2 * 40 + everything
-    self.assertEqual(probe_time._evaluated(prepared, table), expected)
+    self.assertEqual(probe_time._evaluated(evaluation, table), expected)
     logging = dataclasses.replace(table, log=True)
-    self.assertEqual(probe_time._evaluated(prepared, logging), 3 * everything)
+    self.assertEqual(probe_time._evaluated(evaluation, logging), 3 * everything)
 
   def test_seconds_add_up(self):
     times = probe_time.Times('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
     self.assertEqual(times.seconds, 7 + 3 * (10 * 0.5 + 8 * 0.25))
 
   def test_data(self):
-    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
-    said = planning._data(study)
+    workdir = Workdir(self.folder / 'none')
+    study = Runs(Context(self.config, workdir, Progress()))
+    said = planning._data(study.context)
     self.assertStartsWith(said, '80 examples to train on, 10 held out; 4 class')
     # The most frequent classes come first.
     counts = [int(count) for count in re.findall(r'\((\d+)\)', said)]
     self.assertEqual(counts, sorted(counts, reverse=True))
     self.assertEqual(sum(counts), 80)
     with mock.patch.object(planning, '_CLASSES', 3):
-      self.assertIn('), 1 more; ', planning._data(study))
+      self.assertIn('), 1 more; ', planning._data(study.context))
 
   def test_text(self):
-    study = Study(self.config, Workdir(self.folder / 'none'), Progress())
-    lines = pilot.worst_case(study)
+    workdir = Workdir(self.folder / 'none')
+    study = Runs(Context(self.config, workdir, Progress()))
+    lines = pilot.worst_case(study.context)
     self.assertIn('20 map runs', lines[0])
     self.assertIn('at most about 0.44; 97 runs for 0.2, 385', lines[1])
     self.assertIn('one in 20 of 80 examples', lines[2])
@@ -87,15 +94,15 @@ class PlanTest(tiny.EncoderCase):
       runs = estimator.runs_for_power(effect, 0.8)
       self.assertIn(f'{power:.0%} of those memorised by {size:g};', line)
       self.assertIn(f' {runs} runs for 80%', line)
-    self.assertEmpty(pilot.finished_map(study))
+    self.assertEmpty(pilot.finished_map(study.context))
 
   def test_a_finished_map_is_the_pilot(self):
     workdir = Workdir(self.folder / 'pilot')
-    study = Study(self.config, workdir, Progress())
+    study = Runs(Context(self.config, workdir, Progress()))
     rng = np.random.default_rng(0)
     member = rng.permuted(np.arange(16)[:, None] % 2 * np.ones(80), axis=0) > 0
-    logits = rng.normal(0, 1, (16, 80, len(study.data.label_names)))
-    labels = study.data.labels[study.noisy_set]
+    logits = rng.normal(0, 1, (16, 80, len(study.context.data.label_names)))
+    labels = study.context.data.labels[study.context.noisy_set]
     memorised = rng.random(80) * 4
     logits[:, np.arange(80), labels] += member * memorised
     workdir.write_array('membership', member)
@@ -104,7 +111,7 @@ class PlanTest(tiny.EncoderCase):
     shifted = np.exp(np.float64(logits.astype(np.float32)))
     values = shifted[:, np.arange(80), labels] / shifted.sum(-1)
     scores = memorisation(member, values)
-    text = '\n'.join(pilot.finished_map(study))
+    text = '\n'.join(pilot.finished_map(study.context))
     self.assertIn('finished map of 16 runs', text)
     printed = re.findall(r'at most (\S+) for (\d+)% of', text)
     self.assertLen(printed, 2)
@@ -142,7 +149,7 @@ class PlanTest(tiny.EncoderCase):
       localise__techniques=('swapping', 'retraining', 'gradients'),
       **changes,
     )
-    study = Study(config, Workdir(self.folder / 'none'), Progress())
+    study = Runs(Context(config, Workdir(self.folder / 'none'), Progress()))
     return planning.plan(study).text
 
   @pytest.mark.full
@@ -170,7 +177,7 @@ class PlanTest(tiny.EncoderCase):
 
   @pytest.mark.full
   def test_what_does_not_fit_says_what_would_help(self):
-    with mock.patch.object(memory_plan.lanes_lib, 'memory_limit') as limit:
+    with mock.patch.object(memory_plan.compile, 'memory_limit') as limit:
       limit.return_value = 2**14
       found = self.text(engine__lanes=2)
     self.assertIn('main: DOES NOT FIT. On each device, 2 runs at once', found)

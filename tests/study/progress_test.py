@@ -7,7 +7,7 @@ from unittest import mock
 from absl.testing import absltest
 from rich.console import Console
 
-from memloc_jax.ensemble.event import Start
+from memloc_jax.ensemble.engine import Start
 from memloc_jax.study import progress
 
 

@@ -16,11 +16,14 @@ import pandas as pd
 import pytest
 from absl.testing import absltest
 
+from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.study import publish, training
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
+from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -42,11 +45,11 @@ class PublishedTest(tiny.EncoderCase):
     )
     cls.workdir = cls.folder / 'study'
     folder = Workdir(cls.workdir)
-    cls.study = Study(cls.config, folder, Progress())
+    cls.study = Runs(Context(cls.config, folder, Progress()))
     with folder.in_use(), jax.default_matmul_precision('float32'):
       folder.claim(cls.config)
       for stage in (training.data, training.train, training.score):
-        stage(cls.study)
+        stage(View(cls.study, stages.declared(cls.study, stage.__name__)))
     cls.runs = pd.read_parquet(cls.workdir / 'runs.parquet')
 
   def setUp(self):
@@ -76,7 +79,7 @@ class PublishedTest(tiny.EncoderCase):
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    data = self.study.data
+    data = self.study.context.data
     real = np.arange(data.train.ids.shape[1]) < data.train.length[:, None]
     kept = self.runs.index[self.runs['table'] == 'main'].tolist()
     kept.append(self.runs.index[self.runs['purpose'] == 'map'][0])
@@ -115,7 +118,7 @@ class PublishedTest(tiny.EncoderCase):
     expected = self.study.weights(table, row)
     for part in ('blocks', 'final', 'heads'):
       chex.assert_trees_all_equal(found[part], expected[part])
-    pretrained = self.study.pretrained
+    pretrained = self.study.context.pretrained
     chex.assert_trees_all_equal(found['embeddings'], pretrained['embeddings'])
     # They are no longer those that the run began with.
     matrix = found['blocks']['expand']['kernel']
@@ -124,7 +127,7 @@ class PublishedTest(tiny.EncoderCase):
     )
     config = json.loads((folder / 'config.json').read_text('utf-8'))
     self.assertEqual(
-      list(config['label2id']), list(self.study.data.label_names)
+      list(config['label2id']), list(self.study.context.data.label_names)
     )
 
   def test_in_the_workdir_it_is_replaced(self):

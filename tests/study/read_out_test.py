@@ -14,9 +14,10 @@ from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import checkpoint
-from memloc_jax.study import actions, given, read_out
-from memloc_jax.study.context import Study
+from memloc_jax.study import actions, given_runs, read_out
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 from tests.study.wide import WideCase, run_noted
@@ -210,7 +211,7 @@ class PairsTest(WideCase):
     jax.tree.map(
       np.testing.assert_array_equal,
       kept['blocks'],
-      study.pretrained['blocks'],
+      study.context.pretrained['blocks'],
     )
 
   def test_the_dense_layer_of_the_checkpoint_is_where_references_begin(self):
@@ -225,7 +226,7 @@ class PairsTest(WideCase):
     stored['bert.pooler.dense.bias'] = np.ones(width, np.float32)
     safetensors.numpy.save_file(stored, file / checkpoint.WEIGHTS)
     values = self.config(**self.pooled, model__source=str(file))
-    study = Study(values, Workdir(self.folder / 'nowhere'), Progress())
+    study = Runs(Context(values, Workdir(self.folder / 'nowhere'), Progress()))
     (name,), params = study.tables['main'].finished
     head = params['heads']['main']
     self.assertEqual(name, 'pooler')
@@ -294,8 +295,8 @@ class _FamilyCase(WideCase):
   def decided(self, pair):
     """The read-out, and macro-F1 on training labels of both models."""
     study = self.study(**pair)
-    records = [given.record(study, row) for row in (0, 1)]
-    return study.read_out.name, [float(r.macro_f1[0]) for r in records]
+    records = [given_runs.record(study, row) for row in (0, 1)]
+    return study.context.read_out.name, [float(r.macro_f1[0]) for r in records]
 
   def check(self, pair, wanted):
     name, macro_f1 = self.decided(pair)
@@ -340,7 +341,7 @@ class DecoderTest(_FamilyCase):
 
   def test_there_is_one_way(self):
     pair = self.pair('plain', False, stored=False)
-    self.assertIn('the only way', self.study(**pair).read_out.why)
+    self.assertIn('the only way', self.study(**pair).context.read_out.why)
     self.check(pair, 'last_token')
     with self.assertRaisesRegex(InputError, "'first_token'.* at last_token"):
       self.tables(model__read_out='first_token', **pair)
@@ -391,9 +392,9 @@ class TransformersTest(WideCase):
       network.save_pretrained(folder)
       folders[f'model__{role}'] = (str(folder),)
     study = self.study(**folders)
-    self.assertEqual(study.read_out.name, wanted)
+    self.assertEqual(study.context.read_out.name, wanted)
     for row, logits in enumerate(expected):
-      found = given.record(study, row)
+      found = given_runs.record(study, row)
       np.testing.assert_allclose(found.logits, logits, rtol=0, atol=1e-3)
       self.assertGreater(np.ptp(logits, axis=0).min(), 1)
       self.assertGreater(float(found.macro_f1[0]), 0.95)

@@ -9,12 +9,14 @@ import pytest
 from absl.testing import absltest
 from rich.console import Console
 
+from memloc_jax.curate import exports
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.stages import run_study
-from memloc_jax.study import actions, c_score, exports, pilot
-from memloc_jax.study.context import Study
+from memloc_jax.study import actions, c_score, pilot
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
@@ -94,22 +96,22 @@ class StoppedTest(tiny.EncoderCase):
   def test_after_an_added_block_is_scored(self):
     config = self.stopped(lambda: self.runs() == 6)
     self.assertIn('score', self.marks())
-    study = Study(config, Workdir(self.workdir), Progress())
+    study = Runs(Context(config, Workdir(self.workdir), Progress()))
     before = tiny.files(self.workdir)
     with self.assertRaisesRegex(InputError, 'was stopped; run it to its end'):
       exports.export(self.workdir)
     with self.assertRaisesRegex(InputError, 'was stopped; run it to its end'):
       c_score.c_score([self.workdir])
-    self.assertEmpty(pilot.finished_map(study))
+    self.assertEmpty(pilot.finished_map(study.context))
     self.assertEqual(tiny.files(self.workdir), before)
     self.assert_goes_on(config)
-    self.assertIn('finished map of 6 runs:', pilot.finished_map(study))
+    self.assertIn('finished map of 6 runs:', pilot.finished_map(study.context))
     c_score.c_score([self.workdir])
 
   def test_a_stage_that_ran_otherwise_meanwhile_is_run_again(self):
     """Other settings of the engine may be other hashes of the same runs."""
     folder = Workdir(self.workdir)
-    study = Study(self.config, folder, Progress())
+    study = Runs(Context(self.config, folder, Progress()))
     with jax.default_matmul_precision('float32'):
       [(name, [first, *_])] = study.hashes.items()
     store = RowStore(folder.rows)

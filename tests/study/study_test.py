@@ -23,8 +23,9 @@ from memloc_jax.study import (
   training,
 )
 from memloc_jax.study import config as study_config
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
@@ -95,7 +96,7 @@ class StudyTest(tiny.EncoderCase):
     config.engine.moments = 'bfloat16'
     with actions.opened(self.config, self.workdir) as study:
       self.assertNotEmpty(study.hashes)  # Kept, so that records are found.
-      study.config = study_config.from_config_dict(config)
+      study.context.config = study_config.from_config_dict(config)
       view = View(study, stages.declared(study, 'retraining'))
       sources = subjects.sources(view)
     self.assertNotEmpty(sources)
@@ -183,9 +184,10 @@ class DivergedTest(tiny.EncoderCase):
     config = tiny.config(self.encoder, self.folder, map__pairs=2)
     said = io.StringIO()
     progress = Progress(Console(file=said, width=200))
-    study = Study(config, Workdir(self.folder / name), progress)
-    n, held_out = len(study.data.train), len(study.data.validation)
-    classes = len(study.data.label_names)
+    study = Runs(Context(config, Workdir(self.folder / name), progress))
+    data = study.context.data
+    n, held_out = len(data.train), len(data.validation)
+    classes = len(data.label_names)
     for table, hashes in study.hashes.items():
       bad = table in diverged
       for row, hash in enumerate(hashes):
@@ -202,7 +204,7 @@ class DivergedTest(tiny.EncoderCase):
           macro_f1=np.array([np.nan]),
         )
         study.store.write(table, row, record)
-    training.score(study)
+    training.score(View(study, stages.declared(study, 'score')))
     return said.getvalue()
 
   def test_a_map_without_runs_is_said_to_be_none(self):

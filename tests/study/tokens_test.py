@@ -11,7 +11,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.models.roberta import Roberta
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import embedded
@@ -40,7 +40,7 @@ class TokensTest(parameterized.TestCase):
 
   def data(self, encoder, **changes):
     config = tiny.config(encoder, self.folder, **changes)
-    return Study(config, Workdir(self.workdir), Progress()).data
+    return Context(config, Workdir(self.workdir), Progress()).data
 
   def refused(self, encoder, *words, **changes):
     with self.assertRaises(InputError) as caught:

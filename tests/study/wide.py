@@ -9,8 +9,9 @@ from rich.console import Console
 
 from memloc_jax.models import checkpoint, interface
 from memloc_jax.stages import run_study
-from memloc_jax.study.context import Study
+from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import embedded
 from tests.ensemble import toy
@@ -42,7 +43,7 @@ class WideCase(tiny.EncoderCase):
     checkpoint.export(
       cls.encoder, cls.model, toy.random_like(shapes, 9, 0.5), tokenizer, ()
     )
-    cls.data = cls.study().data
+    cls.data = cls.study().context.data
 
   @classmethod
   def config(cls, **changes):
@@ -56,7 +57,7 @@ class WideCase(tiny.EncoderCase):
   @classmethod
   def study(cls, **changes):
     where = Workdir(cls.folder / 'nowhere')
-    return Study(cls.config(**changes), where, Progress())
+    return Runs(Context(cls.config(**changes), where, Progress()))
 
   @classmethod
   def tables(cls, **changes):

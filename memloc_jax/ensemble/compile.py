@@ -1,0 +1,662 @@
+"""What is known of a table before its first step: shapes, programs, memory.
+
+`AbstractTable` is a table whose arrays are shapes alone: its schedule, the
+programs that train it, what they need, and how many runs a device trains at
+once. Planning needs no more. `PlacedTable` is the table with what all its runs
+have in common on the devices.
+"""
+
+import ctypes
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from memloc_jax.ensemble import step as step_lib
+from memloc_jax.ensemble import vectorise
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.schedule import Epoch, Schedule
+from memloc_jax.ensemble.step import Run, State
+from memloc_jax.ensemble.table import RANDOM, Program, Table
+from memloc_jax.ensemble.vectorise import SEGMENT_AXES, Segment, Vectorised
+from memloc_jax.errors import InputError
+from memloc_jax.models import interface
+from memloc_jax.models.interface import Tree
+
+# Examples a batch and batches a call of an evaluation: large enough to be
+# efficient, small enough that the padding of the last ones costs little.
+EVALUATION_BATCH = 32
+EVALUATION_BATCHES = 4
+# More runs at once stop helping: once the device is busy on accelerators, and
+# on CPU once the state has left the caches for good (docs/decisions.md).
+_WIDEST = 64
+_CPU_STATE = 768 * 2**20
+# Left for the runtime, the other compiled programs and fragmentation.
+_USABLE = 0.85
+
+
+def memory_limit(
+  devices: list[jax.Device], reserved: int = 0, placed: int = 0
+) -> int:
+  """Bytes that a program may use on each device.
+
+  Args:
+    devices: of the mesh.
+    reserved: bytes of the host that are about to be used for something else.
+    placed: bytes on each device that the program will find there: they are in
+      use, and what it needs counts them again.
+  """
+  stats = devices[0].memory_stats() or {}
+  if 'bytes_limit' in stats:
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0) + placed
+    return int(free * _USABLE)
+  available = psutil.virtual_memory().available - reserved
+  return int((available / len(devices) + placed) * _USABLE)
+
+
+class Sized(NamedTuple):
+  """A compiled program with what it needs, which XLA is slow to tell.
+
+  Attributes:
+    program: compiled for some number of lanes.
+    needed: bytes that it uses on each device.
+  """
+
+  program: jax.stages.Compiled
+  needed: int
+
+
+def sized(compiled: jax.stages.Compiled) -> Sized:
+  """Asks XLA what a program needs; memory used twice is counted once.
+
+  What compiling it took is given back to the system.
+  """
+  release()
+  stats = compiled.memory_analysis()
+  return Sized(
+    compiled,
+    stats.argument_size_in_bytes
+    + stats.output_size_in_bytes
+    + stats.temp_size_in_bytes
+    - stats.alias_size_in_bytes,
+  )
+
+
+def check_lanes(
+  devices: list[jax.Device],
+  at_least: Callable[[int], int],
+  requested: int = 0,
+) -> None:
+  """Refuses, before anything is compiled, what cannot fit.
+
+  Args:
+    devices: of the mesh.
+    at_least: lanes -> bytes below which the width cannot need.
+    requested: lanes asked for by flag; 0 for as few as need be.
+
+  Raises:
+    InputError: the requested width, or a single run, does not fit.
+  """
+  limit, lanes = memory_limit(devices), requested or 1
+  if at_least(lanes) > limit:
+    raise _too_wide(lanes, at_least(lanes), limit)
+
+
+def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
+  fitting = lanes * limit // needed
+  advice = f'about {fitting} would fit' if fitting else 'not even one run fits'
+  return InputError(
+    f'lanes={lanes}: training {lanes} runs at once needs '
+    f'{needed / 2**30:.1f} GiB per device, and {limit / 2**30:.1f} GiB '
+    f'are free; {advice}.'
+  )
+
+
+def widest(devices: list[jax.Device], one_run: int) -> int:
+  """Most runs at once on each device, of which one needs so many bytes."""
+  if devices[0].platform == 'cpu':
+    return min(_WIDEST, max(1, _CPU_STATE // one_run))
+  return _WIDEST
+
+
+def _even(num_runs: int, most: int) -> int:
+  """The width, at least half of `most`, whose chunks take the least time.
+
+  Spare lanes of the last chunk take as long as others, and each chunk about a
+  lane's time for itself.
+  """
+  most = min(most, num_runs)
+  widths = range(most, (most + 1) // 2 - 1, -1)
+  return min(widths, key=lambda width: -(-num_runs // width) * (width + 1))
+
+
+def choose_lanes(
+  compile: Callable[[int], Sized],
+  num_runs: int,
+  devices: list[jax.Device],
+  at_least: Callable[[int], int],
+  requested: int = 0,
+  limit: int | None = None,
+) -> tuple[int, Sized]:
+  """Chooses the runs per device from the compiled program's memory analysis.
+
+  Args:
+    compile: lanes -> the compiled training segment at that width.
+    num_runs: runs of the table that these devices train.
+    devices: of the mesh.
+    at_least: lanes -> bytes below which the width cannot need, known without
+      compiling.
+    requested: lanes asked for by flag; 0 chooses.
+    limit: bytes per device, by default what the device has.
+
+  Returns:
+    The lanes and the program compiled for them.
+
+  Raises:
+    InputError: the requested width, or a single run, does not fit.
+  """
+  limit = memory_limit(devices) if limit is None else limit
+  per_device = -(-num_runs // len(devices))
+  most = widest(devices, at_least(2) - at_least(1))
+  lanes = requested or _even(per_device, most)
+  while True:
+    needed = at_least(lanes)
+    if needed <= limit:
+      compiled = compile(lanes)
+      needed = compiled.needed
+      if needed <= limit:
+        return lanes, compiled
+    fitting = lanes * limit // needed
+    if requested or fitting == 0:
+      raise _too_wide(lanes, needed, limit)
+    lanes = _even(per_device, min(fitting, lanes - 1))
+
+
+class Bytes(NamedTuple):
+  """Bytes on each device.
+
+  Attributes:
+    weights: of one run.
+    gradients: of one run; also of what no run trains, if clipping looks at it.
+    optimisers: of one run, their states.
+    activations: of one run: what its backward pass keeps of a batch of the
+      longest texts.
+    common: embeddings that do not train, and layers that runs share.
+    tokens: the examples.
+    rest: what else the compiled program takes, for all its runs together: 0
+      until it is compiled, and below 0 where gradients need not all be there
+      at once.
+  """
+
+  weights: int
+  gradients: int
+  optimisers: int
+  activations: int
+  common: int
+  tokens: int
+  rest: int = 0
+
+  @property
+  def state(self) -> int:
+    """What a run has from step to step."""
+    return self.weights + self.optimisers
+
+  @property
+  def of_run(self) -> int:
+    """What one more run at once needs in any case."""
+    return self.state + self.gradients
+
+  def least(self, lanes: int) -> int:
+    """What so many runs at once need in any case, known without compiling."""
+    return lanes * self.of_run + self.common + self.tokens
+
+  def total(self, lanes: int) -> int:
+    """What so many runs at once need."""
+    return self.least(lanes) + lanes * self.activations + self.rest
+
+  def divided(self, devices: int) -> 'Bytes':
+    """The same parts if each matrix is divided over devices, about.
+
+    Every device has its part of whatever is as large as the weights, and all
+    of the rest.
+    """
+    return self._replace(
+      weights=self.weights // devices,
+      gradients=self.gradients // devices,
+      optimisers=self.optimisers // devices,
+      common=self.common // devices,
+      rest=self.rest // devices,
+    )
+
+  def compiled(self, lanes: int, needed: int) -> 'Bytes':
+    """The same parts, adding up to what a compiled program needs.
+
+    Args:
+      lanes: for which it is compiled.
+      needed: bytes that it uses on each device, see `sized`. The
+        compiler may keep fewer activations than the derivative asks for.
+    """
+    left = needed - self.least(lanes)
+    activations = max(0, min(self.activations, left // lanes))
+    return self._replace(
+      activations=activations, rest=left - lanes * activations
+    )
+
+
+def table_bytes(
+  program: Program, state: State, segment: Segment, activations: int
+) -> Bytes:
+  """What a table's training needs.
+
+  Args:
+    program: the table's program.
+    state: of one run on each device, or of one run over all of them: shapes
+      with shardings.
+    segment: the same.
+    activations: from `activations`.
+  """
+  weights, common = on_device(state.params), on_device(segment.shared)
+  return Bytes(
+    weights=weights,
+    gradients=weights + (common if program.clip_frozen else 0),
+    optimisers=on_device(state.optimisers),
+    activations=activations,
+    common=common,
+    tokens=on_device(segment.examples),
+  )
+
+
+def on_device(tree: Tree) -> int:
+  """Bytes on each device of arrays or of shapes with shardings."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+  )
+
+
+def activations(vectorised: Vectorised, state: State, segment: Segment) -> int:
+  """Bytes that the backward pass of one run keeps of a batch, at most.
+
+  Of the objective that keeps most, at its longest texts. They are what grows
+  with the batch: casts of weights, say, are kept as well and do not.
+
+  Args:
+    vectorised: the table's.
+    state: as its `segment` takes it, shapes.
+    segment: the same.
+  """
+  first = lambda tree: jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree
+  )
+  params, run = first(state.params), first(segment.run)
+  batch = vectorised.program.batch_size
+
+  def kept(number: int, size: int) -> int:
+    loss = functools.partial(
+      step_lib.batch_loss,
+      vectorised.model,
+      vectorised.program.objectives[number],
+      vectorised.buckets[number][-1],
+      vectorised.program.dropout,
+    )
+
+    def backward(params, shared, examples, run, indices, step):
+      of = lambda own: loss(
+        step_lib.complete(shared, own), examples, run, indices, step
+      )
+      return jax.vjp(of, params)[1]
+
+    found = jax.eval_shape(
+      backward,
+      params,
+      segment.shared,
+      segment.examples[number],
+      run,
+      jax.ShapeDtypeStruct((size,), jnp.int32),
+      jax.ShapeDtypeStruct((), jnp.int32),
+    )
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+
+  return max(
+    kept(number, 2 * batch) - kept(number, batch)
+    for number in range(len(vectorised.buckets))
+  )
+
+
+def release() -> None:
+  """Gives the system back what the C library keeps of freed memory.
+
+  A compilation leaves some hundred MiB in the arenas of glibc's threads, which
+  nothing that is as large as weights can use (docs/planning.md).
+  """
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim is not None:
+    trim(0)
+
+
+class AbstractTable:
+  """What is known of a table before anything is on a device.
+
+  Attributes:
+    schedule: which examples a step sees.
+    segment_steps: steps of one call of the compiled program.
+    vectorised: the functions that are compiled.
+    own: the layers that each run has for itself.
+    examples: one an objective, on the host; held-out examples follow the
+      training examples in the first one, so that one compiled program
+      predicts both.
+  """
+
+  def __init__(self, engine: Engine, table: Table):
+    """Lays the table out.
+
+    Args:
+      engine: of whose checkpoint only the shapes are looked at.
+      table: the table.
+    """
+    self._engine, self._table = engine, table
+    runs, program = table.runs, table.program
+    whole = [np.ones((len(runs), len(e)), bool) for e in table.examples[1:]]
+    self.schedule = Schedule(
+      table.examples,
+      (runs.membership, *whole),
+      runs.seed,
+      program.batch_size,
+      table.seed,
+    )
+    totals = (n * program.num_epochs for n in self.schedule.steps_per_source)
+    vectorised = Vectorised(
+      model=engine.model,
+      program=program,
+      buckets=tuple(examples.buckets for examples in table.examples),
+      totals=tuple(totals),
+      placement=engine.placement,
+      random_start=bool(
+        (runs.start == RANDOM).any() or (runs.head_start == RANDOM).any()
+      ),
+      unroll=engine.unrolls,
+    )
+    self.vectorised = engine.once(vectorised, lambda: vectorised)
+    steps = self.schedule.steps_per_epoch
+    # Equal segments, so that the last one is not mostly padding.
+    calls = math.ceil(steps / engine.segment_steps)
+    self.segment_steps = math.ceil(steps / calls)
+    self.own = program.own_layers(engine.model.num_layers)
+    first, *others = table.examples
+    if table.validation is not None:
+      first = first.followed_by(table.validation)
+    self.examples = first, *others
+
+  def arguments(self, width: int) -> tuple[State, Segment]:
+    """Shapes of what `Vectorised.segment` takes for a chunk so wide."""
+    runs, program = self._table.runs, self._table.program
+    rows = np.zeros(width, np.int64)
+    run = vectorise.device_runs(runs, rows, self.own)
+    pretrained, finished, shared = self._parameters
+    state = jax.eval_shape(
+      self.vectorised.init,
+      run,
+      runs.start[rows, self.own],
+      runs.head_start[rows],
+      pretrained,
+      finished,
+    )
+    steps = jax.ShapeDtypeStruct((self.segment_steps,), jnp.int32)
+    batches = (self.segment_steps, width, program.batch_size)
+    segment = Segment(
+      run=run,
+      shared=shared,
+      examples=self.examples,
+      source=steps,
+      bucket=steps,
+      indices=jax.ShapeDtypeStruct(batches, jnp.int32),
+      step=steps,
+    )
+    placed = Segment(*map(self._placed, segment, SEGMENT_AXES))
+    return self._placed(state, 0), placed
+
+  def _placed(self, tree: Tree, run_axis: int | None) -> Tree:
+    """Shapes of a tree, with where they will lie."""
+    return jax.tree.map(
+      lambda x, sharding: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding
+      ),
+      tree,
+      self.vectorised.placement.shardings(tree, run_axis),
+    )
+
+  @functools.cached_property
+  def _parameters(self) -> tuple[Tree, Tree | None, Tree]:
+    """Shapes of the checkpoint, of finished runs, and of what runs share.
+
+    The first two have the runs' own layers only.
+    """
+    program, own = self._table.program, self.own
+    shapes = lambda tree: jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree
+    )
+    cut = lambda blocks, at: jax.eval_shape(
+      lambda tree: jax.tree.map(lambda x: x[at], tree), shapes(blocks)
+    )
+    pretrained, finished = shapes(self._engine.pretrained), None
+    blocks = pretrained['blocks']
+    if self._table.finished is not None:
+      finished = shapes(self._table.finished[1])
+      if 'blocks' in finished:
+        finished['blocks'] = cut(finished['blocks'], (slice(None), own))
+    shared = {}
+    if not program.train_embeddings:
+      shared['embeddings'] = pretrained['embeddings']
+    if program.layers is not None:
+      shared['below'] = cut(blocks, slice(0, own.start))
+      shared['above'] = cut(blocks, slice(own.stop, None))
+      if self.vectorised.unroll:
+        for name in ('below', 'above'):
+          shared[name] = jax.eval_shape(interface.unstack, shared[name])
+    return pretrained | {'blocks': cut(blocks, own)}, finished, shared
+
+  @functools.cached_property
+  def least(self) -> Bytes:
+    """What training needs in any case, without activations."""
+    one = self.arguments(self.vectorised.placement.width(1))
+    return table_bytes(self._table.program, *one, activations=0)
+
+  @functools.cached_property
+  def bytes(self) -> Bytes:
+    """What training needs as far as it is known without compiling."""
+    one = self.arguments(self.vectorised.placement.width(1))
+    return self.least._replace(activations=activations(self.vectorised, *one))
+
+  def compile(self, lanes: int) -> Sized:
+    """The training segment for so many runs per device, compiled once.
+
+    What is needed is for training or for predicting, whichever takes more.
+    """
+    shapes = tuple(x.shape for x in jax.tree.leaves(self.examples))
+    # Heads of models that were trained elsewhere may have another structure.
+    structure = jax.tree.structure(self._parameters)
+    precision = jax.config.jax_default_matmul_precision
+    return self._engine.once(
+      (
+        self.vectorised,
+        lanes,
+        self.segment_steps,
+        shapes,
+        structure,
+        precision,
+      ),
+      lambda: self._compile(self.vectorised.placement.width(lanes)),
+    )
+
+  def _compile(self, width: int) -> Sized:
+    state, segment = self.arguments(width)
+    lowered = self.vectorised.segment.lower(state, segment)
+    found = sized(lowered.compile())
+    if not self._table.program.classifies:
+      return found
+    # As `train.Evaluation` calls it, which finds it compiled.
+    batches = -(-len(self.examples[0]) // EVALUATION_BATCH)
+    bucket = (min(batches, EVALUATION_BATCHES),)
+    indices = (*bucket, width, EVALUATION_BATCH)
+    predict = self.vectorised.predict.lower(
+      state.params,
+      segment.shared,
+      segment.examples[0],
+      self._placed(jax.ShapeDtypeStruct(bucket, jnp.int32), None),
+      self._placed(jax.ShapeDtypeStruct(indices, jnp.int32), 1),
+    )
+    beside = (state.optimisers, segment.run, segment.examples[1:])
+    needed = on_device(beside) + sized(predict.compile()).needed
+    return found._replace(needed=max(found.needed, needed))
+
+  def choose_lanes(
+    self, requested: int, limit: int | None = None
+  ) -> tuple[int, Sized]:
+    """Runs per device, and the training segment compiled for them.
+
+    Args:
+      requested: lanes asked for; 0 chooses by memory.
+      limit: bytes per device, by default what the device has.
+
+    Raises:
+      InputError: they do not fit.
+    """
+    placed, runs = self.vectorised.placement, len(self._table.runs)
+    if self._engine.together:
+      # Otherwise the first processes would get them all.
+      runs = -(-runs // jax.process_count())
+    return choose_lanes(
+      self.compile,
+      # Devices that share each run hold as many runs as one by itself would.
+      runs * placed.share,
+      list(placed.mesh.devices.flat),
+      self.least.least,
+      requested,
+      limit,
+    )
+
+
+def check(engine: Engine, table: Table) -> None:
+  """Refuses a table that cannot fit into memory, before any work.
+
+  Raises:
+    InputError: the requested lanes, or a single run, do not fit, or weights
+      would have to be divided among processes.
+  """
+  if engine.shard == 'weights' and engine.together:
+    raise InputError(
+      '--config.engine.shard=weights: divides each run over the devices of '
+      f'one process, and there are {jax.process_count()}; start one alone.'
+    )
+  least = AbstractTable(engine, table).least.least
+  check_lanes(engine.local_devices(), least, engine.lanes)
+
+
+class PlacedTable(AbstractTable):
+  """A table with what its runs have in common on the devices.
+
+  Attributes:
+    shared: what all runs hold in common.
+    on_devices: the examples.
+  """
+
+  def __init__(self, engine: Engine, table: Table):
+    """Places what all chunks of the table share."""
+    super().__init__(engine, table)
+    place, own = self.vectorised.place, self.own
+    self.on_devices = place(self.examples, run_axis=None)
+    self.shared = {}
+    if not table.program.train_embeddings:
+      embeddings = engine.pretrained['embeddings']
+      self.shared['embeddings'] = place(embeddings, run_axis=None)
+    if table.program.layers is not None:
+      for name, layers in (
+        ('below', slice(0, own.start)),
+        ('above', slice(own.stop, None)),
+      ):
+        blocks = _common_blocks(engine.pretrained, table, layers)
+        if self.vectorised.unroll:
+          blocks = interface.unstack(blocks)
+        self.shared[name] = place(blocks, run_axis=None)
+
+  def begin(self, rows: np.ndarray) -> tuple[Run, State]:
+    """The table's rows, int [width], on the devices, and their first state."""
+    run, *sources = self.sources(rows)
+    return run, self.vectorised.init(run, *sources)
+
+  def sources(self, rows: np.ndarray) -> tuple[Tree, ...]:
+    """What `Vectorised.init` takes for the table's rows, int [width].
+
+    It is put on the devices anew each time: kept there, what runs start from
+    would be one more run's weights while the others train.
+    """
+    runs, place, own = self._table.runs, self.vectorised.place, self.own
+    run = place(vectorise.device_runs(runs, rows, own))
+    start = place((runs.start[rows, own], runs.head_start[rows]))
+    finished = None
+    if self._table.finished is not None:
+      finished = self._table.finished[1]
+      if 'blocks' in finished:
+        finished = _with_layers(finished, (slice(None), own))
+    pretrained = _with_layers(self._engine.pretrained, own)
+    if 'embeddings' in self.shared:  # They are there already.
+      pretrained['embeddings'] = self.shared['embeddings']
+    return run, *start, *place((pretrained, finished), run_axis=None)
+
+  def segment(
+    self, run: Run, epoch: Epoch, first: int, before: int = 0
+  ) -> Segment:
+    """What a call of the training program takes, on the devices.
+
+    Args:
+      run: from `begin`.
+      epoch: the steps of the epoch.
+      first: of the segment, from 0.
+      before: steps of the epochs before.
+    """
+    part = epoch.segment(first, self.segment_steps)
+    number = np.arange(first, first + self.segment_steps, dtype=np.int32)
+    place = self.vectorised.place
+    shared = place((part.source, part.bucket, before + number), run_axis=None)
+    source, bucket, step = shared
+    return Segment(
+      run=run,
+      shared=self.shared,
+      examples=self.on_devices,
+      source=source,
+      bucket=bucket,
+      indices=place(part.indices, run_axis=1),
+      step=step,
+    )
+
+  def choose_lanes(self, requested, limit=None):
+    """The same; what is on the devices already is not counted twice."""
+    if limit is None:
+      limit = memory_limit(
+        list(self.vectorised.placement.mesh.devices.flat),
+        placed=on_device((self.shared, self.on_devices)),
+      )
+    return super().choose_lanes(requested, limit)
+
+
+def _with_layers(params: Tree, at: slice | tuple[slice, ...]) -> Tree:
+  """The same parameters with fewer layers."""
+  return params | {'blocks': jax.tree.map(lambda x: x[at], params['blocks'])}
+
+
+def _common_blocks(pretrained: Tree, table: Table, layers: slice) -> Tree:
+  """The blocks of layers that all runs hold in common, on the host."""
+  sources = table.runs.start[0, layers]
+  result = jax.tree.map(lambda x: x[layers].copy(), pretrained['blocks'])
+  for at in np.flatnonzero(sources > RANDOM):
+    done = jax.tree.map(
+      lambda x, s=sources[at] - 2: x[s, layers], table.finished[1]['blocks']
+    )
+    for leaf, other in zip(jax.tree.leaves(result), jax.tree.leaves(done)):
+      leaf[at] = other[at]
+  return result

@@ -1,0 +1,1 @@
+"""Twin runs: in which layers, words and units each example is memorised."""

@@ -1,0 +1,398 @@
+"""Stage `layerwise`: where in the network each example is memorised."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from memloc_jax.estimators import layerwise as estimate
+from memloc_jax.estimators import verdicts
+from memloc_jax.estimators.layerwise import Layerwise
+from memloc_jax.localisation.baselines import block_distance
+from memloc_jax.pairs import hybrids, shapley, twins
+from memloc_jax.study.pair_runs import CONTROL_PAIRS, PAIRS, with_pairs
+from memloc_jax.study.view import View
+from memloc_jax.tasks.encode import Encoded
+
+# Name of the map's pairs among the sources; the others are controls.
+MAIN = 'main'
+
+
+def layerwise(study: View) -> None:
+  """Writes the layer-wise tables; nothing without pairs of runs."""
+  sources = _sources(study)
+  layers, by_pair, accuracies, controls = [], [], [], []
+  for at, (name, table, rows) in enumerate(sources):
+    measured = _measure(study, name, table, rows, (at, len(sources)))
+    if measured is None:
+      study.progress.warn(f'{name}: every pair has a run that diverged.')
+      continue
+    if name == MAIN:
+      study.workdir.write_table('pairs_by_example', _by_example(measured))
+      study.workdir.write_table(
+        'layers_by_example', _layers_by_example(measured)
+      )
+    layers.append(_by_group(measured))
+    by_pair.append(_by_pair(measured))
+    if measured.accuracy is not None:
+      accuracies.append(_accuracies(measured))
+    if name != MAIN:
+      controls.append(_control(study, measured))
+  for name, parts in (
+    ('layers_by_group', layers),
+    ('layers_by_pair', by_pair),
+    ('hybrids', accuracies),
+  ):
+    if parts:
+      study.workdir.write_table(name, pd.concat(parts, ignore_index=True))
+  if controls:
+    rows, claims, beside = zip(*(each for some in controls for each in some))
+    study.workdir.write_table(
+      'control_pairs',
+      pd.concat([pd.DataFrame(rows), verdicts.section(claims, beside)], axis=1),
+    )
+
+
+def _sources(study: View) -> list[tuple[str, str, np.ndarray]]:
+  """Name, table and rows, [pairs, 2], of everything that has pairs."""
+  found = []
+  if PAIRS in study.tables:
+    found.append((MAIN, PAIRS, np.arange(len(study.tables[PAIRS].runs))))
+  if CONTROL_PAIRS in study.tables:
+    setups = with_pairs(study.controls)
+    rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))
+    for setup, part in zip(setups, np.split(rows, len(setups))):
+      found.append((setup.name, CONTROL_PAIRS, part))
+  return [(name, table, rows.reshape(-1, 2)) for name, table, rows in found]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+  """What hybrids of the pairs of one source have shown.
+
+  Attributes:
+    name: of the source.
+    pairs: numbers of the pairs of which no run diverged.
+    spans: first and last layer of each player but the head, 0-based.
+    num_layers: L.
+    examples: what they tell of the training examples.
+    groups: of training examples by name, bool [n].
+    accuracy: of hybrids on validation examples, by how many players are from
+      the first run, [pairs, players + 1]; None without such examples.
+    held_out: number of these examples.
+    distance: between the blocks of a pair's runs, [pairs, L].
+  """
+
+  name: str
+  pairs: list[int]
+  spans: np.ndarray
+  num_layers: int
+  examples: Layerwise
+  groups: dict[str, np.ndarray]
+  accuracy: np.ndarray | None
+  held_out: int
+  distance: np.ndarray
+
+  @property
+  def players(self) -> pd.DataFrame:
+    """First and last layer of every player, from 1; the head is behind."""
+    head = self.num_layers + 1
+    return pd.DataFrame(
+      {
+        'layer': [*(self.spans[:, 0] + 1), head],
+        'last_layer': [*(self.spans[:, 1] + 1), head],
+      }
+    )
+
+
+def _plans(study: View, pairs: list[int]) -> list[shapley.Plan]:
+  """What is evaluated in each pair."""
+  config = study.config.localise.layerwise
+  players = len(shapley.spans(study.model.num_layers, config.span)) + 1
+  if players <= config.exact:
+    return [shapley.exact(players)] * len(pairs)
+  # Drawn for each pair, so that the error over pairs holds theirs.
+  return [
+    shapley.sampled(shapley.draw_orders(config.orders, players, pair))
+    for pair in pairs
+  ]
+
+
+def _measure(
+  study: View,
+  name: str,
+  table: str,
+  rows: np.ndarray,
+  place: tuple[int, int],
+) -> _Measured | None:
+  """Runs all hybrids of one source; None if every pair has diverged.
+
+  Args:
+    study: the study.
+    name: of the source.
+    table: of its runs.
+    rows: of the two runs of each pair, int [pairs, 2].
+    place: which of how many sources this is.
+  """
+  config, data = study.config.localise.layerwise, study.data
+  usable = twins.finished(study, table, rows)
+  if not len(usable):
+    return None
+  numbers = ((usable[:, 0] - rows[0, 0]) // 2).tolist()
+  plans = _plans(study, numbers)
+  layouts = hybrids.layouts(plans, study.model.num_layers, config.span)
+  held_out = _first(data.validation, config.held_out)
+  held_out_labels = data.validation_labels[: len(held_out)]
+  labels = data.labels[study.noisy_set]
+  parts, accuracies, distances = [], [], []
+  for at, (pair, plan, layout) in enumerate(zip(usable, plans, layouts)):
+    first, second = (study.weights(table, row) for row in pair)
+    models = hybrids.pair(first, second)
+    found = hybrids.values(
+      study.model, models, data.train, labels, layout, config.max_tokens
+    )
+    member = study.tables[table].runs.membership[pair[0]]
+    values = found.probability.astype(np.float64)
+    parts.append(_oriented(plan, values, member))
+    if len(held_out):
+      found = hybrids.values(
+        study.model,
+        models,
+        held_out,
+        held_out_labels,
+        layout,
+        config.max_tokens,
+      )
+      accuracies.append(_by_size(plan, found.correct.mean(1)))
+    distances.append(block_distance(first['blocks'], second['blocks']))
+    source, sources = place
+    done = (source + (at + 1) / len(usable)) / sources
+    study.progress.update(done, name)
+    study.stop_if_asked()
+  return _Measured(
+    name=name,
+    pairs=numbers,
+    spans=shapley.spans(study.model.num_layers, config.span),
+    num_layers=study.model.num_layers,
+    examples=estimate.join(parts),
+    groups=_groups(study),
+    accuracy=np.stack(accuracies) if accuracies else None,
+    held_out=len(held_out),
+    distance=np.stack(distances),
+  )
+
+
+def _by_size(plan: shapley.Plan, values: np.ndarray) -> np.ndarray:
+  """Mean over the coalitions of each size, [players + 1]."""
+  size = plan.masks.sum(1)
+  return np.bincount(size, values) / np.bincount(size)
+
+
+def _first(encoded: Encoded, count: int) -> Encoded:
+  """The first examples of a split, which is in random order."""
+  return Encoded(encoded.ids[:count], encoded.length[:count], encoded.buckets)
+
+
+def _oriented(
+  plan: shapley.Plan, values: np.ndarray, member: np.ndarray
+) -> Layerwise:
+  """Values by what is from IN, whichever of the two runs that is.
+
+  Args:
+    plan: M coalitions, of players from the first run.
+    values: [M, n].
+    member: examples of the first run, bool [n].
+  """
+  seen = np.where(member, values, values[plan.complement])
+  return Layerwise(
+    share=(plan.weights @ seen).T[None],
+    bottom_up=seen[plan.bottom_up].T[None],
+    top_down=seen[plan.top_down].T[None],
+  )
+
+
+def _groups(study: View) -> dict[str, np.ndarray]:
+  """Groups of training examples: all, noisy and clean ones, classes."""
+  labels = study.data.labels[study.noisy_set]
+  noisy = study.data.noisy[study.noisy_set]
+  groups = {'all': np.ones(len(labels), bool)}
+  if noisy.any():
+    groups |= {'noisy': noisy, 'clean': ~noisy}
+  for label, name in enumerate(study.data.label_names):
+    groups[f'class {name}'] = labels == label
+  return {name: chosen for name, chosen in groups.items() if chosen.any()}
+
+
+def _by_example(found: _Measured) -> pd.DataFrame:
+  """Rows of `pairs_by_example`."""
+  whole = found.examples.memorisation()
+  players = found.examples.depth()
+  known = ~np.isnan(players)
+  depth = np.full(len(players), np.nan)
+  last = found.players['last_layer'].to_numpy()
+  depth[known] = last[players[known].astype(int) - 1]
+  return pd.DataFrame(
+    {
+      'index': np.arange(len(depth)),
+      'training_memorisation_pairs': found.examples.seen.mean(0),
+      'generalisation_pairs': found.examples.unseen.mean(0),
+      'cm_pairs': whole.value,
+      'cm_pairs_se': whole.se,
+      'cm_pairs_low': whole.low,
+      'cm_pairs_high': whole.high,
+      'depth': depth,
+      'pairs': len(found.pairs),
+    }
+  )
+
+
+def _layers_by_example(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_example`; embeddings do not train and hold nothing."""
+  examples = found.examples
+  share = estimate.mean(examples.share)
+  below = estimate.mean(examples.bottom_up)
+  above = estimate.mean(examples.top_down)
+  behind = lambda values: np.pad(values, ((0, 0), (1, 0)))
+  columns = {
+    'share': behind(share.value),
+    'share_se': behind(share.se),
+    'bottom_up': below.value,
+    'bottom_up_se': below.se,
+    # All but the first k players are those from the next one on; with the
+    # embeddings, all players are.
+    'top_down': np.insert(above.value[:, :-1], 0, above.value[:, 0], axis=1),
+    'top_down_se': np.insert(above.se[:, :-1], 0, above.se[:, 0], axis=1),
+  }
+  count, rows = columns['share'].shape
+  return pd.DataFrame(
+    {
+      'index': np.repeat(np.arange(count), rows),
+      'layer': np.tile([0, *found.players['layer']], count),
+      'last_layer': np.tile([0, *found.players['last_layer']], count),
+    }
+    | {name: values.ravel() for name, values in columns.items()}
+  )
+
+
+def _by_group(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_group`."""
+  parts = []
+  for group, chosen in found.groups.items():
+    # Shapley values of probabilities are in [-1, 1], as the whole is.
+    average = estimate.bounded_mean(
+      found.examples.of_group(chosen), size=int(chosen.sum())
+    )
+    parts.append(
+      pd.DataFrame(
+        {
+          'source': found.name,
+          'group': group,
+          'examples': int(chosen.sum()),
+          **found.players,
+          'share': average.value,
+          'share_se': average.se,
+          'low': average.low,
+          'high': average.high,
+        }
+      )
+    )
+  return pd.concat(parts, ignore_index=True)
+
+
+def _by_pair(found: _Measured) -> pd.DataFrame:
+  """Rows of `layers_by_pair`; nothing is known of how far the head moved."""
+  parts = []
+  between = np.add.reduceat(found.distance, found.spans[:, 0], axis=1)
+  between = np.pad(between, ((0, 0), (0, 1)), constant_values=np.nan)
+  for group, chosen in found.groups.items():
+    shares = found.examples.of_group(chosen)
+    for pair, share, distance in zip(found.pairs, shares, between):
+      parts.append(
+        pd.DataFrame(
+          {
+            'source': found.name,
+            'group': group,
+            'pair': pair,
+            **found.players,
+            'share': share,
+            'distance': distance,
+          }
+        )
+      )
+  return pd.concat(parts, ignore_index=True)
+
+
+def _accuracies(found: _Measured) -> pd.DataFrame:
+  """Rows of `hybrids`."""
+  average = estimate.bounded_mean(found.accuracy, 0, 1, found.held_out)
+  return pd.DataFrame(
+    {
+      'source': found.name,
+      'players': np.arange(len(average.value)),
+      'accuracy': average.value,
+      'accuracy_se': average.se,
+      'low': average.low,
+      'high': average.high,
+    }
+  )
+
+
+def _control(
+  study: View, found: _Measured
+) -> list[tuple[dict, verdicts.Claim | None, list[verdicts.Baseline]]]:
+  """Rows of `control_pairs`: how much lies where it was put.
+
+  The first is claimed to be above what layers have on average, and above the
+  distance between parameters, a trivial baseline.
+  """
+  (setup,) = (s for s in with_pairs(study.controls) if s.name == found.name)
+  planted = setup.rates > 0
+  inside = np.array(
+    [planted[a : b + 1].all() for a, b in found.spans] + [False]
+  )
+  share = found.examples.of_group(found.groups['noisy'])
+  rows, parts = [], []
+  even, pairs = planted.mean(), len(found.pairs)
+  for measure, part, whole in (
+    ('share of noisy examples', share[:, inside].sum(1), share.sum(1)),
+    (
+      'parameter distance',
+      found.distance[:, planted].sum(1),
+      found.distance.sum(1),
+    ),
+  ):
+    parts.append((part, whole))
+    value, low, high = estimate.ratio_of_means(part, whole)
+    rows.append(
+      {
+        'source': found.name,
+        'measure': measure,
+        'inside': value,
+        'low': low,
+        'high': high,
+        'layers_inside': even,
+        'pairs': pairs,
+      }
+    )
+  residuals = [
+    (part - row['inside'] * whole) / (np.abs(whole.mean()) or np.nan)
+    for row, (part, whole) in zip(rows, parts)
+  ]
+  apart = rows[0]['inside'] - rows[1]['inside']
+
+  def paired(level: float) -> tuple[float, float]:
+    _, _, low, high = estimate.mean(residuals[0] - residuals[1], level)
+    return float(apart + low), float(apart + high)
+
+  claim = verdicts.Claim(
+    lambda level: estimate.ratio_of_means(*parts[0], level)[1:],
+    'above',
+    even,
+    verdicts.DELTA['share'],
+    'an even share',
+    verdicts.count(pairs, 'pair'),
+  )
+  distance = verdicts.Baseline(
+    rows[1]['measure'], rows[1]['inside'], apart, paired
+  )
+  return [(rows[0], claim, [distance]), (rows[1], None, [])]
