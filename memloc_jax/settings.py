@@ -304,6 +304,8 @@ def _convert(hint: Any, value: Any, path: str, others: str = '') -> Any:
     return _convert(kind, value, path, ', or None')
   if isinstance(hint, type) and dataclasses.is_dataclass(hint):
     return build(hint, value, path)
+  if typing.get_origin(hint) is typing.Literal:
+    hint = type(typing.get_args(hint)[0])  # Its range says which of them.
   if isinstance(hint, types.GenericAlias):
     item = typing.get_args(hint)[0]
     if not isinstance(value, list | tuple):

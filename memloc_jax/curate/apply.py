@@ -86,7 +86,7 @@ def apply(
       else:
         _copy(config.task, data, corrections, source, path)
     folder.write_table('corrections', corrections)
-    membership = folder.read_array('membership')
+    membership = folder.array('membership')
   return Applied(
     output=target,
     corrections=corrections,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Source:
   warmup: float
   clip_norm: float
   optimiser: str
-  moments: str
+  moments: Literal['float32', 'bfloat16']
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
   batch_size: int = 64

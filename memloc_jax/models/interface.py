@@ -23,6 +23,8 @@ import numpy as np
 from jax import lax
 
 Tree = Any
+# On the device, or on the host.
+Array = jax.Array | np.ndarray
 
 
 class Tokens(NamedTuple):
@@ -33,8 +35,8 @@ class Tokens(NamedTuple):
     length: number of real tokens of each sequence, int32 [batch].
   """
 
-  ids: jax.Array
-  length: jax.Array
+  ids: Array
+  length: Array
 
 
 class Dropout(NamedTuple):
@@ -95,8 +97,9 @@ class Output(NamedTuple):
   hidden: jax.Array | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(abc.ABC):
-  """A model family at one size. Subclasses are frozen dataclasses."""
+  """A model family at one size. Subclasses are frozen dataclasses, too."""
 
   num_layers: int
   num_heads: int
@@ -104,6 +107,7 @@ class Model(abc.ABC):
   width: int
   vocab_size: int
   dropout_rate: float
+  compute: str
   remat: bool
 
   @property
@@ -175,7 +179,7 @@ class Model(abc.ABC):
 
   @abc.abstractmethod
   def head(
-    self, final: Tree, head: Tree, x: jax.Array, dropout: Dropout | None
+    self, final: Tree, head: Tree, x: Array, dropout: Dropout | None
   ) -> jax.Array:
     """Logits from the read-out vector.
 

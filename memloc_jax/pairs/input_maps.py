@@ -234,7 +234,7 @@ def _deletion(
   """
   config = study.config.localise.inputs
   fold = np.arange(len(drops)) % 2
-  texts, labels = {}, []
+  texts: dict[int, Encoded] = {}
   for number in (0, 1):
     ranking = drops[fold != number].mean(0)
     parts, labels = [chosen.encoded], [('nothing', 0, 0)]
@@ -246,18 +246,18 @@ def _deletion(
     texts[number] = input_texts.join(parts, chosen.pieces.pad)
   count = len(chosen.index)
   of = np.tile(np.arange(count), len(labels))
-  left = []
+  of_pairs = []
   for (pair, member), number in zip(
     _pairs(study, chosen.index, (0.6, 0.4)), fold
   ):
     values = _predict(study, chosen, pair, member, texts[number], of)
-    left.append((values[0] - values[1]).reshape(-1, count).mean(1))
-  left = np.stack(left)  # [pairs, texts]
-  by_name = {}
+    of_pairs.append((values[0] - values[1]).reshape(-1, count).mean(1))
+  left = np.stack(of_pairs)  # [pairs, texts]
+  draws: dict[tuple[str, int], list[np.ndarray]] = {}
   for at, (name, deleted, _) in enumerate(labels):
-    by_name.setdefault((name, deleted), []).append(left[:, at])
+    draws.setdefault((name, deleted), []).append(left[:, at])
   result, claims, beside = [], [], []
-  by_name = {key: np.mean(values, axis=0) for key, values in by_name.items()}
+  by_name = {key: np.mean(values, axis=0) for key, values in draws.items()}
   (whole,) = (value for (_, deleted), value in by_name.items() if not deleted)
   for (name, deleted), value in by_name.items():
     claims.append(
@@ -322,7 +322,7 @@ def _rankings(
   yield BY_LOSS, 0, ranking[0]
   rng = np.random.default_rng(0x64656C)
   for draw in range(draws):
-    yield AT_RANDOM, draw, rng.random(ranking.shape[1])
+    yield AT_RANDOM, draw, rng.random((ranking.shape[1],))
 
 
 def _top(

@@ -53,7 +53,7 @@ class Workdir:
     shared: whether all processes see the same folder, known after `in_use`.
   """
 
-  def __init__(self, path: str | pathlib.Path):
+  def __init__(self, path: str | os.PathLike[str]):
     """Names the folder; nothing is written yet."""
     self.path = pathlib.Path(path).expanduser()
     self.shared = True
@@ -293,6 +293,34 @@ class Workdir:
     path = self.path / f'{name}.parquet'
     return pd.read_parquet(path) if path.exists() else None
 
+  def table(self, name: str) -> pd.DataFrame:
+    """Reads one that has to be there.
+
+    Raises:
+      InputError: it is not.
+    """
+    found = self.read_table(name)
+    if found is None:
+      raise self._lacks(f'{name}.parquet')
+    return found
+
+  def array(self, name: str) -> np.ndarray:
+    """Reads one that has to be there, see `read_array`.
+
+    Raises:
+      InputError: it is not.
+    """
+    found = self.read_array(name)
+    if found is None:
+      raise self._lacks(f'arrays/{name}.npy')
+    return found
+
+  def _lacks(self, name: str) -> InputError:
+    return InputError(
+      f'{self.path / name} is missing; run the study again, which writes it '
+      'anew.'
+    )
+
   def write_csv(self, name: str, table: pd.DataFrame) -> None:
     """Writes `<name>.csv`, for people."""
     self._replace(f'{name}.csv', lambda path: write_csv(path, table))
@@ -320,7 +348,7 @@ class Workdir:
   def write_array(self, name: str, array: np.ndarray) -> None:
     """Writes `arrays/<name>.npy`, of any shape."""
 
-    def save(path):
+    def save(path: pathlib.Path) -> None:
       with open(path, 'wb') as file:
         np.save(file, array)
 
