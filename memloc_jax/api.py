@@ -1,9 +1,9 @@
 """memloc_jax from Python: a DataFrame in, scores and layer curves out.
 
-from memloc_jax import api
-scores = api.memorise(data, text='sentence', label='label', workdir='maps')
+import memloc_jax
+scores = memloc_jax.memorise(data, 'sentence', 'label', workdir='maps')
 scores.examples.nlargest(10, 'counterfactual_memorisation')
-layers = api.localise(data, text='sentence', label='label', workdir='where')
+layers = memloc_jax.localise(data, 'sentence', 'label', workdir='where')
 layers.curves
 """
 
@@ -21,9 +21,8 @@ from ml_collections import config_dict
 
 from memloc_jax.errors import InputError
 from memloc_jax.report import gallery
-from memloc_jax.stages import run_study
+from memloc_jax.stages import known_tables, run_study
 from memloc_jax.study import config as study_config
-from memloc_jax.study import tables
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir, whole
 from memloc_jax.tasks import frames, sources
@@ -62,7 +61,7 @@ class Result:
     found = Workdir(self.workdir).read_table(name)
     if found is not None:
       return found
-    known = tables.known()
+    known = known_tables()
     if name not in known:
       raise InputError(
         f'{name!r} is no table; there are {", ".join(sorted(known))}.'

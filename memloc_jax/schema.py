@@ -16,8 +16,8 @@ What is written is checked against this, and docs/tables.md is made from it.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -142,6 +142,42 @@ BESIDE = {
 }
 
 
+class Cells(NamedTuple):
+  """The cells of one column of a table on the report page.
+
+  Attributes:
+    head: above them; may have line breaks.
+    key: of their values in the rows.
+    below: key of what stands below each value, such as its interval.
+    style: class in `page.css`: 'number', 'nowrap', 'text', or '' for none.
+  """
+
+  head: str
+  key: str
+  below: str = ''
+  style: str = 'number'
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """A part of the report page: a table under a heading.
+
+  Attributes:
+    title: the heading.
+    rows: values by key. Numbers that are not whole get three digits, missing
+      ones a dash. Without rows, the page leaves the section out.
+    cells: the columns.
+    caption: what the table shows, and how to read it.
+    below: sentences under the table.
+  """
+
+  title: str
+  rows: Sequence[Mapping[str, Any]]
+  cells: Sequence[Cells]
+  caption: str
+  below: Sequence[str] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
   """One table.
@@ -157,6 +193,8 @@ class Table:
     note: the same, after them.
     claim: what each row claims, if there are verdicts.
     baselines: whether rows are compared with trivial baselines, too.
+    section: makes a section of the report page of the written table, if that
+      is not one of `memloc_jax/report/sections.py`.
   """
 
   name: str
@@ -166,6 +204,7 @@ class Table:
   note: str = ''
   claim: str = ''
   baselines: bool = False
+  section: Callable[[pd.DataFrame], Section] | None = None
 
   @property
   def kinds(self) -> dict[str, Kind]:

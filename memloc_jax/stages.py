@@ -30,6 +30,7 @@ from memloc_jax.pairs import (
   units,
 )
 from memloc_jax.report import stage as reporting
+from memloc_jax.schema import Table, TableError
 from memloc_jax.study import (
   actions,
   chosen,
@@ -68,7 +69,7 @@ class Stage:
     settings: free settings, or groups of them, that it reads.
     runs: beginnings of the names of the tables of runs that it looks at; ''
       stands for all.
-    tables: that it writes.
+    tables: that it writes, declared beside the code that fills them.
     arrays: that it writes.
     files: other files that it writes.
     every_process: whether all processes have a part in it; otherwise process
@@ -84,7 +85,7 @@ class Stage:
   needs: tuple[str, ...] = ()
   settings: tuple[str, ...] = ()
   runs: tuple[str, ...] = ()
-  tables: tuple[str, ...] = ()
+  tables: tuple[Table, ...] = ()
   arrays: tuple[str, ...] = ()
   files: tuple[str, ...] = ()
   every_process: bool = False
@@ -93,9 +94,14 @@ class Stage:
   check: Callable[[Context], None] = lambda context: None
 
   @property
+  def table_names(self) -> tuple[str, ...]:
+    """Of the tables that it writes."""
+    return tuple(table.name for table in self.tables)
+
+  @property
   def outputs(self) -> frozenset[str]:
     """All that it writes, as named in the workdir."""
-    found = [f'{name}.parquet' for name in self.tables]
+    found = [f'{name}.parquet' for name in self.table_names]
     found += [f'arrays/{name}.npy' for name in self.arrays]
     return frozenset([*found, *self.files])
 
@@ -117,7 +123,7 @@ _BEFORE = (
     training.score,
     needs=('train',),
     runs=('',),
-    tables=('runs', 'history'),
+    tables=training.TABLES,
     arrays=(
       'membership',
       'logits',
@@ -133,21 +139,14 @@ _BEFORE = (
     example_gradients.gradient_norms,
     needs=('score',),
     runs=(MAP,),
-    tables=('gradient_norms',),
+    tables=example_gradients.TABLES,
   ),
   Stage(
     'estimate',
     estimation.estimate,
     needs=('score',),
     runs=(MAP,),
-    tables=(
-      'examples',
-      'influence',
-      'privacy',
-      'privacy_curve',
-      'forecast',
-      'detection',
-    ),
+    tables=estimation.TABLES,
     arrays=('pred_probs',),
     files=('triage.csv', '.triage.json'),
   ),
@@ -155,14 +154,14 @@ _BEFORE = (
     'covariates',
     covariates.covariates,
     needs=('estimate',),
-    tables=('ngrams', 'covariates'),
+    tables=covariates.TABLES,
   ),
   Stage(
     'dynamics',
     dynamics.dynamics,
     needs=('score', 'estimate'),
     runs=(MAP,),
-    tables=('dynamics', 'dynamics_epochs', 'single_run'),
+    tables=dynamics.TABLES,
     arrays=('dynamic_memorisation', 'dynamic_memorisation_se'),
   ),
   Stage(
@@ -170,50 +169,39 @@ _BEFORE = (
     variance.variance,
     needs=('score',),
     runs=(crossing.CROSSED,),
-    tables=('variance', 'variance_summary'),
+    tables=variance.TABLES,
   ),
   Stage(
     'layerwise',
     layerwise.layerwise,
     needs=('score',),
     settings=('localise.layerwise',),
-    runs=(pair_runs.PAIRS, pair_runs.CONTROL_PAIRS),
-    tables=(
-      'pairs_by_example',
-      'layers_by_example',
-      'layers_by_group',
-      'layers_by_pair',
-      'hybrids',
-      'control_pairs',
-    ),
+    runs=(pair_runs.MAP_PAIRS, pair_runs.CONTROL_PAIRS),
+    tables=layerwise.TABLES,
   ),
   Stage(
     'input_maps',
     input_maps.input_maps,
     needs=('score', 'layerwise'),
     settings=('localise.inputs',),
-    runs=(pair_runs.PAIRS,),
-    tables=(
-      'tokens_by_example',
-      'variants',
-      'deletion',
-    ),
+    runs=(pair_runs.MAP_PAIRS,),
+    tables=input_maps.TABLES,
   ),
   Stage(
     'patching',
     patching.patching,
     needs=('score', 'layerwise'),
     settings=('localise.patching',),
-    runs=(pair_runs.PAIRS,),
-    tables=('patching', 'patching_summary'),
+    runs=(pair_runs.MAP_PAIRS,),
+    tables=patching.TABLES,
   ),
   Stage(
     'units',
     units.units,
     needs=('score', 'layerwise'),
     settings=('localise.units',),
-    runs=(pair_runs.PAIRS,),
-    tables=('units_by_example', 'unit_deletion'),
+    runs=(pair_runs.MAP_PAIRS,),
+    tables=units.TABLES,
   ),
 )
 _AFTER = (
@@ -221,7 +209,7 @@ _AFTER = (
     'agreement',
     agreement.agreement,
     needs=('layerwise', 'localise'),
-    tables=('layer_agreement',),
+    tables=agreement.TABLES,
   ),
   Stage(
     'injection',
@@ -229,7 +217,7 @@ _AFTER = (
     needs=('score', 'localise', 'layerwise', 'input_maps'),
     settings=('localise.inputs.replace',),
     runs=(pair_runs.CONTROL_PAIRS,),
-    tables=('injection',),
+    tables=injection.TABLES,
   ),
 )
 
@@ -251,25 +239,39 @@ def stages_of(config: StudyConfig) -> dict[str, Stage]:
     localisation.localise,
     needs=tuple(each.name for each in techniques),
     settings=('localise.techniques',),
-    tables=(
-      *localisation.joined_tables(),
-      'mcog_summary',
-      'correlations',
-      'control',
-      'control_summary',
-    ),
+    tables=localisation.all_tables(),
     check=chosen.check,
   )
   before = (*_BEFORE, *techniques, localise, *_AFTER)
   report = Stage(
     'report',
-    reporting.report,
+    write_report,
     needs=tuple(each.name for each in before),
     settings=identity.FREE,
     runs=('',),
     files=('report.html',),
   )
   return {each.name: each for each in (*before, report)}
+
+
+def known_tables() -> dict[str, Table]:
+  """All tables by name, in the order in which stages write them.
+
+  Raises:
+    TableError: two have one name.
+  """
+  found: dict[str, Table] = {}
+  for each in stages_of(StudyConfig()).values():
+    for table in each.tables:
+      if table.name in found:
+        raise TableError(f'There are two tables {table.name}.')
+      found[table.name] = table
+  return found | {table.name: table for table in tables.OF_COMMANDS}
+
+
+def write_report(study: View) -> None:
+  """Stage `report`: the page, with the sections that tables bring."""
+  reporting.report(study, [*known_tables().values()])
 
 
 def _of_technique(name: str) -> Stage:
@@ -520,13 +522,15 @@ def identities_of(study: Runs) -> dict[str, str]:
   )
   found: dict[str, str] = {}
   passed_on: dict[str, str] = {}
-  known = tables.known()
+  known = known_tables()
   for name, each in stages_of(context.config).items():
     without_runs = {
       'common': common,
       'stage': name,
       'version': each.version,
-      'columns': {table: list(known[table].kinds) for table in each.tables},
+      'columns': {
+        table: list(known[table].kinds) for table in each.table_names
+      },
       'outputs': sorted(each.outputs),
       'settings': {
         setting: value
@@ -585,6 +589,7 @@ def declared(study: Runs, name: str) -> Declared:
     runs=each.runs,
     reads=frozenset().union(*(known[need].outputs for need in each.needs)),
     writes=each.outputs,
+    tables=known_tables(),
   )
 
 
@@ -618,3 +623,10 @@ def _record_cost(context: Context, name: str, began: float) -> None:
   before = manifest.get('cost', {}).get(name, {}).get('seconds', 0.0)
   seconds = round(before + time.time() - began, 2)
   context.note({'cost': {name: {'seconds': seconds}}})
+
+
+if __name__ == '__main__':
+  path = pathlib.Path(__file__).parents[1] / 'docs/tables.md'
+  path.write_text(
+    tables.page(path.read_text('utf-8'), known_tables().values()), 'utf-8'
+  )

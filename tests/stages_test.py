@@ -18,7 +18,7 @@ from memloc_jax import stages
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import scores
 from memloc_jax.stages import run_study
-from memloc_jax.study import actions, identity, tables
+from memloc_jax.study import actions, identity
 from memloc_jax.study import config as study_config
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
@@ -138,8 +138,10 @@ class ListTest(absltest.TestCase):
 
   def test_every_table_is_written_by_one_stage_or_by_a_command(self):
     known = stages.stages_of(StudyConfig()).values()
-    written = [table for each in known for table in each.tables]
-    self.assertCountEqual([*written, 'c_score', 'corrections'], tables.TABLES)
+    written = [table for each in known for table in each.table_names]
+    self.assertEqual(
+      [*stages.known_tables()], [*written, 'c_score', 'corrections']
+    )
 
   def test_settings_that_are_declared_are_there_and_free(self):
     names = [name for name, _ in identity.settings(StudyConfig())]
@@ -251,7 +253,7 @@ class IdentityTest(tiny.EncoderCase):
       module.__file__ = str(path)
       exec(path.read_text(), module.__dict__)
       with mock.patch.dict(sys.modules, mine_of_a_user=module):
-        scores.register('mine')(module.mine)
+        scores.register_technique('mine')(module.mine)
         try:
           found.append(self.identities())
         finally:

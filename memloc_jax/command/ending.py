@@ -106,7 +106,7 @@ class Process:
       except BaseException as error:
         self._ending.acquire(blocking=False)
         status, message, at_once = self._explained(error)
-      _say(message)
+      say(message)
       _lost(sys.stdout)
       _lost(sys.stderr)
     if at_once:
@@ -188,7 +188,7 @@ class Process:
       if self._stage is _Stage.SAVING and self._signals == 1:
         self._ask(number)
         if number == signal.SIGINT and not self._ending.locked():
-          _say(
+          say(
             'stopping as soon as nothing would be lost; press Ctrl-C again to '
             'end at once.'
           )
@@ -282,14 +282,14 @@ class Process:
   def _of_thread(self, found: threading.ExceptHookArgs) -> None:
     """Reports an error that ended a thread and that nobody waits for."""
     if found.exc_value is not None and not self._ending.locked():
-      _say(self._unexpected(found.exc_value))
+      say(self._unexpected(found.exc_value))
 
   def _unexpected(self, error: BaseException) -> str:
     """A report of an error that nobody foresaw; its traceback is logged."""
     text = ''.join(traceback.format_exception(error))
     where = self._log(text)
     if where is None or self.verbose:
-      _say(text.rstrip(), '')
+      say(text.rstrip(), '')
     log = '' if where is None else f'; the traceback is in {where}'
     return (
       f'unexpected {type(error).__name__}: {_line(error)}\n'
@@ -324,7 +324,7 @@ class Process:
     return None
 
 
-def _say(message: str | None, name: str = 'memloc: ') -> None:
+def say(message: str | None, name: str = 'memloc: ') -> None:
   """Prints a message, if anybody still reads them."""
   if message is not None:
     with contextlib.suppress(OSError, ValueError):

@@ -107,6 +107,7 @@ def _verify(call: Call) -> None:
 
 def _apply(call: Call) -> None:
   """Writes the corrected data, and says so in the report too."""
+  from memloc_jax import stages
   from memloc_jax.command import study
   from memloc_jax.curate import apply
   from memloc_jax.report import stage as report
@@ -116,7 +117,7 @@ def _apply(call: Call) -> None:
   workdir, reviewed = call.words
   config = study.stored(call)
   done = apply.apply(config, workdir, reviewed, call.flags.output)
-  report.write(Workdir(workdir))
+  report.write(Workdir(workdir), [*stages.known_tables().values()])
   print(done.text)
   print(f'corrected data: {done.output}')
   print('next, for new scores:')
@@ -149,6 +150,7 @@ def _export(call: Call) -> None:
 
 def _report(call: Call) -> None:
   """Writes the report of one workdir again, or that of several."""
+  from memloc_jax import stages
   from memloc_jax.compare import summary
   from memloc_jax.report import comparison, conclusions
   from memloc_jax.report import stage as report
@@ -159,7 +161,7 @@ def _report(call: Call) -> None:
   folders = summary.studies_in(call.words)
   if len(folders) == 1 and not (output or references):
     workdir = Workdir(folders[0])
-    report.write(workdir)
+    report.write(workdir, [*stages.known_tables().values()])
     if workdir.read_json('stages/report.json') is None:
       print(
         'memloc: the study is not finished, so that its report has what there '

@@ -11,6 +11,7 @@ import pandas as pd
 
 from memloc_jax.curate import triage
 from memloc_jax.errors import InputError, shown
+from memloc_jax.study import tables
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
@@ -85,7 +86,7 @@ def apply(
         write_csv(path, _table(config.task, data, corrections))
       else:
         _copy(config.task, data, corrections, source, path)
-    folder.write_table('corrections', corrections)
+    folder.write_table(tables.CORRECTIONS, corrections)
     membership = folder.array('membership')
   return Applied(
     output=target,

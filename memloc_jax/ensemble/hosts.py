@@ -115,7 +115,7 @@ def join(
   if place.count == 1:
     return
   devices = _local_devices()
-  _meet(place, timeout, stop)
+  meet(place, timeout, stop)
   # All are here; what is left takes no time.
   _initialize(
     timeout,
@@ -261,7 +261,7 @@ def _initialize(
     ) from error
 
 
-def _meet(place: _Place, timeout: float, stop: Callable[[], bool]) -> None:
+def meet(place: _Place, timeout: float, stop: Callable[[], bool]) -> None:
   """Waits until all processes are there, before JAX connects them.
 
   JAX's own client ends the process where one of them comes too late, without

@@ -68,7 +68,7 @@ class PartialStore:
 
   def __init__(self, folder: pathlib.Path):
     """Names the folder; nothing is written yet."""
-    self._folder = folder
+    self.folder = folder
     self._manager: ocp.CheckpointManager | None = None
 
   def save(
@@ -97,22 +97,22 @@ class PartialStore:
       # Managers of several processes wait for each other under one name, in
       # the background too: two of them at once would meet the wrong one.
       self.close()
-      manager = self._manager = self._open(self._folder / name)
+      manager = self._manager = self._open(self.folder / name)
     if number not in manager.all_steps():
       state = ocp.args.PyTreeSave(tree)
       about = ocp.args.JsonSave(dataclasses.asdict(position))
       both = ocp.args.Composite(state=state, about=about)
       self._check_room(tree)
       if not manager.save(number, args=both, force=True):
-        raise OSError(f'{self._folder / name}: step {number} was not saved.')
+        raise OSError(f'{self.folder / name}: step {number} was not saved.')
     if wait:
       manager.wait_until_finished()
 
   def _check_room(self, tree: Tree) -> None:
     # Found out here it is one exception; in Orbax's threads, a page of them.
     needed = sum(x.nbytes for x in jax.tree.leaves(tree))
-    if shutil.disk_usage(self._folder).free < needed:
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+    if shutil.disk_usage(self.folder).free < needed:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
 
   def parts(
     self,
@@ -132,7 +132,7 @@ class PartialStore:
       any_of: whether something holds in any process that reads with this one.
     """
     states, left, found = [], dict(hashes), []
-    for folder in sorted(self._folder.glob('*/*')):
+    for folder in sorted(self.folder.glob('*/*')):
       if folder.name.isdigit():
         position = self._try(folder, self._position, any_of)
         if position is not None and position.unroll == unroll:
@@ -143,7 +143,7 @@ class PartialStore:
       at = [i for i, (row, hash) in runs if left.get(row) == hash]
       if not at:
         continue
-      tree = self._try(folder, lambda path: self._read(path, like), any_of)
+      tree = self._try(folder, lambda path: self.read(path, like), any_of)
       if tree is None:
         continue
       for i in at:
@@ -163,7 +163,7 @@ class PartialStore:
   def clear(self) -> None:
     """Removes all states, once the runs have records."""
     self.close()
-    shutil.rmtree(self._folder, ignore_errors=True)
+    shutil.rmtree(self.folder, ignore_errors=True)
 
   def _open(self, folder: pathlib.Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
@@ -213,7 +213,8 @@ class PartialStore:
     values['hashes'] = tuple(values['hashes'])
     return Position(**values)
 
-  def _read(self, folder: pathlib.Path, like: Tree) -> Tree:
+  def read(self, folder: pathlib.Path, like: Tree) -> Tree:
+    """One saved state, structured as `like`, as host arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
       return reader.restore(
         folder.absolute() / 'state',

@@ -155,7 +155,7 @@ class Training:
     self._saved = time.monotonic()
     # Processes that train side by side, and which of them this is.
     together = engine.together
-    self._processes = jax.process_count() if together else 1
+    self.processes = jax.process_count() if together else 1
     self._process = jax.process_index() if together else 0
 
   def run(self, pending: np.ndarray) -> None:
@@ -167,7 +167,7 @@ class Training:
     engine, name = self._engine, self._table.name
     stored = engine.store.read_lanes(name)
     requested = engine.lanes or stored or 0
-    if self._processes > 1:
+    if self.processes > 1:
       # The same width everywhere, so that all do the same steps.
       requested = int(hosts.of_first(requested))
       lanes, _ = self._placed.choose_lanes(requested)
@@ -179,7 +179,7 @@ class Training:
     parts = [(part.rows, part) for part in self._saved_parts(pending, width)]
     known = [rows for rows, _ in parts]
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
-    size = width * self._processes
+    size = width * self.processes
     parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
     count, devices = len(parts), self._vectorised.placement.mesh.size
     engine.on_start(Start(name, len(pending), lanes, devices, count, needed))
@@ -193,7 +193,7 @@ class Training:
       self._train(chunk, number, count, lanes)
       del chunk  # Before the next one is begun.
     self._partial.close()
-    if self._processes > 1:
+    if self.processes > 1:
       hosts.barrier()
     if self._process == 0:
       self._partial.clear()
@@ -239,7 +239,7 @@ class Training:
     logits = None
     for epoch in range(chunk.epoch, program.num_epochs + 1):
       chunk.epoch = epoch
-      self._epoch(chunk)
+      self.train_epoch(chunk)
       state, alive = chunk.state, chunk.alive
       loss, seen, failed = jax.device_get(
         (state.loss, state.seen, state.failed)
@@ -276,7 +276,7 @@ class Training:
 
   def _any(self, *conditions: bool) -> tuple[bool, ...]:
     """Whether they hold here or in a process that trains with this one."""
-    return hosts.any_of(*conditions) if self._processes > 1 else conditions
+    return hosts.any_of(*conditions) if self.processes > 1 else conditions
 
   def _log(
     self, chunk: Chunk, epoch: int, logits: np.ndarray | None
@@ -309,7 +309,7 @@ class Training:
         table.name, row, one, moment, self._hashes[row]
       )
 
-  def _epoch(self, chunk: Chunk) -> None:
+  def train_epoch(self, chunk: Chunk) -> None:
     """What is left of an epoch, segment by segment."""
     placed = self._placed
     steps = self._schedule.epoch(chunk.epoch - 1, chunk.rows)
@@ -321,9 +321,9 @@ class Training:
         jax.block_until_ready(chunk.state)
       done = chunk.step + placed.segment_steps
       chunk.step = min(done, len(steps.source))
-      self._pause(chunk)
+      self.pause(chunk)
 
-  def _pause(self, chunk: Chunk) -> None:
+  def pause(self, chunk: Chunk) -> None:
     """Between two segments: saves if it is time, stops if asked to."""
     engine = self._engine
     waited = time.monotonic() - self._saved
@@ -332,7 +332,7 @@ class Training:
       return
     saved = 'the finished runs are'
     if self._saves:
-      self._save(chunk, wait=stop)
+      self.save(chunk, wait=stop)
       saved = 'what was done is'
     if stop:
       raise Preempted(
@@ -343,9 +343,10 @@ class Training:
   @property
   def _saves(self) -> bool:
     """Whether unfinished chunks are saved."""
-    return self._processes == 1 or self._engine.shared_folder
+    return self.processes == 1 or self._engine.shared_folder
 
-  def _save(self, chunk: Chunk, wait: bool) -> None:
+  def save(self, chunk: Chunk, wait: bool) -> None:
+    """Saves an unfinished chunk; `wait` until it is on disk."""
     compile.release()  # Of what was saved before.
     position = partial.Position(
       rows=tuple(chunk.everyone.tolist()),
@@ -373,7 +374,7 @@ class Training:
       like={'state': state, 'beside': (0,) * beside},
       unroll=self._vectorised.unroll,
       hashes={row: self._hashes[row] for row in pending.tolist()},
-      size=width * self._processes,
+      size=width * self.processes,
       any_of=self._any,
     )
 

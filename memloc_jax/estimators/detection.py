@@ -8,7 +8,7 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals, verdicts
 
-_RESAMPLES = 1000
+RESAMPLES = 1000
 _CHUNK = 2**21  # elements of a block of resamples held at once
 
 
@@ -86,7 +86,7 @@ def detection(
   num_negative = sum(int(q.sum()) for _, q in used)
   num_excluded = int((positive | negative).sum()) - num_positive - num_negative
   point = np.zeros(2)
-  resampled = np.zeros((2, _RESAMPLES))
+  resampled = np.zeros((2, RESAMPLES))
   rng = np.random.default_rng(seed)
   for p, q in used:
     weight = int(p.sum()) / num_positive
@@ -336,8 +336,8 @@ def _stratum(
 
   chunk = max(1, _CHUNK // len(codes))
   parts = [
-    _quality(*(resample(g, min(chunk, _RESAMPLES - start)) for g in groups))
-    for start in range(0, _RESAMPLES, chunk)
+    _quality(*(resample(g, min(chunk, RESAMPLES - start)) for g in groups))
+    for start in range(0, RESAMPLES, chunk)
   ]
   return point[:, 0], np.concatenate(parts, axis=1)
 

@@ -44,7 +44,7 @@ class Memorisation:
 def memorisation(
   membership: np.ndarray,
   values: np.ndarray,
-  interval: sides.Interval = 'welch',
+  interval: str = sides.OF_PROBABILITY,
   pairs: np.ndarray | None = None,
 ) -> Memorisation:
   """Mean over IN runs minus mean over OUT runs, for every example.
@@ -68,17 +68,9 @@ def memorisation(
       Failed runs are left out by the caller.
     values: in [0, 1], [runs, n]: probability or correctness of the given
       label.
-    interval: 'welch', for probabilities: Welch's t interval with
-      Satterthwaite's degrees of freedom after adding one pseudo-run at 0 and
-      one at 1 to each side, because the plain interval is too narrow for
-      skewed, bounded values of few runs. It is centred on the difference of
-      the corrected means, so slightly towards 0, and cut to [-1, 1].
-      'agresti_caffo', for correctness: the normal interval of the difference
-      of two shares after adding one success and one failure to each side
-      (Agresti & Caffo, 2000), cut to [-1, 1]; of the intervals that were
-      tried it alone holds what it claims at 30, 100 and 400 runs
-      (docs/results/coverage.md). Both exist only where both sides have a
-      run.
+    interval: one of `sides.INTERVALS`: 'welch' for probabilities,
+      'agresti_caffo' for correctness. It exists only where both sides have a
+      run, and is cut to [-1, 1].
     pairs: rows of the two runs of each pair, int [pairs, 2], see
       `sides.complementary`; None takes all runs for independent.
 
@@ -86,12 +78,12 @@ def memorisation(
     Scores per example; NaN where a side has no run.
 
   Raises:
-    ValueError: the shapes differ, or values are not in [0, 1] (for
-      'agresti_caffo' not 0 or 1).
+    ValueError: the shapes differ, there is no such interval, or values are not
+      in [0, 1] (for 'agresti_caffo' not 0 or 1).
   """
   seen, unseen = sides.sides(membership, values)
-  if interval == 'agresti_caffo' and not np.isin(values, (0.0, 1.0)).all():
-    raise ValueError('Agresti-Caffo intervals need values that are 0 or 1.')
+  if sides.find(interval).shares and not np.isin(values, (0.0, 1.0)).all():
+    raise ValueError(f'Intervals of {interval} need values that are 0 or 1.')
   both = sides.shared(membership, values, seen, unseen, pairs)
   return from_sides(seen, unseen, interval, both)
 
@@ -99,7 +91,7 @@ def memorisation(
 def from_sides(
   seen: sides.Side,
   unseen: sides.Side,
-  interval: sides.Interval = 'welch',
+  interval: str = sides.OF_PROBABILITY,
   both: sides.Shared | None = None,
 ) -> Memorisation:
   """The same from the moments of IN and OUT runs, see `memorisation`."""

@@ -12,7 +12,7 @@ from scipy import stats
 
 from memloc_jax.estimators import flagging, intervals
 from memloc_jax.estimators.memorisation import Memorisation
-from memloc_jax.estimators.sides import Interval, Shared, Side, ends
+from memloc_jax.estimators.sides import OF_PROBABILITY, Shared, Side, ends
 
 # Runs beyond which no number of runs is looked for.
 _MOST = 2**20
@@ -65,7 +65,7 @@ class Pilot:
 
   seen: Side
   unseen: Side
-  interval: Interval = 'welch'
+  interval: str = OF_PROBABILITY
   both: Shared | None = None
 
   @property

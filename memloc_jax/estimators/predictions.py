@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 
 # Examples that are looked at together: bounds the memory of any estimator.
-_BLOCK = 1024
+BLOCK = 1024
 
 
 def blocks(num_examples: int) -> Iterator[slice]:
   """Consecutive slices that cover the examples."""
-  for first in range(0, num_examples, _BLOCK):
-    yield slice(first, min(first + _BLOCK, num_examples))
+  for first in range(0, num_examples, BLOCK):
+    yield slice(first, min(first + BLOCK, num_examples))
 
 
 def probability(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

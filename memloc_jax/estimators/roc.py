@@ -14,7 +14,7 @@ _LEAST_FALSE_POSITIVES = 10
 _FALLBACK_RATE = 0.01
 # Distinct non-members' scores kept as thresholds; two points each.
 _CURVE_THRESHOLDS = 150
-_BOOTSTRAP_THRESHOLDS = 1000
+BOOTSTRAP_THRESHOLDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ def roc(
     targets, np.full(targets, 1 / targets), size=resamples
   )
   weights = weights.astype(np.float64)
-  thresholds = _thresholds(all_others, _BOOTSTRAP_THRESHOLDS)
+  thresholds = _thresholds(all_others, BOOTSTRAP_THRESHOLDS)
   in_bins, out_bins = (
     weights @ np.stack([_histogram(group[i], thresholds) for i in order])
     for group in (members, others)

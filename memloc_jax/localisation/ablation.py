@@ -202,7 +202,7 @@ def check(config: AblationConfig, mislabelled: np.ndarray) -> None:
   gradients.groups(mislabelled, seed=0)
 
 
-@scores.register('ablation', settings=AblationConfig, check=check)
+@scores.register_technique('ablation', settings=AblationConfig, check=check)
 def ablation(
   source: scores.Source, config: AblationConfig, report: scores.Report
 ) -> scores.Findings:

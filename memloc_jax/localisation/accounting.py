@@ -26,7 +26,7 @@ def _compare(noisy, clean):
   )
 
 
-@scores.register(
+@scores.register_technique(
   'accounting',
   reads=('localise.gradient.clean',),
   check=gradients.check,

@@ -31,7 +31,7 @@ def _findings(rows: list[np.ndarray]) -> scores.Findings:
   return scores.Findings({'': scores.LayerScores(np.stack(rows))})
 
 
-@scores.register('difference_norm', baseline=True)
+@scores.register_technique('difference_norm', baseline=True)
 def difference_norm(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
@@ -45,7 +45,7 @@ def difference_norm(
   )
 
 
-@scores.register('pretrained_distance', baseline=True)
+@scores.register_technique('pretrained_distance', baseline=True)
 def pretrained_distance(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:
@@ -57,7 +57,7 @@ def pretrained_distance(
   )
 
 
-@scores.register('constant', baseline=True)
+@scores.register_technique('constant', baseline=True)
 def constant(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

@@ -141,7 +141,7 @@ def _rows(
   return rows
 
 
-@scores.register('centroids')
+@scores.register_technique('centroids')
 def centroids(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

@@ -213,7 +213,7 @@ def check(config: GradientConfig | None, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-@scores.register(
+@scores.register_technique(
   'gradients',
   settings=GradientConfig,
   group='gradient',

@@ -291,7 +291,7 @@ def _train_all(config, vectors, seeds, split, targets):
 
 
 def train(
-  config: ProbeConfig,
+  probe: ProbeConfig,
   vectors: np.ndarray,
   split: Split,
   targets: Targets,
@@ -299,8 +299,7 @@ def train(
   """Trains a probe for every layer, seed and target.
 
   Args:
-    config: settings; at most `config.layers` layers are on the device at
-      once.
+    probe: settings; at most `probe.layers` layers are on the device at once.
     vectors: float32 [layers, n, width], on the host.
     split: of all seeds.
     targets: all.
@@ -311,10 +310,8 @@ def train(
   """
   seeds = np.arange(len(split.test), dtype=np.uint32)
   parts = []
-  for first in range(0, len(vectors), config.layers):
-    part = vectors[first : first + config.layers]
-    parts.append(
-      jax.device_get(_train_all(config, part, seeds, split, targets))
-    )
+  for first in range(0, len(vectors), probe.layers):
+    part = vectors[first : first + probe.layers]
+    parts.append(jax.device_get(_train_all(probe, part, seeds, split, targets)))
   predicted, epochs = zip(*parts)
   return np.concatenate(predicted), np.concatenate(epochs)

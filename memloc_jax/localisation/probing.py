@@ -100,7 +100,7 @@ def _chance(given: np.ndarray, seed: int) -> float:
   return float(metrics.f1_score(given, shuffled, average='macro'))
 
 
-def _measure(
+def measure(
   source: scores.Source,
   checkpoint: scores.Checkpoint,
   subject: scores.Subject,
@@ -160,7 +160,7 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-@scores.register(
+@scores.register_technique(
   'probing',
   settings=probes.ProbeConfig,
   group='probe',
@@ -180,7 +180,7 @@ def probing(
     half = lambda which, share, number=number: report(
       (number + (which + share) / 2) / len(source.subjects)
     )
-    of_noisy = _measure(
+    of_noisy = measure(
       source,
       subject.noisy,
       subject,
@@ -194,7 +194,7 @@ def probing(
       subject.original.tobytes(),
     )
     if key not in references:
-      references[key] = _measure(
+      references[key] = measure(
         source,
         subject.frozen,
         subject,

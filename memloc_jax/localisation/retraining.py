@@ -291,7 +291,7 @@ def check(config: RetrainConfig, mislabelled: np.ndarray) -> None:
   split(mislabelled, config.seed)
 
 
-@scores.register(
+@scores.register_technique(
   'retraining',
   settings=RetrainConfig,
   group='retrain',

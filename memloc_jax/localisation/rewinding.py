@@ -13,7 +13,7 @@ from memloc_jax.localisation import scores, swapping
 from memloc_jax.models.interface import Tree
 
 
-@scores.register('rewinding', windowed=True)
+@scores.register_technique('rewinding', windowed=True)
 def rewinding(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

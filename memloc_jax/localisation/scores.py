@@ -209,7 +209,7 @@ def _groups() -> set[str]:
   return {t.group for t in TECHNIQUES.values() if t.settings is not None}
 
 
-def register(
+def register_technique(
   name: str,
   *,
   settings: type | None = None,

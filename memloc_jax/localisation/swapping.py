@@ -134,7 +134,7 @@ def findings(
   return scores.Findings(found, {'windows': rows})
 
 
-@scores.register('swapping', windowed=True)
+@scores.register_technique('swapping', windowed=True)
 def swapping(
   source: scores.Source, config: None, report: scores.Report
 ) -> scores.Findings:

@@ -36,7 +36,7 @@ EXAMPLES = {
 }
 
 
-def register(model_type: str, added: family.Family) -> None:
+def register_family(model_type: str, added: family.Family) -> None:
   """Adds a family.
 
   Args:

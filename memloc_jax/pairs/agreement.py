@@ -8,8 +8,32 @@ from memloc_jax.estimators.layerwise import (
   rank_agreement,
   rank_agreement_resamples,
 )
+from memloc_jax.schema import POSITIVE, SIGNED, TEXT, Table
 from memloc_jax.study.comparison import default_variants, is_baseline
 from memloc_jax.study.view import View
+
+TABLES = (
+  Table(
+    'layer_agreement',
+    'source and technique',
+    {
+      'source technique variant': TEXT('as in `layers`'),
+      'spearman': SIGNED.or_missing(
+        'rank correlation, over layers, of mean weights and mean shares; '
+        'missing where either is constant'
+      ),
+      'low high': SIGNED.or_missing(
+        '95 % interval by resampling pairs and seeds, too narrow for few of '
+        'them; missing for a single pair or seed'
+      ),
+      'pairs seeds': POSITIVE('how many there were'),
+    },
+    text='Techniques beside the layer-wise memorisation of noisy examples.',
+    claim='a correlation above 0; needs five pairs and five seeds',
+    baselines=True,
+  ),
+)
+
 
 # Fewest pairs and seeds whose resamples are an interval for a verdict.
 _FEWEST = 5

@@ -16,6 +16,7 @@ from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import interface
 from memloc_jax.pairs import hybrids, patching, twins, units
 from memloc_jax.pairs.twins import orient
+from memloc_jax.schema import BOOL, POSITIVE, PROBABILITY, TEXT, Table
 from memloc_jax.study import control
 from memloc_jax.study.comparison import (
   Located,
@@ -24,6 +25,43 @@ from memloc_jax.study.comparison import (
 )
 from memloc_jax.study.pair_runs import CONTROL_PAIRS, with_pairs
 from memloc_jax.study.view import View
+
+TABLES = (
+  Table(
+    'injection',
+    'localiser and kind of known place',
+    {
+      'planted': TEXT('`layers` or `word`'),
+      'localiser variant': TEXT(
+        'technique as in `layers`; what pairs of runs tell of noisy examples '
+        '(`layer-wise memorisation`, `activation patching` of attention and '
+        'MLP, `heads` and `neurons` zeroed to first order); or the map over '
+        'the input'
+      ),
+      'baseline': BOOL('whether it is a trivial one to compare with'),
+      'cases': POSITIVE('control models or pairs, or examples'),
+      'recall': PROBABILITY(
+        'share of the planted layers among as many layers that score highest; '
+        'share of the examples whose planted word is on top'
+      ),
+      'low high': PROBABILITY.or_missing(
+        '95 % interval: of `layers` clustered by seed or pair as in '
+        '`control_summary`, missing with fewer than three of them, of `word` '
+        'over examples as if they were independent, though they share runs'
+      ),
+      'chance': PROBABILITY('what a random order would reach'),
+    },
+    text=(
+      'How often localisers find memory that was put in a known place: the '
+      'layers that could learn wrong labels in control models, and, in the '
+      'embedded task, the word that alone decides the label of an exception '
+      '(of correctly labelled exceptions that input maps look at).'
+    ),
+    claim='`recall` above `chance`',
+    baselines=True,
+  ),
+)
+
 
 LAYERS, WORD = 'layers', 'word'
 # A row of the table, and what its verdict is made of.

@@ -22,9 +22,118 @@ from memloc_jax.models import interface
 from memloc_jax.pairs import hybrids, input_texts
 from memloc_jax.pairs.input_texts import Chosen
 from memloc_jax.pairs.twins import most_memorised, orient, usable
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.schema import (
+  COUNT,
+  FLOAT,
+  POSITIVE,
+  PROBABILITY,
+  SIGNED,
+  SIZE,
+  TEXT,
+  Kind,
+  Table,
+)
+from memloc_jax.study.pair_runs import MAP_PAIRS
+from memloc_jax.study.tables import OF_EXAMPLE
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
+
+_DIFFERENCE = Kind(float, -2, 2)
+
+TABLES = (
+  Table(
+    'tokens_by_example',
+    'token of an example that input maps look at',
+    {
+      **OF_EXAMPLE,
+      'position': COUNT('place of the token in the example'),
+      'token': TEXT('the part of the text that it stands for'),
+      'word': COUNT('number of its word'),
+      'unit': COUNT(
+        'number of what is hidden together: tokens, words, or spans of them '
+        'in long texts'
+      ),
+      'contrast': _DIFFERENCE(
+        '`loss_in - loss_out`, mean over pairs; of the whole unit; high is '
+        'memorised'
+      ),
+      'contrast_se': SIZE.or_missing('its standard error over pairs'),
+      'loss_in loss_out': SIGNED(
+        'probability of the given label that the IN and the OUT run lose when '
+        'the unit is hidden; where tokens are taken out, a text of which '
+        'nothing would be left keeps its last one'
+      ),
+      'integrated': FLOAT.or_missing(
+        'integrated gradients of the token, IN minus OUT; their sum is the '
+        'memorisation beyond that of the text without any words; missing with '
+        '`localise.inputs.steps=0`'
+      ),
+      'integrated_se': SIZE.or_missing('its standard error over pairs'),
+    },
+    text=(
+      'Of the `localise.inputs.examples` most memorised examples, special '
+      'tokens left out.'
+    ),
+  ),
+  Table(
+    'variants',
+    'perturbation of the texts',
+    {
+      'kind': TEXT(
+        '`lower`, `upper`, `typos`, `shuffle` (order of words), `token '
+        'dropout`, or `paraphrase` (with `task.paraphrase`)'
+      ),
+      'strength': PROBABILITY(
+        'share of the words, or tokens, that are changed'
+      ),
+      'examples': POSITIVE('how many'),
+      'value_in value_out': PROBABILITY(
+        'mean probability of the given label by IN and OUT runs'
+      ),
+      'memorisation': SIGNED('their difference'),
+      'memorisation_se': SIZE.or_missing('its standard error over pairs'),
+      'left': FLOAT.or_missing(
+        'it, over that of the original texts, ratio of means'
+      ),
+      'left_low left_high': FLOAT.or_missing(
+        "95 % interval of that over pairs (Student's t)"
+      ),
+    },
+    text='The examples of `tokens_by_example` with perturbed texts.',
+  ),
+  Table(
+    'deletion',
+    'ranking and number of hidden units',
+    {
+      'ranking': TEXT(
+        '`map` (by `contrast`), `loss` (by `loss_in`), `random`, or `nothing`'
+      ),
+      'deleted': COUNT('units hidden in each text'),
+      'examples': POSITIVE('how many'),
+      'memorisation': SIGNED('mean over examples'),
+      'memorisation_se': SIZE.or_missing('its standard error over pairs'),
+      'low high': SIGNED.or_missing(
+        '95 % interval over pairs: as `cm_pairs_low`, with the added weight '
+        'divided by the square of `examples`'
+      ),
+      'less_than_random': _DIFFERENCE(
+        'how much lower it is than with as many random units'
+      ),
+      'less_low less_high': _DIFFERENCE.or_missing(
+        'interval of that over pairs'
+      ),
+    },
+    text=(
+      'What is left of the memorisation of these examples when several units '
+      'are hidden. Units are ranked on other pairs than those that are '
+      'measured.'
+    ),
+    note='`loss` and `random` are the trivial baselines.',
+    claim='memorisation that is lost, of the ranking `map`',
+    baselines=True,
+  ),
+)
+
 
 # How units are ranked to be deleted: by what models that were trained on the
 # example lose more than others do, by what they lose, at random.
@@ -77,11 +186,11 @@ def _pairs(
   study: View, index: np.ndarray, span: tuple[float, float]
 ) -> Iterator[tuple[hybrids.Pair, np.ndarray]]:
   """Each finished pair, and which examples its first run was trained on."""
-  runs = study.tables[PAIRS].runs
+  runs = study.tables[MAP_PAIRS].runs
   rows = usable(study)
   for number, (first, second) in enumerate(rows):
     pair = hybrids.pair(
-      study.weights(PAIRS, first), study.weights(PAIRS, second)
+      study.weights(MAP_PAIRS, first), study.weights(MAP_PAIRS, second)
     )
     yield pair, runs.membership[first, index]
     study.progress.update(span[0] + (number + 1) / len(rows) * span[1])

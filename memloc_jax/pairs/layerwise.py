@@ -10,9 +10,188 @@ from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import Layerwise
 from memloc_jax.localisation.baselines import block_distance
 from memloc_jax.pairs import hybrids, shapley, twins
-from memloc_jax.study.pair_runs import CONTROL_PAIRS, PAIRS, with_pairs
+from memloc_jax.schema import (
+  COUNT,
+  FLOAT,
+  POSITIVE,
+  PROBABILITY,
+  SIGNED,
+  SIZE,
+  TEXT,
+  Kind,
+  Table,
+)
+from memloc_jax.study.pair_runs import CONTROL_PAIRS, MAP_PAIRS, with_pairs
+from memloc_jax.study.tables import OF_EXAMPLE, WITH_HEAD
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
+
+_EVERYWHERE = Kind(int, 0, text='0 to L + 1')
+_GROUP = {
+  'source': TEXT('`main`, or the layers that could learn in a control'),
+  'group': TEXT(
+    '`all`, `noisy`, `clean`, or `class` and the name of the given label'
+  ),
+}
+_PLAYER = {'layer last_layer': WITH_HEAD('as in `layers_by_example`')}
+
+TABLES = (
+  Table(
+    'pairs_by_example',
+    'training example',
+    {
+      **OF_EXAMPLE,
+      'training_memorisation_pairs generalisation_pairs': PROBABILITY(
+        'mean probability of the given label by the IN and by the OUT run'
+      ),
+      'cm_pairs': SIGNED(
+        'their difference: counterfactual memorisation over the pairs'
+      ),
+      'cm_pairs_se': SIZE.or_missing(
+        'its standard error over pairs, the plain one; missing with one pair'
+      ),
+      'cm_pairs_low cm_pairs_high': SIGNED.or_missing(
+        "95 % interval: Student's t after adding a quarter of a pair at -1 "
+        'and one at 1, so it is centred slightly closer to 0 '
+        '([coverage](results/coverage_pairs.md)); missing with one pair'
+      ),
+      'depth': WITH_HEAD.or_missing(
+        'layer up to which half of it lies: the first whose hybrid, with this '
+        'layer and those below from IN, is at least half way; L + 1 is the '
+        'head; missing where `cm_pairs` is not above 0'
+      ),
+      'pairs': POSITIVE('pairs of which neither run diverged'),
+    },
+    text=(
+      'Of studies with `map.pairs`, over pairs of runs that were trained on '
+      'complementary halves with the same head, order and dropout. Of each '
+      'pair one run saw the example (IN) and one did not (OUT). What the '
+      'numbers mean is in [single_examples.md](single_examples.md).'
+    ),
+    note=(
+      'Runs of pairs are map runs, too, so that they are part of '
+      '`examples.parquet`.'
+    ),
+  ),
+  Table(
+    'layers_by_example',
+    'training example and layer',
+    {
+      **OF_EXAMPLE,
+      'layer': _EVERYWHERE(
+        'layer, or first one of `localise.layerwise.span` neighbours'
+      ),
+      'last_layer': _EVERYWHERE('last of these'),
+      'share': SIGNED(
+        "Shapley value of the layer, mean over pairs; an example's shares sum "
+        'to its `cm_pairs`'
+      ),
+      'share_se': SIZE.or_missing(
+        'standard error over pairs; it holds the error of sampled orders '
+        'where not all hybrids were run'
+      ),
+      'bottom_up': PROBABILITY(
+        'mean probability of the given label by hybrids with the layers up to '
+        'this one from IN and the others from OUT'
+      ),
+      'bottom_up_se': SIZE.or_missing('its standard error'),
+      'top_down': PROBABILITY(
+        'as `bottom_up`, with this layer and those above it, the head '
+        'included, from IN'
+      ),
+      'top_down_se': SIZE.or_missing('its standard error'),
+    },
+    text=(
+      'Layer 0 is the embeddings, which are frozen and hold nothing; L + 1 is '
+      'the head, with the final norm.'
+    ),
+  ),
+  Table(
+    'layers_by_group',
+    'source, group of examples and layer',
+    {
+      **_GROUP,
+      'examples': POSITIVE('in the group'),
+      **_PLAYER,
+      'share': SIGNED('mean share'),
+      'share_se': SIZE.or_missing('its plain standard error over pairs'),
+      'low high': SIGNED.or_missing(
+        '95 % interval over pairs: as `cm_pairs_low`, with the added weight '
+        "divided by the square of `examples`, so that it is Student's t of "
+        'all but the smallest groups'
+      ),
+    },
+    text=(
+      'Mean shares of groups of examples, from the map (`source` is `main`) '
+      'and from control models with `control.map_pairs`.'
+    ),
+  ),
+  Table(
+    'layers_by_pair',
+    'source, group of examples, pair and layer',
+    {
+      **_GROUP,
+      'pair': COUNT('number of the pair'),
+      **_PLAYER,
+      'share': SIGNED("mean share over the group's examples"),
+      'distance': SIZE.or_missing(
+        "Euclidean, between the parameters of the pair's runs, summed over "
+        'these layers; missing for the head'
+      ),
+    },
+    text='The means of each single pair, for intervals of your own.',
+  ),
+  Table(
+    'hybrids',
+    'source and number of exchanged players',
+    {
+      'source': TEXT('as in `layers_by_group`'),
+      'players': _EVERYWHERE(
+        'how many layers (or groups of them, and the head) are from the other '
+        'run'
+      ),
+      'accuracy': PROBABILITY('mean over the hybrids and pairs'),
+      'accuracy_se': SIZE.or_missing('its standard error over pairs'),
+      'low high': PROBABILITY.or_missing(
+        '95 % interval over pairs, as in `layers_by_group`, for the range '
+        'from 0 to 1 and the number of validation examples'
+      ),
+    },
+    text=(
+      'Whether hybrids are working models: accuracy on at most '
+      '`localise.layerwise.held_out` validation examples.'
+    ),
+  ),
+  Table(
+    'control_pairs',
+    'control and measure',
+    {
+      'source': TEXT('the layers that could learn'),
+      'measure': TEXT(
+        '`share of noisy examples` (layer-wise memorisation, head included in '
+        "the whole) or `parameter distance` between the two runs' blocks"
+      ),
+      'inside': Kind(float, text='about 0 to 1').or_missing(
+        'the part inside, ratio of means over pairs'
+      ),
+      'low high': FLOAT.or_missing(
+        "95 % interval over pairs: Student's t, as a ratio of means has no "
+        'bounds; missing for a single pair'
+      ),
+      'layers_inside': PROBABILITY(
+        'what a profile without preference has inside'
+      ),
+      'pairs': POSITIVE('number of pairs'),
+    },
+    text=(
+      'How much lies in the layers that could learn the labels, of control '
+      'models with pairs.'
+    ),
+    claim='`inside` above `layers_inside`',
+    baselines=True,
+  ),
+)
+
 
 # Name of the map's pairs among the sources; the others are controls.
 MAIN = 'main'
@@ -56,8 +235,10 @@ def layerwise(study: View) -> None:
 def _sources(study: View) -> list[tuple[str, str, np.ndarray]]:
   """Name, table and rows, [pairs, 2], of everything that has pairs."""
   found = []
-  if PAIRS in study.tables:
-    found.append((MAIN, PAIRS, np.arange(len(study.tables[PAIRS].runs))))
+  if MAP_PAIRS in study.tables:
+    found.append(
+      (MAIN, MAP_PAIRS, np.arange(len(study.tables[MAP_PAIRS].runs)))
+    )
   if CONTROL_PAIRS in study.tables:
     setups = with_pairs(study.controls)
     rows = np.arange(len(study.tables[CONTROL_PAIRS].runs))

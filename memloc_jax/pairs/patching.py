@@ -22,9 +22,62 @@ from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit, Tree
 from memloc_jax.pairs.twins import most_memorised, usable
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.schema import FLOAT, LAYER, POSITIVE, SIGNED, SIZE, TEXT, Table
+from memloc_jax.study.pair_runs import MAP_PAIRS
+from memloc_jax.study.tables import OF_EXAMPLE, OR_MEAN
 from memloc_jax.study.view import View
 
+TABLES = (
+  Table(
+    'patching',
+    'example, layer, site and unit',
+    {
+      **OF_EXAMPLE,
+      'layer': LAYER('layer'),
+      'site': TEXT(
+        '`stream` (the residual stream after the block), `attention` and '
+        '`mlp` (outputs), `head` (of attention, before the output projection) '
+        'or `position` (the stream at one position)'
+      ),
+      'unit': OR_MEAN('head from 1, position from 0; -1 for all of the site'),
+      'effect': SIGNED(
+        'probability of the given label that the OUT run gains, mean over pairs'
+      ),
+      'effect_se': SIZE.or_missing('its standard error'),
+      'attributed': FLOAT(
+        'first-order estimate of the effect (attribution patching)'
+      ),
+      'attributed_se': SIZE.or_missing('standard error of that'),
+    },
+    text=(
+      'Activation patching of the `localise.patching.examples` most memorised '
+      'examples: activations of the IN run in the OUT run.'
+    ),
+    note=(
+      '`stream` at layer l is the hybrid with layers 1 to l from IN: its '
+      'effect is `bottom_up` minus `generalisation_pairs`.'
+    ),
+  ),
+  Table(
+    'patching_summary',
+    'site, layer and unit',
+    {
+      'site': TEXT('as in `patching`, without positions'),
+      'layer': LAYER('layer'),
+      'unit': OR_MEAN('head from 1; -1 for all of the site'),
+      'recovery': FLOAT.or_missing(
+        'mean effect over mean memorisation of these examples; 1 is all of it'
+      ),
+      'low high': FLOAT.or_missing(
+        "95 % interval of that over pairs (Student's t)"
+      ),
+      'attributed attributed_low attributed_high': FLOAT.or_missing(
+        'the same of the first-order estimate'
+      ),
+      'examples pairs': POSITIVE('how many'),
+    },
+  ),
+)
 # Sites; NOTHING patches nothing.
 NOTHING, STREAM, ATTENTION, MLP, HEAD = -1, 0, 1, 2, 3
 SITES = {STREAM: 'stream', ATTENTION: 'attention', MLP: 'mlp', HEAD: 'head'}
@@ -255,10 +308,10 @@ def patching(study: View) -> None:
     return
   index = most_memorised(memorised, count)
   by_length, rows = buckets(study, index), usable(study)
-  member = study.tables[PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
+  member = study.tables[MAP_PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
   found: list[list[Effects]] = [[] for _ in by_length]
   for number, pair in enumerate(rows):
-    models = jax.device_put([study.weights(PAIRS, row) for row in pair])
+    models = jax.device_put([study.weights(MAP_PAIRS, row) for row in pair])
     for (length, chosen), effects in zip(by_length, found):
       saw = member[:, chosen]
       # One shape for all pairs and both directions.

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.study.pair_runs import MAP_PAIRS
 from memloc_jax.study.view import View
 
 
@@ -27,8 +27,8 @@ def finished(study: View, table: str, rows: np.ndarray) -> np.ndarray:
 
 def usable(study: View) -> np.ndarray:
   """Rows of the map's pairs of which neither run diverged, int [pairs, 2]."""
-  count = len(study.tables[PAIRS].runs)
-  return finished(study, PAIRS, np.arange(count).reshape(-1, 2))
+  count = len(study.tables[MAP_PAIRS].runs)
+  return finished(study, MAP_PAIRS, np.arange(count).reshape(-1, 2))
 
 
 def orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:

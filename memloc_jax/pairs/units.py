@@ -26,9 +26,83 @@ from memloc_jax.pairs import hybrids
 from memloc_jax.pairs.hybrids import Pair
 from memloc_jax.pairs.input_texts import join
 from memloc_jax.pairs.twins import most_memorised, orient, usable
-from memloc_jax.study.pair_runs import PAIRS
+from memloc_jax.schema import (
+  COUNT,
+  FLOAT,
+  POSITIVE,
+  PROBABILITY,
+  SIZE,
+  TEXT,
+  Table,
+)
+from memloc_jax.study.pair_runs import MAP_PAIRS
+from memloc_jax.study.tables import OF_EXAMPLE
 from memloc_jax.study.view import View
 from memloc_jax.tasks.encode import Encoded
+
+TABLES = (
+  Table(
+    'units_by_example',
+    'example and unit',
+    {
+      **OF_EXAMPLE,
+      'kind': TEXT('`head` or `neuron`'),
+      'layer unit': POSITIVE('layer and number of the unit'),
+      'contrast': FLOAT('`loss_in - loss_out`, mean over pairs'),
+      'contrast_se': SIZE.or_missing('its standard error'),
+      'loss_in loss_out': FLOAT(
+        "first-order loss of the given label's probability when the unit is "
+        'zeroed (activation times gradient, summed over positions), by IN and '
+        'by OUT run'
+      ),
+    },
+    text=(
+      'The 20 attention heads and 20 MLP neurons with the highest contrast, '
+      'for the `localise.units.examples` most memorised examples.'
+    ),
+  ),
+  Table(
+    'unit_deletion',
+    'kind, ranking and number of deleted units',
+    {
+      'kind': TEXT('`heads` or `neurons`'),
+      'ranking': TEXT('`contrast`, `loss`, `random`, or `learnt` by a mask'),
+      'deleted': COUNT('how many are zeroed'),
+      'examples': POSITIVE('how many'),
+      'value_in value_after value_out': PROBABILITY(
+        'mean probability of the given label by the IN run, by the IN run '
+        'without the units, by the OUT run'
+      ),
+      'removed': FLOAT.or_missing(
+        'part of the memorisation that is gone, ratio of means; 1 is all of it'
+      ),
+      'removed_low removed_high': FLOAT.or_missing(
+        "95 % interval of that over pairs (Student's t)"
+      ),
+      'distance_before distance': SIZE.or_missing(
+        "mean distance from the OUT runs' distribution, in its standard "
+        'deviations of log p / (1 - p), before and after; an OUT run itself '
+        'has about 0.8'
+      ),
+      'others_before others': PROBABILITY.or_missing(
+        'mean probability of the given label of the other memorised examples '
+        'that the run saw'
+      ),
+      'accuracy_before accuracy': PROBABILITY.or_missing(
+        'on at most `localise.units.held_out` validation examples'
+      ),
+      'pairs': POSITIVE('how many'),
+    },
+    text=(
+      'What is left when the top units of the IN run are zeroed, ranked in '
+      'the same run.'
+    ),
+    note='`loss` and `random` are the trivial baselines.',
+    claim='`removed` above 0',
+    baselines=True,
+  ),
+)
+
 
 KINDS = ('heads', 'neurons')
 # By what the run that saw the example loses more than its twin, by what it
@@ -251,12 +325,12 @@ def units(study: View) -> None:
   if memorised is None or not config.examples:
     return
   index = most_memorised(memorised, config.examples)
-  runs = study.tables[PAIRS].runs
+  runs = study.tables[MAP_PAIRS].runs
   pairs = usable(study)
   texts = _texts(study, index)
   found = []
   for number, rows in enumerate(pairs):
-    pair = hybrids.pair(*(study.weights(PAIRS, row) for row in rows))
+    pair = hybrids.pair(*(study.weights(MAP_PAIRS, row) for row in rows))
     first_saw = runs.membership[rows[0], index]
     found.append(_measure(study, pair, texts, len(index), first_saw, number))
     study.progress.update((number + 1) / len(pairs))

@@ -96,7 +96,7 @@ def write(
       files.write_tables(output / 'tables', field.name, table)
   changed = _changed(shown.regimes)
   figures = []
-  for name, caption, figure in _figures(shown):
+  for name, caption, figure in drawn(shown):
     rendered = style.render(figure)
     files.write_figure(output / 'figures', name, rendered)
     figures.append(
@@ -129,7 +129,8 @@ def write(
   return path
 
 
-def _figures(shown: _Shown) -> Iterator[tuple[str, str, object]]:
+def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
+  """Name, caption and figure of all that is drawn."""
   if len(shown.layers):
     yield (
       'curves',

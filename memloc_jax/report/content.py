@@ -219,24 +219,6 @@ def group_name(group: str) -> str:
   }.get(group, group)
 
 
-def detection(table: pd.DataFrame) -> list[dict[str, str]]:
-  """Rows of the detection table."""
-  return [
-    {
-      'compared': f'{group_name(row.positives)} against '
-      f'{group_name(row.negatives)}',
-      'score': row.score + ' (baseline)' * bool(getattr(row, 'baseline', 0)),
-      'taken': 'same given label' if row.within_class else 'all examples',
-      'auroc': number(row.auroc),
-      'average_precision': number(row.average_precision),
-      'ap_interval': interval(row.ap_low, row.ap_high),
-      'examples': f'{row.num_positive:,} / {row.num_negative:,}',
-    }
-    | judged(row)
-    for row in table.itertuples()
-  ]
-
-
 def one_run(table: pd.DataFrame) -> list[str]:
   """How much of memorisation a single run tells, as a sentence or two."""
   if table.empty:
@@ -317,56 +299,6 @@ def covariates(table: pd.DataFrame) -> list[str]:
   return [
     'Rank correlation (Spearman) of an example\u2019s memorisation: '
     f'{"; ".join(parts)}.'
-  ]
-
-
-def mcog(table: pd.DataFrame, summary: pd.DataFrame) -> list[dict[str, str]]:
-  """Rows of the M-CoG table of one source, one per technique.
-
-  Args:
-    table: rows of `mcog`.
-    summary: rows of `mcog_summary` of the same techniques.
-  """
-  rows = []
-  for over_seeds in summary.itertuples():
-    of_one = table[
-      (table['technique'] == over_seeds.technique)
-      & (table['variant'] == over_seeds.variant)
-    ]
-    seeds = of_one.loc[of_one['seed'] != -1, 'mcog'].dropna()
-    profile = of_one[of_one['seed'] == -1].iloc[0]
-    low, high = profile['attainable_low'], profile['attainable_high']
-    rows.append(
-      {
-        'technique': f'{over_seeds.technique} {over_seeds.variant}'.strip(),
-        'seeds': ', '.join(number(value, 2) for value in seeds),
-        'mean': number(over_seeds.mcog, 2),
-        'interval': interval(over_seeds.low, over_seeds.high, 2) or '–',
-        'profile': number(profile['mcog'], 2),
-        'attainable': f'{number(low, 2)} to {number(high, 2)}',
-        'calibrated': number(profile['mcog_calibrated'], 2),
-        'verdict': over_seeds.verdict or '–',
-        'reason': over_seeds.reason,
-      }
-    )
-  return rows
-
-
-def control(table: pd.DataFrame) -> list[dict[str, str]]:
-  """Rows of the control table, baselines marked."""
-  return [
-    {
-      'technique': f'{row.technique} {row.variant}'.strip()
-      + ' (baseline)' * bool(row.baseline),
-      'setup': row.setup,
-      'accuracy_1': number(row.accuracy_1),
-      'accuracy_2': number(row.accuracy_2),
-      'rank': number(row.rank_correlation),
-      'chance': number(row.chance),
-      'models': f'{row.num_sources} × {row.num_seeds}',
-    }
-    | judged(row)
-    for row in table.itertuples()
   ]
 
 

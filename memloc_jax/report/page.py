@@ -2,7 +2,7 @@
 
 import importlib.resources
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -18,48 +18,10 @@ from memloc_jax.report import (
   libraries,
   listings,
   methods,
-  single_examples,
+  sections,
   style,
 )
-
-# Tables that the page shows something of.
-TABLES = (
-  'examples',
-  'corrections',
-  'runs',
-  'detection',
-  'forecast',
-  'covariates',
-  'privacy',
-  'privacy_curve',
-  'variance_summary',
-  'dynamics_epochs',
-  'single_run',
-  'windows',
-  'layers',
-  'mcog',
-  'mcog_summary',
-  'correlations',
-  'control',
-  'control_summary',
-  'probes',
-  'centroids',
-  'events',
-  'heads',
-  'accounting',
-  'pairs_by_example',
-  'layers_by_example',
-  'layers_by_group',
-  'hybrids',
-  'control_pairs',
-  'layer_agreement',
-  'injection',
-  'tokens_by_example',
-  'deletion',
-  'patching_summary',
-  'unit_deletion',
-  'variants',
-)
+from memloc_jax.schema import Section, Table
 
 # Small tables that papers print, as CSV and LaTeX too.
 _PAPER_TABLES = (
@@ -76,10 +38,35 @@ _PAPER_TABLES = (
 )
 
 
+class Tables(Mapping[str, pd.DataFrame]):
+  """The tables of a study by name; those that it does not have are empty."""
+
+  def __init__(
+    self,
+    known: Mapping[str, pd.DataFrame],
+    read: Callable[[str], pd.DataFrame | None] = lambda name: None,
+  ):
+    """Takes some tables, and what reads others when they are asked for."""
+    self._known, self._read = dict(known), read
+
+  def __getitem__(self, name: str) -> pd.DataFrame:
+    if name not in self._known:
+      found = self._read(name)
+      self._known[name] = pd.DataFrame() if found is None else found
+    return self._known[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._known)
+
+  def __len__(self) -> int:
+    return len(self._known)
+
+
 def write_report(
   workdir: pathlib.Path,
   tables: Mapping[str, pd.DataFrame],
   manifest: Mapping[str, Any],
+  declared: Sequence[Table] = (),
 ) -> pathlib.Path:
   """Writes `report.html`, `figures/` (PDF, PNG, SVG) and `tables/` (CSV, TeX).
 
@@ -88,17 +75,18 @@ def write_report(
 
   Args:
     workdir: an existing folder.
-    tables: any of the study's tables by name; those that the page does not
-      show are ignored.
+    tables: the study's tables by name, see `Tables`.
     manifest: what `manifest.json` holds. All keys are optional: `config`
       (nested), `versions` (by package), `device` (with `count` and `kind`),
       `precision` (by what it applies to), `commit`, and `cost` (by stage,
       with `seconds`).
+    declared: tables of which those that bring a section get one.
 
   Returns:
     Path of the page.
   """
-  tables = {name: tables.get(name, pd.DataFrame()) for name in TABLES}
+  if not isinstance(tables, Tables):
+    tables = Tables(tables)
   examples, runs = tables['examples'], tables['runs']
   shown: dict[str, list[dict[str, str]]] = {}
   images: dict[str, str] = {}
@@ -137,20 +125,10 @@ def write_report(
         *content.fit(examples),
         *caveats.variance(tables['variance_summary']),
       ],
-      detection=content.detection(tables['detection']),
+      detection=sections.detection(tables),
       figure_groups=shown,
       remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
-      mcog=content.mcog(
-        gallery.headline(tables['mcog']),
-        gallery.headline(tables['mcog_summary']),
-      ),
-      control=content.control(tables['control_summary']),
-      control_pairs=single_examples.control_pairs(tables['control_pairs']),
-      layer_agreement=single_examples.layer_agreement(
-        tables['layer_agreement']
-      ),
-      injection=single_examples.injection(tables['injection']),
-      unit_deletion=single_examples.unit_deletion(tables['unit_deletion']),
+      sections=_sections(tables, declared),
       explorer=explorer.data(tables),
       map_image=images.get(gallery.MAP),
       library=libraries.libraries(),
@@ -158,7 +136,6 @@ def write_report(
         *content.forecast(tables['forecast']),
         *content.covariates(tables['covariates']),
       ],
-      sanity=content.sanity(gallery.headline(tables['windows'])),
       unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
       memorised=listings.memorised(examples),
       doubtful=listings.doubtful(examples),
@@ -171,10 +148,29 @@ def write_report(
   return path
 
 
+def _sections(
+  tables: Mapping[str, pd.DataFrame], declared: Sequence[Table]
+) -> list[Section]:
+  """Those that there is something in: the page's own, and those of tables."""
+  found = [make(tables) for make in sections.SECTIONS]
+  found += [
+    table.section(tables[table.name])
+    for table in declared
+    if table.section and len(tables[table.name])
+  ]
+  return [section for section in found if section.rows]
+
+
+def _shown(value: Any) -> Any:
+  """The value of a cell as readers see it."""
+  number = value is None or isinstance(value, float)
+  return content.number(value) if number else value
+
+
 def environment() -> jinja2.Environment:
   """Reads the templates of this package, and escapes what goes into them."""
   source = importlib.resources.files('memloc_jax.report')
-  return jinja2.Environment(
+  found = jinja2.Environment(
     loader=jinja2.FunctionLoader(
       lambda name: source.joinpath(name).read_text(encoding='utf-8')
     ),
@@ -183,3 +179,5 @@ def environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
+  found.filters['shown'] = _shown
+  return found

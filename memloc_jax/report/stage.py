@@ -1,17 +1,31 @@
 """Stage `report`: the tables of a study as one page."""
 
-from memloc_jax.report.page import TABLES, write_report
+import functools
+from collections.abc import Sequence
+
+from memloc_jax.report.page import Tables, write_report
+from memloc_jax.schema import Table
 from memloc_jax.study.view import View
 from memloc_jax.study.workdir import Workdir
 
 
-def report(study: View) -> None:
+def report(study: View, declared: Sequence[Table] = ()) -> None:
   """Writes `report.html` and `figures/`."""
-  study.workdir.write_with('report.html', write)
+  study.workdir.write_with(
+    'report.html', functools.partial(write, declared=declared)
+  )
 
 
-def write(workdir: Workdir) -> None:
-  """The same of what a workdir holds now."""
-  tables = {name: workdir.read_table(name) for name in TABLES}
-  present = {k: table for k, table in tables.items() if table is not None}
-  write_report(workdir.path, present, workdir.read_json('manifest.json'))
+def write(workdir: Workdir, declared: Sequence[Table] = ()) -> None:
+  """The same of what a workdir holds now.
+
+  Args:
+    workdir: of the study.
+    declared: tables of which those that bring a section get one.
+  """
+  write_report(
+    workdir.path,
+    Tables({}, workdir.read_table),
+    workdir.read_json('manifest.json'),
+    declared,
+  )

@@ -12,6 +12,79 @@ from scipy import special
 from memloc_jax.estimators import privacy, roc, sides
 from memloc_jax.estimators.influence import Neighbours, influence
 from memloc_jax.estimators.label_errors import label_errors
+from memloc_jax.schema import (
+  COUNT,
+  PROBABILITY,
+  SIGNED,
+  SIZE,
+  TEXT,
+  Kind,
+  Table,
+)
+
+TABLES = (
+  Table(
+    'influence',
+    'training example and another one that helps it',
+    {
+      'index': COUNT('the example that is helped'),
+      'rank': Kind(int, 1, 10)('1 for its largest influence'),
+      'helper': COUNT('the training example that helps, by its `index`'),
+      'influence': SIGNED(
+        'mean over runs that saw the helper minus mean over the others, of the '
+        'probability of the label'
+      ),
+      'influence_se': SIZE.or_missing('its standard error, as `cm_se`'),
+    },
+    text=(
+      'These are the ten with the largest influence, the example itself left '
+      'out. Influence is that of Feldman and Zhang (2020): how much more '
+      'probable the given label is, on average, with runs that saw the helper '
+      'than with runs that did not. Most of these numbers are noise where '
+      'runs are few; the standard error says so.'
+    ),
+  ),
+  Table(
+    'privacy',
+    'attack, scope and false positive rate',
+    {
+      'attack': TEXT('`LiRA` or `RMIA`'),
+      'scope': TEXT(
+        '`pooled`: all targets and examples in one ROC; `by_target`: the mean '
+        'over targets'
+      ),
+      'auc': PROBABILITY.or_missing('area under the ROC; 0.5 is chance'),
+      'auc_low auc_high': PROBABILITY.or_missing(
+        '95 % bootstrap interval over targets'
+      ),
+      'fpr': PROBABILITY(
+        'false positive rate; 0.001 needs 10 000 non-members and is 0.01 '
+        'otherwise'
+      ),
+      'tpr': PROBABILITY.or_missing(
+        'true positive rate there; `fpr` is chance'
+      ),
+      'tpr_low tpr_high': PROBABILITY.or_missing('its interval'),
+      'num_targets num_members num_non_members': COUNT('what was compared'),
+    },
+    text=(
+      'How well an attacker tells which examples a run was trained on. Each '
+      'run is the target in turn, and its own predictions are left out of '
+      'what the attack is fitted on. LiRA is that of Carlini et al. (2022), '
+      'online; RMIA that of Zarifzadeh et al. (2024).'
+    ),
+  ),
+  Table(
+    'privacy_curve',
+    'point of the pooled ROC of an attack',
+    {
+      'attack': TEXT('`LiRA` or `RMIA`'),
+      'fpr tpr': PROBABILITY('false and true positive rate'),
+    },
+    text='At most 302 points per attack, spaced for logarithmic axes.',
+  ),
+)
+
 
 # Rows of the `influence` table for each example.
 _NEIGHBOURS = 10

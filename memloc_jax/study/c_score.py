@@ -182,5 +182,5 @@ def _table(
     columns[f'generalisation_accuracy_{ratio}'] = scores.accuracies[at]
     columns[f'out_runs_{ratio}'] = scores.out_runs[at]
   table = examples.assign(**columns)
-  tables.find('c_score').check(table)
+  tables.C_SCORE.check(table)
   return table

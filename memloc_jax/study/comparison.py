@@ -10,7 +10,140 @@ from scipy import stats
 
 from memloc_jax.estimators import intervals, layerwise, verdicts
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.schema import (
+  BOOL,
+  COUNT,
+  FLOAT,
+  INT,
+  LAYER,
+  POSITIVE,
+  PROBABILITY,
+  SIGNED,
+  TEXT,
+  Table,
+)
+from memloc_jax.study.tables import CENTRE, OWN, VARIANT
 from memloc_jax.study.view import View
+
+TABLES = (
+  Table(
+    'mcog_summary',
+    'technique, variant and source',
+    {
+      **VARIANT,
+      'source': OWN['source'],
+      'seeds': COUNT('number of seeds that have a centre'),
+      'mcog': CENTRE.or_missing('mean over seeds of `mcog`'),
+      'low high': FLOAT.or_missing(
+        "its 95 % interval over seeds, Student's; missing with fewer than "
+        'three seeds'
+      ),
+    },
+    text='The mean of `mcog` over seeds; that of the mean profile is in `mcog` '
+    'itself.',
+    claim='whether the depth of main models differs from that of a flat '
+    'profile, over seeds',
+  ),
+  Table(
+    'correlations',
+    'pair of techniques',
+    {
+      'quantity': TEXT(
+        '`layers`: weights over seeds and layers; `mcog`: centres over seeds'
+      ),
+      'source': TEXT('as in `windows`'),
+      'technique_a technique_b': TEXT('the two'),
+      'pearson': SIGNED.or_missing(
+        'correlation; missing for fewer than three points or a flat profile'
+      ),
+      'low high': SIGNED.or_missing(
+        "Fisher's 95 % interval as if the points were independent, which "
+        'layers of one model are not: it is too narrow'
+      ),
+      'num_points': COUNT('number of points'),
+    },
+    text=(
+      'How far techniques agree. Each has its default variant, on the models '
+      'named in `source`.'
+    ),
+    claim=(
+      'a correlation other than 0: of `mcog`; that of `layers` cannot be '
+      'told, since the layers of one model are not independent'
+    ),
+  ),
+  Table(
+    'control',
+    'control model, technique and variant',
+    {
+      'technique': TEXT('its name'),
+      'variant': TEXT('of the technique; empty for its plain form'),
+      'seed': INT('of the models'),
+      'setup': TEXT(
+        '`pair` where only those of `control.pairs` could learn, `graded` '
+        'where all layers learn at unequal rates'
+      ),
+      'layers': TEXT(
+        'those that could learn, as `1+2`; `rising` or `falling` rates for '
+        '`graded`'
+      ),
+      'first last': LAYER('lowest and highest of them'),
+      'top1_in_pair': PROBABILITY.or_missing(
+        'whether the heaviest layer is one of them, 0 or 1; ties are broken '
+        'at random with a fixed seed; missing for `graded`'
+      ),
+      'top2_in_pair': PROBABILITY.or_missing(
+        'share of the two heaviest layers that are: 0, 0.5 or 1'
+      ),
+      'rank_correlation': SIGNED.or_missing(
+        "Spearman correlation of the weights with the layers' rates; only for "
+        '`graded`, 0 for a flat profile'
+      ),
+    },
+    text=(
+      'In a control model only some layers could learn the wrong labels from '
+      'the main task; an auxiliary task trains all layers.'
+    ),
+  ),
+  Table(
+    'control_summary',
+    'technique, variant and setup',
+    {
+      'technique': TEXT('its name'),
+      'variant': TEXT('of the technique; empty for its plain form'),
+      'setup': TEXT('as in `control`'),
+      'baseline': BOOL(
+        'whether it is a trivial baseline, which a technique must beat'
+      ),
+      'accuracy_1': PROBABILITY.or_missing('mean of `top1_in_pair`'),
+      'accuracy_1_low accuracy_1_high': PROBABILITY.or_missing(
+        '95 % Wilson interval on the effective number of models, clustered by '
+        'seed, with the quantile of t for so many seeds '
+        '([coverage](results/coverage_pairs.md#intervals-of-few-seeds)); '
+        'where all agree, every seed counts as one observation. Missing with '
+        'fewer than three seeds, which are too few to tell'
+      ),
+      'accuracy_2': PROBABILITY.or_missing('mean of `top2_in_pair`'),
+      'accuracy_2_low accuracy_2_high': PROBABILITY.or_missing(
+        'interval of that, formed in the same way'
+      ),
+      'rank_correlation': SIGNED.or_missing('mean of `rank_correlation`'),
+      'rank_correlation_low rank_correlation_high': FLOAT.or_missing(
+        "95 % interval of that, Student's over seeds"
+      ),
+      'chance': PROBABILITY(
+        'accuracy of a guess: the mean share of the L layers that could '
+        'learn, 2 / L for pairs; 0 for `graded`'
+      ),
+      'num_sources num_seeds': POSITIVE(
+        'number of pairs or gradings, and of seeds'
+      ),
+    },
+    text='`control` over pairs and seeds.',
+    claim='`accuracy_1` above `chance`, or on `rank_correlation` above 0',
+    baselines=True,
+  ),
+)
+
 
 _LEVEL = 0.95
 # Fewest clusters that have an interval: of two it is nearly all of [0, 1].

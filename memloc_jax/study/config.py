@@ -188,8 +188,9 @@ class MapConfig:
       each subset under each seed, which tells the variance between subsets
       from that between seeds; empty for none.
     pairs: how many pairs of further runs on complementary halves there are,
-      the two of a pair with one seed. They count as map runs, and mixtures of
-      their layers tell where each example is memorised (`localise.layerwise`).
+      the two of a pair with one seed (table `map-pairs`). They count as map
+      runs, and mixtures of their layers tell where each example is memorised
+      (`localise.layerwise`).
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
     added: sizes of blocks of runs that were added later, each balanced in
       itself; `memloc extend` appends to them.

@@ -7,8 +7,52 @@ import pandas as pd
 
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.covariates import spearman
+from memloc_jax.schema import COUNT, PROBABILITY, SIGNED, TEXT, Kind, Table
+from memloc_jax.study.tables import OF_EXAMPLE
 from memloc_jax.study.view import View
 from memloc_jax.tasks.ngrams import ngrams
+
+TABLES = (
+  Table(
+    'ngrams',
+    'training example and length of n-grams of words',
+    {
+      **OF_EXAMPLE,
+      'order': Kind(int, 1, 3)('words in an n-gram'),
+      'rarity': Kind(float, 0, text='bits, from 0').or_missing(
+        "mean over the text's n-grams of log2(texts / texts with it); missing "
+        'for a shorter text'
+      ),
+      'overlap': PROBABILITY.or_missing(
+        "share of the text's n-grams that another text has too"
+      ),
+    },
+    text=(
+      'How unusual a text is among the training texts. Words are runs of '
+      'letters and digits; case does not matter; every n-gram of a text '
+      'counts once.'
+    ),
+  ),
+  Table(
+    'covariates',
+    'measure of a text and group of examples',
+    {
+      'measure': TEXT('`length` in tokens, `rarity` or `overlap`'),
+      'order': Kind(int, 0, 3)('words in an n-gram; 0 for the length'),
+      'group': TEXT('`all` examples, `clean` or `noisy` ones'),
+      'spearman': SIGNED.or_missing(
+        "Spearman's correlation with counterfactual memorisation; missing "
+        'where all values are the same'
+      ),
+      'low high': SIGNED.or_missing(
+        '95 % interval (Bonett & Wright, 2000), as if examples were independent'
+      ),
+      'examples': COUNT('that have both values'),
+    },
+    claim='a correlation other than 0',
+  ),
+)
+
 
 _ORDERS = (1, 2, 3)
 _SCORE = 'counterfactual_memorisation'

@@ -5,8 +5,37 @@ import pandas as pd
 
 from memloc_jax.ensemble import store
 from memloc_jax.localisation.example_gradients import example_norms
+from memloc_jax.schema import COUNT, SIZE, Table
 from memloc_jax.study.map_runs import MAP
+from memloc_jax.study.tables import OF_EXAMPLE, WITH_HEAD
 from memloc_jax.study.view import View
+
+TABLES = (
+  Table(
+    'gradient_norms',
+    'training example and layer',
+    {
+      **OF_EXAMPLE,
+      'layer': WITH_HEAD('layer; L + 1 is head and final norm'),
+      'grand_in': SIZE.or_missing(
+        'mean norm over IN runs; missing without any'
+      ),
+      'grand_out': SIZE.or_missing(
+        'mean norm over OUT runs; missing without any'
+      ),
+      'in_runs out_runs': COUNT('numbers of these runs'),
+    },
+    text=(
+      'Of the first `map.gradient_runs` map runs after epoch '
+      "`map.gradient_epoch` (or after a run's last, where it stopped before): "
+      "the L2 norm of the gradient of the example's loss (cross-entropy of "
+      'the given label, evaluation mode), which is GraNd (Paul et al., 2021, '
+      'section 2) layer by layer. IN runs had trained on the example by then. '
+      'No table without `map.gradient_runs`.'
+    ),
+  ),
+)
+
 
 # Each example has a gradient of its own, as large as the model.
 _AT_ONCE = 8

@@ -43,7 +43,7 @@ _NAMED = 8  # Most differences that a message names.
 
 
 def covers(names: Sequence[str], setting: str) -> bool:
-  """Whether a setting, as 'map.pairs', is one of these or in one's group."""
+  """Whether a setting, as 'map.ratio', is one of these or in one's group."""
   return any(
     setting == name or setting.startswith(f'{name}.') for name in names
   )

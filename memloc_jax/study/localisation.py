@@ -14,23 +14,10 @@ from memloc_jax.study import comparison, control, subjects, tables
 from memloc_jax.study.context import Context
 from memloc_jax.study.view import View
 
-# Tables of the package that techniques write parts of.
-_JOINED = (
-  'layers',
-  'mcog',
-  'windows',
-  'probes',
-  'centroids',
-  'events',
-  'heads',
-  'accounting',
-)
 
-
-def joined_tables() -> tuple[str, ...]:
-  """Names of all tables that techniques write parts of, their own too."""
-  own = [t.name for each in TECHNIQUES.values() for t in each.tables]
-  return tuple(dict.fromkeys([*_JOINED, *own]))
+def all_tables() -> tuple[schema.Table, ...]:
+  """What techniques write parts of, and what is made of it."""
+  return (*tables.of_techniques().values(), *comparison.TABLES)
 
 
 def run(study: View, name: str) -> None:
@@ -62,16 +49,17 @@ def run(study: View, name: str) -> None:
     for note in found.notes:
       notes.setdefault(note, []).append(source.name)
   study.workdir.clear_parts(name)
+  declared = tables.of_techniques()
   for table, frames in parts.items():
     whole = pd.concat(frames, ignore_index=True)
     if table == 'events':
       whole = _with_means(whole, study.model.num_layers)
-    whole = tables.find(table).ordered(whole)
-    if table not in joined_tables():
+    if table not in declared:
       raise schema.TableError(
         f'The technique {name} writes rows of the table {table}, which is not '
         'made of what techniques find: bring a table of another name.'
       )
+    whole = declared[table].ordered(whole)
     study.workdir.write_part(name, table, whole)
   sentences = [
     f'{name.capitalize()}, {", ".join(names)}: {note}'
@@ -172,13 +160,11 @@ def localise(study: View) -> None:
   wanted = study.config.localise.techniques or TECHNIQUES
   techniques = [name for name in TECHNIQUES if name in wanted]
   joined = {}
-  for name in joined_tables():
+  for name, table in tables.of_techniques().items():
     parts = [study.workdir.read_part(each, name) for each in techniques]
     parts = [part for part in parts if part is not None and len(part)]
     if parts:
-      joined[name] = tables.find(name).ordered(
-        pd.concat(parts, ignore_index=True)
-      )
+      joined[name] = table.ordered(pd.concat(parts, ignore_index=True))
       study.workdir.write_table(name, joined[name])
   if 'mcog' in joined:
     study.workdir.write_table(

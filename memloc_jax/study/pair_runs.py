@@ -14,7 +14,7 @@ from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table
 
 # Runs of pairs are map runs, too: each example is in one half of them.
-PAIRS = 'map-pairs'
+MAP_PAIRS = 'map-pairs'
 CONTROL_PAIRS = 'control-pairs'
 # Of the draw of halves: none of the map's blocks, nor the crossed one.
 _BLOCK = 2**20 + 1
@@ -27,9 +27,9 @@ PAIR = 'pair'
 def table(context: Context) -> Table | None:
   """Rows 2p and 2p + 1 are the p-th pair; None for no pairs."""
   config = context.config.map
-  if not config.pairs:
+  if not context.config.map.pairs:
     return None
-  member, seed = _halves(context, config.pairs)
+  member, seed = _halves(context, context.config.map.pairs)
   runs = make_table(
     member,
     num_layers=context.model.num_layers,
@@ -42,7 +42,7 @@ def table(context: Context) -> Table | None:
   )
   return run_table(
     context,
-    PAIRS,
+    MAP_PAIRS,
     config.num_epochs,
     config.evaluate_every,
     runs,

@@ -40,7 +40,7 @@ def powers(
 def worst_case(context: Context) -> list[str]:
   """What the map's runs buy whatever the data, as lines for people."""
   config = context.config.map
-  runs, ratio, pairs = config.size, config.ratio, config.pairs
+  runs, ratio, pairs = config.size, config.ratio, context.config.map.pairs
   if not runs:
     return []
   needed = ', '.join(

@@ -25,7 +25,7 @@ from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 
 # Most classes that are named.
-_CLASSES = 8
+CLASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _data(context: Context) -> str:
   count = np.bincount(data.labels[0], minlength=len(data.label_names))
   order = np.argsort(-count, kind='stable')
   named = [
-    f'{visible(data.label_names[i])} ({count[i]:,})' for i in order[:_CLASSES]
+    f'{visible(data.label_names[i])} ({count[i]:,})' for i in order[:CLASSES]
   ]
   rest = len(order) - len(named)
   named += [f'{rest} more'] if rest else []

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from memloc_jax import schema
 from memloc_jax.ensemble import metrics
 from memloc_jax.ensemble import train as training
 from memloc_jax.ensemble.store import Record
@@ -14,6 +15,78 @@ from memloc_jax.study import given, given_runs, versions
 from memloc_jax.study.context import Context
 from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.view import View
+
+TABLES = (
+  schema.Table(
+    'runs',
+    'fine-tuning',
+    {
+      'run': schema.COUNT('number of the run in this study'),
+      'table': schema.TEXT(
+        '`main` (all examples), `control` (control models), `map` (random '
+        'subsets), `map-1`, `map-2`, ... (those added later)'
+      ),
+      'purpose': schema.TEXT('`noisy`, `clean`, `frozen` or `map`'),
+      'seed': schema.INT('of head, batch order and dropout'),
+      'label_set': schema.COUNT(
+        '0: original labels; r: the r-th draw of wrong labels, or, with '
+        "`task.true_label`, the source's labels"
+      ),
+      'start': schema.TEXT(
+        'where the weights began: `pretrained`, `random`, `run`, `mixture`; '
+        '`given` for a model that was fine-tuned elsewhere (`model.noisy`, '
+        '`model.clean`)'
+      ),
+      'subset_size': schema.POSITIVE('number of examples trained on'),
+      'learning_rate': schema.SIZE.or_missing(
+        'peak; missing for a given model'
+      ),
+      'epochs': schema.COUNT('epochs trained here; 0 for a given model'),
+      'first_trainable last_trainable': schema.LAYER.or_missing(
+        'first and last layer that trains; missing if none does, and for a '
+        'given model'
+      ),
+      'lanes': schema.POSITIVE(
+        'runs per device that it was trained beside, itself included'
+      ),
+      'config_hash': schema.TEXT(
+        "hash of everything that decides the run's result"
+      ),
+      'status': schema.TEXT(
+        '`done`, or `diverged` (loss not finite; left out everywhere)'
+      ),
+      'epoch_memorised': schema.POSITIVE.or_missing(
+        'first evaluated epoch with training macro-F1 of at least 0.993; '
+        'missing if there is none, and for a given model'
+      ),
+      'train_macro_f1': schema.PROBABILITY.or_missing(
+        'at the end, own examples, given labels'
+      ),
+      'validation_macro_f1': schema.PROBABILITY.or_missing(
+        'at the end, validation set; missing without one'
+      ),
+    },
+  ),
+  schema.Table(
+    'history',
+    'run and epoch; a single one, of epoch 0, for a given model',
+    {
+      'run': schema.COUNT('as in `runs`'),
+      'epoch': schema.COUNT('finished epochs'),
+      'loss': schema.Kind(float, 0, text='nats, from 0').or_missing(
+        "mean cross-entropy of the epoch's steps, dropout on; missing for a "
+        'given model, not finite where the run diverged'
+      ),
+      'accuracy': schema.PROBABILITY.or_missing(
+        'after the epoch, own examples, given labels; missing where not '
+        'evaluated'
+      ),
+      'macro_f1': schema.PROBABILITY.or_missing(
+        'the same, mean of the F1 of the classes'
+      ),
+    },
+  ),
+)
 
 
 def check_sources(context: Context) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memloc_jax import schema
 from memloc_jax.ensemble.store import FINAL
 from memloc_jax.ensemble.table import Table
 from memloc_jax.models.interface import Tree
@@ -59,6 +60,7 @@ class Declared:
     runs: beginnings of the names of tables of runs.
     reads: tables, arrays and parts that stages before it write.
     writes: its own, and its files.
+    tables: what each table must be, by name; those of the others too.
   """
 
   stage: str
@@ -66,6 +68,7 @@ class Declared:
   runs: tuple[str, ...]
   reads: frozenset[str]
   writes: frozenset[str]
+  tables: Mapping[str, schema.Table] = dataclasses.field(default_factory=dict)
 
   def of_runs(self, table: str) -> bool:
     """Whether a table of runs is among its own."""
@@ -136,7 +139,7 @@ class Files:
   def write_table(self, name: str, table: pd.DataFrame) -> None:
     """Writes one, see `Workdir`."""
     self._write(f'{name}.parquet')
-    self._workdir.write_table(name, table)
+    self._workdir.write_table(self._declared.tables[name], table)
 
   def array(self, name: str) -> np.ndarray:
     """Reads an array that has to be there."""
@@ -151,7 +154,8 @@ class Files:
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
     """Writes one."""
     self._write(f'parts/{technique}/{name}.parquet')
-    self._workdir.write_part(technique, name, table)
+    declared = self._declared.tables[name]
+    self._workdir.write_part(technique, declared, table)
 
   def clear_parts(self, technique: str) -> None:
     """Removes what a technique wrote before."""

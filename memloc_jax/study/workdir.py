@@ -41,7 +41,8 @@ import pandas as pd
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
-from memloc_jax.study import identity, tables
+from memloc_jax.schema import Table
+from memloc_jax.study import identity
 from memloc_jax.study.config import StudyConfig
 
 
@@ -277,15 +278,19 @@ class Workdir:
     else:
       path.unlink(missing_ok=True)
 
-  def write_table(self, name: str, table: pd.DataFrame) -> None:
+  def write_table(self, table: Table, frame: pd.DataFrame) -> None:
     """Writes `<name>.parquet`.
 
+    Args:
+      table: its name, and what it must be.
+      frame: its rows.
+
     Raises:
-      TableError: it is not as it was declared, see `tables`.
+      TableError: they are not as they were declared.
     """
-    tables.find(name).check(table)
+    table.check(frame)
     self._replace(
-      f'{name}.parquet', lambda path: table.to_parquet(path, index=False)
+      f'{table.name}.parquet', lambda path: frame.to_parquet(path, index=False)
     )
 
   def read_table(self, name: str) -> pd.DataFrame | None:
@@ -329,16 +334,14 @@ class Workdir:
     """Removes what a technique wrote before."""
     self.remove(f'parts/{technique}')
 
-  def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
-    """Writes one technique's part of a table.
-
-    Raises:
-      TableError: it is not as it was declared, see `tables`.
-    """
-    tables.find(name).check(table)
+  def write_part(
+    self, technique: str, table: Table, frame: pd.DataFrame
+  ) -> None:
+    """Writes one technique's part of a table, see `write_table`."""
+    table.check(frame)
     self._replace(
-      f'parts/{technique}/{name}.parquet',
-      lambda path: table.to_parquet(path, index=False),
+      f'parts/{technique}/{table.name}.parquet',
+      lambda path: frame.to_parquet(path, index=False),
     )
 
   def read_part(self, technique: str, name: str) -> pd.DataFrame | None:

@@ -28,7 +28,7 @@ _MOST_DRAWS = 10**3
 _COLUMN = Range('the name of a column', bool)
 SOURCE = (
   Range(
-    'hub:, hub:<id>, tfds:, files:<path> or embedded:',
+    'hub:, hub:<id>, tfds:, files:<path>, embedded: or a kind of your own',
     lambda source: not is_unknown(source),
   ),
   settings.PATH,

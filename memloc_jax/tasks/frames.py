@@ -39,9 +39,23 @@ def table(data: pd.DataFrame, named: Mapping[str, Any]) -> Table:
       raise InputError(
         f'{what}={name!r}: the column is named for something else, too.'
       )
-    cells = data.iloc[:, names.index(name)]
-    # As objects first: there is no None among floats.
-    columns[name] = cells.astype(object).where(cells.notna(), None).tolist()
+    columns[name] = _cells(data.iloc[:, names.index(name)])
   if not len(data):
     raise InputError('the DataFrame holds no rows.')
   return Table('the DataFrame', columns, {}, tuple(data.index))
+
+
+def whole(data: pd.DataFrame, where: str) -> Table:
+  """All columns of a DataFrame.
+
+  Args:
+    data: one row an example.
+    where: what messages call it.
+  """
+  return Table(where, {name: _cells(data[name]) for name in data}, {})
+
+
+def _cells(column: pd.Series) -> list[Any]:
+  """Values of a column; those that are missing are None."""
+  # As objects first: there is no None among floats.
+  return column.astype(object).where(column.notna(), None).tolist()

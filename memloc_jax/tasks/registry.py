@@ -216,7 +216,7 @@ OWN = 'own'
 _BINARISED = ('implicithate', 'sst5', 'emotion', 'reuters', 'trec')
 
 
-def register(task: Task) -> None:
+def register_task(task: Task) -> None:
   """Adds a task, as from a config file.
 
   Args:

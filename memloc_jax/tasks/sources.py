@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from memloc_jax.errors import InputError, shown
-from memloc_jax.tasks import catalogue, embedded, files, hub, own, saved
+from memloc_jax.tasks import catalogue, embedded, files, frames, hub, own, saved
 from memloc_jax.tasks import label as labelling
 from memloc_jax.tasks.files import Table
 from memloc_jax.tasks.registry import ALIASES, Task
@@ -19,11 +20,45 @@ from memloc_jax.tasks.rows import Rows
 # Halves of characters, and what comes of bytes that were not UTF-8.
 _SURROGATES = re.compile('[\ud800-\udfff]')
 
-_READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
+# How each kind of source is read, from what stands behind its colon and the
+# task to the splits by name.
+READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
   'hub': hub.read,
   'tfds': catalogue.read,
   'files': lambda location, task: local(location, task.columns),
 }
+
+
+def register_source(
+  kind: str, read: Callable[[str], Mapping[str, pd.DataFrame]]
+) -> None:
+  """Adds a kind of source.
+
+  Args:
+    kind: what stands before the colon of `task.source`.
+    read: from what stands behind it to the splits: `train` and, if there are
+      rows to evaluate on, `validation` and `test`, with the columns of the task
+      as files have them. It should raise InputError where there is nothing to
+      read. What has changed since a study was begun is refused, so rows come in
+      the same order each time.
+
+  Raises:
+    ValueError: the kind is taken, or no name.
+  """
+  if not is_unknown(f'{kind}:') or not kind.isidentifier():
+    raise ValueError(f'There is already a source {kind!r}, or it is no name.')
+
+  def tables(location: str, task: Task) -> dict[str, Table]:
+    place = f'{kind}:{location}'
+    splits = read(location)
+    if 'train' not in splits:
+      raise InputError(f'source {place!r} has no split train')
+    return {
+      split: frames.whole(data, f'{place} ({split})')
+      for split, data in splits.items()
+    }
+
+  READERS[kind] = tables
 
 
 def load_rows(source: str, task: Task) -> dict[str, Rows]:
@@ -32,7 +67,7 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   Args:
     source: 'hub:' (the task's own data set) or 'hub:<id>'; 'tfds:' or
       'tfds:<data folder>'; 'files:<folder or file>'; 'embedded:' or
-      'embedded:seed=1,train=480,pool=200'.
+      'embedded:seed=1,train=480,pool=200'; or of a kind that is registered.
     task: what to read.
 
   Returns:
@@ -45,7 +80,8 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   kind, _, location = source.partition(':')
   if is_unknown(source):
     raise InputError(
-      f'unknown source {source!r}: write hub:, tfds:, files:<path> or embedded:'
+      f'unknown source {source!r}: write hub:, tfds:, files:<path>, embedded: '
+      'or a kind of your own, which --import has to name'
     )
   if (kind == 'embedded') != task.name.startswith('embedded'):
     raise InputError(
@@ -56,7 +92,7 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
     return embedded.load(location, task.name)
   if kind == 'files' and not location:
     raise InputError('source files: needs the path of a folder or file')
-  return rows_of(_READERS[kind](location, task), task)
+  return rows_of(READERS[kind](location, task), task)
 
 
 def rows_of(tables: Mapping[str, Table], task: Task) -> dict[str, Rows]:
@@ -108,7 +144,7 @@ def rows_of(tables: Mapping[str, Table], task: Task) -> dict[str, Rows]:
 def is_unknown(source: str) -> bool:
   """Whether a source string is of none of the kinds that `load_rows` reads."""
   kind, colon, _ = source.partition(':')
-  return not colon or kind not in (*_READERS, 'embedded')
+  return not colon or kind not in (*READERS, 'embedded')
 
 
 def _held_out(table: Table, task: Task) -> Task:

@@ -24,7 +24,7 @@ class AttentionTest(absltest.TestCase):
   def test_unequal_results_fail(self):
     wrong = lambda query, key, value, real: value
     flags = ['--lengths', '4', '--repetitions', '1']
-    with mock.patch.object(attention, '_library', wrong):
+    with mock.patch.object(attention, 'library', wrong):
       self.assertEqual(attention.main(flags), 1)
 
 

@@ -90,7 +90,7 @@ def run(process: ending.Process, main) -> tuple[int, str, bool]:
     raise SystemExit('at once', status)
 
   with (
-    unittest.mock.patch.object(ending, '_say', lambda *x: says.append(x[0])),
+    unittest.mock.patch.object(ending, 'say', lambda *x: says.append(x[0])),
     unittest.mock.patch.object(os, '_exit', exit),
   ):
     try:

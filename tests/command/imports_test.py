@@ -39,7 +39,7 @@ class Mine:
   threshold: float = setting(0.5, above(0))
 
 
-@scores.register('mine', settings=Mine)
+@scores.register_technique('mine', settings=Mine)
 def mine(source, settings, report):
   """Nothing."""
   return scores.Findings({})

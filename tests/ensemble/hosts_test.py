@@ -232,7 +232,7 @@ class SlurmTest(parameterized.TestCase):
     }
     with (
       mock.patch.dict(os.environ, rest | variables, clear=True),
-      mock.patch.object(hosts, '_meet'),
+      mock.patch.object(hosts, 'meet'),
       mock.patch.object(jax.distributed, 'initialize') as initialize,
     ):
       hosts.join(None, None, None, 300.0)
@@ -358,7 +358,7 @@ class MeetTest(parameterized.TestCase):
       place = hosts._Place(address, count, number, hosts._FLAGS)
       asked = stop if stop and not number else lambda: False
       try:
-        hosts._meet(place, timeout, asked)
+        hosts.meet(place, timeout, asked)
         outcomes[at] = ''
       except (InputError, Preempted) as error:
         outcomes[at] = f'{type(error).__name__}: {error}'
@@ -404,7 +404,7 @@ class MeetTest(parameterized.TestCase):
 
     def first():
       try:
-        hosts._meet(place, 2.0, lambda: False)
+        hosts.meet(place, 2.0, lambda: False)
       except InputError as error:
         failed.append(str(error))
 

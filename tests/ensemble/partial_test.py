@@ -128,7 +128,7 @@ class PartialTest(toy.TestCase):
   def test_a_saved_state_is_not_held_while_its_rows_go_on(self):
     folder, leaves = self.folder(), []
     self.stopped(folder, 1)
-    real = partial.PartialStore._read
+    real = partial.PartialStore.read
 
     def read(*arguments):
       tree = real(*arguments)
@@ -140,7 +140,7 @@ class PartialTest(toy.TestCase):
       held = [leaf for leaf in leaves if leaf() is not None]
       self.assertEmpty(held)
 
-    with mock.patch.object(partial.PartialStore, '_read', read):
+    with mock.patch.object(partial.PartialStore, 'read', read):
       engine = toy.engine(folder, segment_steps=3, on_epoch=look)
       train(engine, self.table())
     self.assertNotEmpty(leaves)
@@ -276,13 +276,13 @@ class PartialTest(toy.TestCase):
     engine = toy.engine(self.folder(), shared_folder=shared, stop=lambda: True)
     table = self.table()
     training = Training(engine, table, table.hashes(engine.identity()))
-    training._processes = 2
+    training.processes = 2
     with (
       mock.patch.object(hosts, 'any_of', lambda *conditions: conditions),
-      mock.patch.object(training, '_save') as save,
+      mock.patch.object(training, 'save') as save,
       self.assertRaises(Preempted) as caught,
     ):
-      training._pause(mock.Mock(epoch=3))
+      training.pause(mock.Mock(epoch=3))
     self.assertEqual(save.called, shared)
     said = 'what was done is saved' in str(caught.exception)
     self.assertEqual(said, shared)
@@ -322,13 +322,13 @@ class PartsTest(toy.TestCase):
     self.assertEqual(self.parts(), [([0], 5, [50]), ([2], 2, [22])])
 
   def test_no_memory_for_a_state_is_not_its_fault(self):
-    no_room = mock.patch.object(self.store, '_read', side_effect=MemoryError)
+    no_room = mock.patch.object(self.store, 'read', side_effect=MemoryError)
     with no_room, self.assertRaises(MemoryError):
       self.parts()
     self.assertEqual(self.parts(), [([0, 1, 2], 2, [20, 21, 22])])
 
   def test_a_state_that_cannot_be_read_is_set_aside(self):
-    real = self.store._read
+    real = self.store.read
 
     def read(folder, like):
       if folder.name == '2':
@@ -337,12 +337,12 @@ class PartsTest(toy.TestCase):
 
     expected = [([0, 1], 1, [10, 11]), ([2], 1, [12])]
     with (
-      mock.patch.object(self.store, '_read', read),
+      mock.patch.object(self.store, 'read', read),
       self.assertWarnsRegex(UserWarning, 'going on from an earlier state'),
     ):
       self.assertEqual(self.parts(size=2), expected)
     self.assertEqual(self.parts(size=2), expected)
-    aside = list(self.store._folder.glob('*-2-unreadable'))
+    aside = list(self.store.folder.glob('*-2-unreadable'))
     self.assertLen(aside, 1)
     self.assertTrue((aside[0] / 'state').is_dir())
 

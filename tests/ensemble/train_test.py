@@ -150,7 +150,7 @@ class FailureTest(toy.TestCase):
 
   def test_a_run_whose_last_update_diverges_is_marked(self):
     # Every example's loss was finite when it was computed.
-    real = training.Training._epoch
+    real = training.Training.train_epoch
 
     def ruin(self, chunk):
       real(self, chunk)
@@ -159,7 +159,7 @@ class FailureTest(toy.TestCase):
         params = jax.tree.map(ruin, chunk.state.params)
         chunk.state = chunk.state._replace(params=params)
 
-    with mock.patch.object(training.Training, '_epoch', ruin):
+    with mock.patch.object(training.Training, 'train_epoch', ruin):
       engine = toy.engine(self.folder())
       records = toy.records(engine, toy.table(_runs(count=4)))
     status = [record.status for record in records]

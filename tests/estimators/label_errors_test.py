@@ -205,7 +205,7 @@ class LabelErrorsTest(parameterized.TestCase):
     np.save(path, logits)
     expected = _ESTIMATOR(membership, logits.astype(np.float64), labels)
     for size in (1, 7, 100):
-      with mock.patch.object(predictions, '_BLOCK', size):
+      with mock.patch.object(predictions, 'BLOCK', size):
         mapped = np.load(path, mmap_mode='r')
         self._assert_same(_ESTIMATOR(membership, mapped, labels), expected)
 

@@ -89,7 +89,7 @@ class ScaledLogitsTest(parameterized.TestCase):
     expected = privacy.scaled_logits(logits.astype(np.float64), labels)
     mapped = np.load(path, mmap_mode='r')
     for size in (1, 7, 100):
-      with mock.patch.object(predictions, '_BLOCK', size):
+      with mock.patch.object(predictions, 'BLOCK', size):
         np.testing.assert_allclose(
           privacy.scaled_logits(mapped, labels), expected, rtol=1e-12
         )
@@ -242,7 +242,7 @@ class LiraTest(parameterized.TestCase):
     membership, scaled = ensembles.remembering(10, 20)
     expected = privacy.lira(membership, scaled, attack, variance)
     for size in (1, 7):
-      with mock.patch.object(predictions, '_BLOCK', size):
+      with mock.patch.object(predictions, 'BLOCK', size):
         np.testing.assert_allclose(
           privacy.lira(membership, scaled, attack, variance),
           expected,

@@ -114,7 +114,7 @@ class RmiaTest(parameterized.TestCase):
   def test_block_size_does_not_matter(self):
     membership, scaled = ensembles.remembering(10, 20)
     expected = privacy.rmia(membership, scaled, population=10)
-    with mock.patch.object(predictions, '_BLOCK', 7):
+    with mock.patch.object(predictions, 'BLOCK', 7):
       found = privacy.rmia(membership, scaled, population=10)
     np.testing.assert_allclose(found, expected)
 

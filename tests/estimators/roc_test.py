@@ -225,7 +225,7 @@ class RocTest(parameterized.TestCase):
   def test_interval_of_many_scores_interpolates(self):
     membership, scores = _random(40, 400)
     exact = roc.roc(membership, scores, resamples=300)
-    with mock.patch.object(roc, '_BOOTSTRAP_THRESHOLDS', 50):
+    with mock.patch.object(roc, 'BOOTSTRAP_THRESHOLDS', 50):
       coarse = roc.roc(membership, scores, resamples=300)
     for name in ('auc_low', 'auc_high', 'tpr_low', 'tpr_high'):
       np.testing.assert_allclose(
@@ -280,7 +280,7 @@ class ExampleAucTest(parameterized.TestCase):
     scores[np.random.default_rng(1).random((15, 30)) < 0.2] = np.nan
     membership[:, 0], membership[:, 1] = True, False
     scores[:, 2] = np.nan
-    with mock.patch.object(predictions, '_BLOCK', 7):
+    with mock.patch.object(predictions, 'BLOCK', 7):
       auc = roc.example_auc(membership, scores)
     for i in range(30):
       scored = ~np.isnan(scores[:, i])

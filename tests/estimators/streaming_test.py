@@ -21,7 +21,7 @@ class LogitBlocksTest(parameterized.TestCase):
   def test_blocks_cover_the_examples_and_are_the_callers(self, dtype):
     logits = _LOGITS.astype(dtype)
     seen = np.full(_LOGITS.shape, np.nan)
-    with mock.patch.object(predictions, '_BLOCK', 3):
+    with mock.patch.object(predictions, 'BLOCK', 3):
       for block, values in streaming.logit_blocks(logits, np.arange(4) % 3):
         self.assertEqual(values.dtype, np.float64)
         seen[:, block] = values
@@ -40,7 +40,7 @@ class LogitBlocksTest(parameterized.TestCase):
   )
   def test_refuses(self, logits, labels, message):
     with (
-      mock.patch.object(predictions, '_BLOCK', 2),
+      mock.patch.object(predictions, 'BLOCK', 2),
       self.assertRaisesRegex(ValueError, message),
     ):
       list(streaming.logit_blocks(logits, labels))

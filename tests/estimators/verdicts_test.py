@@ -268,7 +268,7 @@ class DetectionTest(parameterized.TestCase):
     self.assertEqual(row['against_baseline'], '')
 
   # Of the table's other intervals, which verdicts are not made of.
-  @mock.patch.object(detection, '_RESAMPLES', 2)
+  @mock.patch.object(detection, 'RESAMPLES', 2)
   def test_family_wise_error_of_guesses(self):
     rng = np.random.default_rng(2)
     studies, wrong = 300, 0

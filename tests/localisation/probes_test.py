@@ -65,7 +65,7 @@ class ReferenceTest(absltest.TestCase):
     row = {'target': 'noise', 'probe_seed': 0, 'f1': 0.5}
     rows = [row | {'layer': layer} for layer in range(4)]
     config = ProbeConfig(labels=False)
-    with mock.patch.object(probing, '_measure', return_value=rows) as measure:
+    with mock.patch.object(probing, 'measure', return_value=rows) as measure:
       found = probing.probing(source, config, lambda share: None)
     checkpoints = [call.args[1].name for call in measure.call_args_list]
     self.assertEqual(checkpoints.count('frozen'), 2)

@@ -20,7 +20,7 @@ class RegistryTest(absltest.TestCase):
 
   def test_a_name_is_taken_once(self):
     with self.assertRaisesRegex(ValueError, 'swapping'):
-      scores.register('swapping')(lambda *_: scores.Findings({}))
+      scores.register_technique('swapping')(lambda *_: scores.Findings({}))
     self.assertIs(TECHNIQUES['swapping'].run, swapping.swapping)
 
 

@@ -10,12 +10,13 @@ import pytest
 from absl.testing import absltest, parameterized
 from scipy import special
 
+from memloc_jax import stages
 from memloc_jax.ensemble.store import RowStore
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.pairs import hybrids, input_maps, units
 from memloc_jax.pairs.settings import InputsConfig
 from memloc_jax.study import config as study_config
-from memloc_jax.study import pair_runs, tables, view
+from memloc_jax.study import pair_runs, view
 from tests.localisation import built
 from tests.study import tiny
 
@@ -87,7 +88,7 @@ class StudyTest(tiny.EncoderCase):
     np.testing.assert_array_equal(member.sum(1), member.shape[1] // 2)
     runs = self.read('runs')
     for table, count in (
-      (pair_runs.PAIRS, _PAIRS),
+      (pair_runs.MAP_PAIRS, _PAIRS),
       (pair_runs.CONTROL_PAIRS, _CONTROL_PAIRS),
     ):
       seed = runs.loc[runs['table'] == table, 'seed'].to_numpy()
@@ -105,7 +106,7 @@ class StudyTest(tiny.EncoderCase):
   def test_shares_sum_to_what_the_runs_predicted(self):
     """The records' predictions, which were made by another program."""
     store, runs = RowStore(self.workdir / 'rows'), self.read('runs')
-    runs = runs[runs['table'] == pair_runs.PAIRS].reset_index()
+    runs = runs[runs['table'] == pair_runs.MAP_PAIRS].reset_index()
     examples = self.read('examples')
     label_names = json.loads(
       (self.workdir / 'manifest.json').read_text('utf-8')
@@ -113,7 +114,7 @@ class StudyTest(tiny.EncoderCase):
     labels = examples['given'].map(label_names.index).to_numpy()
     logits = np.stack(
       [
-        store.read(pair_runs.PAIRS, row, hash).logits
+        store.read(pair_runs.MAP_PAIRS, row, hash).logits
         for row, hash in enumerate(runs['config_hash'])
       ]
     )
@@ -298,7 +299,7 @@ class StudyTest(tiny.EncoderCase):
   def test_every_table_is_there(self):
     for name in _TABLES:
       with self.subTest(name):
-        tables.find(name).check(self.read(name))
+        stages.known_tables()[name].check(self.read(name))
 
 
 class DistanceTest(absltest.TestCase):

@@ -1,8 +1,10 @@
 """What the page on extending shows is run as it stands there."""
 
+import contextlib
 import json
 import pathlib
 import re
+import sqlite3
 import tempfile
 from unittest import mock
 
@@ -15,14 +17,14 @@ from absl.testing import absltest
 from ml_collections import config_flags
 
 from memloc_jax import api
+from memloc_jax.ensemble import optimiser
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import probes, scores
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
 from memloc_jax.study import config as study_config
-from memloc_jax.tasks import embedded
+from memloc_jax.tasks import embedded, sources
 from memloc_jax.tasks import registry as tasks
-from memloc_jax.tasks.sources import load_rows
 from tests.localisation import built
 from tests.models import small
 from tests.study import tiny
@@ -44,7 +46,13 @@ def _blocks() -> dict[str, str]:
 class ExtendingTest(tiny.EncoderCase):
   def setUp(self):
     super().setUp()
-    for registry in (scores.TECHNIQUES, tasks._TASKS, models.FAMILIES):
+    for registry in (
+      scores.TECHNIQUES,
+      tasks._TASKS,
+      sources.READERS,
+      models.FAMILIES,
+      optimiser.OPTIMISERS,
+    ):
       kept = dict(registry)
       self.addCleanup(lambda r=registry, k=kept: (r.clear(), r.update(k)))
 
@@ -68,6 +76,9 @@ class ExtendingTest(tiny.EncoderCase):
     self.assertEqual(list(own), ['technique', 'source', 'seed', 'largest'])
     main = found[found['technique'] == 'largest_change']
     np.testing.assert_allclose(own.loc[0, 'largest'] ** 2, main['raw'].max())
+    page = (workdir / 'report.html').read_text('utf-8')
+    self.assertIn('How far did parameters move?', page)
+    self.assertIn(f'>{own.loc[0, "largest"]:.3f}', page)
 
   @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
   def test_settings_of_a_technique(self):
@@ -111,7 +122,7 @@ class ExtendingTest(tiny.EncoderCase):
     )
 
   def test_groups_of_settings_have_names_of_their_own(self):
-    register = lambda **kinds: scores.register('mine', **kinds)(print)
+    register = lambda **kinds: scores.register_technique('mine', **kinds)(print)
     with self.assertRaisesRegex(ValueError, 'already a group of settings'):
       register(settings=probes.ProbeConfig, group='probe')
     with self.assertRaisesRegex(ValueError, 'are no dataclass'):
@@ -135,11 +146,42 @@ class ExtendingTest(tiny.EncoderCase):
       (folder / f'{split}.jsonl').write_text(
         '\n'.join(map(json.dumps, rows)), 'utf-8'
       )
-    rows = load_rows(f'files:{folder}', task)['train']
+    rows = sources.load_rows(f'files:{folder}', task)['train']
     self.assertEqual(rows.label_names, ('bad', 'good'))
     self.assertLen(rows, 16)
     with self.assertRaisesRegex(ValueError, 'already a task'):
-      tasks.register(task)
+      tasks.register_task(task)
+
+  def test_a_source_is_read(self):
+    exec(_blocks()['A source'], {})
+    place = self.folder / 'reviews.db'
+    with contextlib.closing(sqlite3.connect(place)) as database:
+      for split in ('train', 'validation'):
+        frame = pd.DataFrame({'review': ['old', 'new', '?'], 'mood': [0, 1, 0]})
+        frame.to_sql(split, database, index=False)
+    rows = sources.load_rows(
+      f'sqlite:{place}', tasks.own_task('review', 'mood')
+    )
+    self.assertEqual(rows['train'].segments, (('old',), ('new',), ('?',)))
+    self.assertEqual(rows['pool'].labels.tolist(), [0, 1, 0])
+    with self.assertRaisesRegex(
+      InputError, r"sqlite:.*db \(train\): no column 'text'"
+    ):
+      sources.load_rows(f'sqlite:{place}', tasks.own_task('text', 'mood'))
+    with self.assertRaisesRegex(InputError, 'no such file'):
+      sources.load_rows('sqlite:elsewhere', tasks.own_task('review', 'mood'))
+    config = study_config.default()
+    config.task.source = f'sqlite:{place}'
+    study_config.from_config_dict(config)
+    config.task.source = 'postgres:x'
+    with self.assertRaisesRegex(InputError, 'task.source'):
+      study_config.from_config_dict(config)
+    for taken in ('sqlite', 'hub', 'embedded', 'a b'):
+      with self.assertRaisesRegex(ValueError, 'already a source'):
+        sources.register_source(taken, dict)
+    sources.register_source('empty', lambda place: {})
+    with self.assertRaisesRegex(InputError, 'no split train'):
+      sources.load_rows('empty:', tasks.own_task('review', 'mood'))
 
   def test_a_family_is_written_and_read(self):
     scope = {'__name__': 'page'}
@@ -159,8 +201,30 @@ class ExtendingTest(tiny.EncoderCase):
     self.assertIsInstance(again, scope['Gert'])
     jax.tree.map(np.testing.assert_array_equal, read, params)
     with self.assertRaisesRegex(ValueError, 'already a family'):
-      models.register('other', models.FAMILIES['gert'])
+      models.register_family('other', models.FAMILIES['gert'])
     self.assertIs(models.FAMILIES['bert'], bert.FAMILY)
+
+  def test_an_optimiser_is_chosen_by_name(self):
+    exec(_blocks()['An optimiser'], {})
+    config = study_config.default()
+    config.train.optimiser = 'rmsprop'
+    study_config.from_config_dict(config)
+    found = optimiser.OPTIMISERS['rmsprop']()
+    params = {'w': np.ones(2, np.float32)}
+    step = lambda accept: found.step(
+      {'w': np.array([1.0, -2.0], np.float32)},
+      found.init(params),
+      params,
+      rate=0.1,
+      factors={'w': 1.0},
+      weight_decay=0.0,
+      accept=accept,
+    )[0]['w']
+    # Of any gradient the first step is 1 / sqrt(0.1) long.
+    np.testing.assert_allclose(
+      step(True), 1 + np.array([-1, 1]) * 0.1 / np.sqrt(0.1), rtol=1e-5
+    )
+    np.testing.assert_array_equal(step(False), params['w'])
 
 
 if __name__ == '__main__':

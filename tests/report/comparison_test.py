@@ -148,7 +148,7 @@ class ComparisonTest(absltest.TestCase):
     path = comparison.write(self.folders[:1], self.output)
     self.assertNotIn('Correlations over studies', path.read_text('utf-8'))
 
-  @mock.patch.object(comparison, '_figures', return_value=())
+  @mock.patch.object(comparison, 'drawn', return_value=())
   def test_claims_are_of_whom_they_are(self, _):
     paper = 'What Dankers &amp; Titov (2024) report and'
     page = comparison.write(self.folders[:1], self.output)
@@ -160,7 +160,7 @@ class ComparisonTest(absltest.TestCase):
     self.assertNotIn(paper, text)
     self.assertIn(f'What {claims} claims and', text)
 
-  @mock.patch.object(comparison, '_figures', return_value=())
+  @mock.patch.object(comparison, 'drawn', return_value=())
   def test_centres_say_what_they_are_and_baselines_are_marked(self, _):
     folder = self.folders[0]
     mcog = pd.read_parquet(folder / 'mcog.parquet')

@@ -5,7 +5,7 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import fitting, memorisation, predictions
-from memloc_jax.report import content, listings
+from memloc_jax.report import content, listings, page, sections
 from memloc_jax.study import comparison
 
 
@@ -158,16 +158,22 @@ class FormatTest(parameterized.TestCase):
         'mcog_calibrated': [2.2, 9.0, 9.0, 9.0],
       }
     )
-    summary = comparison.mcog_summary(table, 9)
-    (row,) = content.mcog(table, summary)
+    rows = lambda: (
+      sections.mcog(
+        page.Tables(
+          {'mcog': table, 'mcog_summary': comparison.mcog_summary(table, 9)}
+        )
+      ).rows
+    )
+    (row,) = rows()
     self.assertEqual(row['seeds'], '1.00, 3.00')
     self.assertEqual((row['mean'], row['interval']), ('2.00', '–'))
     self.assertEqual((row['profile'], row['calibrated']), ('2.10', '2.20'))
     self.assertEqual(row['attainable'], '1.50 to 2.50')
     table['mcog'] = [2.1, 2.0, 1.0, 3.0]
-    (row,) = content.mcog(table, comparison.mcog_summary(table, 9))
+    (row,) = rows()
     self.assertEqual((row['mean'], row['interval']), ('2.00', '[-0.48, 4.48]'))
-    self.assertEmpty(content.mcog(pd.DataFrame(), pd.DataFrame()))
+    self.assertEmpty(sections.mcog(page.Tables({})).rows)
 
   def test_clean_accuracy_is_given_plain_and_weighted_by_length(self):
     measured = pd.DataFrame(

@@ -58,9 +58,9 @@ class FigureTest(absltest.TestCase):
       self.assertAlmostEqual(band.ymax, of['high'].max())
 
   def test_it_is_in_the_gallery_where_there_is_something(self):
-    tables = dict.fromkeys(page.TABLES, pd.DataFrame())
-    self.assertEmpty([*gallery.entries(tables)])
-    (entry,) = gallery.entries(tables | {'dynamics_epochs': _rows()})
+    self.assertEmpty([*gallery.entries(page.Tables({}))])
+    tables = page.Tables({'dynamics_epochs': _rows()})
+    (entry,) = gallery.entries(tables)
     self.assertEqual(entry.group, gallery.DYNAMICS)
     self.assertLen(entry.draw().axes, 2)
 

@@ -7,8 +7,7 @@ from memloc_jax.report import gallery, methods, page
 
 
 def _tables(**given):
-  empty = dict.fromkeys(page.TABLES, pd.DataFrame())
-  return empty | {name: pd.DataFrame(rows) for name, rows in given.items()}
+  return page.Tables({name: pd.DataFrame(rows) for name, rows in given.items()})
 
 
 def _layers(source, technique='swapping', variants=('',), seeds=(1,)):

@@ -8,7 +8,7 @@ from memloc_jax.report import (
   gallery,
   single_example_figures,
 )
-from memloc_jax.report.page import TABLES
+from memloc_jax.report.page import Tables
 
 _EVIL = '</script><script>alert("x")</script>'
 _LAYERS, _EXAMPLES = 2, 5
@@ -103,7 +103,7 @@ def _tables():
       for unit in units
     ]
   )
-  found = dict.fromkeys(TABLES, pd.DataFrame()) | {
+  found = {
     'pairs_by_example': pairs,
     'layers_by_example': layers,
     'layers_by_group': groups,
@@ -113,7 +113,7 @@ def _tables():
     'patching_summary': patching,
     'variants': variants,
   }
-  return found, examples
+  return Tables(found), examples
 
 
 class FiguresTest(parameterized.TestCase):

@@ -7,10 +7,11 @@ from memloc_jax.estimators import privacy, roc
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.estimators.predictions import probability
-from memloc_jax.study import attribution, tables
+from memloc_jax.study import attribution, estimation
 from tests.estimators import ensembles
 
 _NAMES = ('sea', 'farm', 'town')
+_TABLES = {table.name: table for table in attribution.TABLES}
 
 
 def _arrays(runs=16, n=30, seed=0):
@@ -28,7 +29,7 @@ class AttributionTest(absltest.TestCase):
   def test_columns_are_those_of_the_estimators(self):
     membership, logits, labels = _arrays()
     found = attribution.attribute(membership, logits, labels, _NAMES)
-    expected = set(tables.TABLES['examples'].names)
+    expected = set(estimation.EXAMPLES.names)
     self.assertContainsSubset(found.columns, expected)
     errors = label_errors(membership, logits, labels)
     self.assertEqual(
@@ -55,7 +56,7 @@ class AttributionTest(absltest.TestCase):
     table = attribution.attribute(membership, logits, labels, _NAMES).tables[
       'influence'
     ]
-    tables.find('influence').check(table)
+    _TABLES['influence'].check(table)
     self.assertLen(table, 10 * len(labels))
     self.assertFalse((table['index'] == table['helper']).any())
     pairs = ensembles.influences(membership, probability(logits, labels))
@@ -77,7 +78,7 @@ class AttributionTest(absltest.TestCase):
       with self.subTest(runs):
         found = attribution.attribute(*_arrays(runs), _NAMES)
         for name in ('influence', 'privacy', 'privacy_curve'):
-          tables.find(name).check(found.tables[name])
+          _TABLES[name].check(found.tables[name])
         self.assertEqual(
           set(found.tables['privacy']['attack']), {'LiRA', 'RMIA'}
         )

@@ -8,7 +8,7 @@ from absl.testing import absltest
 from scipy import stats
 
 from benchmarks import known_truth
-from memloc_jax.study import comparison, control, tables
+from memloc_jax.study import comparison, control
 
 
 class ClusteredIntervalTest(absltest.TestCase):
@@ -204,7 +204,7 @@ class McogSummaryTest(absltest.TestCase):
       ]
     )
     found = comparison.mcog_summary(mcog, 5)
-    tables.find('mcog_summary').check(found)
+    comparison.TABLES[0].check(found)
     self.assertEqual(found['source'].tolist(), ['main', '1+2', '2+3'])
     self.assertEqual(found['seeds'].tolist(), [3, 2, 0])
     np.testing.assert_allclose(found['mcog'], [3, 2.5, np.nan])

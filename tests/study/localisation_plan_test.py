@@ -26,7 +26,7 @@ class MeasureTest(tiny.EncoderCase):
     kept, seen = dict(TECHNIQUES), []
     self.addCleanup(lambda: (TECHNIQUES.clear(), TECHNIQUES.update(kept)))
 
-    @scores.register('counted')
+    @scores.register_technique('counted')
     def counted(source, config, report):
       del config
       seen.append(source)

@@ -78,7 +78,7 @@ class PlanTest(tiny.EncoderCase):
     counts = [int(count) for count in re.findall(r'\((\d+)\)', said)]
     self.assertEqual(counts, sorted(counts, reverse=True))
     self.assertEqual(sum(counts), 80)
-    with mock.patch.object(planning, '_CLASSES', 3):
+    with mock.patch.object(planning, 'CLASSES', 3):
       self.assertIn('), 1 more; ', planning._data(study.context))
 
   def test_text(self):

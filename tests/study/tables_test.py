@@ -5,6 +5,7 @@ import pathlib
 import pandas as pd
 from absl.testing import absltest
 
+from memloc_jax import stages
 from memloc_jax.localisation import scores
 from memloc_jax.schema import COUNT, INT, PROBABILITY, Table, TableError
 from memloc_jax.study import tables
@@ -17,8 +18,8 @@ class PageTest(absltest.TestCase):
     text = _PAGE.read_text('utf-8')
     self.assertEqual(
       text,
-      tables.page(text),
-      'docs/tables.md is not up to date: run python -m memloc_jax.study.tables',
+      tables.page(text, stages.known_tables().values()),
+      'docs/tables.md is not up to date: run python -m memloc_jax.stages',
     )
 
   def test_what_stands_around_the_tables_stays(self):
@@ -26,12 +27,11 @@ class PageTest(absltest.TestCase):
     spoilt = text.replace('One row per fine-tuning.', 'One row.')
     self.assertNotEqual(spoilt, text)
     first, last = 'At the top.\n', 'At the end.\n'
-    self.assertEqual(
-      tables.page(first + spoilt + last), first + tables.page(text) + last
-    )
+    made = lambda text: tables.page(text, stages.known_tables().values())
+    self.assertEqual(made(first + spoilt + last), first + made(text) + last)
 
   def test_every_meaning_is_one_line(self):
-    for table in tables.TABLES.values():
+    for table in stages.known_tables().values():
       for names, column in table.columns.items():
         with self.subTest(f'{table.name} {names}'):
           self.assertNotEmpty(column.meaning)
@@ -51,12 +51,14 @@ class KnownTest(absltest.TestCase):
     own = Table(
       'mine', 'seed', {'seed': INT('of it'), 'share': PROBABILITY('of it')}
     )
-    self.assertNotIn('mine', tables.known())
+    self.assertNotIn('mine', tables.of_techniques())
     for name in ('first', 'second'):  # Which share it.
-      scores.register(name, tables=[own])(lambda *_: scores.Findings({}))
+      scores.register_technique(name, tables=[own])(
+        lambda *_: scores.Findings({})
+      )
     frame = pd.DataFrame({'seed': [1], 'share': [0.5]})
     frame = frame.assign(technique='first', source='main')
-    found = tables.find('mine')
+    found = stages.known_tables()['mine']
     self.assertEqual(found.names, ('technique', 'source', 'seed', 'share'))
     found.check(found.ordered(frame))
     with self.assertRaisesRegex(TableError, 'mine, column share, row 0: 2.0'):
@@ -66,14 +68,12 @@ class KnownTest(absltest.TestCase):
     for name in ('windows', 'examples'):
       with self.subTest(name):
         own = Table(name, 'seed', {'seed': COUNT('of it')})
-        scores.register(name, tables=[own])(lambda *_: scores.Findings({}))
-        with self.assertRaisesRegex(TableError, f'brings a table {name}'):
-          tables.known()
+        scores.register_technique(name, tables=[own])(
+          lambda *_: scores.Findings({})
+        )
+        with self.assertRaisesRegex(TableError, f'tables? {name}'):
+          stages.known_tables()
         del scores.TECHNIQUES[name]
-
-  def test_what_is_not_declared_is_no_table(self):
-    with self.assertRaisesRegex(TableError, 'no table mine'):
-      tables.find('mine')
 
 
 if __name__ == '__main__':

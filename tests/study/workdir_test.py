@@ -12,7 +12,7 @@ import pandas as pd
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import manifest, workdir
+from memloc_jax.study import manifest, training, workdir
 from memloc_jax.study.config import StudyConfig
 
 
@@ -119,16 +119,17 @@ class WorkdirTest(absltest.TestCase):
   def test_a_table_that_is_not_as_declared_is_not_written(self):
     table = pd.DataFrame({'run': [0], 'epoch': [1]})
     table = table.assign(loss=0.5, accuracy=0.5, macro_f1=0.5)
-    self.workdir.write_table('history', table)
-    self.workdir.write_part('mine', 'history', table)
+    _, history = training.TABLES
+    self.workdir.write_table(history, table)
+    self.workdir.write_part('mine', history, table)
     for write in (
       self.workdir.write_table,
       functools.partial(self.workdir.write_part, 'mine'),
     ):
       with self.assertRaisesRegex(ValueError, 'history.*macro_f1'):
-        write('history', table.drop(columns='macro_f1'))
+        write(history, table.drop(columns='macro_f1'))
       with self.assertRaisesRegex(ValueError, 'history.*accuracy, row 0: 2.0'):
-        write('history', table.assign(accuracy=2.0))
+        write(history, table.assign(accuracy=2.0))
     for read in (
       self.workdir.read_table('history'),
       self.workdir.read_part('mine', 'history'),
