@@ -25,7 +25,7 @@ help:
 	@echo 'make quickstart   a first study, five to eight minutes, with its report'
 	@echo 'make test         lint and every test but the long ones'
 	@echo 'make test-full    lint and every test'
-	@echo 'make lint         ruff check and ruff format --check'
+	@echo 'make lint         ruff check, ruff format --check and mypy'
 	@echo 'make docs         the documentation as a site, in workdirs/site'
 	@echo 'make notebook     executes the notebook, about three minutes'
 	@echo 'make bench        speed, beside PyTorch and plain JAX, about an hour'
@@ -42,6 +42,7 @@ install-test: $(VENV)/.installed-test $(VENV)/.installed-minilm
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: install-test lint
 	$(QUICK_ENV) $(PYTEST) -m 'not full'
@@ -60,7 +61,7 @@ bench: $(VENV)/.installed-parity
 	$(BIN)/python -m benchmarks.run --out=workdirs/bench
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	rm -rf workdirs/quickstart
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -225,12 +225,13 @@ def _data_of(folder: Workdir) -> str | None:
   return config.get('task', {}).get('files')
 
 
-def _lines(data: pd.DataFrame, named: Mapping[str, Hashable]) -> bytes:
+def _lines(data: pd.DataFrame, named: Mapping[str, Any]) -> bytes:
   """The columns as the study finds them, as lines of JSON.
 
   Args:
     data: one row an example.
-    named: the columns, by the setting that is to name them.
+    named: the columns, whose names may be of any type, by the setting that is
+      to name them.
 
   Returns:
     Objects whose keys are the settings' names.

@@ -255,8 +255,8 @@ class Table:
         f'Table {self.name} has the columns {", ".join(frame.columns)}; '
         f'wanted: {", ".join(kinds)}.'
       )
-    for name, kind in zip(frame.columns, map(kinds.get, declared)):
-      for wrong, what in _faults(kind, frame[name]):
+    for name, each in zip(frame.columns, declared):
+      for wrong, what in _faults(kinds[each], frame[name]):
         if wrong.any():
           row = int(np.argmax(wrong))
           (value,) = frame[name].iloc[[row]].tolist()

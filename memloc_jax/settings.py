@@ -212,7 +212,8 @@ def described(group: Any, prefix: str = '') -> Iterator[Setting]:
     group: of settings, with their defaults.
     prefix: of its names.
   """
-  meanings = _meanings(type(group))
+  kind: type = type(group)
+  meanings = _meanings(kind)
   for field in dataclasses.fields(group):
     value, name = getattr(group, field.name), prefix + field.name
     if dataclasses.is_dataclass(value):
@@ -301,8 +302,10 @@ def _convert(hint: Any, value: Any, path: str, others: str = '') -> Any:
     if value is None or (kind is str and value == 'None'):
       return None
     return _convert(kind, value, path, ', or None')
-  if dataclasses.is_dataclass(hint):
+  if isinstance(hint, type) and dataclasses.is_dataclass(hint):
     return build(hint, value, path)
+  if typing.get_origin(hint) is typing.Literal:
+    hint = type(typing.get_args(hint)[0])  # Its range says which of them.
   if isinstance(hint, types.GenericAlias):
     item = typing.get_args(hint)[0]
     if not isinstance(value, list | tuple):

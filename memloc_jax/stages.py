@@ -347,14 +347,14 @@ def run_study(
           folder.remove(f'stages/{name}.json')
       _record_cost(context, 'check', began)
     stopped = None
-    for each in [*order, None]:
-      is_due = each in unfinished
+    for at in [*order, None]:
+      is_due = at in unfinished
       _stop_together(study, is_due, stopped)
-      if hosts.of_first(np.array(is_due)):
+      if at is not None and hosts.of_first(np.array(is_due)):
         try:
-          _run(study, each, identities[each.name])
+          _run(study, at, identities[at.name])
         except Preempted as error:
-          if each.every_process:
+          if at.every_process:
             raise  # As all of them do.
           stopped = error  # The others wait, and have to be told.
     folder.remove('extending.json')
@@ -520,7 +520,9 @@ def identities_of(study: Runs) -> dict[str, str]:
     data=context.data.fingerprint,
     model=context.model_fingerprint,
   )
-  found, passed_on, known = {}, {}, known_tables()
+  found: dict[str, str] = {}
+  passed_on: dict[str, str] = {}
+  known = known_tables()
   for name, each in stages_of(context.config).items():
     without_runs = {
       'common': common,

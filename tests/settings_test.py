@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 from absl.testing import absltest, parameterized
 
@@ -18,11 +19,13 @@ class Inner:
     low, high: ends of a range, of which the
       first is below the second.
     names: some of them.
+    how: one of two words.
   """
 
   low: int = setting(1, settings.at_least(0))
   high: int = setting(2, settings.at_least(0))
   names: tuple[str, ...] = setting((), settings.some_of(lambda: ('a', 'b')))
+  how: Literal['up', 'down'] = setting('up', settings.one_of('up', 'down'))
 
   def checks(self) -> Iterator[Check]:
     """One condition on two of them."""
@@ -76,6 +79,8 @@ class CheckTest(parameterized.TestCase):
       {'inner': {'names': ('a', 'b')}},
       r"--config.inner.names=\('a', 'b'\): must be some of a, b, each once.",
     ),
+    ({'inner': {'how': 'left'}}, '--config.inner.how=.left.: must be up or'),
+    ({'inner': {'how': 1}}, '--config.inner.how=1: must be of type str.'),
   )
   def test_one_sentence(self, values, message):
     with self.assertRaisesRegex(InputError, message):
@@ -83,8 +88,8 @@ class CheckTest(parameterized.TestCase):
 
   def test_what_is_left_out_has_its_default(self):
     self.assertEqual(built(), Outer())
-    found = built(rate=0.25, inner={'names': ['b']})
-    self.assertEqual(found, Outer(0.25, inner=Inner(names=('b',))))
+    found = built(rate=0.25, inner={'names': ['b'], 'how': 'down'})
+    self.assertEqual(found, Outer(0.25, inner=Inner(names=('b',), how='down')))
 
 
 class DescribedTest(parameterized.TestCase):
@@ -98,6 +103,7 @@ class DescribedTest(parameterized.TestCase):
         ('inner.low', 1, 'at least 0', ends),
         ('inner.high', 2, 'at least 0', ends),
         ('inner.names', (), 'some of a, b, each once', 'some of them.'),
+        ('inner.how', 'up', 'up or down', 'one of two words.'),
       ],
     )
 

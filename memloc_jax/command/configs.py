@@ -56,7 +56,7 @@ def define(
 
 def presets() -> list[str]:
   """Names that `--config` takes, those of the package first."""
-  found = {}
+  found: dict[str, pathlib.Path] = {}
   for folder in _FOLDERS:
     for path in sorted(folder.glob('[!_]*.py')):
       found.setdefault(path.stem, path)

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TextIO
 
 from memloc_jax.errors import InputError, PeerError, Preempted, cut
@@ -77,7 +77,7 @@ class Process:
 
   def __init__(self):
     """Nothing is taken over before `run`."""
-    self.workdir: str | os.PathLike | None = None
+    self.workdir: str | os.PathLike[str] | None = None
     self.verbose = False
     self.joined = False
     self._stage = _Stage.LOADING
@@ -94,7 +94,8 @@ class Process:
         interrupted as well.
     """
     _open_streams()
-    status, message, at_once = Status.DONE, None, False
+    status: int = Status.DONE
+    message, at_once = None, False
     with self._watching():
       try:
         main(self)
@@ -131,7 +132,7 @@ class Process:
     return self._asked is not None
 
   @contextlib.contextmanager
-  def _watching(self):
+  def _watching(self) -> Iterator[None]:
     """Sees signals even where the main thread is within a long call.
 
     Python runs a handler only when such a call returns, which compiling can
@@ -239,7 +240,7 @@ class Process:
       if isinstance(error, BrokenPipeError) and (lost or _lost(sys.stderr)):
         return Status.NO_READER, None, True
       if lost is not None and lost.errno == error.errno:
-        why = os.strerror(error.errno)
+        why = lost.strerror
         return Status.INPUT, f'standard output cannot be written ({why}).', True
     sentence = self._outside(error)
     if sentence is not None:
@@ -256,7 +257,7 @@ class Process:
     full = _root(error, _is_disk_full)
     if full is not None:
       where, file = f'--workdir={self.workdir}', getattr(full, 'filename', None)
-      if self.workdir is None or (file and not self._within(file)):
+      if self.workdir is None or (file and not _within(self.workdir, file)):
         where = str(file or 'what was to be written')
       return (
         f'The disk of {where} is full; what was finished is kept, and the same '
@@ -277,11 +278,6 @@ class Process:
         f'--config.engine.lanes, or smaller batches; {_KEPT}.'
       )
     return None
-
-  def _within(self, file: str | bytes) -> bool:
-    folder = os.path.abspath(self.workdir)
-    file = os.path.abspath(os.fsdecode(file))
-    return os.path.commonpath([folder, file]) == folder
 
   def _of_thread(self, found: threading.ExceptHookArgs) -> None:
     """Reports an error that ended a thread and that nobody waits for."""
@@ -321,10 +317,10 @@ class Process:
             file.write(text)
           return path.resolve()
     with contextlib.suppress(OSError):
-      number, path = tempfile.mkstemp('.log', 'memloc-', text=True)
+      number, name = tempfile.mkstemp('.log', 'memloc-', text=True)
       with open(number, 'w', encoding='utf-8') as file:
         file.write(text)
-      return pathlib.Path(path)
+      return pathlib.Path(name)
     return None
 
 
@@ -380,6 +376,12 @@ def _has_no_reader(number: int) -> bool:
   poll = select.poll()
   poll.register(number, 0)
   return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _within(folder: str | os.PathLike[str], file: str | bytes) -> bool:
+  folder = os.path.abspath(folder)
+  file = os.path.abspath(os.fsdecode(file))
+  return os.path.commonpath([folder, file]) == folder
 
 
 def _root(

@@ -94,6 +94,7 @@ def run_file(path: pathlib.Path, name: str) -> types.ModuleType:
   """Runs a file as a module of a name, whatever the file's ending."""
   loader = importlib.machinery.SourceFileLoader(name, str(path))
   spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+  assert spec is not None  # There is a loader.
   module = sys.modules[name] = importlib.util.module_from_spec(spec)
   try:
     loader.exec_module(module)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 
@@ -58,7 +59,8 @@ def _check(call: Call) -> None:
       raise InputError(
         'memloc check: takes --config and --workdir, or a workdir alone.'
       )
-    config, workdir, cells = configs.stored(call.words[0]), call.words[0], ()
+    config, workdir = configs.stored(call.words[0]), call.words[0]
+    cells: Sequence[grid_runs.Cell] = ()
   else:
     config, workdir, cells = study.declared(call)
   study.devices()
@@ -120,7 +122,7 @@ def _apply(call: Call) -> None:
   print(f'corrected data: {done.output}')
   print('next, for new scores:')
   place = pathlib.Path(workdir)
-  target = f'{place}-corrected'
+  target = pathlib.Path(f'{place}-corrected')
   if config.grid.tasks:
     # Beside the grid's folder, whose page compares all studies in it.
     target = pathlib.Path(f'{place.parent}-corrected', place.name)

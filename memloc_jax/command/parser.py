@@ -28,7 +28,7 @@ _REPLACED = {
 
 
 # How flags of a type are defined, and what they are where they are not given.
-_DEFINES = {
+_DEFINES: dict[type, tuple[Callable[..., Any], Any]] = {
   str: (flags.DEFINE_string, None),
   int: (flags.DEFINE_integer, None),
   float: (flags.DEFINE_float, None),
@@ -86,7 +86,9 @@ class Call:
   @property
   def overrides(self) -> dict[str, Any]:
     """The settings that were given one by one, by dotted name."""
-    return dict(self.flags['config'].override_values)
+    from ml_collections import config_flags
+
+    return dict(config_flags.get_override_values(self.flags['config']))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +303,7 @@ def settings(group: Mapping[str, Any], prefix: str = '') -> list[str]:
 
 def _sentence(error: BaseException) -> str:
   """What is wrong with the flags, on one line."""
-  cause = error
+  cause: BaseException | None = error
   while cause is not None:
     if isinstance(cause, InputError):
       return str(cause)

@@ -4,6 +4,7 @@ Sections 3.2 and 4 of Dankers & Titov (2024). What varies is the task: every
 interval here is over tasks.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -42,6 +43,11 @@ def difference(
   found = stats.ttest_ind(a, b, equal_var=False)
   low, high = found.confidence_interval(level)
   return Difference(value, float(low), float(high))
+
+
+def _ends(a: np.ndarray, b: np.ndarray, level: float) -> tuple[float, float]:
+  found = difference(a, b, level)
+  return found.low, found.high
 
 
 def depths(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -84,12 +90,12 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
         | {'difference': found.value, 'low': found.low, 'high': found.high}
         | {'tasks_a': len(by_group[a]), 'tasks_b': len(by_group[b])}
       )
-      sides = by_group[a], by_group[b]
+      sides = (by_group[a], by_group[b])
       claims.append(
         None
         if comparison.is_baseline(technique)
         else verdicts.Claim(
-          lambda level, sides=sides: difference(*sides, level)[1:],
+          functools.partial(_ends, *sides),
           'differs',
           delta=verdicts.DELTA['depth'],
           units=' and '.join(verdicts.count(len(s), 'task') for s in sides),

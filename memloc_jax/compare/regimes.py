@@ -13,7 +13,7 @@ import pandas as pd
 from memloc_jax.compare import summary
 from memloc_jax.compare.summary import Entry
 from memloc_jax.estimators import verdicts
-from memloc_jax.estimators.layerwise import Mean, mean
+from memloc_jax.estimators.layerwise import mean
 from memloc_jax.study.comparison import is_baseline
 
 
@@ -92,14 +92,14 @@ def _values(both: pd.DataFrame) -> np.ndarray:
 def _difference(both: pd.DataFrame) -> dict[str, float]:
   """Mean difference of pairs."""
   values = _values(both)
-  found = mean(values) if len(both) else Mean(*[np.nan] * 4)
+  found = mean(values if len(both) else np.array([np.nan]))
   return {
     'pairs': len(both),
     'without': both['without'].mean(),
     'with': both['with'].mean(),
-    'difference': found.value,
-    'low': found.low,
-    'high': found.high,
+    'difference': float(found.value),
+    'low': float(found.low),
+    'high': float(found.high),
   }
 
 

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -123,7 +123,7 @@ def replicate(entries: Sequence[Entry], claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def judged(
-  claims: Sequence[dict[str, object]], found: Sequence[Found]
+  claims: Sequence[dict[str, Any]], found: Sequence[Found]
 ) -> pd.DataFrame:
   """Verdicts on claims, which are one section, see `verdicts`.
 
@@ -219,10 +219,11 @@ def _groups(table: pd.DataFrame, claim: dict) -> Found:
     sides.append(chosen.groupby('task')[measure].mean().to_numpy())
   if not all(map(len, sides)):
     return _NOTHING
+  a, b = sides
   return Found(
-    *contrasts.difference(*sides),
-    sum(map(len, sides)),
-    lambda level: contrasts.difference(*sides, level)[1:],
+    *contrasts.difference(a, b),
+    len(a) + len(b),
+    lambda level: contrasts.difference(a, b, level)[1:],
   )
 
 

@@ -84,7 +84,7 @@ def studies_in(
   return found
 
 
-def read(folders: Sequence[str | pathlib.Path]) -> list[Entry]:
+def read(folders: Sequence[str | os.PathLike[str]]) -> list[Entry]:
   """Opens studies.
 
   Args:

@@ -87,7 +87,7 @@ def apply(
       else:
         _copy(config.task, data, corrections, source, path)
     folder.write_table(tables.CORRECTIONS, corrections)
-    membership = folder.read_array('membership')
+    membership = folder.array('membership')
   return Applied(
     output=target,
     corrections=corrections,

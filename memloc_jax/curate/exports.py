@@ -53,11 +53,11 @@ def export(
     names = folder.read_json('manifest.json')['data']['label_names']
     index = {name: label for label, name in enumerate(names)}
     labels = examples['given'].map(index).to_numpy(np.int64)
-    membership = np.array(folder.read_array('membership'))
-    logits = folder.read_array('logits')
+    membership = np.array(folder.array('membership'))
+    logits = folder.array('logits')
     logged = folder.read_array('epoch_logits')
-    probabilities = folder.read_array('pred_probs')
-    runs = folder.read_table('runs')
+    probabilities = folder.array('pred_probs')
+    runs = folder.table('runs')
     epochs = runs.loc[
       runs['table'].str.startswith(MAP) & (runs['status'] == 'done'), 'epochs'
     ].to_numpy()

@@ -70,7 +70,7 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
   """
   if not grid:
     raise ValueError('The grid holds no (membership, correctness) pair.')
-  accuracies, out_runs, errors, limits = [], [], [], []
+  of_ratios, out_runs, errors, of_limits = [], [], [], []
   for at, (membership, correctness) in enumerate(grid):
     membership, correctness = np.asarray(membership), np.asarray(correctness)
     _check(at, membership, correctness, np.shape(grid[0][0])[1:])
@@ -79,11 +79,11 @@ def c_score(grid: Sequence[tuple[np.ndarray, np.ndarray]]) -> Consistency:
     right = (unseen & correctness.astype(bool)).sum(axis=0)
     accuracy = right / np.where(runs > 0, runs, np.nan)
     several = np.where(runs > 1, runs - 1, np.nan)
-    accuracies.append(accuracy)
+    of_ratios.append(accuracy)
     out_runs.append(runs)
     errors.append(accuracy * (1 - accuracy) / several)
-    limits.append(np.stack(intervals.wilson(accuracy, runs)))
-  accuracies, limits = np.stack(accuracies), np.stack(limits, axis=1)
+    of_limits.append(np.stack(intervals.wilson(accuracy, runs)))
+  accuracies, limits = np.stack(of_ratios), np.stack(of_limits, axis=1)
   score = accuracies.mean(axis=0)
   below, above = np.sqrt(np.square(limits - accuracies).sum(1)) / len(grid)
   return Consistency(

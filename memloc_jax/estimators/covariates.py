@@ -18,13 +18,13 @@ class Correlation(NamedTuple):
     value: the correlation.
     low: lower end.
     high: upper end.
-    count: examples that have both values.
+    examples: number of those that have both values.
   """
 
   value: float
   low: float
   high: float
-  count: int
+  examples: int
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> Correlation:

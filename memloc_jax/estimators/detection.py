@@ -151,7 +151,7 @@ def rows(
   for positives, negatives in pairs:
     if not groups[positives].any():
       continue
-    for name, values in (scores | baselines).items():
+    for name, values in {**scores, **baselines}.items():
       for within_class in (False, True):
         compared = (
           groups[positives],
@@ -231,28 +231,29 @@ def _components(
   """What the AUROC of scores, [scores, n], is the mean of (DeLong, 1988)."""
   members = (positive | negative) & ~np.isnan(scores).any(0)
   strata = np.zeros(len(members), np.int64) if classes is None else classes
-  parts = []
+  parts: _Parts = []
   for c in np.unique(strata[members]):
     p = members & positive & (strata == c)
     q = members & negative & (strata == c)
     if p.any() and q.any():
       placed = [_placements(row[p], row[q]) for row in scores]
-      parts.append((float(p.sum()), *(np.stack(x) for x in zip(*placed))))
+      ours, theirs = zip(*placed)
+      parts.append((float(p.sum()), np.stack(ours), np.stack(theirs)))
   whole = sum(weight for weight, _, _ in parts)
-  return [(weight / whole, *rest) for weight, *rest in parts]
+  return [(weight / whole, ours, theirs) for weight, ours, theirs in parts]
 
 
 def _placements(
   positive: np.ndarray, negative: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Of each member of a group the part of the other that it is right about."""
-  part = lambda group, other: (
-    (
-      np.searchsorted(np.sort(other), group, 'left')
-      + np.searchsorted(np.sort(other), group, 'right')
+
+  def part(group: np.ndarray, other: np.ndarray) -> np.ndarray:
+    below = np.searchsorted(np.sort(other), group, 'left')
+    return (below + np.searchsorted(np.sort(other), group, 'right')) / (
+      2 * len(other)
     )
-    / (2 * len(other))
-  )
+
   return part(positive, negative), 1 - part(negative, positive)
 
 

@@ -104,7 +104,7 @@ def of_run(
     margins = predictions.margin(values, given)
     aum[at], margin[at] = margins.mean(axis=0), margins[-1]
     el2n[at] = _el2n(values[early(epochs)], given)
-  learned = correct.any(axis=0)
+  learned = np.any(correct, axis=0)
   events = (correct[:-1] & ~correct[1:]).sum(axis=0)
   # The epoch after the last wrong one.
   since = len(epochs) - np.argmin(correct[::-1], axis=0)

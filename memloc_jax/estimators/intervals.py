@@ -12,7 +12,9 @@ _PSEUDO = 0.25
 
 
 def wilson(
-  share: np.ndarray, runs: np.ndarray, level: float = CONFIDENCE
+  share: np.ndarray | float,
+  runs: np.ndarray | float,
+  level: float = CONFIDENCE,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Wilson's (1927) score limits of a proportion.
 

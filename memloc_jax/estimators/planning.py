@@ -235,7 +235,7 @@ def power(
     return 0.0
   p, chances = tests[0]
   if len(tests) > 1:
-    p, chances = _of_both(*tests, single / runs)
+    p, chances = _of_both(tests[0], tests[1], single / runs)
   order = np.argsort(p)
   accuracy = effect.accuracy
 
@@ -268,10 +268,10 @@ def _of_runs(effect: Effect, in_runs: int, out_runs: int) -> _Test:
 def _of_pairs(effect: Effect, pairs: int) -> _Test:
   """The test of pairs."""
   p = flagging.pair_p_values(pairs, effect.threshold)
-  better, worse = np.indices(p.shape)
+  at = np.indices(p.shape)
   seen = effect.accuracy
   return p.ravel(), lambda accuracy: flagging.pair_chances(
-    pairs, seen * (1 - accuracy), accuracy * (1 - seen), better, worse
+    pairs, seen * (1 - accuracy), accuracy * (1 - seen), at[0], at[1]
   ).ravel()
 
 

@@ -136,15 +136,15 @@ def roc(
   )
   weights = weights.astype(np.float64)
   thresholds = _thresholds(all_others, BOOTSTRAP_THRESHOLDS)
-  curves = [
+  in_bins, out_bins = (
     weights @ np.stack([_histogram(group[i], thresholds) for i in order])
     for group in (members, others)
-  ]
+  )
   curve_fpr, curve_tpr = _curve(all_members, all_others)
   return Roc(
     pooled=_quality(
       _separation(all_members, all_others, used),
-      _resampled(*curves, used),
+      _resampled(in_bins, out_bins, used),
       used,
       len(all_others),
       targets,
@@ -210,7 +210,9 @@ def _used_rates(rates: np.ndarray, num_non_members: int) -> np.ndarray:
   return np.unique(np.where(enough, rates, np.maximum(rates, _FALLBACK_RATE)))
 
 
-def _allowed(rates: np.ndarray, num_non_members: np.ndarray) -> np.ndarray:
+def _allowed(
+  rates: np.ndarray | float, num_non_members: np.ndarray | int
+) -> np.ndarray:
   """Non-members that a rate lets through; 0.3 of 10 is three, not two."""
   return np.floor(rates * num_non_members + 1e-9).astype(np.int64)
 

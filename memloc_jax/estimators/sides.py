@@ -230,7 +230,7 @@ def corrected(
   """
   seen, unseen = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
   a, b = seen.variance_of_mean, unseen.variance_of_mean
-  whole, paired, units = a + b, 0.0, 1
+  whole, paired, units = a + b, 0.0, 1.0
   if both is not None:
     whole = variance(seen, unseen, both)
     units = max(both.pairs - 1, 1)

@@ -28,6 +28,7 @@ not cover; the tests look at it by simulation.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -219,6 +220,10 @@ def _weakest(baselines: Sequence[Baseline], level: float) -> Baseline:
   )
 
 
+def _least(baselines: Sequence[Baseline], level: float) -> tuple[float, float]:
+  return _weakest(baselines, level).interval(level)
+
+
 # Columns that `section` adds to a table.
 COLUMNS = (
   'verdict',
@@ -257,9 +262,9 @@ def section(
     for claim, beside in zip(claims, baselines or [()] * len(claims))
   ]
   better = [
-    Claim(lambda level, b=b: _weakest(b, level).interval(level), 'better')
-    for b in paired
-    if b
+    Claim(functools.partial(_least, beside), 'better')
+    for beside in paired
+    if beside
   ]
   own = [claim for claim in claims if claim is not None]
   judged = judge([*own, *better])

@@ -143,6 +143,7 @@ def _predict_heads(model, params, tokens):
   constants = jax.tree.map(jnp.asarray, model.constants())
   plain = interface.forward(model, params, tokens, hidden='all')
   streams = plain.hidden
+  assert streams is not None  # As asked for.
   layers = jnp.arange(model.num_layers)
 
   def cut(carry, which):
@@ -215,7 +216,9 @@ def ablation(
   model, batch_size = source.model, source.batch_size
   pairs = windows.all_windows(model.num_layers)
   static = tuple(map(tuple, pairs.tolist()))
-  found = {variant: [] for variant in config.variants}
+  found: dict[str, list[np.ndarray]] = {
+    variant: [] for variant in config.variants
+  }
   window_rows, head_rows = [], []
   jobs = len(source.subjects) * (len(found) + config.heads)
   done = 0

@@ -67,15 +67,16 @@ def positions(
   counts = np.bincount(given[clean], minlength=classes)
   there = np.flatnonzero(counts)
   one_hot = np.eye(classes)[given] * clean[:, None] / np.maximum(1, counts)
-  inner, gram, apart = [], [], []
+  products, squares, distances = [], [], []
   for layer in states:
     layer = layer.astype(np.float64)
     centroids = one_hot.T @ layer
-    inner.append(layer @ centroids.T)
-    gram.append(centroids @ centroids.T)
+    products.append(layer @ centroids.T)
+    squares.append(centroids @ centroids.T)
     # From `gram`, equal centroids would cancel to rounding and not to zero.
-    apart.append([np.square(centroids - each).sum(1) for each in centroids])
-  inner, gram, apart = np.stack(inner), np.stack(gram), np.array(apart)
+    distances.append([np.square(centroids - each).sum(1) for each in centroids])
+  inner, gram = np.stack(products), np.stack(squares)
+  apart = np.array(distances)
   result = {}
   for a in there.tolist():
     for b in there.tolist():
@@ -170,7 +171,7 @@ def centroids(
         noisy | {'blocks': blocks},
         source.examples,
         source.batch_size,
-        progress=lambda share, job=job: report((job + share) / jobs),
+        progress=scores.within(report, job, jobs),
       )
       pairs = positions(states, subject.given, subject.original, len(names))
       for (a, b), groups in pairs.items():

@@ -229,7 +229,9 @@ def gradients(
   with or without dividing by the reference; '' is L1 with both.
   """
   del config  # The study has read its files.
-  found = {variant_name(*variant): [] for variant in _VARIANTS}
+  found: dict[str, list[np.ndarray]] = {
+    variant_name(*variant): [] for variant in _VARIANTS
+  }
   notes = []
   for number, subject in enumerate(source.subjects):
     measure = lambda checkpoint, subject=subject: np.asarray(

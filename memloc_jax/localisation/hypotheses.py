@@ -5,7 +5,7 @@ way: replaced by another model's, left out, or with a part of them ablated.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,7 +73,8 @@ def schedule(num_layers: int, pairs: np.ndarray) -> Pass:
   for first, last in slot:
     longest[first] = max(last, longest.get(first, -1))
   spare = {first: 1 + len(pairs) + i for i, first in enumerate(longest)}
-  passes, stream = [], {}
+  stream: dict[int, int] = {}
+  passes = []
   for layer in range(num_layers):
     for first, last in longest.items():
       if first <= layer <= last:
@@ -184,7 +185,7 @@ def predict(
   Args:
     program: tokens -> predictions, int32 [hypotheses, batch].
     examples: all there are, n of them.
-    chosen: which to predict, int [m].
+    chosen: which to predict, int [m]; at least one.
     batch_size: most examples in a batch.
     progress: called after each batch with the share that is done.
 
@@ -201,6 +202,7 @@ def predict(
     result[:, rows[:real]] = predicted[:, :real]
     done += real
     progress(done / len(chosen))
+  assert result is not None  # At least one is chosen.
   return result
 
 
@@ -251,7 +253,7 @@ def accuracies(
       return np.full(len(predictions), np.nan)
     return (predictions[:, chosen] == labels[chosen]).mean(axis=1)
 
-  def marked(chosen: np.ndarray) -> np.ndarray:
+  def marked(chosen: Sequence[int] | np.ndarray) -> np.ndarray:
     mark = np.zeros(len(given), bool)
     mark[chosen] = True
     return mark

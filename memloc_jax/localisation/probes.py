@@ -152,7 +152,9 @@ def init(key: jax.Array, width: int, hidden: int, outputs: int):
     draw = functools.partial(
       jax.random.uniform, minval=-(rows**-0.5), maxval=rows**-0.5
     )
-    params.append((draw(weight_key, (rows, columns)), draw(bias_key, columns)))
+    params.append(
+      (draw(weight_key, (rows, columns)), draw(bias_key, (columns,)))
+    )
   return params
 
 
@@ -165,7 +167,10 @@ def apply(params, x: jax.Array) -> jax.Array:
 
 
 def f1(
-  predicted: jax.Array, labels: jax.Array, classes: int, positive: jax.Array
+  predicted: jax.Array,
+  labels: jax.Array,
+  classes: int,
+  positive: jax.Array | np.ndarray,
 ) -> jax.Array:
   """F1 of class 1, or its mean over classes that occur among either, []."""
   every = jnp.arange(classes)[None]

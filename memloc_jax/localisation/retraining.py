@@ -127,9 +127,11 @@ def groups(
     return runs * (num_layers - first) + first / 3
 
   # The cheapest division of the layers from each one up, by number of parts.
-  divisions = {num_layers: {0: (0.0, [])}}
+  divisions: dict[int, dict[int, tuple[float, list[range]]]] = {
+    num_layers: {0: (0.0, [])}
+  }
   for first in reversed(range(num_layers)):
-    divisions[first] = cheapest = {}
+    cheapest = divisions.setdefault(first, {})
     for stop in range(first + 1, num_layers + 1):
       for parts, (cost, rest) in divisions[stop].items():
         total = step(first, stop) + cost
@@ -168,12 +170,12 @@ def tables(
   scored = subject.mislabelled.copy()
   scored[held_out] = True
   examples = source.examples.with_labels(subject.given[None])
-  finished = {
+  of_noisy = {
     'blocks': noisy['blocks'],
     'final': noisy['final'],
     'heads': {'main': noisy['heads']['main']},
   }
-  finished = ((subject.noisy.name,), _with_leading_axis(finished))
+  finished = ((subject.noisy.name,), _with_leading_axis(of_noisy))
   result = []
   for firsts in first_layers:
     runs = _runs(member, firsts, source, config)
@@ -249,6 +251,7 @@ def _engine(source: scores.Source, noisy: Tree) -> Engine:
   the name of the model.
   """
   engine = source.engine
+  assert engine is not None  # As for every technique that trains.
   pretrained = engine.pretrained | {'embeddings': noisy['embeddings']}
   return dataclasses.replace(engine, pretrained=pretrained)
 
@@ -311,13 +314,14 @@ def retraining(
   for number, subject in enumerate(source.subjects):
     _, held_out = splits[number]
     noisy = subject.noisy.load()
-    hits = {'given': [], 'original': []}
+    hits: dict[str, list[np.ndarray]] = {'given': [], 'original': []}
     engine = _engine(source, noisy)
     jobs = tables(source, subject, noisy, config, first_layers)
     for done, table in enumerate(jobs):
       hashes = train(engine, table)
       for row, hash in enumerate(hashes):
         record = engine.store.read(table.name, row, hash)
+        assert record is not None  # It has been trained.
         predicted = record.logits.argmax(-1)
         failed = record.status != 'done'
         for name, labels in (

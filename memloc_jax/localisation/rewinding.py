@@ -6,8 +6,11 @@ window is set back to its state after some epoch, it learnt them there later.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 from memloc_jax.localisation import scores, swapping
+from memloc_jax.models.interface import Tree
 
 
 @scores.register_technique('rewinding', windowed=True)
@@ -20,11 +23,11 @@ def rewinding(
   every epoch of which all subjects have a snapshot.
   """
   epochs = set.intersection(*(set(s.snapshots) for s in source.subjects))
-  others = {'epoch-0': lambda subject: source.pretrained['blocks']}
+  others: dict[str, Callable[[scores.Subject], Tree]] = {
+    'epoch-0': lambda subject: source.pretrained['blocks']
+  }
   for epoch in sorted(epochs):
-    others[f'epoch-{epoch}'] = lambda subject, epoch=epoch: subject.snapshots[
-      epoch
-    ].load()['blocks']
+    others[f'epoch-{epoch}'] = functools.partial(_blocks_after, epoch)
   found = swapping.findings(source, others, report)
   lost = [str(epoch) for epoch in source.snapshots if epoch not in epochs]
   if not lost:
@@ -34,3 +37,7 @@ def rewinding(
     'all models were trained here.'
   )
   return dataclasses.replace(found, notes=(note,))
+
+
+def _blocks_after(epoch: int, subject: scores.Subject) -> Tree:
+  return subject.snapshots[epoch].load()['blocks']

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class Source:
   warmup: float
   clip_norm: float
   optimiser: str
-  moments: str
+  moments: Literal['float32', 'bfloat16']
   engine: Engine | None
   snapshots: tuple[int, ...] = ()
   batch_size: int = 64
@@ -146,6 +146,13 @@ class Findings:
 
 # Takes what is reported as done, from 0 to 1.
 Report = Callable[[float], None]
+
+
+def within(report: Report, job: int, jobs: int) -> Report:
+  """Reports the progress of one of several jobs, which count from 0."""
+  return lambda share: report((job + share) / jobs)
+
+
 # Beside the source it gets the technique's settings, None if it has none.
 Function = Callable[[Source, Any, Report], Findings]
 

@@ -123,7 +123,7 @@ def findings(
         blocks_of(subject),
         source.examples,
         source.batch_size,
-        progress=lambda share, done=done: report((done + share) / jobs),
+        progress=scores.within(report, done, jobs),
       )
       measured = hypotheses.accuracies(
         predicted, subject.given, subject.original

@@ -358,12 +358,14 @@ def _names(stored: Any, file: pathlib.Path) -> tuple[str, ...]:
     raise InputError(
       f'{wrong}: its keys are {_listed(stored)}, not {_listed(wanted)}.'
     )
-  names = [_name(stored[key]) for key in wanted]
-  for key, name in zip(wanted, names):
+  names: list[str] = []
+  for key in wanted:
+    name = _name(stored[key])
     if name is None:
       raise InputError(f'{wrong}: that of {key} is {shown(stored[key])}.')
-    if names.count(name) > 1:
+    if name in names:
       raise InputError(f'{wrong}: several are called {shown(name)}.')
+    names.append(name)
   return tuple(names)
 
 

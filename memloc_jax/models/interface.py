@@ -14,7 +14,7 @@ batch, length (of the padded sequence), width (of the residual stream), layer.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 import jax
@@ -23,6 +23,8 @@ import numpy as np
 from jax import lax
 
 Tree = Any
+# On the device, or on the host.
+Array = jax.Array | np.ndarray
 
 
 class Tokens(NamedTuple):
@@ -33,8 +35,8 @@ class Tokens(NamedTuple):
     length: number of real tokens of each sequence, int32 [batch].
   """
 
-  ids: jax.Array
-  length: jax.Array
+  ids: Array
+  length: Array
 
 
 class Dropout(NamedTuple):
@@ -75,7 +77,9 @@ SITES = {
   'mlp': '[batch, length, width], after the second projection',
 }
 
-Edits = Mapping[str, Edit]
+# In place of an `Edit`, a direct call of `Model.block` may also give a function
+# of what is there, as to take note of it.
+Edits = Mapping[str, Edit | Callable[[jax.Array], jax.Array]]
 
 
 class Output(NamedTuple):
@@ -93,17 +97,23 @@ class Output(NamedTuple):
   hidden: jax.Array | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(abc.ABC):
-  """A model family at one size. Subclasses are frozen dataclasses."""
+  """A model family at one size. Subclasses are frozen dataclasses, too."""
 
   num_layers: int
   num_heads: int
   hidden: int
   width: int
   vocab_size: int
-  max_length: int
   dropout_rate: float
+  compute: str
   remat: bool
+
+  @property
+  @abc.abstractmethod
+  def max_length(self) -> int:
+    """Most tokens of a sequence."""
 
   def identity(self) -> dict[str, Any]:
     """What decides its results: its class and the fields that JSON can hold.
@@ -169,7 +179,7 @@ class Model(abc.ABC):
 
   @abc.abstractmethod
   def head(
-    self, final: Tree, head: Tree, x: jax.Array, dropout: Dropout | None
+    self, final: Tree, head: Tree, x: Array, dropout: Dropout | None
   ) -> jax.Array:
     """Logits from the read-out vector.
 

@@ -74,8 +74,9 @@ class _Embeddings(nn.Module):
     )
     rows = config.max_positions + _OFFSET
     position = transformer.table(self, 'position', rows)
-    at = np.arange(length)[None]
-    at = jnp.where(at < tokens.length[:, None], at + _OFFSET, _OFFSET - 1)
+    place = np.arange(length)[None]
+    real = place < tokens.length[:, None]
+    at = jnp.where(real, place + _OFFSET, _OFFSET - 1)
     h = token[tokens.ids]
     if config.token_width != config.width:
       h = transformer.dense(config, h, config.width, 'project', use_bias=False)

@@ -172,7 +172,8 @@ def serialise(
   """
   params = row.publish(params)
   leaves = traverse_util.flatten_dict(params, sep='/')
-  architecture, head = None, ()
+  architecture: str | None = None
+  head: tuple[family.Row, ...] = ()
   if 'heads' in params:
     architecture, head = _published(row, leaves)
   tensors = {}
@@ -228,13 +229,15 @@ def _published(
 ) -> tuple[str, tuple[family.Row, ...]]:
   """The published head that has exactly these parameters."""
   paths = {path for path in leaves if path.startswith('heads/')}
-  published = [head for head in row.heads if head.architecture]
-  for head in published:
-    if {entry.path for entry in head.rows} == paths:
-      return head.architecture, head.rows
+  published = [
+    (head.architecture, head.rows) for head in row.heads if head.architecture
+  ]
+  for architecture, rows in published:
+    if {entry.path for entry in rows} == paths:
+      return architecture, rows
   raise InputError(
     f'No published class has a head of {", ".join(sorted(paths))}; there are '
-    f'{", ".join(head.architecture for head in published)}.'
+    f'{", ".join(architecture for architecture, _ in published)}.'
   )
 
 
@@ -280,7 +283,7 @@ def _merge(
   Returns:
     Name in the table -> name in the file.
   """
-  stored = {}
+  stored: dict[str, str] = {}
   for name in names:
     first = stored.setdefault(row.canonical(name), name)
     if first != name:
@@ -314,7 +317,7 @@ def _merge(
 
 def _refuse_prefix(
   row: family.Family,
-  expected: Collection[str],
+  expected: set[str],
   names: Collection[str],
   file: pathlib.Path,
 ) -> None:

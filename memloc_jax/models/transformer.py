@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import jax
@@ -117,7 +117,7 @@ class Transformer(interface.Model):
     of = lambda module, key, *inputs: module.init(key, *inputs)['params']
     keys = jax.random.split(block_key, self.num_layers)
     init_block = lambda key: of(parts.block, key, h, mask, constants, None, {})
-    final = {}
+    final: dict[str, Tree] = {}
     if parts.final is not None:
       final |= of(parts.final, embed_key, h)
     if parts.projection is not None:
@@ -252,7 +252,7 @@ class Projection(nn.Module):
 
 def dropout_masks(
   dropout: Dropout | None, *shapes: tuple[int, ...]
-) -> list[jax.Array | None]:
+) -> Sequence[jax.Array | None]:
   """Draws which elements stay, for several sites at once.
 
   Args:
@@ -263,8 +263,12 @@ def dropout_masks(
     A bool [*shape] for each shape, True where the element stays; Nones if
     `dropout` is None.
   """
-  if dropout is None:
-    return [None] * len(shapes)
+  return [None] * len(shapes) if dropout is None else _masks(dropout, shapes)
+
+
+def _masks(
+  dropout: Dropout, shapes: Sequence[tuple[int, ...]]
+) -> list[jax.Array]:
   sizes = [math.prod(shape) for shape in shapes]
   total = sum(sizes)
   # One draw for all sites and two 16-bit numbers from each 32-bit word: the
@@ -300,23 +304,19 @@ def apply_dropout(
   if dropout is None:
     return x
   if keep is None:
-    (keep,) = dropout_masks(dropout, x.shape)
+    (keep,) = _masks(dropout, [x.shape])
   scaled = (x / (1.0 - dropout.rate)).astype(x.dtype)
   return jnp.where(keep, scaled, jnp.zeros_like(x))
 
 
 def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
-  """Applies the edit of `site` to `x`, of any shape, if there is one.
-
-  In place of an `Edit`, a direct call of `Model.block` may also give a
-  function of `x`, as to take note of it.
-  """
+  """Applies the edit of `site` to `x`, of any shape, if there is one."""
   if site not in edits:
     return x
-  if callable(edits[site]):
-    return edits[site](x)
-  keep, value = edits[site]
-  return (x * keep + value).astype(x.dtype)
+  edit = edits[site]
+  if isinstance(edit, interface.Edit):
+    return (x * edit.keep + edit.value).astype(x.dtype)
+  return edit(x)
 
 
 def causal(length: int, window: int | None = None) -> np.ndarray:

@@ -57,7 +57,7 @@ def layouts(
   used = max(int(slot.max()) + 1 for _, slot in found)
   # What is added to shorter ones runs in a slot of its own.
   ragged = any(len(steps.layer) < most for steps, _ in found)
-  idle = hypotheses.Pass(layer=0, treated=0, source=used, target=used)
+  idle = (0, 0, used, used)  # In the order of the fields of `Pass`.
   result = []
   for plan, (steps, slot) in zip(plans, found):
     pad = most - len(steps.layer)

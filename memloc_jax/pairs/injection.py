@@ -126,6 +126,7 @@ def _row(
 ) -> _Row:
   """One row; `found` and `chance` are of the cases, see `Located`."""
   value, low, high = clustered_interval(found, cluster)
+  guess = float(chance.mean())
   row = {
     'planted': planted,
     'localiser': localiser,
@@ -135,10 +136,10 @@ def _row(
     'recall': value,
     'low': low,
     'high': high,
-    'chance': float(chance.mean()),
+    'chance': guess,
   }
   return row, Located(
-    localiser, baseline, found, cases, cluster, unit, beside, row['chance']
+    localiser, baseline, found, cases, cluster, unit, beside, guess
   )
 
 
@@ -163,14 +164,14 @@ def _of_layers(
     variant: its variant.
     baseline: whether it is a trivial one.
   """
-  scores, planted, cases = [], [], []
+  weights, places, cases = [], [], []
   for setup in setups:
     of_setup = profiles[profiles['source'] == setup.name]
     table = of_setup.pivot(index='case', columns='layer', values='weight')
-    scores.append(table.to_numpy(np.float64).reshape(-1, len(setup.rates)))
-    planted.append(np.tile(setup.rates > 0, (len(table), 1)))
+    weights.append(table.to_numpy(np.float64).reshape(-1, len(setup.rates)))
+    places.append(np.tile(setup.rates > 0, (len(table), 1)))
     cases += [(setup.name, case) for case in table.index]
-  scores, planted = np.concatenate(scores), np.concatenate(planted)
+  scores, planted = np.concatenate(weights), np.concatenate(places)
   if len(scores):
     yield _row(
       LAYERS,

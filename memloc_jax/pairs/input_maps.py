@@ -343,7 +343,7 @@ def _deletion(
   """
   config = study.config.localise.inputs
   fold = np.arange(len(drops)) % 2
-  texts, labels = {}, []
+  texts: dict[int, Encoded] = {}
   for number in (0, 1):
     ranking = drops[fold != number].mean(0)
     parts, labels = [chosen.encoded], [('nothing', 0, 0)]
@@ -355,18 +355,18 @@ def _deletion(
     texts[number] = input_texts.join(parts, chosen.pieces.pad)
   count = len(chosen.index)
   of = np.tile(np.arange(count), len(labels))
-  left = []
+  of_pairs = []
   for (pair, member), number in zip(
     _pairs(study, chosen.index, (0.6, 0.4)), fold
   ):
     values = _predict(study, chosen, pair, member, texts[number], of)
-    left.append((values[0] - values[1]).reshape(-1, count).mean(1))
-  left = np.stack(left)  # [pairs, texts]
-  by_name = {}
+    of_pairs.append((values[0] - values[1]).reshape(-1, count).mean(1))
+  left = np.stack(of_pairs)  # [pairs, texts]
+  draws: dict[tuple[str, int], list[np.ndarray]] = {}
   for at, (name, deleted, _) in enumerate(labels):
-    by_name.setdefault((name, deleted), []).append(left[:, at])
+    draws.setdefault((name, deleted), []).append(left[:, at])
   result, claims, beside = [], [], []
-  by_name = {key: np.mean(values, axis=0) for key, values in by_name.items()}
+  by_name = {key: np.mean(values, axis=0) for key, values in draws.items()}
   (whole,) = (value for (_, deleted), value in by_name.items() if not deleted)
   for (name, deleted), value in by_name.items():
     claims.append(
@@ -431,7 +431,7 @@ def _rankings(
   yield BY_LOSS, 0, ranking[0]
   rng = np.random.default_rng(0x64656C)
   for draw in range(draws):
-    yield AT_RANDOM, draw, rng.random(ranking.shape[1])
+    yield AT_RANDOM, draw, rng.random((ranking.shape[1],))
 
 
 def _top(
@@ -472,7 +472,10 @@ def _probability(model, blocks, final, head, h, tokens, labels):
 def _probabilities(model, pair, tokens, labels):
   h = model.embed(pair.embeddings, tokens, None)
   return _each(
-    lambda *params: _probability(model, *params, h, tokens, labels), pair
+    lambda blocks, final, head: _probability(
+      model, blocks, final, head, h, tokens, labels
+    ),
+    pair,
   )
 
 
@@ -529,9 +532,9 @@ def _integrate(model, pair, tokens, baseline, labels, nodes, weights):
   kind = text.dtype
   text, nothing = text.astype(jnp.float32), nothing.astype(jnp.float32)
 
-  def one(*params):
+  def one(blocks, final, head):
     value = lambda h: _probability(
-      model, *params, h.astype(kind), tokens, labels
+      model, blocks, final, head, h.astype(kind), tokens, labels
     )
 
     def add(total, node):

@@ -309,7 +309,7 @@ def patching(study: View) -> None:
   index = most_memorised(memorised, count)
   by_length, rows = buckets(study, index), usable(study)
   member = study.tables[MAP_PAIRS].runs.membership[rows[:, 0]]  # [pairs, n]
-  found = [[] for _ in by_length]
+  found: list[list[Effects]] = [[] for _ in by_length]
   for number, pair in enumerate(rows):
     models = jax.device_put([study.weights(MAP_PAIRS, row) for row in pair])
     for (length, chosen), effects in zip(by_length, found):
@@ -430,8 +430,9 @@ def _effects(
 
 def _by_example(part: _Part) -> pd.DataFrame:
   """Rows of `patching`, without positions behind a text's end."""
-  effect = mean(part.effects.patched - part.effects.target[:, None])
-  attributed = mean(part.effects.attributed)
+  change = part.effects.patched - part.effects.target[:, None]
+  effect = mean(np.asarray(change))
+  attributed = mean(np.asarray(part.effects.attributed))
   layer, site, unit = part.patch
   position = (site == STREAM) & (unit >= 0)
   real = ~position[:, None] | (unit[:, None] < part.length[None])

@@ -21,7 +21,7 @@ from scipy import special
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import mean, ratio_of_means
 from memloc_jax.models import interface
-from memloc_jax.models.interface import Edit
+from memloc_jax.models.interface import Array, Edit
 from memloc_jax.pairs import hybrids
 from memloc_jax.pairs.hybrids import Pair
 from memloc_jax.pairs.input_texts import join
@@ -126,8 +126,8 @@ class Units(NamedTuple):
     neurons: [..., layer, hidden].
   """
 
-  heads: jax.Array
-  neurons: jax.Array
+  heads: Array
+  neurons: Array
 
 
 def edits_of(kept: Units) -> dict[str, Edit]:
@@ -445,19 +445,19 @@ def _measure(
   ]
   # Other examples that the same run was trained on.
   same = (first_saw[:, None] == first_saw) & ~np.eye(count, dtype=bool)
-  at = np.arange(count)
+  every = np.arange(count)
   after, others, accuracy = {}, {}, {}
   for mask, key in enumerate([None, *keys]):
     values = own[:, mask, :count]
     if key is not None:
-      after[key] = values[at, at]
+      after[key] = values[every, every]
     with np.errstate(invalid='ignore'):
       others[key] = (values * same).sum(1) / same.sum(1)
     held_out = correct[:, mask, count:]
     accuracy[key] = (
       held_out.mean(1) if held_out.shape[1] else np.full(count, np.nan)
     )
-  return _Found(scores, own[at, 0, at], unseen, after, others, accuracy)
+  return _Found(scores, own[every, 0, every], unseen, after, others, accuracy)
 
 
 def _other_logits(model, pair, first_saw, examples, scores) -> np.ndarray:
@@ -586,7 +586,7 @@ def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
       None
       if ranking in (LOSS, RANDOM)
       else verdicts.Claim(
-        lambda level, part=part: ratio_of_means(part, whole, level)[1:],
+        functools.partial(_ends, part, whole),
         'above',
         delta=verdicts.DELTA['share'],
         units=verdicts.count(len(found), 'pair'),
@@ -630,6 +630,12 @@ def _deletion(index: np.ndarray, found: list[_Found]) -> pd.DataFrame:
   )
 
 
+def _ends(
+  part: np.ndarray, whole: np.ndarray, level: float
+) -> tuple[float, float]:
+  return ratio_of_means(part, whole, level)[1:]
+
+
 def _trivial(
   name: str, removed: np.ndarray, part: np.ndarray, whole: np.ndarray
 ) -> verdicts.Baseline:
@@ -638,7 +644,7 @@ def _trivial(
     name,
     ratio_of_means(removed, whole)[0],
     ratio_of_means(part - removed, whole)[0],
-    lambda level: ratio_of_means(part - removed, whole, level)[1:],
+    functools.partial(_ends, part - removed, whole),
   )
 
 

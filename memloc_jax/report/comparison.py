@@ -168,7 +168,7 @@ def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
         )
 
 
-def _studies(table: pd.DataFrame) -> list[dict[str, str]]:
+def _studies(table: pd.DataFrame) -> list[dict[str, object]]:
   return [
     {
       'task': row.task,
@@ -193,7 +193,7 @@ def _measured(row: Any, name: str) -> tuple[str, str]:
 
 
 def _whole(value: float | None) -> str:
-  return '–' if pd.isna(value) else f'{int(value):,}'
+  return '–' if value is None or pd.isna(value) else f'{int(value):,}'
 
 
 def _technique(name: str, variant: str = '') -> str:

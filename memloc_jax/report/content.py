@@ -189,7 +189,10 @@ def judged(row: Any, digits: int = 3) -> dict[str, str]:
     `above_interval`, and the words on that, `against`. All are empty where
     nothing is claimed.
   """
-  get = lambda name, other='': getattr(row, name, other)
+
+  def get(name: str, other: Any = '') -> Any:
+    return getattr(row, name, other)
+
   nothing = float('nan')
   beside = get('best_baseline').replace('_', ' ')
   return {
@@ -235,8 +238,8 @@ def one_run(table: pd.DataFrame) -> list[str]:
       f'{number(mean["corrected"], 2)}'
     )
     if pd.notna(mean['equivalent_runs']):
-      runs = number(mean['equivalent_runs'], 1)
-      text += f', as much as a map of {runs} runs reaches'
+      equivalent = number(mean['equivalent_runs'], 1)
+      text += f', as much as a map of {equivalent} runs reaches'
     text += '.'
   return [text]
 
@@ -283,9 +286,11 @@ def covariates(table: pd.DataFrame) -> list[str]:
     ].iloc[0]
     if pd.notna(row['spearman']):
       # Without verdicts where an earlier version wrote the table.
-      ends = (row.get(f'adjusted_{end}', row[end]) for end in ('low', 'high'))
+      low, high = (
+        row.get(f'adjusted_{end}', row[end]) for end in ('low', 'high')
+      )
       verdict = f' ({row["verdict"]})' if row.get('verdict') else ''
-      between = interval(*ends, 2)
+      between = interval(low, high, 2)
       parts.append(
         f'{number(row["spearman"], 2)} {between} with {what}{verdict}'
       )

@@ -6,6 +6,7 @@ averaged.
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -126,7 +127,7 @@ def centroids(rows: pd.DataFrame, events: pd.DataFrame) -> Figure:
       _finish(axes)
     # Early layers hardly separate the classes: coordinates explode there.
     panels[0].set(ylim=(-1, 2), ylabel='0: given class, 1: original class')
-    handles = {}
+    handles: dict[str, Artist] = {}
     for axes in panels:
       handles |= dict(zip(*axes.get_legend_handles_labels()[::-1]))
     figure.legend(

@@ -198,7 +198,8 @@ def _agreement_with_others(
   study: Runs, table: Table, row: int, again: Record
 ) -> float | None:
   """Median share of equal predictions with runs like it; None without any."""
-  runs, found = table.runs, []
+  runs = table.runs
+  found: list[float] = []
   # A clean or a frozen run is no measure of how alike two noisy ones are.
   kinds = list(zip(runs.purpose, np.asarray(runs.label_set).tolist()))
   for other, hash in enumerate(study.hashes[table.name]):

@@ -74,9 +74,15 @@ def c_score(
       grid.setdefault(ratio, []).append(_runs(folder))
     ratios = sorted(grid)
     scores = consistency.c_score(
-      [tuple(map(np.concatenate, zip(*grid[ratio]))) for ratio in ratios]
+      [
+        (
+          np.concatenate([membership for membership, _ in grid[ratio]]),
+          np.concatenate([correct for _, correct in grid[ratio]]),
+        )
+        for ratio in ratios
+      ]
     )
-    examples = folders[0].read_table('examples')
+    examples = folders[0].table('examples')
     table = _table(examples[['index', 'id', 'hash']], scores, ratios)
     with whole(target) as path:
       if target.suffix == '.csv':
@@ -130,7 +136,7 @@ def _check_same(first: Workdir, other: Workdir) -> None:
   both = f'{first.path} and {other.path}'
   columns = ['id', 'hash', 'given']
   old, new = (
-    folder.read_table('examples')[columns].itertuples(index=False, name=None)
+    folder.table('examples')[columns].itertuples(index=False, name=None)
     for folder in (first, other)
   )
   for at, (a, b) in enumerate(itertools.zip_longest(old, new)):
@@ -151,14 +157,14 @@ def _check_same(first: Workdir, other: Workdir) -> None:
 def _runs(folder: Workdir) -> tuple[np.ndarray, np.ndarray]:
   """Membership and correctness of a study's runs, bool [runs, n] each."""
   names = folder.read_json('manifest.json')['data']['label_names']
-  given = folder.read_table('examples')['given']
+  given = folder.table('examples')['given']
   labels = given.map({name: i for i, name in enumerate(names)}).to_numpy(int)
   # Run by run: all logits may be more than memory holds.
   correct = [
     predictions.correctness(logits[None], labels)
-    for logits in folder.read_array('logits')
+    for logits in folder.array('logits')
   ]
-  return np.array(folder.read_array('membership')), np.concatenate(correct)
+  return np.array(folder.array('membership')), np.concatenate(correct)
 
 
 def _table(

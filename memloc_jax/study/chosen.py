@@ -13,7 +13,7 @@ import numpy as np
 
 from memloc_jax.errors import InputError, shown
 from memloc_jax.study import identity
-from memloc_jax.study.config import LocaliseConfig
+from memloc_jax.study.config import LocaliseConfig, of_technique
 from memloc_jax.study.context import Context
 
 # The settings that name files.
@@ -75,9 +75,9 @@ def check(context: Context) -> None:
   """
   config = context.config.localise
   noisy = context.data.noisy[context.noisy_set]
-  held_out(config.retrain.held_out, noisy)
+  held_out(of_technique(config, 'retraining').held_out, noisy)
   for model in range(len(context.config.train.seeds)):
-    clean_group(config.gradient.clean, model, noisy)
+    clean_group(of_technique(config, 'gradients').clean, model, noisy)
 
 
 def fingerprint(
@@ -93,8 +93,8 @@ def fingerprint(
     A hash by setting, of those that name any files.
   """
   sources = {
-    HELD_OUT: [config.retrain.held_out],
-    CLEAN_GROUP: config.gradient.clean,
+    HELD_OUT: [of_technique(config, 'retraining').held_out],
+    CLEAN_GROUP: of_technique(config, 'gradients').clean,
   }
   found = {}
   for name, places in sources.items():

@@ -345,7 +345,7 @@ def mcog_summary(mcog: pd.DataFrame, num_layers: int) -> pd.DataFrame:
     centres = of_one['mcog'].dropna().to_numpy(np.float64)
     found = layerwise.mean(centres) if len(centres) else _NO_MEAN
     if len(centres) < FEWEST:
-      found = found._replace(low=np.nan, high=np.nan)
+      found = found._replace(low=_NO_MEAN.low, high=_NO_MEAN.high)
     rows.append(
       dict(zip(keys, values))
       | {
@@ -447,7 +447,7 @@ def _above_chance(one: Located) -> verdicts.Claim:
     if len(each) < 2:
       return np.nan, np.nan
     if one.graded:
-      return intervals.bounded_mean(each, level=level)
+      return _ends(each, 1.0, level)
     return clustered_interval(one.values, one.cluster, level)[1:]
 
   return verdicts.Claim(
@@ -473,8 +473,13 @@ def _beside(one: Located, other: Located) -> verdicts.Baseline:
     other.name,
     float(trivial.mean()) if len(cases) else np.nan,
     float(apart.mean()) if len(cases) else np.nan,
-    lambda level: intervals.bounded_mean(each, -bound, bound, level=level),
+    lambda level: _ends(each, bound, level),
   )
+
+
+def _ends(each: np.ndarray, bound: float, level: float) -> tuple[float, float]:
+  low, high = intervals.bounded_mean(each, -bound, bound, level=level)
+  return float(low), float(high)
 
 
 def _by_cluster(values: np.ndarray, cluster: np.ndarray) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import config_dict
 
@@ -394,7 +395,9 @@ class EngineConfig:
     'float32', one_of('float32', 'tensorfloat32', 'bfloat16')
   )
   compute: str = setting('float32', one_of('float32', 'bfloat16'))
-  moments: str = setting('float32', one_of('float32', 'bfloat16'))
+  moments: Literal['float32', 'bfloat16'] = setting(
+    'float32', one_of('float32', 'bfloat16')
+  )
   remat: bool = setting(False)
   cache: str = setting(
     '~/.cache/memloc_jax', settings.PATH, Range('a folder', bool)
@@ -458,6 +461,11 @@ class LocaliseConfig:
   inputs: InputsConfig = InputsConfig()
   patching: PatchingConfig = PatchingConfig()
   units: UnitsConfig = UnitsConfig()
+
+
+def of_technique(localise: LocaliseConfig, name: str) -> Any:
+  """The settings of a technique, whose group no class declares."""
+  return TECHNIQUES[name].settings_in(localise)
 
 
 def localise() -> LocaliseConfig:
@@ -539,12 +547,13 @@ class StudyConfig:
         self.map.design == 'balanced' and self.task.near_duplicates is not None
       ),
     )
+    held_out = of_technique(self.localise, 'retraining').held_out
     yield Check(
       'localise.retrain.held_out',
-      not self.localise.retrain.held_out or (bool(seeds) and wrong),
+      not held_out or (bool(seeds) and wrong),
       'None unless there are main models with wrong labels',
     )
-    clean = self.localise.gradient.clean
+    clean = of_technique(self.localise, 'gradients').clean
     yield Check(
       'localise.gradient.clean',
       not clean or (len(clean) in {1, len(seeds)} and bool(seeds) and wrong),
@@ -616,7 +625,7 @@ def _groups(group: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
       # One to which techniques have added has but that of `dataclasses`.
       docs = (
         cls.__doc__ or ''
-        for cls in type(value).__mro__
+        for cls in inspect.getmro(type(value))
         if not (cls.__doc__ or '').startswith(f'{cls.__name__}(')
       )
       yield name, next(docs).partition('\n')[0]

@@ -63,7 +63,7 @@ def setups(context: Context) -> list[Setup]:
   pairs = config.pairs or tuple(
     dict.fromkeys(((1, 2), (middle, middle + 1), (layers - 1, layers)))
   )
-  found = []
+  found: list[Setup] = []
   for pair in pairs:
     if not pair or not all(1 <= layer <= layers for layer in pair):
       raise InputError(
@@ -105,14 +105,14 @@ def table(context: Context) -> Table | None:
       if seed in setup.seeds:
         rows.append((f'{NOISY} {setup.name}', seed, noise, setup.rates))
         rows.append((f'{CLEAN} {setup.name}', seed, 0, setup.rates))
-  purpose, seed, labels, rates = zip(*rows)
+  purposes, seeds, labels, rates = zip(*rows)
   return run_table(
     context,
     CONTROL,
     context.config.control.num_epochs,
     context.config.train.evaluate_every,
-    runs(context, purpose, np.array(seed), np.array(labels), np.stack(rates)),
-    trace=np.array([p.startswith(NOISY) for p in purpose]),
+    runs(context, purposes, np.array(seeds), np.array(labels), np.stack(rates)),
+    trace=np.array([purpose.startswith(NOISY) for purpose in purposes]),
     auxiliary=auxiliary(context),
   )
 

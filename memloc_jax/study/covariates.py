@@ -100,5 +100,5 @@ def _rows(
         'spearman': found.value,
         'low': found.low,
         'high': found.high,
-        'examples': found.count,
+        'examples': found.examples,
       }

@@ -167,8 +167,8 @@ def dynamics(study: View) -> None:
   logged = study.workdir.read_array('epoch_logits')
   if logged is None:
     return
-  membership = np.array(study.workdir.read_array('membership'))
-  epochs = np.array(study.workdir.read_array('epochs'))
+  membership = np.array(study.workdir.array('membership'))
+  epochs = np.array(study.workdir.array('epochs'))
   labels = study.data.labels[study.noisy_set]
   noisy = study.data.noisy[study.noisy_set]
   groups = {'all': np.ones_like(noisy)}
@@ -182,7 +182,7 @@ def dynamics(study: View) -> None:
   }.items():
     study.workdir.write_array(name, values.astype(np.float32))
   table = _by_example(found)
-  logits = study.workdir.read_array('logits')
+  logits = study.workdir.array('logits')
   predicted = _from_one_run(study, membership, logged, epochs, logits, labels)
   if predicted is not None:
     study.workdir.write_table('single_run', _by_run(predicted))

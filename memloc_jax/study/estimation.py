@@ -251,7 +251,7 @@ def estimate(study: View) -> None:
   membership = study.workdir.read_array('membership')
   if membership is None:
     return
-  logits = study.workdir.read_array('logits')
+  logits = study.workdir.array('logits')
   data, labels = study.data, study.data.labels[study.noisy_set]
   noisy = data.noisy[study.noisy_set]
   scores = example_scores(membership, logits, labels)
@@ -383,11 +383,11 @@ def example_scores(
     for name in blocks[0]
   }
   # Over all examples at once, as it is about the flagged ones together.
-  single = {name: columns.pop(f'single_{name}') for name in _SINGLE}
+  single = [columns.pop(f'single_{name}') for name in _SINGLE]
   differ = flagging.PairCounts(
     len(pairs), columns.pop('better'), columns.pop('worse')
   )
-  flags = flagging.by_correctness(**single, pairs=differ)
+  flags = flagging.by_correctness(*single, pairs=differ)
   return columns | {'cm_q': flags.q, 'flagged': flags.flagged}
 
 

@@ -239,8 +239,8 @@ def identity(
     model: architecture of the study.
     decision: how main models are read out.
   """
-  both = [found[role, seed], early(role, seed, found)]
-  both = [one for one in both if one is not None]
+  after = early(role, seed, found)
+  both = [found[role, seed], *([] if after is None else [after])]
   words = [one.fingerprint for one in both]
   # Without a word on it, a model is read out as `transformers` does.
   if any(

@@ -126,6 +126,7 @@ def _seconds(source: Source, name: str, settings: Any) -> float:
   with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
     # Such as that some class has no example.
     warnings.simplefilter('ignore')
+    assert source.engine is not None  # See `_source`.
     engine = dataclasses.replace(
       source.engine, store=RowStore(pathlib.Path(folder))
     )

@@ -57,13 +57,13 @@ def table(context: Context) -> Table | None:
     if of in context.given
   }
   trained = [row for row in range(len(runs)) if row not in elsewhere]
-  finished = None
+  finished: tuple[tuple[str, ...], Tree] | None = None
   if elsewhere and context.read_out.name != _plain(context):
     runs.head_start[trained] = 1 + RANDOM + np.arange(len(trained))
     heads = [_head(context, int(seed[row])) for row in trained]
-    heads = {'main': jax.tree.map(lambda *x: np.stack(x), *heads)}
-    names = (context.read_out.name,) * len(trained)
-    finished = (names, {'heads': heads}) if trained else None
+    stacked = {'main': jax.tree.map(lambda *x: np.stack(x), *heads)}
+    read_outs = (context.read_out.name,) * len(trained)
+    finished = (read_outs, {'heads': stacked}) if trained else None
   whole = run_table(
     context,
     MAIN,

@@ -1,6 +1,7 @@
 """What so many map runs will tell, and what a finished map says of it."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def forecast(
   membership: np.ndarray | None,
   logits: np.ndarray | None,
   labels: np.ndarray,
-) -> list[dict[str, str | float | None]]:
+) -> list[dict[str, Any]]:
   """What a finished map says of larger ones.
 
   Args:
@@ -121,10 +122,10 @@ def finished_map(context: Context) -> list[str]:
   if not rows:
     return []
   lines = [f'finished map of {rows[0]["runs"]} runs:']
-  for (_, share), alike in itertools.groupby(
+  for (_, share), same in itertools.groupby(
     rows, lambda row: (row['quantity'], row['share'])
   ):
-    alike = list(alike)
+    alike = list(same)
     value = alike[0]['value']
     needed = ', '.join(
       f'{_number(row["needed"])} runs for {row["wanted"]:g}' for row in alike

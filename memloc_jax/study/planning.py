@@ -79,7 +79,7 @@ def _need(study: Runs, table: Table) -> Need:
     name=table.name,
     runs=len(table.runs) - len(table.skipped),
     pending=len(pending),
-    lanes=lanes,
+    lanes=lanes or 0,
     records=logits * len(pending) + kept * least.weights * placed.share,
     states=partial.KEPT * least.state * placed.share * width,
   )
@@ -184,28 +184,28 @@ def plan(
   lines += _disk(outline) + _memory(plans, host)
   techniques = localisation_plan.pending(shapes, due(outline))
   untimed = _untimed(shapes, plans) if jobs or techniques else ''
-  times = []
+  seconds: list[float] = []
   if untimed:
     lines += ['', f'times are not measured: {untimed}']
   elif plans:
     say('training some steps, to see how long they take')
     engine = dataclasses.replace(engine, pretrained=context.pretrained)
-    found = [
+    trained = [
       probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
     ]
-    lines += _time(found)
-    times += found
+    lines += _time(trained)
+    seconds += [one.seconds for one in trained]
   if techniques and not untimed and jax.process_count() > 1:
     untimed = 'there are several processes.'
     lines += ['', f'localisation is not timed: {untimed}']
   elif techniques and not untimed:
     say('running techniques on a few examples, to see how long they take')
-    found = [localisation_plan.measure(study, name) for name in techniques]
-    lines += localisation_plan.lines(found)
-    times += found
+    located = [localisation_plan.measure(study, name) for name in techniques]
+    lines += localisation_plan.lines(located)
+    seconds += [one.seconds for one in located]
   for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
-  taken = float('nan') if untimed else sum((one.seconds for one in times), 0.0)
+  taken = float('nan') if untimed else sum(seconds, 0.0)
   if taken > 0:
     lines += ['', in_all(taken)]
   return Plan('\n'.join(lines), taken)
@@ -318,8 +318,8 @@ def _memory(plans: list[memory_plan.Plan], host: memory_plan.Host) -> list[str]:
     if not plan.fits:
       alike = (plan.lanes, plan.needed, plan.changes)
       too_large.setdefault(alike, []).append(plan)
-  for alike in too_large.values():
-    lines += _too_large(alike)
+  for tables in too_large.values():
+    lines += _too_large(tables)
   return [*lines, *_host(host)]
 
 

@@ -40,8 +40,7 @@ class Progress:
     self._warnings = self._console
     if self._console.quiet:
       self._warnings = Terminal(stderr=True, highlight=False)
-    self._bar = None
-    self._task = None
+    self._bar: tuple[bars.Progress, bars.TaskID] | None = None
     self._name = ''
     self._spoke = 0.0
     self._mark = (0.0, 1.0)  # When the work at hand began, and its share then.
@@ -66,7 +65,7 @@ class Progress:
       disable=not self._console.is_terminal,
     )
     with bar:
-      self._bar, self._task = bar, bar.add_task(name, total=1.0)
+      self._bar = bar, bar.add_task(name, total=1.0)
       try:
         yield
       finally:
@@ -83,7 +82,8 @@ class Progress:
     """
     label = f'{self._name} {text}'.strip()
     if self._bar is not None:
-      self._bar.update(self._task, completed=done, description=label)
+      bar, task = self._bar
+      bar.update(task, completed=done, description=label)
     now = time.monotonic()
     since, share = self._mark
     new, self._done = done < self._done, done

@@ -209,7 +209,7 @@ def _refuse_unfit(scored: Sequence[Scored]) -> None:
 
 def _best(scored: Sequence[Scored]) -> tuple[str, str]:
   """The common read-out, and the reason for it."""
-  clear = {}
+  clear: dict[str, Scored] = {}
   for one in scored:
     if (name := one.clearly()) is not None:
       clear.setdefault(name, one)

@@ -156,6 +156,6 @@ def _memorised(study: View, table: Table, row: int) -> Checkpoint:
   record = study.store.read(table.name, row, study.hashes[table.name][row])
   epoch = metrics.epoch_fitted(record.epoch, record.macro_f1)
   last = int(record.epoch[-1])
-  early = epoch is not None and epoch < last
-  moment = store.MEMORISED if early else store.FINAL
+  fitted = epoch is not None and epoch < last
+  moment = store.MEMORISED if fitted else store.FINAL
   return _checkpoint(study, table, row, moment)

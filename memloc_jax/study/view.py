@@ -94,7 +94,7 @@ class Settings:
 
   def __getattr__(self, name: str) -> Any:
     computed = getattr(type(self._group), name, None)
-    if isinstance(computed, property):
+    if isinstance(computed, property) and computed.fget is not None:
       return computed.fget(self)
     path = f'{self._name}.{name}' if self._name else name
     value = getattr(self._group, name)
@@ -140,6 +140,11 @@ class Files:
     """Writes one, see `Workdir`."""
     self._write(f'{name}.parquet')
     self._workdir.write_table(self._declared.tables[name], table)
+
+  def array(self, name: str) -> np.ndarray:
+    """Reads an array that has to be there."""
+    self._read(f'arrays/{name}.npy')
+    return self._workdir.array(name)
 
   def read_part(self, technique: str, name: str) -> pd.DataFrame | None:
     """Reads a technique's part of a table."""
@@ -190,6 +195,10 @@ class Files:
     """Writes a table for people."""
     self._write(f'{name}.csv')
     self._workdir.write_csv(name, table)
+
+  def log(self, line: str) -> None:
+    """Appends a line to `log.txt`."""
+    self._workdir.log(line)
 
   def write_with(self, name: str, write: Callable[[Any], None]) -> None:
     """Writes what needs the whole workdir, such as the report."""

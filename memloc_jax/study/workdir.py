@@ -54,7 +54,7 @@ class Workdir:
     shared: whether all processes see the same folder, known after `in_use`.
   """
 
-  def __init__(self, path: str | pathlib.Path):
+  def __init__(self, path: str | os.PathLike[str]):
     """Names the folder; nothing is written yet."""
     self.path = pathlib.Path(path).expanduser()
     self.shared = True
@@ -144,7 +144,7 @@ class Workdir:
     added = []
     if self._writes and (stored := self.read_json('config.json')):
       added = stored.get('map', {}).get('added', [])
-    added = json.loads(hosts.tell(json.dumps(added)))
+    added = json.loads(hosts.tell(json.dumps(added)) or '[]')
     if len(added) <= len(config.map.added):
       return config
     return dataclasses.replace(
@@ -159,7 +159,7 @@ class Workdir:
       scored = self.read_json('stages/score.json') is not None
       if added and (not scored or self.read_json('extending.json') == added):
         found = added[-1]
-    return json.loads(hosts.tell(json.dumps(found)))
+    return json.loads(hosts.tell(json.dumps(found)) or 'null')
 
   def check_scores(self) -> None:
     """Refuses scores that are older than the runs in `arrays/`.
@@ -298,6 +298,34 @@ class Workdir:
     path = self.path / f'{name}.parquet'
     return pd.read_parquet(path) if path.exists() else None
 
+  def table(self, name: str) -> pd.DataFrame:
+    """Reads one that has to be there.
+
+    Raises:
+      InputError: it is not.
+    """
+    found = self.read_table(name)
+    if found is None:
+      raise self._lacks(f'{name}.parquet')
+    return found
+
+  def array(self, name: str) -> np.ndarray:
+    """Reads one that has to be there, see `read_array`.
+
+    Raises:
+      InputError: it is not.
+    """
+    found = self.read_array(name)
+    if found is None:
+      raise self._lacks(f'arrays/{name}.npy')
+    return found
+
+  def _lacks(self, name: str) -> InputError:
+    return InputError(
+      f'{self.path / name} is missing; run the study again, which writes it '
+      'anew.'
+    )
+
   def write_csv(self, name: str, table: pd.DataFrame) -> None:
     """Writes `<name>.csv`, for people."""
     self._replace(f'{name}.csv', lambda path: write_csv(path, table))
@@ -323,7 +351,7 @@ class Workdir:
   def write_array(self, name: str, array: np.ndarray) -> None:
     """Writes `arrays/<name>.npy`, of any shape."""
 
-    def save(path):
+    def save(path: pathlib.Path) -> None:
       with open(path, 'wb') as file:
         np.save(file, array)
 

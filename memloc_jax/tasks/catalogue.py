@@ -32,7 +32,8 @@ def read(location: str, task: Task) -> dict[str, Table]:
     )
   try:
     builder = tfds.builder(task.tfds, data_dir=location or None)
-    names = [s for s in ('train', task.pool) if s in builder.info.splits]
+    wanted = filter(None, ('train', task.pool))
+    names = [split for split in wanted if split in builder.info.splits]
     loaded = {
       split: list(builder.as_data_source(split=split)) for split in names
     }

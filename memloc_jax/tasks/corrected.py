@@ -11,8 +11,8 @@ import io
 import itertools
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TextIO
 
 import pyarrow
 import pyarrow.parquet
@@ -48,7 +48,7 @@ def write(
   if source.suffix == '.parquet':
     _parquet(source, target, column, labels, dropped)
     return
-  opener = gzip.open if source.suffix == '.gz' else open
+  opener: Callable[..., TextIO] = gzip.open if source.suffix == '.gz' else open
   options = {'encoding': 'utf-8', 'newline': ''}
   with (
     opener(source, 'rt', **options) as lines,

@@ -104,7 +104,8 @@ def _pairs(
   index = MinHashLSH(num_perm=_HASHES, params=_bands(threshold))
   # A text's signature is a copy of this one, which has drawn its hashes.
   blank = MinHash(_HASHES, _SEED, hashfunc=zlib.crc32, scheme='affine32')
-  found, seen = [], {}
+  found: list[tuple[int, int]] = []
+  seen: dict[tuple[str, ...], int] = {}
   texts = [tuple(map(_normalised, each)) for each in segments]
   for number, text in enumerate(texts):
     first = seen.setdefault(text, number)

@@ -203,7 +203,7 @@ def corpus(seed: int = 1, train: int = 480, pool: int = 200) -> dict[str, Rows]:
     splits[name] = Rows(
       segments=tuple(texts),
       labels=np.asarray(labels, np.int32),
-      label_names=get_task('embedded').label_names,
+      label_names=_class_names('embedded'),
       ids=tuple(str(i) for i in range(num)),
       kinds=tuple('exception' if i in at else 'rule' for i in range(num)),
       cues=tuple(at.get(i, '') for i in range(num)),
@@ -271,10 +271,16 @@ def agreement(seed: int, train: int, pool: int) -> dict[str, Rows]:
     splits[name] = Rows(
       segments=tuple(pairs),
       labels=np.asarray(labels, np.int32),
-      label_names=get_task('embedded_agreement').label_names,
+      label_names=_class_names('embedded_agreement'),
       ids=tuple(str(i) for i in range(num)),
     )
   return splits
+
+
+def _class_names(task: str) -> tuple[str, ...]:
+  names = get_task(task).label_names
+  assert names is not None  # The registry has them.
+  return names
 
 
 def _sentence(generator: _Generator, rare: str | None) -> tuple[str, int]:

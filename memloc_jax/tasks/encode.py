@@ -171,7 +171,7 @@ def tokenise(
     )
   if separator.endswith('_token'):
     separator = _special(tokenizer, separator, folder)
-  pad = tokenizer.convert_tokens_to_ids(_special(tokenizer, pad, folder))
+  padding = tokenizer.convert_tokens_to_ids(_special(tokenizer, pad, folder))
   # A text that is cut is meant to be, and the library's warning about texts
   # that are longer than the model is raised before it cuts.
   texts = [join(s, separator) for s in segments]
@@ -192,7 +192,7 @@ def tokenise(
     flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
     length=np.asarray([len(i) for i in ids], np.int32),
     separator=separator,
-    pad=pad,
+    pad=padding,
     unknown=unknown,
   )
   if path is not None:
@@ -289,7 +289,9 @@ def choose_buckets(
   below = [int(np.sum(lengths <= c)) for c in candidates]
   # best[k][j]: padded tokens and choice of all examples up to candidate j,
   # with k + 1 buckets the last of which is candidate j.
-  best = [[(n * c, (c,)) for n, c in zip(below, candidates)]]
+  best: list[list[tuple[int, tuple[int, ...]]]] = [
+    [(n * c, (c,)) for n, c in zip(below, candidates)]
+  ]
   for _ in range(1, most):
     previous = best[-1]
     best.append(

@@ -18,7 +18,7 @@ from collections.abc import (
   Mapping,
   Sequence,
 )
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow
 import pyarrow.parquet
@@ -298,12 +298,16 @@ def _class_names(path: pathlib.Path) -> dict[str, tuple[str, ...]]:
 
 def _canonical_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
   """Names of classes as their cells are read."""
-  names = tuple(map(label.canonical, labels))
-  if None in names:
-    empty = labels[names.index(None)]
-    raise InputError(f'{place} has {shown(empty)}, which is no name of a class')
+  names = []
+  for cell in labels:
+    name = label.canonical(cell)
+    if name is None:
+      raise InputError(
+        f'{place} has {shown(cell)}, which is no name of a class'
+      )
+    names.append(name)
   _refuse_repeated(names, f'{place} has', 'class')
-  return names
+  return tuple(names)
 
 
 def _read_file(
@@ -373,7 +377,7 @@ def _parquet_columns(path: pathlib.Path) -> Stored:
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
   """Lines with their ends; a byte order mark of UTF-8 is left out."""
-  opener = gzip.open if path.suffix == '.gz' else open
+  opener: Callable[..., TextIO] = gzip.open if path.suffix == '.gz' else open
   # The decoder's own error knows the byte, but not the line.
   options = {'encoding': 'utf-8-sig', 'errors': 'surrogateescape'}
   with opener(path, 'rt', newline='', **options) as lines:
@@ -405,12 +409,18 @@ def _json_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   lines = (line for line in _lines(path) if line.strip())
   for number, line in enumerate(lines, 1):
     place = f'{path}: row {number}'
-    row, end = _json_object(line, _SPACE.match(line).end(), place)
+    row, end = _json_object(line, _after_blanks(line), place)
     if line[end:].strip():
       raise InputError(
         f'{place} is not valid JSON: there is more on the line than one object'
       )
     yield row
+
+
+def _after_blanks(text: str, at: int = 0) -> int:
+  found = _SPACE.match(text, at)
+  assert found is not None  # It may be empty.
+  return found.end()
 
 
 def is_array(path: pathlib.Path) -> bool:
@@ -433,7 +443,7 @@ def array_items(
   Raises:
     InputError: it is no array of objects.
   """
-  skip = lambda at: _SPACE.match(text, at).end()
+  skip = lambda at: _after_blanks(text, at)
   at, row = skip(text.index('[') + 1), 0
   more = not text.startswith(']', at)
   at = at if more else skip(at + 1)

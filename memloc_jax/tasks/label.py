@@ -11,7 +11,7 @@ import numbers
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsInt
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _canonical(cell: Any) -> str | None:
   return _TRUTH.get(text.lower(), text) or None
 
 
-def _whole(number: numbers.Real | decimal.Decimal) -> str | None:
+def _whole(number: SupportsInt) -> str | None:
   """The digits of a whole number; None of another one."""
   try:
     # Without writing out 1e999999999.

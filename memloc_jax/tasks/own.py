@@ -73,7 +73,8 @@ def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
         f'{table.place(row)} has {shown(text)} in column {name!r}, which is '
         'not text'
       )
-    if ('\0' if isinstance(text, str) else b'\0') in text:
+    has_nul = '\0' in text if isinstance(text, str) else b'\0' in text
+    if has_nul:
       raise InputError(f'{table.place(row)} has a NUL in column {name!r}')
   if len(texts) and all(_number(text) is not None for text in texts):
     raise InputError(
@@ -98,14 +99,15 @@ def _check_labels(table: Table, name: str, cells: Sequence[Any]) -> None:
     rows.setdefault(class_name, row)
   for class_name, row in rows.items():
     # A fraction among names is the text of a name.
-    fraction = numeric and not _number(cells[row - 1]).is_integer()
+    number = _number(cells[row - 1])
+    fraction = numeric and number is not None and not number.is_integer()
     if class_name is None or fraction:
       raise InputError(
         f'{table.place(row)} has the label {shown(cells[row - 1])} in column '
         f'{name!r}; labels are names or whole numbers'
       )
   truth = [row for key, row in rows.items() if key in ('False', 'True')]
-  whole = [row for key, row in rows.items() if label.is_whole(key)]
+  whole = [row for key, row in rows.items() if key and label.is_whole(key)]
   if truth and whole and table.names_of(name) is None:
     first, other = min(truth), min(whole)
     raise InputError(

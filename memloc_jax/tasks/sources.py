@@ -192,11 +192,13 @@ def _named_rows(table: Table, task: Task) -> _NamedRows:
   known = table.names_of(label_column)
   if known is None and task.label_names is not None:
     known = task.label_names + task.dropped_labels
-  named, same = [], {}
+  named: list[tuple[str, ...]] = []
+  same: dict[tuple[str, ...], tuple[str, ...]] = {}
   for row, label in enumerate(labels, 1):
     parts = label if isinstance(label, list | tuple | np.ndarray) else [label]
-    names = tuple(labelling.named(part, known) for part in parts)
-    if None in names:
+    found = (labelling.named(part, known) for part in parts)
+    names = tuple(name for name in found if name is not None)
+    if len(names) < len(parts):
       raise InputError(
         f'{table.place(row)} has an unknown label {shown(label)} in column '
         f'{label_column!r}' + _expected(known)
@@ -265,11 +267,14 @@ def cells(table: Table, task: Task) -> dict[str, Any]:
     A value of that column, by the name of the class.
   """
   column, values = table.column(task.label_field)
-  known, found = table.names_of(column), {}
+  known = table.names_of(column)
+  found: dict[str, Any] = {}
   # With their types: 1 and True are not the same, and equal.
   counts = collections.Counter((type(value), value) for value in values)
   for (_, value), _ in counts.most_common():
-    found.setdefault(labelling.named(value, known), value)
+    name = labelling.named(value, known)
+    if name is not None:
+      found.setdefault(name, value)
   return found
 
 
@@ -290,8 +295,8 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   index: Mapping[str, int] = {name: i for i, name in enumerate(names)}
   kept, labels, segments = array.array('q'), array.array('i'), []
   seen = set()
-  for i, (label, *texts) in enumerate(zip(table.labels, *table.texts)):
-    texts = tuple(map(labelling.scalar, texts))
+  for i, (label, *row) in enumerate(zip(table.labels, *table.texts)):
+    texts = tuple(map(labelling.scalar, row))
     empty = [
       field
       for field, text in zip(task.text_fields, texts)

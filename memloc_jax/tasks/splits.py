@@ -100,22 +100,22 @@ def inject_noise(
   """
   if not 0 <= ratio < 1:
     raise InputError(f'noise {ratio}: the ratio must be in [0, 1)')
-  labels = [int(label) for label in labels]
-  classes = sorted(set(labels))
+  original = [int(label) for label in labels]
+  classes = sorted(set(original))
   noisy = np.zeros(len(labels), bool)
   for c in classes:
-    members = [i for i, label in enumerate(labels) if label == c]
+    members = [i for i, label in enumerate(original) if label == c]
     rng.shuffle(members)
     noisy[members[: int(len(members) * ratio)]] = True
   if ratio > 0 and not noisy.any():
-    largest = max(labels.count(c) for c in classes)
+    largest = max(original.count(c) for c in classes)
     raise InputError(
       f'noise {ratio}: too few examples, for the largest class has {largest} '
       f'and int({ratio} * {largest}) is 0; raise the ratio or the limit'
     )
-  given = np.asarray(labels, np.int32)
+  given = np.asarray(original, np.int32)
   for i in np.flatnonzero(noisy):
-    given[i] = rng.choice([c for c in classes if c != labels[i]])
+    given[i] = rng.choice([c for c in classes if c != original[i]])
   return given, noisy
 
 

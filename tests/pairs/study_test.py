@@ -16,7 +16,7 @@ from memloc_jax.estimators.predictions import probability
 from memloc_jax.pairs import hybrids, input_maps, units
 from memloc_jax.pairs.settings import InputsConfig
 from memloc_jax.study import config as study_config
-from memloc_jax.study import pair_runs
+from memloc_jax.study import pair_runs, view
 from tests.localisation import built
 from tests.study import tiny
 
@@ -322,7 +322,9 @@ class GapTest(parameterized.TestCase):
       localise=study_config.LocaliseConfig(inputs=InputsConfig(steps=steps)),
       engine=study_config.EngineConfig(compute=compute),
     )
-    study = mock.Mock(config=config, model=built.MODEL)
+    study = mock.Mock(
+      config=config, model=built.MODEL, workdir=mock.Mock(spec=view.Files)
+    )
     examples = built.random_examples(6)
     nothing = np.where(examples.ids > 0, 39, 0).astype(np.int32)
     chosen = mock.Mock(encoded=examples, labels=np.arange(6) % built.CLASSES)

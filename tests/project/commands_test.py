@@ -53,7 +53,12 @@ class MakeTest(parameterized.TestCase):
   def test_tests_are_linted_and_run_in_two_processes(self, target, short):
     done = recipe(target, VENV='absent')
     self.assertIn('.[test]', done)
-    for part in ('ruff check .', 'ruff format --check .', '-m pytest -n 2'):
+    for part in (
+      'ruff check .',
+      'ruff format --check .',
+      'bin/mypy',
+      '-m pytest -n 2',
+    ):
       self.assertIn(part, done)
     self.assertIn('JAX_ENABLE_COMPILATION_CACHE=false', done)
     self.assertEqual("-m 'not full'" in done, short)

@@ -35,6 +35,17 @@ class WorkdirTest(absltest.TestCase):
     self.assertIsNone(self.workdir.read_array('logits'))
     self.assertIsNone(self.workdir.read_table('runs'))
 
+  def test_what_has_to_be_there_is_missed(self):
+    for read, file in (
+      (self.workdir.table, 'runs.parquet'),
+      (self.workdir.array, 'arrays/runs.npy'),
+    ):
+      message = f'^{self.workdir.path / file} is missing; run the study again'
+      with self.assertRaisesRegex(InputError, message):
+        read('runs')
+    self.workdir.write_array('logits', np.zeros(3))
+    np.testing.assert_array_equal(self.workdir.array('logits'), [0, 0, 0])
+
   def test_a_write_that_breaks_leaves_the_old_file(self):
     self.workdir.write_array('logits', np.zeros(3))
 
