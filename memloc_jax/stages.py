@@ -28,6 +28,7 @@ from memloc_jax.study import (
   actions,
   agreement,
   chosen,
+  compilation_cache,
   control,
   covariates,
   crossing,
@@ -320,6 +321,7 @@ def run_study(
   with (
     folder.in_use(),
     jax.default_matmul_precision(config.engine.matmul_precision),
+    compilation_cache.on_disk(config.engine.cache),
   ):
     config = folder.with_added(config)
     study = Study(

@@ -13,7 +13,7 @@ import numpy as np
 from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.study import given, versions
+from memloc_jax.study import compilation_cache, given, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Study
 from memloc_jax.study.progress import Progress
@@ -157,7 +157,10 @@ def opened(
   """
   folder = Workdir(workdir)
   folder.refuse_file()
-  with jax.default_matmul_precision(config.engine.matmul_precision):
+  with (
+    jax.default_matmul_precision(config.engine.matmul_precision),
+    compilation_cache.on_disk(config.engine.cache),
+  ):
     yield Study(
       folder.with_added(config),
       folder,
