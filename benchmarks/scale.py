@@ -143,6 +143,8 @@ class Studies:
     environment = os.environ | {
       'JAX_NUM_CPU_DEVICES': str(layout.devices),
       'JAX_PLATFORMS': 'cpu',
+      # Or only the first study would compile.
+      'MEMLOC_CACHE': 'off',
     }
     began = time.perf_counter()
     output = self._folder / f'output{self._number}.txt'

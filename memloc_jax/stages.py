@@ -34,6 +34,7 @@ from memloc_jax.schema import Table, TableError
 from memloc_jax.study import (
   actions,
   chosen,
+  compilation_cache,
   control,
   covariates,
   crossing,
@@ -323,6 +324,7 @@ def run_study(
   with (
     folder.in_use(),
     jax.default_matmul_precision(config.engine.matmul_precision),
+    compilation_cache.on_disk(config.engine.cache),
   ):
     config = folder.with_added(config)
     context = Context(config, folder, progress or Progress())

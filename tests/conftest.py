@@ -8,6 +8,8 @@ import signal
 os.environ['JAX_NUM_CPU_DEVICES'] = '4'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['HF_HUB_OFFLINE'] = '1'
+# Tests compile the present code, and leave nothing in the user's cache.
+os.environ['MEMLOC_CACHE'] = 'off'
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 import jax  # noqa: E402

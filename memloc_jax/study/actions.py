@@ -14,7 +14,7 @@ from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import Table
 from memloc_jax.ensemble.train import train_again
 from memloc_jax.errors import InputError
-from memloc_jax.study import given_runs, versions
+from memloc_jax.study import compilation_cache, given_runs, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
@@ -159,7 +159,10 @@ def opened(
   """
   folder = Workdir(workdir)
   folder.refuse_file()
-  with jax.default_matmul_precision(config.engine.matmul_precision):
+  with (
+    jax.default_matmul_precision(config.engine.matmul_precision),
+    compilation_cache.on_disk(config.engine.cache),
+  ):
     context = Context(folder.with_added(config), folder, progress or Progress())
     yield Runs(context, programs=programs)
 

@@ -382,7 +382,8 @@ class EngineConfig:
       'bfloat16'.
     remat: whether blocks are computed again in the backward pass instead of
       keeping their activations, for models too large otherwise.
-    cache: folder for tokenised texts and the embedded task's encoder.
+    cache: folder for tokenised texts, compiled programs and the embedded
+      task's encoder.
   """
 
   lanes: int | None = setting(None, at_least(1))
