@@ -21,12 +21,12 @@ place of blocks, 500 with one seed for the reference and 500 with another:
 
 from ml_collections import config_dict
 
-from memloc_jax.study import config as study_config
+import memloc_jax
 
 
 def get_config() -> config_dict.ConfigDict:
   """The study."""
-  config = study_config.default()
+  config = memloc_jax.default_config()
   config.task.name = 'embedded'
   config.task.source = 'embedded:train=400,pool=40'
   config.task.noise = 0.15

@@ -27,8 +27,7 @@ rest so that the longest texts take about 25 minutes.
 
 from ml_collections import config_dict
 
-from memloc_jax.errors import InputError
-from memloc_jax.study import config as study_config
+import memloc_jax
 
 _NLU = ('wic', 'rte', 'mrpc', 'cola', 'boolq')
 _TASKS = (
@@ -72,10 +71,10 @@ _BASELINES = ('difference_norm', 'pretrained_distance', 'constant')
 def get_config(preset: str = 'small') -> config_dict.ConfigDict:
   """The grid of studies of a preset."""
   if preset not in PRESETS:
-    raise InputError(
+    raise memloc_jax.InputError(
       f'--config: study.py has no preset {preset!r}, but {", ".join(PRESETS)}.'
     )
-  config = study_config.default()
+  config = memloc_jax.default_config()
   config.task.source = 'hub:'
   config.task.noise = 0.15
   config.task.max_length = 512

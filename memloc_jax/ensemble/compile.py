@@ -78,6 +78,8 @@ def sized(compiled: jax.stages.Compiled) -> Sized:
   """
   release()
   stats = compiled.memory_analysis()
+  if stats is None:
+    raise RuntimeError('This backend does not say what a program needs.')
   return Sized(
     compiled,
     stats.argument_size_in_bytes
@@ -480,7 +482,7 @@ class AbstractTable:
     shapes = tuple(x.shape for x in jax.tree.leaves(self.examples))
     # Heads of models that were trained elsewhere may have another structure.
     structure = jax.tree.structure(self._parameters)
-    precision = jax.config.jax_default_matmul_precision
+    precision = self._engine.matmul_precision
     return self._engine.once(
       (
         self.vectorised,
@@ -652,10 +654,11 @@ def _with_layers(params: Tree, at: slice | tuple[slice, ...]) -> Tree:
 def _common_blocks(pretrained: Tree, table: Table, layers: slice) -> Tree:
   """The blocks of layers that all runs hold in common, on the host."""
   sources = table.runs.start[0, layers]
+  finished: Tree = table.finished and table.finished[1]
   result = jax.tree.map(lambda x: x[layers].copy(), pretrained['blocks'])
   for at in np.flatnonzero(sources > RANDOM):
     done = jax.tree.map(
-      lambda x, s=sources[at] - 2: x[s, layers], table.finished[1]['blocks']
+      lambda x, s=sources[at] - 2: x[s, layers], finished['blocks']
     )
     for leaf, other in zip(jax.tree.leaves(result), jax.tree.leaves(done)):
       leaf[at] = other[at]

@@ -138,12 +138,18 @@ class Engine:
     """Whether all processes train tables together."""
     return self.devices is None and jax.process_count() > 1
 
+  @property
+  def matmul_precision(self) -> str | None:
+    """Of the products, as `jax.default_matmul_precision` has set it."""
+    # JAX makes the attributes of its options as it is imported.
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+
   def identity(self) -> dict[str, Any]:
     """What decides the result of every run, but rounding, by name."""
     return {
       'model': self.model.identity(),
       'checkpoint': self.fingerprint,
-      'matmul_precision': jax.config.jax_default_matmul_precision,
+      'matmul_precision': self.matmul_precision,
     }
 
   @contextlib.contextmanager

@@ -48,13 +48,13 @@ class _Place(NamedTuple):
 
   Attributes:
     coordinator: host:port of process 0.
-    count: of processes.
+    processes: how many.
     number: of this one, from 0.
     flags: how to name these three to the user.
   """
 
   coordinator: str
-  count: int
+  processes: int
   number: int
   flags: tuple[str, str, str]
 
@@ -98,13 +98,12 @@ def join(
       processes do not fit each other, or not all came in time.
     Preempted: `stop` said so.
   """
-  given = (coordinator, num_processes, process_id)
-  if given == (None, None, None):
+  if coordinator is None and num_processes is None and process_id is None:
     place = _of_slurm()
     if place is None:
       _join_pod(timeout, heartbeat)
       return
-  elif None in given:
+  elif coordinator is None or num_processes is None or process_id is None:
     raise InputError(
       '--coordinator, --num_processes and --process_id go together: give all '
       'three, or none.'
@@ -112,7 +111,7 @@ def join(
   else:
     place = _Place(coordinator, num_processes, process_id, _FLAGS)
   _check(place)
-  if place.count == 1:
+  if place.processes == 1:
     return
   devices = _local_devices()
   meet(place, timeout, stop)
@@ -205,10 +204,10 @@ def _local_devices() -> list[int] | None:
 def _check(place: _Place) -> None:
   """Refuses a place that cannot be, whoever else there is."""
   address, count, number = place.flags
-  if not 0 <= place.number < place.count:
+  if not 0 <= place.number < place.processes:
     raise InputError(
-      f'{number}={place.number}: must be from 0 to {place.count - 1}, for '
-      f'{count}={place.count}.'
+      f'{number}={place.number}: must be from 0 to {place.processes - 1}, for '
+      f'{count}={place.processes}.'
     )
   host, port = _split(place.coordinator)
   if not host or not 0 < port < 65536:
@@ -243,16 +242,15 @@ def _join_pod(timeout: float, heartbeat: float) -> None:
 
 
 def _initialize(
-  timeout: float, heartbeat: float, *arguments, **options
+  timeout: float, heartbeat: float, *arguments: Any, **options: Any
 ) -> None:
+  options |= {
+    'initialization_timeout': max(int(timeout), 1),
+    'heartbeat_timeout_seconds': int(heartbeat),
+    'shutdown_timeout_seconds': 60,
+  }
   try:
-    jax.distributed.initialize(
-      *arguments,
-      **options,
-      initialization_timeout=max(int(timeout), 1),
-      heartbeat_timeout_seconds=int(heartbeat),
-      shutdown_timeout_seconds=60,
-    )
+    jax.distributed.initialize(*arguments, **options)
   # The last are of the network: a pod asks a server what it consists of.
   except (RuntimeError, jax.errors.JaxRuntimeError, OSError) as error:
     raise InputError(
@@ -293,19 +291,19 @@ def _receive(
     said: dict[socket.socket, bytes] = {}
     answer = ('Process 0 of the study has ended.', False)
     try:
-      while len(set(guests.values()) - {None}) < place.count - 1:
+      while len(set(guests.values()) - {None}) < place.processes - 1:
         _stop_if(stop)
         if time.monotonic() > deadline:
           came = {0, *guests.values()}
-          _refuse_missing(place, timeout, set(range(place.count)) - came)
+          _refuse_missing(place, timeout, set(range(place.processes)) - came)
         for key, _ in selector.select(_TICK):
           if key.fileobj is listener:
             guest = stack.enter_context(listener.accept()[0])
             guest.setblocking(False)
-            selector.register(guest, selectors.EVENT_READ)
+            selector.register(guest, selectors.EVENT_READ, guest)
             guests[guest], said[guest] = None, b''
             continue
-          guest = key.fileobj
+          guest = key.data
           data = _read(guest)
           said[guest] += data
           if not data or len(said[guest]) > _LONGEST:
@@ -334,10 +332,10 @@ def _admitted(
     return None
   if greeting != _GREETING:
     return None
-  if count != place.count:
+  if count != place.processes:
     raise InputError(
       f'{place.flags[1]} must be the same in all processes: it is '
-      f'{place.count} in process 0 and {count} in process {number}.'
+      f'{place.processes} in process 0 and {count} in process {number}.'
     )
   if number not in range(1, count):
     return None
@@ -354,7 +352,7 @@ def _greet(
 ) -> None:
   """Another process: tells process 0 that it is here, and waits for word."""
   why = 'no answer'
-  hello = f'{json.dumps([_GREETING, place.number, place.count])}\n'.encode()
+  hello = f'{json.dumps([_GREETING, place.number, place.processes])}\n'.encode()
   while True:
     _stop_if(stop)
     try:
@@ -419,14 +417,14 @@ def _listener(place: _Place) -> socket.socket:
     return socket.create_server(
       ('', bind),
       family=socket.AF_INET6 if both else socket.AF_INET,
-      backlog=place.count,
+      backlog=place.processes,
       dualstack_ipv6=both,
     )
   except OSError as error:
     raise InputError(
       f'{place.flags[0]}={place.coordinator}: process 0 cannot use port {bind} '
-      f'({os.strerror(error.errno)}); choose another one, and see that one '
-      'process alone is number 0.'
+      f'({error.strerror}); choose another one, and see that one process alone '
+      'is number 0.'
     ) from error
 
 
@@ -442,9 +440,9 @@ def _refuse_missing(
 ) -> NoReturn:
   """Says which processes did not come."""
   numbers = ', '.join(map(str, sorted(missing)))
-  which = f'process {numbers} of {place.count} has'
+  which = f'process {numbers} of {place.processes} has'
   if len(missing) > 1:
-    which = f'processes {numbers} of {place.count} have'
+    which = f'processes {numbers} of {place.processes} have'
   raise InputError(
     f'Not all processes of the study came within {timeout:.0f} s: {which} not '
     f'reached process 0 at {place.coordinator}; start them all with the same '
@@ -513,17 +511,18 @@ def gather(values: np.ndarray) -> np.ndarray:
   return found.view(values.dtype).reshape(len(found), *values.shape)
 
 
-def of_first(values: np.ndarray) -> np.ndarray:
+def of_first(values: np.ndarray | int) -> np.ndarray:
   """Process 0's array, which has the same shape everywhere."""
-  return gather(values)[0]
+  return gather(np.asarray(values))[0]
 
 
 def any_of(*conditions: bool) -> tuple[bool, ...]:
   """Which of the conditions hold in at least one process."""
-  return tuple(gather(np.array(conditions)).any(0).tolist())
+  everywhere = np.asarray(gather(np.array(conditions)).any(0))
+  return tuple(everywhere.tolist())
 
 
-def send(data: bytes | None, owner: int) -> bytes:
+def send(data: bytes, owner: int) -> bytes:
   """Gives one process's bytes to all.
 
   Args:
@@ -547,7 +546,7 @@ def send(data: bytes | None, owner: int) -> bytes:
 
 def tell(message: str | None) -> str | None:
   """Process 0's message, or None, for all to act on."""
-  text = send((message or '').encode() if is_first() else None, owner=0)
+  text = send((message or '').encode(), owner=0)
   return text.decode() or None
 
 

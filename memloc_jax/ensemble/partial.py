@@ -120,7 +120,7 @@ class PartialStore:
     unroll: bool,
     hashes: Mapping[int, str],
     size: int,
-    any_of: Callable[[bool], tuple[bool]],
+    any_of: Callable[[bool], tuple[bool, ...]],
   ) -> list[Part]:
     """What there is of some runs, each from its furthest state.
 
@@ -179,7 +179,7 @@ class PartialStore:
     self,
     folder: pathlib.Path,
     read: Callable[[pathlib.Path], Any],
-    any_of: Callable[[bool], tuple[bool]],
+    any_of: Callable[[bool], tuple[bool, ...]],
   ) -> Any:
     """What is read of a state; None, in all processes, if one of them cannot.
 

@@ -142,9 +142,9 @@ class WeightsOverDevices(Placement):
 
   def _spec(self, x: jax.Array, run_axis: int | None) -> P:
     axes = [axis for axis in range(x.ndim)[-2:] if axis != run_axis]
-    longest = max(axes, key=lambda axis: (x.shape[axis], -axis), default=None)
     if len(axes) < 2 or not np.issubdtype(x.dtype, np.floating):
       return P()
+    longest = max(axes, key=lambda axis: (x.shape[axis], -axis))
     if x.shape[longest] % self.mesh.size:
       return P()
     return P(*(None,) * longest, *self.mesh.axis_names)

@@ -158,10 +158,10 @@ def in_order(
   by_length = np.argsort(length, kind='stable').astype(np.int32)
   sizes = membership.sum(1)
   slots = -(-int(sizes.max()) // batch_size) * batch_size
-  indices = np.full((len(sizes), slots), -1, np.int32)
+  flat = np.full((len(sizes), slots), -1, np.int32)
   for row, member in enumerate(membership):
-    indices[row, slots - sizes[row] :] = by_length[member[by_length]]
-  indices = indices.reshape(len(sizes), -1, batch_size).swapaxes(0, 1)
+    flat[row, slots - sizes[row] :] = by_length[member[by_length]]
+  indices = flat.reshape(len(sizes), -1, batch_size).swapaxes(0, 1)
   bucket = _bucket(length, buckets, indices)
   return Epoch(np.zeros_like(bucket), bucket, indices)
 

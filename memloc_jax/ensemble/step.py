@@ -1,7 +1,7 @@
 """One run: its start weights, and a step of loss, gradient and update."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,10 @@ START_STREAM = 1
 STEP_STREAM = 2
 
 
+# An array, or of the same trees its shape or its axis of runs.
+Leaf = Any
+
+
 class Run(NamedTuple):
   """What stays fixed while a run trains: its row of the table.
 
@@ -30,12 +34,12 @@ class Run(NamedTuple):
     dropout: float32 [].
   """
 
-  seed: jax.Array
-  label_set: jax.Array
-  layer_rates: jax.Array
-  learning_rate: jax.Array
-  weight_decay: jax.Array
-  dropout: jax.Array
+  seed: Leaf
+  label_set: Leaf
+  layer_rates: Leaf
+  learning_rate: Leaf
+  weight_decay: Leaf
+  dropout: Leaf
 
 
 class State(NamedTuple):
@@ -54,11 +58,11 @@ class State(NamedTuple):
 
   params: Tree
   optimisers: tuple[Tree, ...]
-  updates: jax.Array
-  stopped: jax.Array
-  failed: jax.Array
-  loss: jax.Array
-  seen: jax.Array
+  updates: Leaf
+  stopped: Leaf
+  failed: Leaf
+  loss: Leaf
+  seen: Leaf
 
 
 def run_key(seed: jax.Array, stream: int) -> jax.Array:
@@ -156,8 +160,10 @@ def _head(source: jax.Array, fresh: Tree, finished: Tree | None) -> Tree:
   such a table are to start from finished ones; one that does not is NaN, which
   its record will say.
   """
-  structure = jax.tree.structure(fresh)
-  if finished is None or jax.tree.structure(finished) == structure:
+  structure = jax.tree.structure
+  # JAX does not say what type this is.
+  alike = structure(fresh) == structure(finished)  # type: ignore[operator]
+  if finished is None or alike:
     return _choose(source, fresh, fresh, finished)
   missing = jax.tree.map(lambda x: jnp.full_like(x[0], jnp.nan), finished)
   return _choose(source, missing, missing, finished)

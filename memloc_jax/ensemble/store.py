@@ -238,7 +238,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _nested(leaves: dict[str, np.ndarray]) -> Tree:
   """The tree of dicts that has these leaves, by `_name`."""
-  tree = {}
+  tree: dict[str, Any] = {}
   for name, leaf in leaves.items():
     *path, last = name.split('/')
     within = tree

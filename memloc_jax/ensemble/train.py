@@ -83,7 +83,9 @@ def train_again(
   again = dataclasses.replace(engine, store=records, lanes=lanes, programs={})
   hashes = table.hashes(again.identity())
   Training(again, table, hashes).run(np.array([row]))
-  return records.read(table.name, row, hashes[row])
+  record = records.read(table.name, row, hashes[row])
+  assert record is not None  # It has just been written.
+  return record
 
 
 def _exchange(records: store.RowStore, table: Table, hashes: list[str]) -> None:
@@ -99,12 +101,13 @@ def _exchange(records: store.RowStore, table: Table, hashes: list[str]) -> None:
     [table.done(records, row, hash) for row, hash in enumerate(hashes)]
   )
   everywhere = hosts.gather(has)
-  for row in np.flatnonzero(everywhere.any(0) & ~everywhere.all(0)):
+  lacking = np.flatnonzero(everywhere.any(0) & ~everywhere.all(0))
+  for row in lacking.tolist():
     owner = int(everywhere[:, row].argmax())
     mine = records.files(table.name, row) if has[row] else {}
     names = hosts.send('\n'.join(mine).encode(), owner).decode().split('\n')
     for name in names:
-      data = hosts.send(mine.get(name), owner)
+      data = hosts.send(mine.get(name, b''), owner)
       if not has[row]:
         records.write_file(name, data)
 
@@ -176,7 +179,9 @@ class Training:
     if lanes != stored and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = self._vectorised.placement.width(lanes)
-    parts = [(part.rows, part) for part in self._saved_parts(pending, width)]
+    parts: list[tuple[np.ndarray, partial.Part | None]] = [
+      (part.rows, part) for part in self._saved_parts(pending, width)
+    ]
     known = [rows for rows, _ in parts]
     fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
     size = width * self.processes
@@ -284,9 +289,10 @@ class Training:
     """Logs the logits after an epoch, in evaluation mode, and returns them."""
     if logits is None:
       logits = self._evaluation.record(chunk.state.params, len(chunk.rows))
-    alive, at = chunk.alive, np.searchsorted(self._table.logged, epoch)
-    examples = chunk.logged.shape[2]
-    chunk.logged[alive, at] = logits[alive, :examples]
+    if chunk.logged is not None:
+      alive, at = chunk.alive, np.searchsorted(self._table.logged, epoch)
+      examples = chunk.logged.shape[2]
+      chunk.logged[alive, at] = logits[alive, :examples]
     return logits
 
   def _trace(self, chunk: Chunk, epoch: int) -> None:
@@ -295,7 +301,8 @@ class Training:
     if table.trace is None or epoch == table.program.num_epochs:
       return
     due = []
-    for lane in np.flatnonzero(chunk.alive & table.trace[chunk.rows]):
+    traced = np.flatnonzero(chunk.alive & table.trace[chunk.rows])
+    for lane in traced.tolist():
       macro_f1 = chunk.history[lane, :epoch, 2]
       if metrics.epoch_fitted(np.arange(1, epoch + 1), macro_f1) == epoch:
         due.append((lane, store.MEMORISED))
@@ -356,10 +363,13 @@ class Training:
       unroll=self._vectorised.unroll,
     )
     number = (chunk.epoch - 1) * self._schedule.steps_per_epoch + chunk.step
-    beside = (chunk.alive, chunk.history, chunk.ended)
+    beside = [chunk.alive, chunk.history, chunk.ended]
     if chunk.logged is not None:
-      beside += (chunk.logged,)
-    tree = {'state': chunk.state, 'beside': self._vectorised.place(beside)}
+      beside.append(chunk.logged)
+    tree = {
+      'state': chunk.state,
+      'beside': self._vectorised.place(tuple(beside)),
+    }
     whole = hosts.as_one(tree, self._vectorised.placement.mesh)
     self._partial.save(number, position, whole, wait)
     self._saved = time.monotonic()

@@ -16,7 +16,7 @@ from jax import lax
 
 from memloc_jax.ensemble import step as step_lib
 from memloc_jax.ensemble.placement import Placement
-from memloc_jax.ensemble.step import Run, State
+from memloc_jax.ensemble.step import Leaf, Run, State
 from memloc_jax.ensemble.table import Program, RunTable
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
@@ -39,18 +39,25 @@ class Segment(NamedTuple):
     step: number in the whole schedule, int32 [steps].
   """
 
-  run: Run
+  run: Leaf
   shared: Tree
-  examples: tuple[Encoded, ...]
-  source: jax.Array
-  bucket: jax.Array
-  indices: jax.Array
-  step: jax.Array
+  examples: Leaf
+  source: Leaf
+  bucket: Leaf
+  indices: Leaf
+  step: Leaf
 
 
-_NO_AXES = Segment(*(None for _ in Segment._fields))
 # Where these have an axis of runs.
-SEGMENT_AXES = _NO_AXES._replace(run=0, indices=1)
+SEGMENT_AXES = Segment(
+  run=0,
+  shared=None,
+  examples=None,
+  source=None,
+  bucket=None,
+  indices=1,
+  step=None,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +152,8 @@ class Vectorised:
         one = functools.partial(self._gradient_one, number, length)
         many = jax.vmap(one, in_axes=(0, axes, None, None, batch_axis, None))
         gradients.append(many)
-    offsets = np.cumsum([0] + [len(lengths) for lengths in self.buckets])
-    offsets = jnp.asarray(offsets[:-1], jnp.int32)
+    ends = np.cumsum([0] + [len(lengths) for lengths in self.buckets])
+    offsets = jnp.asarray(ends[:-1], jnp.int32)
     updates = []
     for number, total in enumerate(self.totals):
       one = functools.partial(step_lib.update, self.program, number, total)

@@ -21,9 +21,9 @@ where the runs did not.
 
 from ml_collections import config_dict
 
-from memloc_jax.study import config as study_config
+import memloc_jax
 
 
 def get_config() -> config_dict.ConfigDict:
   """The default study."""
-  return study_config.default()
+  return memloc_jax.default_config()

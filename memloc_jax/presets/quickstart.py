@@ -11,12 +11,12 @@ time there is.
 
 from ml_collections import config_dict
 
-from memloc_jax.study import config as study_config
+import memloc_jax
 
 
 def get_config() -> config_dict.ConfigDict:
   """The study."""
-  config = study_config.default()
+  config = memloc_jax.default_config()
   config.task.name = 'embedded'
   config.task.source = 'embedded:'
   config.task.noise = 0.15

@@ -14,12 +14,12 @@ nothing but how soon the training labels are fitted; see docs/decisions.md.
 
 from ml_collections import config_dict
 
-from memloc_jax.study import config as study_config
+import memloc_jax
 
 
 def get_config() -> config_dict.ConfigDict:
   """The study."""
-  config = study_config.default()
+  config = memloc_jax.default_config()
   config.task.name = 'trec'
   config.task.source = 'hub:'
   config.task.limit = 600

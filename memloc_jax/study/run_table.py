@@ -37,15 +37,15 @@ def run_table(
   """
   config, data = context.config.train, context.data
   held_out = data.validation.with_labels(data.validation_labels[None])
-  objectives = (Objective('main', len(data.label_names)),)
-  examples = (data.train.with_labels(data.labels),)
+  objectives = [Objective('main', len(data.label_names))]
+  examples = [data.train.with_labels(data.labels)]
   if auxiliary is not None:
-    objectives += (auxiliary[0],)
-    examples += (auxiliary[1],)
+    objectives.append(auxiliary[0])
+    examples.append(auxiliary[1])
   return Table(
     name=name,
     program=Program(
-      objectives=objectives,
+      objectives=tuple(objectives),
       num_epochs=num_epochs,
       batch_size=config.batch_size,
       warmup=config.warmup,
@@ -58,7 +58,7 @@ def run_table(
       fit_accuracy=fit_accuracy,
     ),
     runs=runs,
-    examples=examples,
+    examples=tuple(examples),
     validation=held_out if len(data.validation) else None,
     keep=np.full(len(runs), keep),
     seed=context.config.task.seed,

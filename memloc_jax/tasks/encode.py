@@ -53,13 +53,15 @@ class Encoded:
     ids: int32 [n, buckets[-1]], padded on the right.
     length: number of real tokens, int32 [n].
     buckets: increasing padded lengths that programs are compiled for.
-    labels: sets of labels, int32 [sets, n]; None where none are looked at.
+    labels: sets of labels, int32 [sets, n]; [0, 0] where none are looked at.
   """
 
   ids: np.ndarray
   length: np.ndarray
   buckets: tuple[int, ...]
-  labels: np.ndarray | None = None
+  labels: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros((0, 0), np.int32)
+  )
 
   def __len__(self) -> int:
     return len(self.length)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
   'pairs': _MEASURES | {'pairs.settings', 'study', 'schema'},
   'compare': _MEASURES | {'study'},
   'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
-  'presets': {'study'},
+  'presets': set(),
   'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
   'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
   'command': _MEASURES | {'study', 'curate', 'compare', 'report', 'stages'},

@@ -79,7 +79,8 @@ class FamiliesTest(tiny.EncoderCase):
     ]
     self.assertTrue(np.isfinite(examples[columns]).all(axis=None))
     reached = read('runs').set_index('purpose')['train_macro_f1']
-    self.assertGreater(reached['noisy'], 0.05 + reached['frozen'])
+    # Without a technique that needs the reference, chance of four classes.
+    self.assertGreater(reached['noisy'], 0.05 + reached.get('frozen', 0.25))
 
   @pytest.mark.full
   def test_causal(self):
