@@ -84,7 +84,7 @@ def logits(
   Args:
     model: the model.
     params: all of its parameters, on the device.
-    examples: n of them.
+    examples: n of them, at least one.
     batch_size: most examples in a batch.
 
   Returns:
@@ -97,6 +97,7 @@ def logits(
     if result is None:
       result = np.empty((len(examples), found.shape[1]), np.float32)
     result[rows[:real]] = found[:real]
+  assert result is not None  # There are examples.
   return result
 
 

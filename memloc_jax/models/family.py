@@ -150,8 +150,8 @@ class Family:
     reason = config_fields.refusal(config, self.fixed, known)
     if reason:
       raise InputError(f'{file} {reason}.')
-    arguments = {}
-    source = {}
+    arguments: dict[str, Any] = {}
+    source: dict[str, str] = {}
     fields = {f.name: f for f in dataclasses.fields(self.model)}
     for name, attribute in self.sizes.items():
       if name not in config:

@@ -268,14 +268,16 @@ def apply_blocks(
   if unknown:
     raise ValueError(f'Unknown edit sites {sorted(unknown)}; see SITES.')
   if isinstance(blocks, list):
-    collected, begin = [], 0
+    collected: list[jax.Array] = []
+    begin = 0
     for part in blocks:
       end = begin + num_blocks(part)
       of_part = jax.tree.map(lambda x, b=begin, e=end: x[b:e], edits)
       h, states = apply_blocks(
         model, part, h, mask, dropout, of_part, first + begin, collect
       )
-      collected.append(states)
+      if states is not None:
+        collected.append(states)
       begin = end
     return h, jnp.concatenate(collected) if collect else None
   unrolled = isinstance(blocks, tuple)
@@ -303,14 +305,14 @@ def apply_blocks(
 
   # Traced once for all layers; XLA compiles it as if it were not there.
   run = jax.jit(run)
-  collected = []
+  outputs = []
   for i, block in enumerate(blocks):
     at = lambda x, i=i: x[i]
     h = run(
       h, first + i, block, jax.tree.map(at, constants), jax.tree.map(at, edits)
     )
-    collected.append(h)
-  return h, jnp.stack(collected) if collect else None
+    outputs.append(h)
+  return h, jnp.stack(outputs) if collect else None
 
 
 def real_tokens(tokens: Tokens) -> jax.Array:

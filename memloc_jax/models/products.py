@@ -48,14 +48,16 @@ def dot_general(
     return lax.dot_general(
       x, kernel, dimension_numbers, precision, preferred_element_type
     )
-  if jax.config.jax_default_matmul_precision == 'bfloat16':
+  # JAX makes the attributes of its options as it is imported.
+  default = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+  if default == 'bfloat16':
     return lax.platform_dependent(x, kernel, cpu=_rounded, default=_exact)
   return _exact(x, kernel)
 
 
 def _multiply(x, y, contract: tuple[int, int]) -> jax.Array:
   """The product over one axis of each matrix, in float32."""
-  axes = tuple((axis,) for axis in contract)
+  axes = ((contract[0],), (contract[1],))
   return lax.dot_general(
     x, y, (axes, ((), ())), preferred_element_type=jnp.float32
   )

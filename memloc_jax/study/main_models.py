@@ -100,7 +100,7 @@ def _head(context: Context, seed: int) -> Tree:
     Host arrays.
   """
   model, classes = context.model, len(context.data.label_names)
-  key = jax.random.fold_in(run_key(np.uint32(seed), HEAD_STREAM), 0)
+  key = jax.random.fold_in(run_key(jax.numpy.uint32(seed), HEAD_STREAM), 0)
   dense = context.dense_layer
   if dense is None:
     dense = model.init_head(jax.random.fold_in(key, 0), model.width)

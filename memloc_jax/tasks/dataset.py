@@ -227,6 +227,7 @@ def build(
     buckets = encode.choose_buckets(tokens.length, config.max_length)
   ends = np.cumsum([len(train), len(validation), len(test)]).tolist()
   texts = tuple(tokens.assemble(s) for s in train.segments)
+  assert train.positions is not None  # `Rows` makes them.
   dataset = Dataset(
     task=task,
     label_names=train.label_names,
