@@ -413,10 +413,10 @@ def check_study(
   """
   progress = progress or Progress(quiet=True)
   with actions.opened(config, workdir, progress) as study:
-    workdir = study.context.workdir
-    workdir.refuse_others(study.context.config)
+    folder = study.context.workdir
+    folder.refuse_others(study.context.config)
     check(study)
-    return f'{workdir.path} can run: {planning.found(study)}.'
+    return f'{folder.path} can run: {planning.found(study)}.'
 
 
 def _stop_together(study: Runs, due: bool, stopped: Preempted | None) -> None:

@@ -1,5 +1,7 @@
 """Which run trains on which examples."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -122,4 +124,7 @@ def independent(
   return rank < int(ratio * num_examples)
 
 
-DESIGNS = {'balanced': balanced, 'independent': independent}
+DESIGNS: dict[str, Callable[..., np.ndarray]] = {
+  'balanced': balanced,
+  'independent': independent,
+}

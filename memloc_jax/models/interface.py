@@ -65,8 +65,8 @@ class Edit(NamedTuple):
   Both fields have the rank of the site and broadcast against it.
   """
 
-  keep: jax.Array
-  value: jax.Array
+  keep: jax.Array | np.ndarray
+  value: jax.Array | np.ndarray
 
 
 # Sites that every block offers, with the shape of what is edited there.

@@ -356,10 +356,10 @@ def _deletion(
   count = len(chosen.index)
   of = np.tile(np.arange(count), len(labels))
   of_pairs = []
-  for (pair, member), number in zip(
+  for (pair, member), half in zip(
     _pairs(study, chosen.index, (0.6, 0.4)), fold
   ):
-    values = _predict(study, chosen, pair, member, texts[number], of)
+    values = _predict(study, chosen, pair, member, texts[int(half)], of)
     of_pairs.append((values[0] - values[1]).reshape(-1, count).mean(1))
   left = np.stack(of_pairs)  # [pairs, texts]
   draws: dict[tuple[str, int], list[np.ndarray]] = {}

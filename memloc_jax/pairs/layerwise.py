@@ -505,6 +505,7 @@ def _by_pair(found: _Measured) -> pd.DataFrame:
 
 def _accuracies(found: _Measured) -> pd.DataFrame:
   """Rows of `hybrids`."""
+  assert found.accuracy is not None  # Nothing else is asked for.
   average = estimate.bounded_mean(found.accuracy, 0, 1, found.held_out)
   return pd.DataFrame(
     {

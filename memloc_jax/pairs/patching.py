@@ -274,7 +274,7 @@ def effects(
 
   rows = jax.tree.map(
     lambda nothing, rest: jnp.append(jnp.int32(nothing), rest),
-    Patch(0, NOTHING, -1),
+    Patch(*map(np.asarray, (0, NOTHING, -1))),
     patch,
   )
   first = jnp.arange(len(rows.layer)) == 0

@@ -1,6 +1,7 @@
 """Which figures the tables of a study allow, in groups, with captions."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -252,9 +253,7 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       LAYERS,
       f'agreement_{quantity}',
       f'Agreement of techniques: correlation of their {over}.',
-      lambda quantity=quantity: localisation_figures.agreement(
-        correlations, quantity
-      ),
+      functools.partial(localisation_figures.agreement, correlations, quantity),
     )
 
 
@@ -274,8 +273,8 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
         '(over seeds, adjusted for all techniques). With one trainable pair '
         'any difference between two models points at it, so compare with the '
         'baselines.',
-        lambda setup=setup: localisation_figures.control_bars(
-          summary[summary['setup'] == setup]
+        functools.partial(
+          localisation_figures.control_bars, summary[summary['setup'] == setup]
         ),
       )
     yield Entry(
@@ -286,8 +285,8 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       if setup != 'graded'
       else 'Mean share of the memory by layer in models whose layers learn at '
       'rates that rise or fall with depth.',
-      lambda rows=of_setup: localisation_figures.control_profiles(
-        layers, _baselines_last(rows)
+      functools.partial(
+        localisation_figures.control_profiles, layers, _baselines_last(of_setup)
       ),
     )
 
@@ -304,9 +303,7 @@ def _windows(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       f'{name}: error on the given labels of noisy examples, averaged over '
       'the windows of one length that contain a layer.'
       + _FROM_HEAT_MAP.get(technique, ''),
-      lambda rows=rows, name=name: figures.heat_map(
-        rows, f'{name}: error by window'
-      ),
+      functools.partial(figures.heat_map, rows, f'{name}: error by window'),
     )
 
 

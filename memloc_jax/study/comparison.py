@@ -22,8 +22,8 @@ from memloc_jax.schema import (
   TEXT,
   Table,
 )
+from memloc_jax.study.control import Setup
 from memloc_jax.study.tables import CENTRE, OWN, VARIANT
-from memloc_jax.study.view import View
 
 TABLES = (
   Table(
@@ -233,12 +233,12 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
   return found
 
 
-def control(study: View, layers: pd.DataFrame) -> pd.DataFrame:
+def control(setups: Sequence[Setup], layers: pd.DataFrame) -> pd.DataFrame:
   """Rows of the table `control`: did a technique find what was planted?"""
   rng = np.random.default_rng(_TIE_SEED)
   rows = []
   keys = ['technique', 'variant', 'seed']
-  for setup in study.controls:
+  for setup in setups:
     of_setup = layers[layers['source'] == setup.name]
     for values, profile in of_setup.groupby(keys, sort=False):
       weights = profile.sort_values('layer')['weight'].to_numpy()

@@ -136,12 +136,13 @@ def _cores() -> int:
 
 def _wanted() -> bool:
   value = os.environ.get(SWITCH, '')
+  option = lambda name: getattr(jax.config, name)
   if value not in ('', 'on', 'off'):
     raise InputError(f'{SWITCH}={value}: must be on or off.')
   return (
     value != 'off'
-    and jax.config.jax_enable_compilation_cache
-    and jax.config.jax_compilation_cache_dir is None
+    and option('jax_enable_compilation_cache')
+    and option('jax_compilation_cache_dir') is None
   )
 
 

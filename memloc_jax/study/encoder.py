@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+from typing import Any
 
 import jax
 
@@ -62,7 +63,7 @@ def model(config: StudyConfig, path: pathlib.Path) -> Model:
   found = checkpoint.load_model(path)
   _check_read_out(config.model, found)
   engine, keep = config.engine, config.model.keep_layers
-  changes = {'compute': engine.compute, 'remat': engine.remat}
+  changes: dict[str, Any] = {'compute': engine.compute, 'remat': engine.remat}
   if config.paper_quirks.opt_padded_read_out:
     if not hasattr(found, 'padded_read_out'):
       raise InputError(

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -383,11 +384,13 @@ def example_scores(
     for name in blocks[0]
   }
   # Over all examples at once, as it is about the flagged ones together.
-  single = [columns.pop(f'single_{name}') for name in _SINGLE]
+  single: dict[str, Any] = {
+    name: columns.pop(f'single_{name}') for name in _SINGLE
+  }
   differ = flagging.PairCounts(
     len(pairs), columns.pop('better'), columns.pop('worse')
   )
-  flags = flagging.by_correctness(*single, pairs=differ)
+  flags = flagging.by_correctness(**single, pairs=differ)
   return columns | {'cm_q': flags.q, 'flagged': flags.flagged}
 
 

@@ -182,7 +182,7 @@ def localise(study: View) -> None:
     correlations = comparison.correlations(main, 'main')
     if len(correlations):
       study.workdir.write_table('correlations', correlations)
-  controls = comparison.control(study, joined['layers'])
+  controls = comparison.control(study.controls, joined['layers'])
   if len(controls):
     study.workdir.write_table('control', controls)
     summary = comparison.control_summary(controls, study.model.num_layers)

@@ -4,7 +4,6 @@ import html
 import pathlib
 import re
 import tempfile
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -41,8 +40,7 @@ def _tables(seeds, **peaks):
           for layer, weight in enumerate(weights, 1)
         ]
   layers = pd.DataFrame(rows)
-  with mock.patch.object(control, 'setups', return_value=setups):
-    controls = comparison.control(None, layers)
+  controls = comparison.control(setups, layers)
   return {
     'layers': layers,
     'control': controls,
