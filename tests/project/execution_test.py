@@ -19,7 +19,7 @@ from tests.study import tiny
 
 # What makes any study of the pages one of seconds; of grids, for every cell.
 _SMALL = {
-  'model.sha256': '',
+  'model.sha256': None,
   'task.limit': 60,
   'task.pool_limit': 20,
   'train.num_epochs': 1,
