@@ -3,7 +3,7 @@
 A program names one of `OPTIMISERS`. AdamW is written out, with all that varies
 between runs in scalar coefficients; any transformation of optax can stand
 beside it, at the cost of the copies that choosing between an old and a new
-state takes (docs/performance.md).
+state takes.
 """
 
 from collections.abc import Callable
