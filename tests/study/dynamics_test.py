@@ -21,6 +21,14 @@ _ARRAYS = ('dynamic_memorisation', 'dynamic_memorisation_se')
 _TABLES = ('dynamics', 'dynamics_epochs', 'single_run')
 
 
+class _Files(Workdir):
+  """Takes tables by name, as what a stage sees of its workdir does."""
+
+  def write_table(self, name, rows):
+    [table] = [each for each in dynamics.TABLES if each.name == name]
+    super().write_table(table, rows)
+
+
 def _study(folder, runs=10, n=60, noisy=True, logged=True, alike=False):
   """A workdir with the arrays of a map, and what else the stage looks at."""
   rng = np.random.default_rng(0)
@@ -33,7 +41,7 @@ def _study(folder, runs=10, n=60, noisy=True, logged=True, alike=False):
   logits = rng.normal(0, 1, (runs, 3, n, 3))
   logits += gain[..., None] * np.eye(3)[labels]
   logits = logits.astype(np.float16)
-  workdir = Workdir(pathlib.Path(folder))
+  workdir = _Files(pathlib.Path(folder))
   workdir.write_array('membership', membership)
   workdir.write_array('logits', logits[:, -1].astype(np.float32))
   if logged:
