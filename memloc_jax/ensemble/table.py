@@ -281,6 +281,9 @@ class Table:
   skipped: frozenset[int] = frozenset()
 
   def __post_init__(self):
+    for examples in (*self.examples, self.validation):
+      if examples is not None:
+        chex.assert_shape(examples.labels, (None, len(examples)))
     if self.log and self.predict is not None:
       raise ValueError('Logged tables predict all examples.')
     if self.program.layers is None:
