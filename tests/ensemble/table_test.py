@@ -8,6 +8,8 @@ from absl.testing import absltest, parameterized
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble import table as table_lib
 from memloc_jax.ensemble.table import Objective, Program
+from memloc_jax.tasks.encode import Encoded
+from tests.ensemble import toy
 
 _PROGRAM = Program((Objective('main', 3),), num_epochs=4)
 
@@ -157,6 +159,15 @@ class EvaluatesTest(parameterized.TestCase):
     static = dataclasses.replace(_PROGRAM, num_epochs=7, evaluate_every=every)
     epochs = [epoch for epoch in range(1, 8) if static.evaluates(epoch)]
     self.assertEqual(epochs, expected)
+
+
+class TableTest(absltest.TestCase):
+  def test_examples_without_labels_are_refused(self):
+    whole = toy.examples()
+    bare = Encoded(whole.ids, whole.length, whole.buckets)
+    for changes in ({'examples': (bare,)}, {'validation': bare}):
+      with self.assertRaises(AssertionError):
+        toy.table(**changes)
 
 
 if __name__ == '__main__':
