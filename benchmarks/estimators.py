@@ -30,7 +30,7 @@ from benchmarks import harness
 from memloc_jax.estimators import detection, fitting, predictions, privacy, roc
 from memloc_jax.estimators.influence import influence
 from memloc_jax.estimators.label_errors import label_errors
-from memloc_jax.study import attribution, estimation, memory_plan
+from memloc_jax.study import attribution, costs, estimation
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Wanted of all together.
@@ -132,7 +132,7 @@ def run_here(job: str, folder: pathlib.Path) -> dict[str, float]:
   JOBS[job](data)
   seconds = time.perf_counter() - began
   cpu_seconds = time.process_time() - began_cpu
-  _, peak = memory_plan.process_memory()
+  _, peak = costs.process_memory()
   return {
     'seconds': seconds,
     'cpu_seconds': cpu_seconds,

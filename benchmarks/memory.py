@@ -32,7 +32,7 @@ from memloc_jax.models.gpt_neox import GptNeoX
 from memloc_jax.models.interface import Model
 from memloc_jax.models.opt import Opt
 from memloc_jax.models.roberta import Roberta
-from memloc_jax.study import memory_plan
+from memloc_jax.study import costs
 from memloc_jax.tasks.encode import Encoded
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -134,13 +134,15 @@ def run_here(job: str, case: Case) -> dict[str, int]:
     )
     if job == 'train':
       train(engine, table)
-      return {'peak': memory_plan.process_memory()[1]}
-    [plan], host = memory_plan.plan(engine, [(table, np.arange(case.lanes))])
+      return {'peak': costs.process_memory()[1]}
+    [plan], host = costs.measure_memory(
+      engine, [(table, np.arange(case.lanes))]
+    )
   return (
-    plan.parts._asdict()
+    plan.memory._asdict()
     | {'needed': plan.needed}
     | vars(host)
-    | {'peak': host.peak, 'peak_of_planning': memory_plan.process_memory()[1]}
+    | {'peak': host.peak, 'peak_of_planning': costs.process_memory()[1]}
   )
 
 

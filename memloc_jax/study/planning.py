@@ -13,13 +13,7 @@ from memloc_jax.ensemble.compile import AbstractTable
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError, visible
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study import (
-  given_runs,
-  localisation_plan,
-  memory_plan,
-  pilot,
-  probe_time,
-)
+from memloc_jax.study import costs, given_runs, pilot
 from memloc_jax.study.context import Context
 from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
@@ -167,41 +161,41 @@ def plan(
     InputError: the study could not run, other than for lack of memory or disk.
   """
   context = study.context
-  shapes = memory_plan.Shapes(context.config, context.workdir, context.progress)
+  shapes = costs.Shapes(context.config, context.workdir, context.progress)
   outline = Runs(shapes, programs=study.programs)
   check(outline)
   say = context.progress.message
   say(_data(shapes))
-  engine = probe_time.for_probing(outline.engine)
+  engine = costs.for_timing(outline.engine)
   jobs = [
     (table, _pending(outline, table)) for table in outline.tables.values()
   ]
   jobs = [job for job in jobs if len(job[1])]
   if jobs:
     say('compiling, to see what memory it takes; this can take minutes')
-  plans, host = memory_plan.plan(engine, jobs)
+  memory, host = costs.measure_memory(engine, jobs)
   lines = [*shapes.doubts, *([''] if shapes.doubts else [])]
-  lines += _disk(outline) + _memory(plans, host)
-  techniques = localisation_plan.pending(shapes, due(outline))
-  untimed = _untimed(shapes, plans) if jobs or techniques else ''
+  lines += _disk(outline) + _memory(memory, host)
+  techniques = costs.pending_techniques(shapes, due(outline))
+  untimed = _untimed(shapes, memory) if jobs or techniques else ''
   seconds: list[float] = []
   if untimed:
     lines += ['', f'times are not measured: {untimed}']
-  elif plans:
+  elif memory:
     say('training some steps, to see how long they take')
     engine = dataclasses.replace(engine, pretrained=context.pretrained)
     trained = [
-      probe_time.probe(engine, *job, plan) for job, plan in zip(jobs, plans)
+      costs.time_table(engine, *job, each) for job, each in zip(jobs, memory)
     ]
-    lines += _time(trained)
+    lines += _training_time(trained)
     seconds += [one.seconds for one in trained]
   if techniques and not untimed and jax.process_count() > 1:
     untimed = 'there are several processes.'
     lines += ['', f'localisation is not timed: {untimed}']
   elif techniques and not untimed:
     say('running techniques on a few examples, to see how long they take')
-    located = [localisation_plan.measure(study, name) for name in techniques]
-    lines += localisation_plan.lines(located)
+    located = [costs.time_technique(study, name) for name in techniques]
+    lines += _localisation_time(located)
     seconds += [one.seconds for one in located]
   for part in (pilot.worst_case(shapes), pilot.finished_map(shapes)):
     lines += ['', *part] if part else []
@@ -211,11 +205,11 @@ def plan(
   return Plan('\n'.join(lines), taken)
 
 
-def _untimed(shapes: memory_plan.Shapes, plans: list[memory_plan.Plan]) -> str:
+def _untimed(shapes: costs.Shapes, tables: list[costs.TableMemory]) -> str:
   """Why nothing is timed; '' where it is."""
   if shapes.missing:
     return shapes.missing
-  if not all(plan.fits for plan in plans):
+  if not all(table.fits for table in tables):
     return 'not every table fits into memory.'
   return ''
 
@@ -285,58 +279,60 @@ def _disk(study: Runs) -> list[str]:
   ]
 
 
-def _memory(plans: list[memory_plan.Plan], host: memory_plan.Host) -> list[str]:
+def _memory(
+  tables: list[costs.TableMemory], host: costs.HostMemory
+) -> list[str]:
   """On the devices and on the host; nothing if there is nothing to do."""
-  if not plans:
+  if not tables:
     return []
   devices = jax.local_devices()
   lines = [
     '',
     f'memory of a device, MiB; there are {len(devices)} x '
     f'{devices[0].device_kind} in {jax.process_count()} process(es), each with '
-    f'{_mib(plans[0].limit)} for programs',
+    f'{_mib(tables[0].limit)} for programs',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"weights":>9} {"gradients":>9} '
     f'{"optimiser":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
     f'{"rest":>9} {"in all":>9}',
   ]
-  for plan in plans:
-    memory = plan.memory
+  for table in tables:
+    memory = table.memory
     lines.append(
-      f'{plan.name:12} {plan.lanes:6} {plan.chunks:6} '
+      f'{table.name:12} {table.lanes:6} {table.chunks:6} '
       f'{_mib(memory.weights):>9} {_mib(memory.gradients):>9} '
       f'{_mib(memory.optimisers):>9} {_mib(memory.activations):>11} '
       f'{_mib(memory.common):>9} {_mib(memory.tokens):>9} '
-      f'{_mib(memory.rest):>9} {_mib(plan.needed):>9}'
+      f'{_mib(memory.rest):>9} {_mib(table.needed):>9}'
     )
   lines.append(
     'weights, gradients, state of the optimiser, activations: of each lane; '
     'common: frozen embeddings and shared layers, tokens: the examples, rest: '
     'what else the compiled program takes, once.'
   )
-  too_large: dict[Any, list[memory_plan.Plan]] = {}
-  for plan in plans:
-    if not plan.fits:
-      alike = (plan.lanes, plan.needed, plan.changes)
-      too_large.setdefault(alike, []).append(plan)
-  for tables in too_large.values():
-    lines += _too_large(tables)
+  too_large: dict[Any, list[costs.TableMemory]] = {}
+  for table in tables:
+    if not table.fits:
+      alike = (table.lanes, table.needed, table.alternatives)
+      too_large.setdefault(alike, []).append(table)
+  for same in too_large.values():
+    lines += _too_large(same)
   return [*lines, *_host(host)]
 
 
-def _too_large(alike: list[memory_plan.Plan]) -> list[str]:
+def _too_large(alike: list[costs.TableMemory]) -> list[str]:
   """What would help tables that need the same and do not fit."""
-  plan, names = alike[0], ', '.join(plan.name for plan in alike)
-  runs = 'one run' if plan.lanes == 1 else f'{plan.lanes} runs at once'
+  one, names = alike[0], ', '.join(table.name for table in alike)
+  runs = 'one run' if one.lanes == 1 else f'{one.lanes} runs at once'
   lines = [
     '',
     f'{names}: DOES NOT FIT. On each device, {runs} would need '
-    f'{_gib(plan.needed)} of {_gib(plan.limit)}; with',
+    f'{_gib(one.needed)} of {_gib(one.limit)}; with',
   ]
-  for change in plan.changes:
-    remark = ', which fits' if change.needed <= plan.limit else ''
-    if change.needed >= plan.needed:
+  for other in one.alternatives:
+    remark = ', which fits' if other.needed <= one.limit else ''
+    if other.needed >= one.needed:
       remark = ', no less'
-    lines.append(f'  {change.settings}: {_gib(change.needed)}{remark}')
+    lines.append(f'  {other.settings}: {_gib(other.needed)}{remark}')
   return [
     *lines,
     '  (compiled with all texts as long as the longest, and the layers in a '
@@ -344,7 +340,7 @@ def _too_large(alike: list[memory_plan.Plan]) -> list[str]:
   ]
 
 
-def _host(host: memory_plan.Host) -> list[str]:
+def _host(host: costs.HostMemory) -> list[str]:
   devices = ''
   if host.devices:
     devices = f', {_mib(host.devices)} training, on CPU'
@@ -353,7 +349,7 @@ def _host(host: memory_plan.Host) -> list[str]:
     f'memory of each process, MiB: {_mib(host.process)} Python, libraries and '
     f'examples, {_mib(host.checkpoint)} checkpoint, {_mib(host.programs)} '
     f'programs (for a moment {_mib(host.compiling)} to compile them), '
-    f'{_mib(host.chunk)} finished chunk{devices}: at most about '
+    f'{_mib(host.finished_chunk)} finished chunk{devices}: at most about '
     f'{_mib(host.peak)}; {_mib(host.saving)} more while an unfinished chunk is '
     'saved. Localisation and report come on top.',
   ]
@@ -367,7 +363,7 @@ def _gib(count: int) -> str:
   return f'{count / 2**30:.2f} GiB'
 
 
-def _time(found: list[probe_time.Times]) -> list[str]:
+def _training_time(found: list[costs.TableTime]) -> list[str]:
   """How long training takes."""
   lines = [
     '',
@@ -384,3 +380,18 @@ def _time(found: list[probe_time.Times]) -> list[str]:
     'runs that fit their labels stop earlier, so that it is the most.',
   ]
   return lines
+
+
+def _localisation_time(times: list[costs.TechniqueTime]) -> list[str]:
+  """How long localisation takes."""
+  head = f'{"localisation":12} {"examples":>8} {"seconds":>8} {"minutes":>8}'
+  return [
+    '',
+    head,
+    *(
+      f'{one.name:12} {one.examples:8,} {one.run:8.1f} {one.seconds / 60:8.1f}'
+      for one in times
+    ),
+    'seconds: measured on one model and so many examples, without compiling; '
+    'minutes: in proportion for all models and examples, with compiling.',
+  ]

@@ -1,11 +1,16 @@
 """What the localisation techniques look at: trained models with their twins."""
 
+from collections.abc import Sequence
+
 from memloc_jax.ensemble import metrics, store
+from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.scores import Checkpoint, Source, Subject
 from memloc_jax.study import chosen, control, given
+from memloc_jax.study.context import Context
 from memloc_jax.study.view import View
+from memloc_jax.tasks.encode import Encoded
 
 
 def sources(study: View) -> list[Source]:
@@ -80,22 +85,46 @@ def _source(
         else None,
       )
     )
+  return source(
+    study, study.engine, name, study.data.train, subjects, table.snapshots
+  )
+
+
+def source(
+  study: Context | View,
+  engine: Engine,
+  name: str,
+  examples: Encoded,
+  subjects: Sequence[Subject],
+  snapshots: tuple[int, ...],
+) -> Source:
+  """Models of a study as techniques get them.
+
+  Args:
+    study: which they belong to.
+    engine: for techniques that train.
+    name: of the source.
+    examples: the training examples, or some of them.
+    subjects: the models, with labels of these examples.
+    snapshots: epochs of which they were to keep their weights.
+  """
+  config = study.config
   return Source(
     name=name,
     model=study.model,
     pretrained={key: study.pretrained[key] for key in ('blocks', 'final')},
-    examples=study.data.train,
+    examples=examples,
     label_names=study.data.label_names,
     subjects=tuple(subjects),
     dropout=study.dropout,
-    weight_decay=study.config.train.weight_decay,
-    warmup=study.config.train.warmup,
-    clip_norm=study.config.train.clip_norm,
-    optimiser=study.config.train.optimiser,
-    moments=study.config.engine.moments,
-    engine=study.engine,
-    snapshots=study.tables[table_name].snapshots,
-    batch_size=study.config.localise.batch_size,
+    weight_decay=config.train.weight_decay,
+    warmup=config.train.warmup,
+    clip_norm=config.train.clip_norm,
+    optimiser=config.train.optimiser,
+    moments=config.engine.moments,
+    engine=engine,
+    snapshots=snapshots,
+    batch_size=config.localise.batch_size,
   )
 
 

@@ -18,7 +18,7 @@ from memloc_jax.ensemble.table import Objective
 from memloc_jax.ensemble.train import train
 from memloc_jax.errors import InputError
 from memloc_jax.models.opt import Opt
-from memloc_jax.study import memory_plan
+from memloc_jax.study import costs
 from tests.ensemble import toy
 
 # Of the toy: 2 layers, width 16, hidden 24, 40 tokens, 16 positions.
@@ -256,7 +256,7 @@ class EngineTest(toy.TestCase):
       train(engine, toy.table())
     [(width, needed)] = chosen
     again = toy.engine(self.folder(), lanes=0, pretrained=_abstract())
-    [plan], _ = memory_plan.plan(again, [(toy.table(), np.arange(6))])
+    [plan], _ = costs.measure_memory(again, [(toy.table(), np.arange(6))])
     self.assertEqual((plan.lanes, plan.needed), (width, needed))
     parts = plan.memory
     one = parts.weights + parts.gradients + parts.optimisers + parts.activations
@@ -267,13 +267,13 @@ class EngineTest(toy.TestCase):
   def test_the_plan_names_what_is_compiled_once(self):
     engine = toy.engine(self.folder(), lanes=2)
     jobs = [(toy.table(), np.arange(5))]
-    [plan], _ = memory_plan.plan(engine, jobs)
+    [plan], _ = costs.measure_memory(engine, jobs)
     self.assertEqual((plan.name, plan.pending, plan.chunks), ('map', 5, 3))
     # What is asked for counts, whatever the table was begun with.
     engine.store.write_lanes('map', 3)
     refuse = mock.Mock(side_effect=AssertionError)
     with mock.patch.object(jax.stages.Lowered, 'compile', refuse):
-      [again], _ = memory_plan.plan(engine, jobs)
+      [again], _ = costs.measure_memory(engine, jobs)
     self.assertEqual(again.needed, plan.needed)
 
   @pytest.mark.full

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from memloc_jax import stages
 from memloc_jax.errors import InputError
-from memloc_jax.study import actions, localisation_plan, planning
+from memloc_jax.study import actions, costs, planning
 from memloc_jax.study import config as study_config
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
@@ -119,18 +119,16 @@ class ActionsTest(tiny.EncoderCase):
   def test_localisation_is_planned_until_it_is_done(self):
     workdir = Workdir(self.folder / 'none')
     fresh = Runs(Context(self.config, workdir, Progress()))
-    found = localisation_plan.pending(fresh.context, stages.due(fresh))
+    found = costs.pending_techniques(fresh.context, stages.due(fresh))
     self.assertEqual(found, ['swapping', 'retraining'])
     with actions.opened(self.config, self.workdir) as done:
-      self.assertEmpty(
-        localisation_plan.pending(done.context, stages.due(done))
-      )
+      self.assertEmpty(costs.pending_techniques(done.context, stages.due(done)))
     # Under other settings it is as if it had not run.
     config = study_config.to_config_dict(self.config)
     config.localise.retrain.seed += 1
     other = study_config.from_config_dict(config)
     with actions.opened(other, self.workdir) as study:
-      found = localisation_plan.pending(study.context, stages.due(study))
+      found = costs.pending_techniques(study.context, stages.due(study))
     self.assertEqual(found, ['retraining'])
 
   def test_no_room_is_refused_before_anything_is_written(self):

@@ -22,7 +22,7 @@ from memloc_jax.presets import own_data
 from memloc_jax.report import caveats
 from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
-from memloc_jax.study import memory_plan
+from memloc_jax.study import costs
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.runs import Runs
@@ -219,8 +219,8 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(manifest['data']['doubts'], list(sentences))
     self.assertEqual(caveats.data(manifest), list(sentences))
     # Nothing is compiled to see what it would need.
-    host = memory_plan.Host(0, 0, 0, 0, 0, 0, 0)
-    with mock.patch.object(memory_plan, 'plan', return_value=([], host)):
+    host = costs.HostMemory(0, 0, 0, 0, 0, 0, 0)
+    with mock.patch.object(costs, 'measure_memory', return_value=([], host)):
       plan = stages.plan_study(config, self.folder / 'none', Progress(console))
     for sentence in sentences:
       self.assertIn(f'{sentence}\n', said.getvalue())

@@ -25,11 +25,10 @@ from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.study import (
   actions,
   adaptive,
+  costs,
   identity,
-  memory_plan,
   pilot,
   planning,
-  probe_time,
 )
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
@@ -61,12 +60,12 @@ class PlanTest(tiny.EncoderCase):
     evaluation = Evaluation(PlacedTable(study.engine, table), table)
     # Twice its own half, and everything at the end.
     expected = 2 * 40 + everything
-    self.assertEqual(probe_time._evaluated(evaluation, table), expected)
+    self.assertEqual(costs._evaluated(evaluation, table), expected)
     logging = dataclasses.replace(table, log=True)
-    self.assertEqual(probe_time._evaluated(evaluation, logging), 3 * everything)
+    self.assertEqual(costs._evaluated(evaluation, logging), 3 * everything)
 
   def test_seconds_add_up(self):
-    times = probe_time.Times('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
+    times = costs.TableTime('map', 4, 3, 7.0, 0.5, 10, 0.25, 8)
     self.assertEqual(times.seconds, 7 + 3 * (10 * 0.5 + 8 * 0.25))
 
   def test_data(self):
@@ -129,12 +128,12 @@ class PlanTest(tiny.EncoderCase):
     rng.shuffle(bucket)
     indices = np.arange(100)[:, None, None]
     epoch = Epoch(np.zeros(100, np.int32), bucket, indices)
-    sample = probe_time._sample(epoch, 20)
+    sample = costs._sample(epoch, 20)
     self.assertEqual(np.bincount(sample.bucket).tolist(), [10, 6, 4])
     np.testing.assert_array_equal(sample.bucket, bucket[sample.indices.ravel()])
     calls = sample.bucket.reshape(5, 4, 1) == np.arange(3)
     self.assertLessEqual(np.ptp(calls.sum(axis=1), axis=0).max(), 1)
-    short = probe_time._sample(
+    short = costs._sample(
       Epoch(*(x[:3] for x in dataclasses.astuple(epoch))), 20
     )
     self.assertLen(short.source, 20)
@@ -177,7 +176,7 @@ class PlanTest(tiny.EncoderCase):
 
   @pytest.mark.full
   def test_what_does_not_fit_says_what_would_help(self):
-    with mock.patch.object(memory_plan.compile, 'memory_limit') as limit:
+    with mock.patch.object(costs.compile, 'memory_limit') as limit:
       limit.return_value = 2**14
       found = self.text(engine__lanes=2)
     self.assertIn('main: DOES NOT FIT. On each device, 2 runs at once', found)
@@ -425,7 +424,7 @@ class ProcessMemoryTest(absltest.TestCase):
     """Linux hands the largest size on to children, also across exec."""
     large = bytearray(2**30)
     code = (
-      'from memloc_jax.study.memory_plan import process_memory\n'
+      'from memloc_jax.study.costs import process_memory\n'
       'print(*process_memory())'
     )
     done = subprocess.run(

@@ -8,7 +8,7 @@ from absl.testing import parameterized
 
 from memloc_jax.localisation import scores
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.study import localisation_plan
+from memloc_jax.study import costs
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.runs import Runs
@@ -44,7 +44,7 @@ class MeasureTest(tiny.EncoderCase):
       control__seeds=(4, 5),
       control__pairs=((1,), (2,), (1, 2)),
     )
-    found = localisation_plan.measure(study, 'counted')
+    found = costs.time_technique(study, 'counted')
     self.assertAlmostEqual(found.share, found.examples / (9 * 80))
     self.assertBetween(found.seconds, 9 * 80 * 0.02, 2 * 9 * 80 * 0.02)
 
@@ -52,7 +52,7 @@ class MeasureTest(tiny.EncoderCase):
     first = iter([0.5])
     self.register(lambda source: time.sleep(next(first, 0.01)))
     study = self.study(task__source='embedded:train=32,pool=20')
-    found = localisation_plan.measure(study, 'counted')
+    found = costs.time_technique(study, 'counted')
     self.assertBetween(found.compilation, 0.3, 0.9)
     self.assertBetween(found.seconds, 0.31, 1.0)
 
@@ -61,20 +61,20 @@ class MeasureTest(tiny.EncoderCase):
     self, seconds, sizes
   ):
     seen = self.register(lambda source: time.sleep(seconds))
-    found = localisation_plan.measure(self.study(), 'counted')
+    found = costs.time_technique(self.study(), 'counted')
     self.assertEqual([len(s.examples) for s in seen], sizes)
     self.assertEqual((found.examples, found.share), (sizes[-1], sizes[-1] / 80))
 
   def test_where_compiling_takes_longer_a_few_are_enough(self):
     first = iter([0.5])
     seen = self.register(lambda source: time.sleep(next(first, 0.01)))
-    localisation_plan.measure(self.study(), 'counted')
+    costs.time_technique(self.study(), 'counted')
     self.assertEqual([len(s.examples) for s in seen], [32, 32])
 
   def test_some_examples_are_like_all(self):
     seen = self.register(lambda source: time.sleep(0.02))
     study = self.study()
-    localisation_plan.measure(study, 'counted')
+    costs.time_technique(study, 'counted')
     some, whole = seen[0], seen[-1]
     for source in (some, whole):
       [subject] = source.subjects
@@ -96,11 +96,11 @@ class MeasureTest(tiny.EncoderCase):
 
   def test_nothing_is_pending_without_wrong_labels_or_models(self):
     self.assertNotEmpty(
-      localisation_plan.pending(self.study().context, TECHNIQUES)
+      costs.pending_techniques(self.study().context, TECHNIQUES)
     )
     for changes in ({'task__noise': 0.0}, {'train__seeds': ()}):
       self.assertEmpty(
-        localisation_plan.pending(self.study(**changes).context, TECHNIQUES)
+        costs.pending_techniques(self.study(**changes).context, TECHNIQUES)
       )
 
 
@@ -119,7 +119,7 @@ class TechniquesTest(tiny.EncoderCase):
       localise__probe__num_epochs=30,
     )
     study = Runs(Context(config, Workdir(folder), Progress()))
-    found = localisation_plan.measure(study, name)
+    found = costs.time_technique(study, name)
     self.assertGreater(found.run, 0)
     self.assertBetween(found.examples, 32, 200)
     self.assertFalse(folder.exists())
