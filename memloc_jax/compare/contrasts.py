@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from memloc_jax.compare import summary
-from memloc_jax.compare.summary import Entry
+from memloc_jax.compare.summary import ComparedStudy
 from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.study import comparison
 
@@ -50,7 +50,7 @@ def _ends(a: np.ndarray, b: np.ndarray, level: float) -> tuple[float, float]:
   return found.low, found.high
 
 
-def depths(entries: Sequence[Entry]) -> pd.DataFrame:
+def depths(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """Where the memory of each task and model lies, by technique.
 
   Returns:
@@ -60,7 +60,7 @@ def depths(entries: Sequence[Entry]) -> pd.DataFrame:
   return table if table.empty else table.dropna(subset=['depth'])
 
 
-def groups(entries: Sequence[Entry]) -> pd.DataFrame:
+def groups(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """How much deeper the memory of one group of tasks lies than another's.
 
   Binarised tasks are left out.
@@ -106,7 +106,7 @@ def groups(entries: Sequence[Entry]) -> pd.DataFrame:
   return pd.concat([pd.DataFrame(rows), verdicts.section(claims)], axis=1)
 
 
-def controls(entries: Sequence[Entry]) -> pd.DataFrame:
+def controls(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """How often techniques name the layers that could learn, over all tasks.
 
   Returns:

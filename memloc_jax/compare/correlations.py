@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from memloc_jax.compare.summary import (
-  Entry,
+  ComparedStudy,
   centres,
   not_binarised,
   relative,
@@ -27,7 +27,7 @@ _SEED = 0
 _FEWEST = 4
 
 
-def correlations(entries: Sequence[Entry]) -> pd.DataFrame:
+def correlations(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """How far techniques, models, depth and generalisation agree.
 
   Points are studies (tasks and models), those of binarised tasks only where

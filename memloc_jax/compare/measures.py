@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.compare import contrasts, summary
-from memloc_jax.compare.summary import MAIN, Entry
+from memloc_jax.compare.summary import MAIN, ComparedStudy
 from memloc_jax.localisation import centroids
 from memloc_jax.study.comparison import default_variants
 
@@ -16,7 +16,7 @@ TECHNIQUES = ('swapping', 'retraining', 'gradients', 'probing')
 _PLAIN = (centroids.WHOLE, '')
 
 
-def measures(entries: Sequence[Entry]) -> pd.DataFrame:
+def measures(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """Every measure of every study.
 
   Args:
@@ -36,7 +36,7 @@ def measures(entries: Sequence[Entry]) -> pd.DataFrame:
   return pd.DataFrame([_one(entry) for entry in entries])
 
 
-def _one(entry: Entry) -> dict[str, object]:
+def _one(entry: ComparedStudy) -> dict[str, object]:
   row: dict[str, object] = dict(entry.key)
   (sizes,) = summary.studies([entry]).to_dict('records')
   row['generalisation'] = sizes.get('generalisation', np.nan)

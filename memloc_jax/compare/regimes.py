@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from memloc_jax.compare import summary
-from memloc_jax.compare.summary import Entry
+from memloc_jax.compare.summary import ComparedStudy
 from memloc_jax.estimators import verdicts
 from memloc_jax.estimators.layerwise import mean
 from memloc_jax.study.comparison import is_baseline
 
 
-def regimes(entries: Sequence[Entry]) -> pd.DataFrame:
+def regimes(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """How far regimes move memorisation, generalisation and depth.
 
   Args:
@@ -103,7 +103,7 @@ def _difference(both: pd.DataFrame) -> dict[str, float]:
   }
 
 
-def _examples(entry: Entry) -> dict[str, pd.Series]:
+def _examples(entry: ComparedStudy) -> dict[str, pd.Series]:
   """Measures of examples, by their id."""
   table = entry.table('examples')
   if table.empty:
@@ -118,7 +118,7 @@ def _examples(entry: Entry) -> dict[str, pd.Series]:
   }
 
 
-def _seeds(entry: Entry) -> dict[str, pd.Series]:
+def _seeds(entry: ComparedStudy) -> dict[str, pd.Series]:
   """Measures of main models, by their seed."""
   found = {}
   runs = entry.table('runs')

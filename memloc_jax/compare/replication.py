@@ -12,7 +12,7 @@ import pandas as pd
 
 from memloc_jax.compare import contrasts, correlations, summary
 from memloc_jax.compare.measures import measures
-from memloc_jax.compare.summary import Entry
+from memloc_jax.compare.summary import ComparedStudy
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import intervals, verdicts
 from memloc_jax.estimators.layerwise import mean
@@ -102,7 +102,9 @@ def references(path: str | os.PathLike | None = None) -> pd.DataFrame:
   return table.astype({'published': float})
 
 
-def replicate(entries: Sequence[Entry], claims: pd.DataFrame) -> pd.DataFrame:
+def replicate(
+  entries: Sequence[ComparedStudy], claims: pd.DataFrame
+) -> pd.DataFrame:
   """Compares studies with what was published.
 
   Args:

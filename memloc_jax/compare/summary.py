@@ -25,7 +25,7 @@ MAIN = 'main'
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class ComparedStudy:
   """One study.
 
   Attributes:
@@ -84,7 +84,7 @@ def studies_in(
   return found
 
 
-def read(folders: Sequence[str | os.PathLike[str]]) -> list[Entry]:
+def read(folders: Sequence[str | os.PathLike[str]]) -> list[ComparedStudy]:
   """Opens studies.
 
   Args:
@@ -103,7 +103,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     if manifest is None:
       raise InputError(f'{folder}: holds no study (there is no manifest.json).')
     opened.append((workdir, manifest))
-  found: dict[tuple[str, str], Entry] = {}
+  found: dict[tuple[str, str], ComparedStudy] = {}
   models = _models([manifest['config'] for _, manifest in opened])
   for folder, (workdir, manifest), model in zip(folders, opened, models):
     task = _task(manifest['config'])
@@ -113,7 +113,7 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> list[Entry]:
         f'{folder} and {other} are both studies of {task} with {model}.'
       )
     group = _group(manifest)
-    found[task, model] = Entry(task, group, model, workdir, manifest)
+    found[task, model] = ComparedStudy(task, group, model, workdir, manifest)
   return list(found.values())
 
 
@@ -135,7 +135,7 @@ def _group(manifest: dict[str, Any]) -> str:
 
 
 def _models(configs: Sequence[dict[str, Any]]) -> list[str]:
-  """What the models of studies are called side by side, see `Entry`."""
+  """What the models of studies are called side by side, see `ComparedStudy`."""
   names = [_model_names(config) for config in configs]
   meant = collections.defaultdict(set)
   for config, (short, whole) in zip(configs, names):
@@ -176,7 +176,7 @@ def not_binarised(table: pd.DataFrame) -> pd.DataFrame:
   return table[table['task'].map(registry.base_name) == table['task']]
 
 
-def studies(entries: Sequence[Entry]) -> pd.DataFrame:
+def studies(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """One row a study: its size, fit, and how memorised its examples are.
 
   Returns:
@@ -253,12 +253,12 @@ def _detection(table: pd.DataFrame) -> dict[str, float]:
   }
 
 
-def profiles(entries: Sequence[Entry]) -> pd.DataFrame:
+def profiles(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """Weights of the layers of main models: a row a technique, seed, layer."""
   return _main(entries, 'layers')
 
 
-def _main(entries: Sequence[Entry], name: str) -> pd.DataFrame:
+def _main(entries: Sequence[ComparedStudy], name: str) -> pd.DataFrame:
   """Rows of main models, of the variant that each technique wrote first."""
   parts = []
   for entry in entries:
@@ -272,7 +272,7 @@ def _main(entries: Sequence[Entry], name: str) -> pd.DataFrame:
   return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def centres(entries: Sequence[Entry]) -> pd.DataFrame:
+def centres(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """M-CoG of each task, model and technique, with an interval over seeds.
 
   Returns:
@@ -298,7 +298,7 @@ def centres(entries: Sequence[Entry]) -> pd.DataFrame:
   return found.assign(depth=relative(found['mcog_calibrated'], found['layers']))
 
 
-def depths_by_seed(entry: Entry) -> pd.DataFrame:
+def depths_by_seed(entry: ComparedStudy) -> pd.DataFrame:
   """Where the memory of each main model lies, by technique.
 
   Returns:
@@ -319,7 +319,7 @@ def relative(mcog: pd.Series, layers: pd.Series) -> pd.Series:
   return (mcog - 1) / (layers - 1).where(layers > 1)
 
 
-def events(entries: Sequence[Entry]) -> pd.DataFrame:
+def events(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """Mean layer of each event over the seeds of main models.
 
   Returns:
@@ -345,7 +345,7 @@ def events(entries: Sequence[Entry]) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
-def covariates(entries: Sequence[Entry]) -> pd.DataFrame:
+def covariates(entries: Sequence[ComparedStudy]) -> pd.DataFrame:
   """The tables `covariates` of all studies, one below the other.
 
   Their groups of examples are in the column `among`: `group` is the task's.

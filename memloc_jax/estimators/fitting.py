@@ -8,7 +8,7 @@ from memloc_jax.estimators import predictions
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class InAccuracy:
   """IN accuracy: accuracy on given labels over (run, example it saw) pairs.
 
   Attributes:
@@ -27,7 +27,7 @@ def in_accuracy(
   logits: np.ndarray,
   labels: np.ndarray,
   noisy: np.ndarray,
-) -> Fit:
+) -> InAccuracy:
   """Accuracy of the runs on the examples they were trained on.
 
   An example that IN runs never fitted is not memorised, whatever its score,
@@ -51,7 +51,7 @@ def in_accuracy(
     count = int(seen[chosen].sum())
     return float(hits[chosen].sum() / count) if count else float('nan')
 
-  return Fit(
+  return InAccuracy(
     all=accuracy(np.ones_like(noisy)),
     noisy=accuracy(noisy),
     clean=accuracy(~noisy),

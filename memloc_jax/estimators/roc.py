@@ -18,7 +18,7 @@ BOOTSTRAP_THRESHOLDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Quality:
+class RocSummary:
   """Area and true positive rates with 95 % intervals; NaN without targets.
 
   Attributes:
@@ -62,8 +62,8 @@ class Roc:
     num_excluded: pairs left out, for want of a score or with their run.
   """
 
-  pooled: Quality
-  by_target: Quality
+  pooled: RocSummary
+  by_target: RocSummary
   curve_fpr: np.ndarray
   curve_tpr: np.ndarray
   num_targets: int
@@ -81,7 +81,7 @@ def roc(
   """ROC of an attack, pooled and by target run.
 
   A rate below 1 % is replaced by 1 % unless it lets through at least ten
-  non-members: 0.1 % needs 10 000 of them. `Quality.rates` says which are used.
+  non-members: 0.1 % needs 10 000 of them. `RocSummary.rates` holds those used.
 
   Intervals are percentiles of bootstrap resamples of target runs, each with
   all its examples. They miss what targets share: the examples, and the runs
@@ -309,11 +309,11 @@ def _quality(
   rates: np.ndarray,
   num_non_members: int,
   num_targets: int,
-) -> Quality:
+) -> RocSummary:
   low, high = np.quantile(resampled, intervals.TAILS, axis=0)
   if num_targets < 2:
     low, high = np.full((2, len(point)), np.nan)
-  return Quality(
+  return RocSummary(
     auc=float(point[0]),
     auc_low=float(low[0]),
     auc_high=float(high[0]),

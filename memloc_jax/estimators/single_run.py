@@ -21,7 +21,7 @@ _FEWEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Quality:
+class PredictionQuality:
   """How much of memorisation is predicted; 95 % intervals, NaN if unknown.
 
   Attributes:
@@ -69,8 +69,8 @@ class SingleRun:
       float64 [n]; NaN where it could not be compared.
   """
 
-  mean: Quality
-  by_run: dict[int, Quality]
+  mean: PredictionQuality
+  by_run: dict[int, PredictionQuality]
   predicted: np.ndarray
 
 
@@ -332,7 +332,7 @@ def _summary(
   drawn: np.ndarray,
   sides: list[float],
   runs: int,
-) -> Quality:
+) -> PredictionQuality:
   """One quality, of one single run or the mean of several.
 
   Args:
@@ -353,7 +353,7 @@ def _summary(
   elif corrected < 1 and reliability < 1:
     odds = lambda x: x / (1 - x)
     equivalent = runs * odds(corrected) / odds(reliability)
-  return Quality(
+  return PredictionQuality(
     examples=examples,
     r2=float(r2),
     r2_low=float(r2_low),

@@ -1,7 +1,7 @@
 """Hybrids of two models: each player's parameters from one or from the other.
 
-Layer swapping for single examples: all hybrids of a plan are predicted in one
-program, and share what their first layers have in common.
+Layer swapping for single examples: all hybrids of two models are predicted in
+one program, and share what their first layers have in common.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from memloc_jax.tasks.encode import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A plan as the program takes it.
+  """Coalitions as the program takes them.
 
   Attributes:
     steps: passes of blocks; treated ones are those of the first model.
@@ -37,34 +37,34 @@ class Layout:
 
 
 def layouts(
-  plans: Sequence[shapley.Plan], num_layers: int, span: int
+  coalitions: Sequence[shapley.Coalitions], num_layers: int, span: int
 ) -> list[Layout]:
-  """The passes that the hybrids of each plan need, in equal shapes.
+  """The passes that the hybrids of each pair of models need, in equal shapes.
 
   Args:
-    plans: of players that are `span` layers each, and the head; as many
-      coalitions in each.
+    coalitions: of each pair, as many in each; players are `span` layers each,
+      and the head.
     num_layers: L.
     span: layers of one player.
 
   Returns:
-    One layout a plan; one program serves them all.
+    One layout per pair; one program serves them all.
   """
   width = np.diff(shapley.spans(num_layers, span), axis=1)[:, 0] + 1
   player = np.repeat(np.arange(len(width)), width)
-  found = [hypotheses.tree(plan.masks[:, player]) for plan in plans]
+  found = [hypotheses.tree(each.masks[:, player]) for each in coalitions]
   most = max(len(steps.layer) for steps, _ in found)
   used = max(int(slot.max()) + 1 for _, slot in found)
   # What is added to shorter ones runs in a slot of its own.
   ragged = any(len(steps.layer) < most for steps, _ in found)
   idle = (0, 0, used, used)  # In the order of the fields of `Pass`.
   result = []
-  for plan, (steps, slot) in zip(plans, found):
+  for each, (steps, slot) in zip(coalitions, found):
     pad = most - len(steps.layer)
     steps = hypotheses.Pass(
       *(np.append(x, np.full(pad, y, np.int32)) for x, y in zip(steps, idle))
     )
-    head = plan.masks[:, -1]
+    head = each.masks[:, -1]
     result.append(Layout(steps, slot.astype(np.int32), head, used + ragged))
   return result
 
@@ -128,7 +128,7 @@ def pair(first: interface.Tree, second: interface.Tree) -> Pair:
   """Puts two models on the device.
 
   Args:
-    first: all parameters of the model that a plan's players are from.
+    first: all parameters of the model that the players are from.
     second: those of the other one.
   """
   stack = lambda of: jax.tree.map(lambda *x: np.stack(x), of(second), of(first))
@@ -151,7 +151,7 @@ def values(
 ) -> Values:
   """Predictions of all hybrids for all examples, evaluation mode.
 
-  One program is compiled for each length bucket; other models and plans of
+  One program is compiled for each length bucket; other models and coalitions of
   the same shapes use it again.
 
   Args:
@@ -159,7 +159,7 @@ def values(
     pair: the models.
     examples: n of them.
     labels: whose probability is wanted, int [n].
-    layout: of a plan with M coalitions, see `layouts`.
+    layout: of M coalitions, see `layouts`.
     max_tokens: most tokens, of all streams together, on the device at once;
       a single example is run in any case.
 

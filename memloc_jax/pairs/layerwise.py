@@ -286,8 +286,8 @@ class _Measured:
     )
 
 
-def _plans(study: View, pairs: list[int]) -> list[shapley.Plan]:
-  """What is evaluated in each pair."""
+def _coalitions(study: View, pairs: list[int]) -> list[shapley.Coalitions]:
+  """Coalitions that are evaluated in each pair."""
   config = study.config.localise.layerwise
   players = len(shapley.spans(study.model.num_layers, config.span)) + 1
   if players <= config.exact:
@@ -320,13 +320,13 @@ def _measure(
   if not len(usable):
     return None
   numbers = ((usable[:, 0] - rows[0, 0]) // 2).tolist()
-  plans = _plans(study, numbers)
-  layouts = hybrids.layouts(plans, study.model.num_layers, config.span)
+  coalitions = _coalitions(study, numbers)
+  layouts = hybrids.layouts(coalitions, study.model.num_layers, config.span)
   held_out = _first(data.validation, config.held_out)
   held_out_labels = data.validation_labels[: len(held_out)]
   labels = data.labels[study.noisy_set]
   parts, accuracies, distances = [], [], []
-  for at, (pair, plan, layout) in enumerate(zip(usable, plans, layouts)):
+  for at, (pair, chosen, layout) in enumerate(zip(usable, coalitions, layouts)):
     first, second = (study.weights(table, row) for row in pair)
     models = hybrids.pair(first, second)
     found = hybrids.values(
@@ -334,7 +334,7 @@ def _measure(
     )
     member = study.tables[table].runs.membership[pair[0]]
     values = found.probability.astype(np.float64)
-    parts.append(_oriented(plan, values, member))
+    parts.append(_oriented(chosen, values, member))
     if len(held_out):
       found = hybrids.values(
         study.model,
@@ -344,7 +344,7 @@ def _measure(
         layout,
         config.max_tokens,
       )
-      accuracies.append(_by_size(plan, found.correct.mean(1)))
+      accuracies.append(_by_size(chosen, found.correct.mean(1)))
     distances.append(block_distance(first['blocks'], second['blocks']))
     source, sources = place
     done = (source + (at + 1) / len(usable)) / sources
@@ -363,9 +363,9 @@ def _measure(
   )
 
 
-def _by_size(plan: shapley.Plan, values: np.ndarray) -> np.ndarray:
+def _by_size(coalitions: shapley.Coalitions, values: np.ndarray) -> np.ndarray:
   """Mean over the coalitions of each size, [players + 1]."""
-  size = plan.masks.sum(1)
+  size = coalitions.masks.sum(1)
   return np.bincount(size, values) / np.bincount(size)
 
 
@@ -375,20 +375,20 @@ def _first(encoded: Encoded, count: int) -> Encoded:
 
 
 def _oriented(
-  plan: shapley.Plan, values: np.ndarray, member: np.ndarray
+  coalitions: shapley.Coalitions, values: np.ndarray, member: np.ndarray
 ) -> Layerwise:
   """Values by what is from IN, whichever of the two runs that is.
 
   Args:
-    plan: M coalitions, of players from the first run.
+    coalitions: M of them, of players from the first run.
     values: [M, n].
     member: examples of the first run, bool [n].
   """
-  seen = np.where(member, values, values[plan.complement])
+  seen = np.where(member, values, values[coalitions.complement])
   return Layerwise(
-    share=(plan.weights @ seen).T[None],
-    bottom_up=seen[plan.bottom_up].T[None],
-    top_down=seen[plan.top_down].T[None],
+    share=(coalitions.weights @ seen).T[None],
+    bottom_up=seen[coalitions.bottom_up].T[None],
+    top_down=seen[coalitions.top_down].T[None],
   )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Coalitions:
   """Coalitions to evaluate, M of them, and what to make of their values.
 
   Attributes:
@@ -49,7 +49,7 @@ def spans(num_layers: int, span: int) -> np.ndarray:
   return np.stack([first, np.minimum(first + span, num_layers) - 1], axis=1)
 
 
-def exact(num_players: int) -> Plan:
+def exact(num_players: int) -> Coalitions:
   """All coalitions, with which Shapley values are exact.
 
   phi_p = sum over T without p of |T|! (N - |T| - 1)! / N! (v(T + p) - v(T))
@@ -68,10 +68,10 @@ def exact(num_players: int) -> Plan:
   ]
   weight = np.array([0, *joined, 0]) / math.factorial(num_players)
   weights = np.where(masks, weight[size][:, None], -weight[size + 1][:, None])
-  return _plan(masks, weights.T)
+  return _coalitions(masks, weights.T)
 
 
-def sampled(orders: np.ndarray) -> Plan:
+def sampled(orders: np.ndarray) -> Coalitions:
   """Coalitions along some orders and their reverses.
 
   The mean of what each player adds when players join in a random order is an
@@ -93,7 +93,7 @@ def sampled(orders: np.ndarray) -> Plan:
   # The curves need the natural order and its reverse, which have no weight.
   below = np.arange(num_players) < np.arange(num_players + 1)[:, None]
   curves = np.concatenate([below, ~below])
-  return _plan(
+  return _coalitions(
     np.concatenate([curves, masks.reshape(-1, num_players)]),
     np.concatenate(
       [np.zeros((num_players, len(curves))), adds.reshape(num_players, -1)],
@@ -108,10 +108,10 @@ def draw_orders(count: int, num_players: int, seed: int) -> np.ndarray:
   return np.stack([rng.permutation(num_players) for _ in range(count)])
 
 
-def _plan(masks: np.ndarray, weights: np.ndarray) -> Plan:
+def _coalitions(masks: np.ndarray, weights: np.ndarray) -> Coalitions:
   """Finds the coalitions that belong together, which must be there."""
   position = {row.tobytes(): at for at, row in enumerate(masks)}
   find = lambda rows: np.array([position[row.tobytes()] for row in rows])
   num_players = masks.shape[1]
   below = np.arange(num_players) < np.arange(num_players + 1)[:, None]
-  return Plan(masks, weights, find(~masks), find(below), find(~below))
+  return Coalitions(masks, weights, find(~masks), find(below), find(~below))

@@ -18,7 +18,7 @@ _ENDINGS = ('.csv', '.parquet')
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class CScore:
   """What was written.
 
   Attributes:
@@ -35,7 +35,7 @@ class Scored:
 def c_score(
   workdirs: Sequence[str | pathlib.Path],
   output: str | pathlib.Path | None = None,
-) -> Scored:
+) -> CScore:
   """Writes the C-score of every example, from maps of several ratios.
 
   Runs of studies with the same `map.ratio` count as runs of one study.
@@ -89,7 +89,7 @@ def c_score(
         write_csv(path, table)
       else:
         table.to_parquet(path, index=False)
-  return Scored(target, scores.name, table)
+  return CScore(target, scores.name, table)
 
 
 def _target(first: Workdir, output: str | pathlib.Path | None) -> pathlib.Path:

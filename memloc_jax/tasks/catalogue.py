@@ -1,11 +1,11 @@
 """Reads splits from prepared TensorFlow Datasets, without TensorFlow."""
 
 from memloc_jax.errors import InputError
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 from memloc_jax.tasks.registry import Task
 
 
-def read(location: str, task: Task) -> dict[str, Table]:
+def read(location: str, task: Task) -> dict[str, SourceTable]:
   """Loads a task's data set through `tfds.data_source`.
 
   TensorFlow Datasets shuffles when it prepares. The order of the original
@@ -58,5 +58,5 @@ def read(location: str, task: Task) -> dict[str, Table]:
     if 'idx' in examples[0]:
       examples = sorted(examples, key=lambda example: int(example['idx']))
     columns = {name: [e[name] for e in examples] for name in examples[0]}
-    tables[split] = Table(f'{task.tfds} ({split})', columns, class_names)
+    tables[split] = SourceTable(f'{task.tfds} ({split})', columns, class_names)
   return tables

@@ -60,7 +60,7 @@ _INTERNED = 1000  # different values of a column, kept once each
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class SourceTable:
   """The columns of one split, as a source holds them.
 
   Rows are counted from 1 in messages; a header and blank lines are none.
@@ -231,7 +231,7 @@ def resolve(location: str) -> pathlib.Path:
   return path
 
 
-def read(location: str, names: Collection[str] = ()) -> dict[str, Table]:
+def read(location: str, names: Collection[str] = ()) -> dict[str, SourceTable]:
   """Reads `train`, `validation` and `test` of a folder, or one file as train.
 
   A folder may hold `meta.json` with `labels`, the class names in the order of
@@ -314,14 +314,14 @@ def _read_file(
   path: pathlib.Path,
   class_names: Mapping[str, tuple[str, ...]],
   names: Collection[str],
-) -> Table:
+) -> SourceTable:
   if not path.name.endswith(SUFFIXES):
     raise InputError(
       f'{path}: the name must end in one of {", ".join(SUFFIXES)}'
     )
   try:
     if path.suffix == '.parquet':
-      return Table(str(path), _parquet_columns(path), class_names)
+      return SourceTable(str(path), _parquet_columns(path), class_names)
     csv_like = path.suffix in ('.csv', '.tsv')
     rows = _csv_rows(path, names) if csv_like else _json_rows(path)
     columns = _transpose(list(rows))
@@ -336,7 +336,7 @@ def _read_file(
     raise InputError(f'{path}: cannot be read ({_cause(error)})') from error
   if not columns or not len(next(iter(columns.values()))):
     raise InputError(f'{path}: holds no rows')
-  return Table(str(path), columns, class_names)
+  return SourceTable(str(path), columns, class_names)
 
 
 def _cause(error: Exception) -> str:

@@ -7,10 +7,10 @@ import pandas as pd
 
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import files
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 
 
-def table(data: pd.DataFrame, named: Mapping[str, Any]) -> Table:
+def table(data: pd.DataFrame, named: Mapping[str, Any]) -> SourceTable:
   """The named columns of a DataFrame.
 
   Args:
@@ -42,17 +42,17 @@ def table(data: pd.DataFrame, named: Mapping[str, Any]) -> Table:
     columns[name] = _cells(data.iloc[:, names.index(name)])
   if not len(data):
     raise InputError('the DataFrame holds no rows.')
-  return Table('the DataFrame', columns, {}, tuple(data.index))
+  return SourceTable('the DataFrame', columns, {}, tuple(data.index))
 
 
-def whole(data: pd.DataFrame, where: str) -> Table:
+def whole(data: pd.DataFrame, where: str) -> SourceTable:
   """All columns of a DataFrame.
 
   Args:
     data: one row an example.
     where: what messages call it.
   """
-  return Table(where, {name: _cells(data[name]) for name in data}, {})
+  return SourceTable(where, {name: _cells(data[name]) for name in data}, {})
 
 
 def _cells(column: pd.Series) -> list[Any]:

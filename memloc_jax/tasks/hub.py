@@ -2,11 +2,11 @@
 
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import saved
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 from memloc_jax.tasks.registry import Task
 
 
-def read(location: str, task: Task) -> dict[str, Table]:
+def read(location: str, task: Task) -> dict[str, SourceTable]:
   """Loads a task's data set, or another one with the task's columns.
 
   Args:

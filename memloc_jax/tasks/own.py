@@ -11,7 +11,7 @@ from typing import Any
 
 from memloc_jax.errors import InputError, cut, shown
 from memloc_jax.tasks import label
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 from memloc_jax.tasks.registry import Task
 
 # How labels are written, in small letters, where there is none.
@@ -20,7 +20,7 @@ _NO_LABEL = ('-1', 'nan', 'null', 'n/a', '#n/a', '<na>')
 _MOST_GROUPS, _MOST_ALIKE = 4, 6
 
 
-def check(table: Table, task: Task, training: bool) -> None:
+def check(table: SourceTable, task: Task, training: bool) -> None:
   """Refuses columns that are not what they should be.
 
   Args:
@@ -64,7 +64,7 @@ def stripped(cell: Any) -> str:
   return str(label.scalar(cell)).strip()
 
 
-def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
+def _check_texts(table: SourceTable, name: str, texts: Sequence[Any]) -> None:
   for row, text in enumerate(texts, 1):
     if missing(text):
       raise InputError(f'{table.place(row)} has no text in column {name!r}')
@@ -83,7 +83,7 @@ def _check_texts(table: Table, name: str, texts: Sequence[Any]) -> None:
     )
 
 
-def _check_labels(table: Table, name: str, cells: Sequence[Any]) -> None:
+def _check_labels(table: SourceTable, name: str, cells: Sequence[Any]) -> None:
   rows: dict[str | None, int] = {}  # The first of each class.
   numeric = True
   for row, cell in enumerate(cells, 1):

@@ -9,7 +9,7 @@ import pyarrow
 
 from memloc_jax.errors import InputError
 from memloc_jax.tasks import files
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 
 if TYPE_CHECKING:
   import datasets
@@ -28,7 +28,7 @@ def is_saved(path: pathlib.Path) -> bool:
   return any(True for mark in _MARKS for _ in path.glob(mark))
 
 
-def read(path: pathlib.Path) -> dict[str, Table]:
+def read(path: pathlib.Path) -> dict[str, SourceTable]:
   """Reads a folder that `save_to_disk` has written.
 
   Args:
@@ -69,7 +69,7 @@ def read(path: pathlib.Path) -> dict[str, Table]:
 
 def tables(
   name: str, loaded: Mapping[str, 'datasets.Dataset']
-) -> dict[str, Table]:
+) -> dict[str, SourceTable]:
   """The splits of a loaded data set.
 
   Args:
@@ -91,7 +91,7 @@ def tables(
   found = {}
   for split, data in loaded.items():
     where = f'{name} ({split})'
-    found[split] = Table(
+    found[split] = SourceTable(
       where,
       files.Stored(where, data.column_names, functools.partial(_parts, data)),
       {

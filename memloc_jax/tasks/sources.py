@@ -13,7 +13,7 @@ import pandas as pd
 from memloc_jax.errors import InputError, shown
 from memloc_jax.tasks import catalogue, embedded, files, frames, hub, own, saved
 from memloc_jax.tasks import label as labelling
-from memloc_jax.tasks.files import Table
+from memloc_jax.tasks.files import SourceTable
 from memloc_jax.tasks.registry import ALIASES, Task
 from memloc_jax.tasks.rows import Rows
 
@@ -22,7 +22,7 @@ _SURROGATES = re.compile('[\ud800-\udfff]')
 
 # How each kind of source is read, from what stands behind its colon and the
 # task to the splits by name.
-READERS: dict[str, Callable[[str, Task], dict[str, Table]]] = {
+READERS: dict[str, Callable[[str, Task], dict[str, SourceTable]]] = {
   'hub': hub.read,
   'tfds': catalogue.read,
   'files': lambda location, task: local(location, task.columns),
@@ -48,7 +48,7 @@ def register_source(
   if not is_unknown(f'{kind}:') or not kind.isidentifier():
     raise ValueError(f'There is already a source {kind!r}, or it is no name.')
 
-  def tables(location: str, task: Task) -> dict[str, Table]:
+  def tables(location: str, task: Task) -> dict[str, SourceTable]:
     place = f'{kind}:{location}'
     splits = read(location)
     if 'train' not in splits:
@@ -95,7 +95,7 @@ def load_rows(source: str, task: Task) -> dict[str, Rows]:
   return rows_of(READERS[kind](location, task), task)
 
 
-def rows_of(tables: Mapping[str, Table], task: Task) -> dict[str, Rows]:
+def rows_of(tables: Mapping[str, SourceTable], task: Task) -> dict[str, Rows]:
   """A task's training rows and its evaluation pool, as tables hold them.
 
   Args:
@@ -147,7 +147,7 @@ def is_unknown(source: str) -> bool:
   return not colon or kind not in (*READERS, 'embedded')
 
 
-def _held_out(table: Table, task: Task) -> Task:
+def _held_out(table: SourceTable, task: Task) -> Task:
   """The task as a held-out split has it: without given labels, its labels are
   the true ones."""
   given, true = task.label_field, task.true_label_field
@@ -156,7 +156,7 @@ def _held_out(table: Table, task: Task) -> Task:
   return task
 
 
-def local(location: str, names: Collection[str] = ()) -> dict[str, Table]:
+def local(location: str, names: Collection[str] = ()) -> dict[str, SourceTable]:
   """Reads the splits of a user's own data.
 
   Args:
@@ -180,13 +180,13 @@ def local(location: str, names: Collection[str] = ()) -> dict[str, Table]:
 class _NamedRows:
   """A table's rows with each label as the tuple of its names."""
 
-  table: Table
+  table: SourceTable
   texts: list[Sequence[Any]]  # By column.
   labels: list[tuple[str, ...]]
   ids: Sequence[Any]
 
 
-def _named_rows(table: Table, task: Task) -> _NamedRows:
+def _named_rows(table: SourceTable, task: Task) -> _NamedRows:
   texts = [_column(table, field, task)[1] for field in task.text_fields]
   label_column, labels = _column(table, task.label_field, task)
   known = table.names_of(label_column)
@@ -208,7 +208,7 @@ def _named_rows(table: Table, task: Task) -> _NamedRows:
   return _NamedRows(table, texts, named, ids)
 
 
-def _ids(table: Table, task: Task, rows: int) -> Sequence[str]:
+def _ids(table: SourceTable, task: Task, rows: int) -> Sequence[str]:
   """The identity of each row."""
   if (task.id_field or 'id') in table.columns:
     try:
@@ -222,11 +222,13 @@ def _ids(table: Table, task: Task, rows: int) -> Sequence[str]:
   return [str(i) for i in range(rows)]
 
 
-def _column(table: Table, field: str, task: Task) -> tuple[str, Sequence[Any]]:
+def _column(
+  table: SourceTable, field: str, task: Task
+) -> tuple[str, Sequence[Any]]:
   return table.column(field, *(() if task.own else ALIASES.get(field, ())))
 
 
-def _true_labels(table: Table, task: Task, rows: Rows) -> np.ndarray:
+def _true_labels(table: SourceTable, task: Task, rows: Rows) -> np.ndarray:
   """The right label of every row, which is the given one unless known.
 
   Args:
@@ -256,7 +258,7 @@ def _true_labels(table: Table, task: Task, rows: Rows) -> np.ndarray:
   return true
 
 
-def cells(table: Table, task: Task) -> dict[str, Any]:
+def cells(table: SourceTable, task: Task) -> dict[str, Any]:
   """How a source writes each class: the commonest of its cells for it.
 
   Args:

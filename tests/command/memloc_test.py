@@ -212,7 +212,7 @@ class WorkdirTest(parameterized.TestCase):
     write.assert_called_once_with(self.config, self.workdir, 0, 'model')
 
   def test_c_score(self):
-    scored = c_score.Scored(self.place, 'C-score', pd.DataFrame())
+    scored = c_score.CScore(self.place, 'C-score', pd.DataFrame())
     write = self.replace(c_score, 'c_score', scored)
     out = self.done('c-score', 'a', 'b', '--output=x.csv', 'c')
     self.assertEqual(out, f'C-score: {self.place}\n')

@@ -52,7 +52,7 @@ class FittingTest(parameterized.TestCase):
     logits[1, :, 0] = 1
     noisy = np.array([True, False, False])
     fit = fitting.in_accuracy(membership, logits, np.zeros(3, int), noisy)
-    self.assertEqual(fit, fitting.Fit(all=0.75, noisy=0.5, clean=1.0))
+    self.assertEqual(fit, fitting.InAccuracy(all=0.75, noisy=0.5, clean=1.0))
 
   def test_no_noisy_example_is_nan(self):
     fit = fitting.in_accuracy(

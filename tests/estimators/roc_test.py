@@ -246,7 +246,7 @@ class RocTest(parameterized.TestCase):
     found = roc.roc(membership, scores)
     permuted = roc.roc(membership[runs, examples], scores[runs, examples])
     for name in ('pooled', 'by_target'):
-      for field in dataclasses.fields(roc.Quality):
+      for field in dataclasses.fields(roc.RocSummary):
         np.testing.assert_allclose(
           getattr(getattr(permuted, name), field.name),
           getattr(getattr(found, name), field.name),
