@@ -37,7 +37,6 @@ from memloc_jax.study import (
   compilation_cache,
   control,
   covariates,
-  crossing,
   dynamics,
   estimation,
   example_gradients,
@@ -52,7 +51,7 @@ from memloc_jax.study import (
 )
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
-from memloc_jax.study.map_runs import MAP
+from memloc_jax.study.map_runs import CROSSED, MAP
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.runs import STOPPED, Runs
 from memloc_jax.study.view import Declared, View
@@ -169,7 +168,7 @@ _BEFORE = (
     'variance',
     variance.variance,
     needs=('score',),
-    runs=(crossing.CROSSED,),
+    runs=(CROSSED,),
     tables=variance.TABLES,
   ),
   Stage(

@@ -1,9 +1,14 @@
-"""Runs of a map: which examples each is trained on, and their tables."""
+"""Runs of a map: which examples each is trained on, and their tables.
+
+Beside the map's own runs there may be a crossed block: each of some subsets
+under each of some seeds. From it, the variance between runs splits into that
+of what they were trained on and that of seeds: head, batch order and dropout.
+"""
 
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.table import Table, make_table
+from memloc_jax.ensemble.table import RunTable, Table, make_table
 from memloc_jax.errors import InputError
 from memloc_jax.study.config import MapConfig
 from memloc_jax.study.context import Context
@@ -11,6 +16,10 @@ from memloc_jax.study.run_table import run_table
 
 # Name of the table of map runs; added blocks are called map-1, map-2, ...
 MAP = 'map'
+# Name of the table of the crossed block, whose runs are not in the map.
+CROSSED = 'crossed'
+# Number of the crossed block in the draw of subsets: far above the map's.
+_CROSSED_BLOCK = 2**20
 
 
 def table(context: Context, block: int = 0) -> Table | None:
@@ -20,16 +29,8 @@ def table(context: Context, block: int = 0) -> Table | None:
     return None
   sizes = (config.num_runs, *config.added)
   size, before = sizes[block], sum(sizes[:block])
-  runs = make_table(
-    subsets(context, size, block),
-    num_layers=context.model.num_layers,
-    seed=config.seed * 1000 + before + np.arange(size),
-    purpose=[MAP] * size,
-    learning_rate=config.learning_rate,
-    label_set=context.noisy_set,
-    weight_decay=context.config.train.weight_decay,
-    dropout=context.dropout,
-  )
+  seed = config.seed * 1000 + before + np.arange(size)
+  runs = rows(context, _subsets(context, size, block), seed, MAP)
   measured = before + np.arange(size) < config.gradient_runs
   return run_table(
     context,
@@ -45,7 +46,56 @@ def table(context: Context, block: int = 0) -> Table | None:
   )
 
 
-def subsets(context: Context, size: int, block: int) -> np.ndarray:
+def crossed_table(context: Context) -> Table | None:
+  """Row `subset * seeds + seed` has that subset and that seed.
+
+  In all else the runs are like those of the map, so that what they show holds
+  for it.
+  """
+  config = context.config.map
+  if not config.crossed:
+    return None
+  subsets, seeds = config.crossed
+  member = _subsets(context, subsets, _CROSSED_BLOCK)
+  # The last of the map's thousand, backwards.
+  seed = config.seed * 1000 + 999 - np.arange(seeds)
+  return run_table(
+    context,
+    CROSSED,
+    config.num_epochs,
+    config.evaluate_every,
+    rows(
+      context, np.repeat(member, seeds, axis=0), np.tile(seed, subsets), CROSSED
+    ),
+    config.fit_accuracy,
+    keep=False,
+  )
+
+
+def rows(
+  context: Context, member: np.ndarray, seed: np.ndarray, purpose: str
+) -> RunTable:
+  """Runs that are trained as those of the map are.
+
+  Args:
+    context: the study's.
+    member: examples of each run, bool [runs, n].
+    seed: of each run, [runs].
+    purpose: of all of them.
+  """
+  return make_table(
+    member,
+    num_layers=context.model.num_layers,
+    seed=seed,
+    purpose=[purpose] * len(seed),
+    learning_rate=context.config.map.learning_rate,
+    label_set=context.noisy_set,
+    weight_decay=context.config.train.weight_decay,
+    dropout=context.dropout,
+  )
+
+
+def _subsets(context: Context, size: int, block: int) -> np.ndarray:
   """Membership of a block of runs, bool [size, n], see `draw`."""
   config = context.config.map
   labels = context.data.labels[context.noisy_set]

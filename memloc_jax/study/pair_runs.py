@@ -8,44 +8,32 @@ Mixtures of the two, layer by layer, tell where a single example is memorised.
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.table import Table, make_table
-from memloc_jax.study import control
+from memloc_jax.ensemble.table import Table
+from memloc_jax.study import control, map_runs
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table
 
 # Runs of pairs are map runs, too: each example is in one half of them.
 MAP_PAIRS = 'map-pairs'
 CONTROL_PAIRS = 'control-pairs'
-# Of the draw of halves: none of the map's blocks, nor the crossed one.
+# Number of the draw of halves: none of those in `map_runs`.
 _BLOCK = 2**20 + 1
 # Above the seeds of all other map runs, so that pairs are independent of them.
 _FIRST_SEED = 2**30
-# Of the runs of a control pair.
-PAIR = 'pair'
 
 
 def table(context: Context) -> Table | None:
   """Rows 2p and 2p + 1 are the p-th pair; None for no pairs."""
   config = context.config.map
-  if not context.config.map.pairs:
+  if not config.pairs:
     return None
-  member, seed = _halves(context, context.config.map.pairs)
-  runs = make_table(
-    member,
-    num_layers=context.model.num_layers,
-    seed=seed,
-    purpose=['map'] * len(seed),
-    learning_rate=config.learning_rate,
-    label_set=context.noisy_set,
-    weight_decay=context.config.train.weight_decay,
-    dropout=context.dropout,
-  )
+  member, seed = _halves(context, config.pairs)
   return run_table(
     context,
     MAP_PAIRS,
     config.num_epochs,
     config.evaluate_every,
-    runs,
+    map_runs.rows(context, member, seed, map_runs.MAP),
     config.fit_accuracy,
     log=config.log_epochs,
   )
@@ -66,7 +54,7 @@ def control_table(context: Context) -> Table | None:
   count = len(seed)
   runs = control.runs(
     context,
-    [f'{PAIR} {setup.name}' for setup in setups for _ in range(count)],
+    [f'pair {setup.name}' for setup in setups for _ in range(count)],
     np.tile(seed, len(setups)),
     np.full(count * len(setups), context.noisy_set),
     np.repeat([setup.rates for setup in setups], count, axis=0),

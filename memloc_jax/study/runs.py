@@ -14,7 +14,6 @@ from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import (
   control,
-  crossing,
   main_models,
   map_runs,
   pair_runs,
@@ -57,7 +56,7 @@ class Runs:
       main_models.table(context),
       map_runs.table(context),
       control.table(context),
-      crossing.table(context),
+      map_runs.crossed_table(context),
       pair_runs.table(context),
       pair_runs.control_table(context),
       *(map_runs.table(context, block) for block in added),

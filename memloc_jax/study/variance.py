@@ -6,7 +6,7 @@ import pandas as pd
 from memloc_jax.estimators import predictions
 from memloc_jax.estimators.variance import components
 from memloc_jax.schema import FLOAT, PROBABILITY, TEXT, Kind, Table
-from memloc_jax.study.crossing import CROSSED
+from memloc_jax.study.map_runs import CROSSED
 from memloc_jax.study.tables import HALF, OF_EXAMPLE
 from memloc_jax.study.view import View
 

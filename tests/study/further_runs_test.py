@@ -11,7 +11,7 @@ from memloc_jax.ensemble.store import RowStore
 from memloc_jax.errors import InputError
 from memloc_jax.estimators.predictions import probability
 from memloc_jax.estimators.variance import components
-from memloc_jax.study.crossing import CROSSED
+from memloc_jax.study.map_runs import CROSSED
 from tests.study import tiny
 
 _SUBSETS, _SEEDS = 3, 2
