@@ -1,9 +1,9 @@
-"""What is known of a table before its first step: shapes, programs, memory.
+"""Compiling a table: shapes, programs, memory, and runs per device.
 
-`AbstractTable` is a table whose arrays are shapes alone: its schedule, the
-programs that train it, what they need, and how many runs a device trains at
-once. Planning needs no more. `PlacedTable` is the table with what all its runs
-have in common on the devices.
+`AbstractTable` knows a table by its shapes alone: its schedule, the programs
+that train it, the memory that they need, and how many runs a device trains at
+once. Planning needs no more. `PlacedTable` also holds, on the devices, what all
+runs share.
 """
 
 import ctypes
@@ -28,15 +28,16 @@ from memloc_jax.errors import InputError
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Tree
 
-# Examples a batch and batches a call of an evaluation: large enough to be
-# efficient, small enough that the padding of the last ones costs little.
+# Examples per batch and batches per call of an evaluation: enough to be
+# efficient, and few enough that the padding of the last ones costs little.
 EVALUATION_BATCH = 32
 EVALUATION_BATCHES = 4
-# More runs at once stop helping: once the device is busy on accelerators, and
-# on CPU once the state has left the caches for good (docs/decisions.md).
+# More lanes than these do not train faster: on accelerators once the device is
+# busy, on CPU once the state no longer fits into caches (docs/decisions.md).
 _WIDEST = 64
 _CPU_STATE = 768 * 2**20
-# Left for the runtime, the other compiled programs and fragmentation.
+# Share of the memory to use; the rest is for the runtime, other compiled
+# programs and fragmentation.
 _USABLE = 0.85
 
 
@@ -47,9 +48,9 @@ def memory_limit(
 
   Args:
     devices: of the mesh.
-    reserved: bytes of the host that are about to be used for something else.
-    placed: bytes on each device that the program will find there: they are in
-      use, and what it needs counts them again.
+    reserved: bytes of the host that something else is about to use.
+    placed: bytes per device that are in use already by arguments of the
+      program, which the memory that it needs includes.
   """
   stats = devices[0].memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -60,11 +61,11 @@ def memory_limit(
 
 
 class Sized(NamedTuple):
-  """A compiled program with what it needs, which XLA is slow to tell.
+  """A compiled program and its memory, which takes XLA a while to work out.
 
   Attributes:
     program: compiled for some number of lanes.
-    needed: bytes that it uses on each device.
+    needed: bytes per device.
   """
 
   program: jax.stages.Compiled
@@ -72,9 +73,9 @@ class Sized(NamedTuple):
 
 
 def sized(compiled: jax.stages.Compiled) -> Sized:
-  """Asks XLA what a program needs; memory used twice is counted once.
+  """Asks XLA for a program's memory; memory used twice is counted once.
 
-  What compiling it took is given back to the system.
+  Memory that compiling took is given back to the system.
   """
   release()
   stats = compiled.memory_analysis()
@@ -98,8 +99,8 @@ def check_lanes(
 
   Args:
     devices: of the mesh.
-    at_least: lanes -> bytes below which the width cannot need.
-    requested: lanes asked for by flag; 0 for as few as need be.
+    at_least: lanes -> lower bound on the bytes per device.
+    requested: lanes asked for by flag; 0 for one.
 
   Raises:
     InputError: the requested width, or a single run, does not fit.
@@ -120,17 +121,17 @@ def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
 
 
 def widest(devices: list[jax.Device], one_run: int) -> int:
-  """Most runs at once on each device, of which one needs so many bytes."""
+  """Largest useful number of lanes, if one run needs `one_run` bytes."""
   if devices[0].platform == 'cpu':
     return min(_WIDEST, max(1, _CPU_STATE // one_run))
   return _WIDEST
 
 
 def _even(num_runs: int, most: int) -> int:
-  """The width, at least half of `most`, whose chunks take the least time.
+  """The number of lanes, at least half of `most`, that takes the least time.
 
-  Spare lanes of the last chunk take as long as others, and each chunk about a
-  lane's time for itself.
+  A chunk takes the time of its lanes, spare ones included, and about that of
+  one more.
   """
   most = min(most, num_runs)
   widths = range(most, (most + 1) // 2 - 1, -1)
@@ -151,7 +152,7 @@ def choose_lanes(
     compile: lanes -> the compiled training segment at that width.
     num_runs: runs of the table that these devices train.
     devices: of the mesh.
-    at_least: lanes -> bytes below which the width cannot need, known without
+    at_least: lanes -> lower bound on the bytes per device, known without
       compiling.
     requested: lanes asked for by flag; 0 chooses.
     limit: bytes per device, by default what the device has.
@@ -180,19 +181,19 @@ def choose_lanes(
 
 
 class Bytes(NamedTuple):
-  """Bytes on each device.
+  """Bytes per device.
 
   Attributes:
     weights: of one run.
-    gradients: of one run; also of what no run trains, if clipping looks at it.
-    optimisers: of one run, their states.
+    gradients: of one run; also of frozen parameters, if clipping reads them.
+    optimisers: of one run: the states of its optimisers.
     activations: of one run: what its backward pass keeps of a batch of the
       longest texts.
     common: embeddings that do not train, and layers that runs share.
-    tokens: the examples.
-    rest: what else the compiled program takes, for all its runs together: 0
-      until it is compiled, and below 0 where gradients need not all be there
-      at once.
+    tokens: of the examples.
+    rest: whatever else the compiled program takes, for all runs together. It is
+      0 until the program is compiled, and negative if it never holds all
+      gradients at once.
   """
 
   weights: int
@@ -205,27 +206,26 @@ class Bytes(NamedTuple):
 
   @property
   def state(self) -> int:
-    """What a run has from step to step."""
+    """Bytes that a run keeps from step to step."""
     return self.weights + self.optimisers
 
   @property
   def of_run(self) -> int:
-    """What one more run at once needs in any case."""
+    """Lower bound on the bytes that one more lane needs."""
     return self.state + self.gradients
 
   def least(self, lanes: int) -> int:
-    """What so many runs at once need in any case, known without compiling."""
+    """Lower bound on the bytes that `lanes` runs at a time need."""
     return lanes * self.of_run + self.common + self.tokens
 
   def total(self, lanes: int) -> int:
-    """What so many runs at once need."""
+    """Bytes that `lanes` runs at a time need."""
     return self.least(lanes) + lanes * self.activations + self.rest
 
   def divided(self, devices: int) -> 'Bytes':
-    """The same parts if each matrix is divided over devices, about.
+    """About what each device needs if matrices are divided over devices.
 
-    Every device has its part of whatever is as large as the weights, and all
-    of the rest.
+    Whatever is as large as the weights is divided; the rest is on every device.
     """
     return self._replace(
       weights=self.weights // devices,
@@ -236,12 +236,13 @@ class Bytes(NamedTuple):
     )
 
   def compiled(self, lanes: int, needed: int) -> 'Bytes':
-    """The same parts, adding up to what a compiled program needs.
+    """The parts, adjusted so that they add up to a compiled program's memory.
+
+    The compiler may keep fewer activations than the derivative asks for.
 
     Args:
-      lanes: for which it is compiled.
-      needed: bytes that it uses on each device, see `sized`. The
-        compiler may keep fewer activations than the derivative asks for.
+      lanes: that the program is compiled for.
+      needed: bytes per device, see `sized`.
     """
     left = needed - self.least(lanes)
     activations = max(0, min(self.activations, left // lanes))
@@ -253,14 +254,14 @@ class Bytes(NamedTuple):
 def table_bytes(
   program: Program, state: State, segment: Segment, activations: int
 ) -> Bytes:
-  """What a table's training needs.
+  """Memory of a table's training.
 
   Args:
     program: the table's program.
-    state: of one run on each device, or of one run over all of them: shapes
-      with shardings.
+    state: shapes with shardings, of one run on each device, or of one run over
+      all devices.
     segment: the same.
-    activations: from `activations`.
+    activations: bytes, see `activations`.
   """
   weights, common = on_device(state.params), on_device(segment.shared)
   return Bytes(
@@ -274,7 +275,7 @@ def table_bytes(
 
 
 def on_device(tree: Tree) -> int:
-  """Bytes on each device of arrays or of shapes with shardings."""
+  """Bytes per device of arrays, or of shapes with shardings."""
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)
@@ -282,10 +283,10 @@ def on_device(tree: Tree) -> int:
 
 
 def activations(vectorised: Vectorised, state: State, segment: Segment) -> int:
-  """Bytes that the backward pass of one run keeps of a batch, at most.
+  """Most bytes that the backward pass of one run keeps of a batch.
 
-  Of the objective that keeps most, at its longest texts. They are what grows
-  with the batch: casts of weights, say, are kept as well and do not.
+  Of the objective that keeps most, at its longest texts. Only what grows with
+  the batch counts; casts of weights, say, are kept once.
 
   Args:
     vectorised: the table's.
@@ -331,10 +332,10 @@ def activations(vectorised: Vectorised, state: State, segment: Segment) -> int:
 
 
 def release() -> None:
-  """Gives the system back what the C library keeps of freed memory.
+  """Returns memory that the C library keeps after it was freed.
 
-  A compilation leaves some hundred MiB in the arenas of glibc's threads, which
-  nothing that is as large as weights can use (docs/planning.md).
+  A compilation leaves some hundred MiB in the arenas of glibc's threads, in
+  pieces too small for weights (docs/planning.md).
   """
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
   if trim is not None:
@@ -342,23 +343,22 @@ def release() -> None:
 
 
 class AbstractTable:
-  """What is known of a table before anything is on a device.
+  """A table before anything is on a device.
 
   Attributes:
-    schedule: which examples a step sees.
-    segment_steps: steps of one call of the compiled program.
+    schedule: which examples each step sees.
+    segment_steps: steps per call of the compiled program.
     vectorised: the functions that are compiled.
-    own: the layers that each run has for itself.
-    examples: one an objective, on the host; held-out examples follow the
-      training examples in the first one, so that one compiled program
-      predicts both.
+    own: the layers that each run has of its own.
+    examples: of each objective, on the host. In the first, held-out examples
+      follow the training examples, so that one program predicts both.
   """
 
   def __init__(self, engine: Engine, table: Table):
-    """Lays the table out.
+    """Compiles nothing yet.
 
     Args:
-      engine: of whose checkpoint only the shapes are looked at.
+      engine: the engine; of its checkpoint, shapes are enough.
       table: the table.
     """
     self._engine, self._table = engine, table
@@ -395,7 +395,7 @@ class AbstractTable:
     self.examples = first, *others
 
   def arguments(self, width: int) -> tuple[State, Segment]:
-    """Shapes of what `Vectorised.segment` takes for a chunk so wide."""
+    """Shapes of what `Vectorised.segment` takes for a chunk of `width` runs."""
     runs, program = self._table.runs, self._table.program
     rows = np.zeros(width, np.int64)
     run = vectorise.device_runs(runs, rows, self.own)
@@ -423,7 +423,7 @@ class AbstractTable:
     return self._placed(state, 0), placed
 
   def _placed(self, tree: Tree, run_axis: int | None) -> Tree:
-    """Shapes of a tree, with where they will lie."""
+    """Shapes of a tree, with the shardings that its arrays will have."""
     return jax.tree.map(
       lambda x, sharding: jax.ShapeDtypeStruct(
         x.shape, x.dtype, sharding=sharding
@@ -464,20 +464,20 @@ class AbstractTable:
 
   @functools.cached_property
   def least(self) -> Bytes:
-    """What training needs in any case, without activations."""
+    """Lower bound on the memory of training, without activations."""
     one = self.arguments(self.vectorised.placement.width(1))
     return table_bytes(self._table.program, *one, activations=0)
 
   @functools.cached_property
   def bytes(self) -> Bytes:
-    """What training needs as far as it is known without compiling."""
+    """Estimate of the memory of training, without compiling."""
     one = self.arguments(self.vectorised.placement.width(1))
     return self.least._replace(activations=activations(self.vectorised, *one))
 
   def compile(self, lanes: int) -> Sized:
-    """The training segment for so many runs per device, compiled once.
+    """The training program for `lanes` runs per device, compiled once.
 
-    What is needed is for training or for predicting, whichever takes more.
+    Its memory is that of training or predicting, whichever takes more.
     """
     shapes = tuple(x.shape for x in jax.tree.leaves(self.examples))
     # Heads of models that were trained elsewhere may have another structure.
@@ -519,11 +519,11 @@ class AbstractTable:
   def choose_lanes(
     self, requested: int, limit: int | None = None
   ) -> tuple[int, Sized]:
-    """Runs per device, and the training segment compiled for them.
+    """Chooses the runs per device, and compiles the training program for them.
 
     Args:
       requested: lanes asked for; 0 chooses by memory.
-      limit: bytes per device, by default what the device has.
+      limit: bytes per device; by default, what the device has.
 
     Raises:
       InputError: they do not fit.
@@ -547,7 +547,7 @@ def check(engine: Engine, table: Table) -> None:
   """Refuses a table that cannot fit into memory, before any work.
 
   Raises:
-    InputError: the requested lanes, or a single run, do not fit, or weights
+    InputError: the requested lanes, or a single run, do not fit; or weights
       would have to be divided among processes.
   """
   if engine.shard == 'weights' and engine.together:
@@ -560,15 +560,15 @@ def check(engine: Engine, table: Table) -> None:
 
 
 class PlacedTable(AbstractTable):
-  """A table with what its runs have in common on the devices.
+  """A table whose shared arrays are on the devices.
 
   Attributes:
-    shared: what all runs hold in common.
+    shared: parameters that all runs share, see `step.complete`.
     on_devices: the examples.
   """
 
   def __init__(self, engine: Engine, table: Table):
-    """Places what all chunks of the table share."""
+    """Places what all runs of the table share."""
     super().__init__(engine, table)
     place, own = self.vectorised.place, self.own
     self.on_devices = place(self.examples, run_axis=None)
@@ -587,15 +587,15 @@ class PlacedTable(AbstractTable):
         self.shared[name] = place(blocks, run_axis=None)
 
   def begin(self, rows: np.ndarray) -> tuple[Run, State]:
-    """The table's rows, int [width], on the devices, and their first state."""
+    """Places rows of the table, int [width], and makes their first state."""
     run, *sources = self.sources(rows)
     return run, self.vectorised.init(run, *sources)
 
   def sources(self, rows: np.ndarray) -> tuple[Tree, ...]:
-    """What `Vectorised.init` takes for the table's rows, int [width].
+    """Arguments of `Vectorised.init` for rows of the table, int [width].
 
-    It is put on the devices anew each time: kept there, what runs start from
-    would be one more run's weights while the others train.
+    They are placed anew for each chunk: if they stayed, they would take as much
+    memory as one more run while the chunk trains.
     """
     runs, place, own = self._table.runs, self.vectorised.place, self.own
     run = place(vectorise.device_runs(runs, rows, own))
@@ -613,13 +613,13 @@ class PlacedTable(AbstractTable):
   def segment(
     self, run: Run, epoch: Epoch, first: int, before: int = 0
   ) -> Segment:
-    """What a call of the training program takes, on the devices.
+    """Arguments of one call of the training program, on the devices.
 
     Args:
       run: from `begin`.
       epoch: the steps of the epoch.
-      first: of the segment, from 0.
-      before: steps of the epochs before.
+      first: first of them that the call makes, from 0.
+      before: number of steps of earlier epochs.
     """
     part = epoch.segment(first, self.segment_steps)
     number = np.arange(first, first + self.segment_steps, dtype=np.int32)
@@ -637,7 +637,7 @@ class PlacedTable(AbstractTable):
     )
 
   def choose_lanes(self, requested, limit=None):
-    """The same; what is on the devices already is not counted twice."""
+    """See `AbstractTable`; what is placed already is not counted twice."""
     if limit is None:
       limit = memory_limit(
         list(self.vectorised.placement.mesh.devices.flat),
@@ -647,12 +647,12 @@ class PlacedTable(AbstractTable):
 
 
 def _with_layers(params: Tree, at: slice | tuple[slice, ...]) -> Tree:
-  """The same parameters with fewer layers."""
+  """The parameters with some of their layers only."""
   return params | {'blocks': jax.tree.map(lambda x: x[at], params['blocks'])}
 
 
 def _common_blocks(pretrained: Tree, table: Table, layers: slice) -> Tree:
-  """The blocks of layers that all runs hold in common, on the host."""
+  """The blocks of layers that all runs share, on the host."""
   sources = table.runs.start[0, layers]
   finished: Tree = table.finished and table.finished[1]
   result = jax.tree.map(lambda x: x[layers].copy(), pretrained['blocks'])

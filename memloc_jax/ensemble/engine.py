@@ -1,4 +1,4 @@
-"""The engine: what all tables of runs have in common."""
+"""The engine: what the training of all tables has in common."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ class Start:
     lanes: runs at once on each device.
     devices: of this process.
     chunks: of runs that train one after the other.
-    needed: bytes that the compiled program uses on each device.
+    needed: bytes per device that the compiled program uses.
   """
 
   table: str
@@ -42,13 +42,13 @@ class Event:
 
   Attributes:
     table: its name.
-    chunk: of its runs, from 0.
+    chunk: number of the chunk, from 0.
     num_chunks: that train one after the other.
-    epoch: from 1.
+    epoch: number of the epoch, from 1.
     num_epochs: at most.
-    running: runs of the chunk that have not stopped.
-    loss: mean over their examples.
-    examples: that they saw.
+    running: runs of the chunk that have neither stopped nor failed.
+    loss: mean over the examples that they saw in the epoch.
+    examples: number of these.
   """
 
   table: str
@@ -70,23 +70,23 @@ class Engine:
     pretrained: its checkpoint, host arrays: embeddings, blocks, final.
     fingerprint: hash of the checkpoint.
     store: where the records go.
-    devices: to use; None takes all of every process.
+    devices: to use; None for all of every process.
     shard: what is divided over the devices, 'runs' or each run's 'weights'.
     unroll: whether to unroll the layers; None does so on CPU, where it runs
       faster and compiles slower.
-    lanes: runs per device; 0 goes on with those that a table was begun with,
-      and decides by memory for others.
-    segment_steps: most steps of one call of the compiled program. Signals
-      are answered between calls; it changes no result.
+    lanes: runs per device; 0 keeps those that a table was begun with, and
+      otherwise decides by memory.
+    segment_steps: most steps per call of the compiled program. Signals are
+      answered between calls; the number changes no result.
     on_start: called before the first chunk of every table that has any.
     on_epoch: called after every epoch of every chunk.
-    stop: asked between calls whether to save and stop.
+    stop: called between calls of the program; whether to save and stop.
     checkpoint_seconds: after which an unfinished chunk is saved.
     shared_folder: whether all processes see the same store; unfinished
       chunks of several processes are not saved otherwise.
     profile: folder for a trace of early steps, or None.
-    programs: compiled programs by what decides them: tables of equal shape
-      share them, and so do engines with the same dictionary.
+    programs: compiled programs by what decides them; shared by tables of equal
+      shape, and by engines with the same dictionary.
   """
 
   model: Model
@@ -112,7 +112,7 @@ class Engine:
   )
 
   def once(self, key: Any, make: Callable[[], Any]) -> Any:
-    """What `make` returned when it was first called for this key."""
+    """The result of `make`, which is called once per key."""
     if key not in self.programs:
       self.programs[key] = make()
     return self.programs[key]
@@ -140,12 +140,12 @@ class Engine:
 
   @property
   def matmul_precision(self) -> str | None:
-    """Of the products, as `jax.default_matmul_precision` has set it."""
+    """Precision of matrix products that `jax.default_matmul_precision` set."""
     # JAX makes the attributes of its options as it is imported.
     return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
   def identity(self) -> dict[str, Any]:
-    """What decides the result of every run, but rounding, by name."""
+    """Everything of the engine that decides results, except by rounding."""
     return {
       'model': self.model.identity(),
       'checkpoint': self.fingerprint,

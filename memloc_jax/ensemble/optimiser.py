@@ -1,9 +1,8 @@
-"""Optimisers: what makes a step of a gradient.
+"""Optimisers: gradients to updates.
 
-A program names one of `OPTIMISERS`. AdamW is written out, with all that varies
-between runs in scalar coefficients; any transformation of optax can stand
-beside it, at the cost of the copies that choosing between an old and a new
-state takes.
+A program names one of `OPTIMISERS`. AdamW is written out here; `from_optax`
+adapts any other optimiser of optax, at the cost of a copy of its state per
+step.
 """
 
 from collections.abc import Callable
@@ -18,27 +17,28 @@ from memloc_jax.models.interface import Tree
 
 
 class Optimiser(NamedTuple):
-  """How parameters change.
+  """A pair of pure functions, as in optax.
 
   Attributes:
     init: params -> state, a tree of arrays.
     step: (gradient, state, params, *, rate, factors, weight_decay, accept) ->
-      (params, state), see `adamw`.
+      (params, state), see `_adamw_step`.
   """
 
   init: Callable[[Tree], Any]
   step: Callable[..., tuple[Tree, Any]]
 
 
-# AdamW's decay rates and denominator's floor, PyTorch's and optax's defaults.
+# The defaults of PyTorch and optax.
 _B1, _B2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 def adamw(moments: str = 'float32') -> Optimiser:
   """AdamW (Loshchilov & Hutter, 2019), as `optax.adamw` computes it.
 
-  Choosing between the new and the old state after the step costs copies of it:
-  on CPU four times this step (docs/decisions.md).
+  A step that is not accepted has coefficients that leave everything as it was.
+  Choosing between the new and the old state instead, as `from_optax` does,
+  takes four times as long on CPU (docs/decisions.md).
 
   Args:
     moments: type of the first moments, see `Program.moments`.
@@ -65,10 +65,10 @@ def _adamw_step(
     gradient: like `params`; finite, and 0 where nothing trains.
     state: of the optimiser.
     params: to update.
-    rate: the step's learning rate, [].
+    rate: learning rate of this step, [].
     factors: on `rate`, broadcastable to `params` leaf by leaf; 0 freezes.
-    weight_decay: of every parameter, [].
-    accept: whether to make the step, bool []; if not, both trees come back
+    weight_decay: of every parameter, decoupled, [].
+    accept: whether to take the step, bool []; if not, both trees come back
       as they were, bit for bit.
 
   Returns:
@@ -79,7 +79,7 @@ def _adamw_step(
   keep1, take1 = choose(_B1, 1.0), choose(1 - _B1, 0.0)
   keep2, take2 = choose(_B2, 1.0), choose(1 - _B2, 0.0)
   rate = choose(rate, 0.0)
-  # Of the first step at least, so that nothing is divided by 0.
+  # At least 1: a refused first step must not divide by 0.
   steps = jnp.maximum(count, 1).astype(jnp.float32)
   unbias1, unbias2 = 1 - _B1**steps, 1 - _B2**steps
   mu = jax.tree.map(
@@ -100,9 +100,9 @@ def from_optax(transformation: optax.GradientTransformation) -> Optimiser:
   """An optimiser of optax, such as `optax.lion(1.0, weight_decay=0.0)`.
 
   Args:
-    transformation: made with a learning rate of 1 and no weight decay of its
-      own: what it adds to a parameter is scaled by the step's rate, and the
-      run's decay is added, decoupled, as AdamW does.
+    transformation: with a learning rate of 1 and no weight decay. Its updates
+      are scaled by the step's learning rate, and the run's weight decay is
+      added, decoupled.
   """
 
   def step(gradient, state, params, *, rate, factors, weight_decay, accept):
@@ -119,7 +119,7 @@ def from_optax(transformation: optax.GradientTransformation) -> Optimiser:
   return Optimiser(transformation.init, step)
 
 
-# What makes an optimiser, by name.
+# Functions that make an optimiser, by name.
 OPTIMISERS: dict[str, Callable[[], Optimiser]] = {
   'adamw': adamw,
   'lion': lambda: from_optax(optax.lion(1.0, weight_decay=0.0)),
@@ -146,8 +146,8 @@ def register(
 
 
 def identity(name: str) -> str | None:
-  """Hash of the file of a user's optimiser; None for the package's own.
+  """Hash of the code of a user's optimiser; None for the package's own.
 
-  Runs of one that has changed since are not runs of this one.
+  It is part of the hash of every run that the optimiser trains.
   """
   return user_code.fingerprint(OPTIMISERS[name])

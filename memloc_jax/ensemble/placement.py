@@ -1,8 +1,7 @@
-"""Where arrays lie: whole runs on each device, or one run over all of them.
+"""Where arrays lie: whole runs on each device, or each run over all devices.
 
-This is the one place with `shard_map`, and the one where the compiler is left
-to partition a program. Both placements compile the same functions of a chunk
-of runs.
+The one place with `shard_map`, and the one where the compiler partitions a
+program. Both placements compile the same functions of a chunk of runs.
 """
 
 import abc
@@ -30,12 +29,12 @@ class Placement(abc.ABC):
 
   @abc.abstractmethod
   def width(self, lanes: int) -> int:
-    """Runs of a chunk, of so many lanes."""
+    """Runs of a chunk with `lanes` runs per device."""
 
   @property
   @abc.abstractmethod
   def share(self) -> int:
-    """Devices among which a run's weights are divided."""
+    """Number of devices among which a run's weights are divided."""
 
   @abc.abstractmethod
   def shardings(self, tree: Tree, run_axis: int | None) -> Tree:
@@ -43,7 +42,7 @@ class Placement(abc.ABC):
 
     Args:
       tree: anything with shapes and types.
-      run_axis: the axis of runs; None for what all have in common.
+      run_axis: the axis of runs; None for what all runs share.
     """
 
   @abc.abstractmethod
@@ -54,12 +53,12 @@ class Placement(abc.ABC):
     out_axis: int,
     donate_argnums: int | tuple[int, ...] = (),
   ) -> Callable[..., Tree]:
-    """Makes a program of a function of a chunk of runs.
+    """Makes a program from a function of a chunk of runs.
 
     Args:
       body: the function.
-      in_axes: axis of runs of every argument, or of each of its parts; None
-        where there is none.
+      in_axes: axis of runs of each argument, or of each of its parts; None for
+        what all runs share.
       out_axis: that of the result.
       donate_argnums: arguments whose memory the result may take.
     """
@@ -73,21 +72,21 @@ class RunsOverDevices(Placement):
   """Every device has whole runs; programs need no collectives."""
 
   def width(self, lanes):
-    """As many on every device."""
+    """Every device has `lanes` runs."""
     return lanes * self.mesh.size
 
   @property
   def share(self):
-    """They are not divided."""
+    """Weights are not divided."""
     return 1
 
   def shardings(self, tree, run_axis):
-    """Split along the axis of runs, or a copy on every device."""
+    """Arrays are split along the axis of runs, or copied to every device."""
     sharding = NamedSharding(self.mesh, self._spec(run_axis))
     return jax.tree.map(lambda x: sharding, tree)
 
   def compile(self, body, in_axes, out_axis, donate_argnums=()):
-    """Every device runs the function on its part."""
+    """Every device runs the function on its own runs."""
     mapped = jax.shard_map(
       body,
       mesh=self.mesh,
@@ -107,29 +106,29 @@ class WeightsOverDevices(Placement):
   """Every device has a part of each matrix, for runs too large for one.
 
   A matrix is divided along the longer of its two axes, the first one if they
-  are equal: the columns of query, key, value and of the MLP's first layer and
-  the rows of what follows them, so that a block needs two sums over devices
-  (Shoeybi et al., 2019, section 3). What the devices cannot divide evenly
-  each of them has whole.
+  are equal: the columns of query, key, value and of the MLP's first layer, and
+  the rows of the matrices that follow. A block then needs two sums over devices
+  (Shoeybi et al., 2019, section 3). What cannot be divided evenly is copied to
+  every device.
   """
 
   def width(self, lanes):
-    """The devices are one."""
+    """All devices together have `lanes` runs."""
     return lanes
 
   @property
   def share(self):
-    """All of them."""
+    """Weights are divided among all devices."""
     return self.mesh.size
 
   def shardings(self, tree, run_axis):
-    """By each array's own shape."""
+    """Depends on the shape of each array."""
     return jax.tree.map(
       lambda x: NamedSharding(self.mesh, self._spec(x, run_axis)), tree
     )
 
   def compile(self, body, in_axes, out_axis, donate_argnums=()):
-    """The compiler partitions the program by where its arrays lie."""
+    """The compiler partitions the program, given where its arrays lie."""
     del in_axes
 
     def constrained(*arguments):

@@ -1,4 +1,4 @@
-"""Which examples a step sees: one schedule a table, one index array a run.
+"""Which examples a step sees: one schedule per table, one index array per run.
 
 All runs of a table share `[steps] -> (source, length bucket)`, because a
 branch on a per-run bucket inside `vmap` would compute every branch. To make
@@ -14,8 +14,8 @@ import numpy as np
 
 from memloc_jax.tasks.encode import Encoded
 
-# Batches in one sorted group. Large groups mean little padding, small ones
-# batches that are closer to uniformly random.
+# Batches per sorted group. Larger groups need less padding; with smaller ones,
+# batches are closer to uniformly random.
 _GROUP = 50
 
 
@@ -24,9 +24,9 @@ class Epoch:
   """The steps of one epoch.
 
   Attributes:
-    source: which objective, int32 [steps].
-    bucket: index into that objective's buckets, int32 [steps].
-    indices: examples, int32 [steps, runs, batch]; -1 is padding.
+    source: objective of each step, int32 [steps].
+    bucket: of the padded length, among that objective's buckets, int32 [steps].
+    indices: examples, int32 [steps, runs, batch]; -1 for padding.
   """
 
   source: np.ndarray
@@ -63,11 +63,12 @@ class Schedule:
     """Makes a schedule.
 
     Args:
-      examples: one an objective; their batches are shuffled together.
-      membership: which of them each run trains on, bool [runs, n] each.
-      run_seeds: one a run, [runs].
-      batch_size: examples a step.
-      seed: the study's, for what all runs share.
+      examples: of each objective; their batches are shuffled together.
+      membership: of each objective, which examples each run trains on, bool
+        [runs, n].
+      run_seeds: of each run, [runs].
+      batch_size: examples per step.
+      seed: of the table, for what all runs share.
     """
     self._examples, self._membership = examples, membership
     self._run_seeds = run_seeds
@@ -79,10 +80,10 @@ class Schedule:
     self.steps_per_epoch = sum(self.steps_per_source)
 
   def epoch(self, epoch: int, rows: np.ndarray) -> Epoch:
-    """The steps of `epoch` (0-based) for some of the table's runs.
+    """The steps of one epoch for some of the table's runs.
 
     Args:
-      epoch: which.
+      epoch: its number, from 0.
       rows: runs, int [rows]; steps and buckets are those of the whole table.
 
     Returns:
@@ -107,7 +108,7 @@ class Schedule:
     )
 
   def _indices(self, epoch: int, rows: np.ndarray) -> list[np.ndarray]:
-    """One [steps, rows, batch] a source, steps in order of the groups."""
+    """Indices of each objective, int32 [steps, rows, batch], not shuffled."""
     result = []
     for number, steps in enumerate(self.steps_per_source):
       drawn = [self._one_run(number, epoch, row) for row in rows]
@@ -123,8 +124,8 @@ class Schedule:
     rng = np.random.default_rng([2, seed, number, epoch])
     members = np.flatnonzero(self._membership[number][row]).astype(np.int32)
     order = rng.permutation(members)
-    # Padding takes the lengths of random examples, so that partly filled
-    # batches do not always fall on the shortest texts.
+    # Padding is sorted by the lengths of random examples, so that partly filled
+    # batches are not always those of the shortest texts.
     ghosts = slots - len(order)
     lengths = length[np.append(order, rng.choice(members, ghosts))]
     order = np.append(order, np.full(ghosts, -1, np.int32))
@@ -149,11 +150,11 @@ def in_order(
     length: tokens of each example, int32 [n].
     buckets: padded lengths, increasing.
     membership: examples of each run, bool [runs, n].
-    batch_size: examples a step.
+    batch_size: examples per step.
 
   Returns:
     Steps that visit each run's examples in order of length. Padding comes
-    first, where texts are shortest and it costs least.
+    first, beside the shortest texts, where it costs least.
   """
   by_length = np.argsort(length, kind='stable').astype(np.int32)
   sizes = membership.sum(1)

@@ -12,23 +12,25 @@ from memloc_jax.models import interface
 from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
 from memloc_jax.tasks.encode import Encoded
 
-# Streams of a run's key.
+# Streams of a run's random numbers, see `run_key`.
 HEAD_STREAM = 0
 START_STREAM = 1
 STEP_STREAM = 2
 
 
-# An array, or of the same trees its shape or its axis of runs.
+# An array; or, in trees of shapes or axes, its shape or its axis of runs.
 Leaf = Any
 
 
 class Run(NamedTuple):
   """What stays fixed while a run trains: its row of the table.
 
+  The fields are those of `RunTable`.
+
   Attributes:
     seed: uint32 [].
     label_set: int32 [].
-    layer_rates: float32 [objectives, layer], of the run's own layers.
+    layer_rates: float32 [objectives, layer], of the layers that train.
     learning_rate: float32 [objectives].
     weight_decay: float32 [].
     dropout: float32 [].
@@ -48,8 +50,8 @@ class State(NamedTuple):
   Attributes:
     params: what belongs to the run: blocks, final, heads, and the embeddings
       if they train.
-    optimisers: the optimiser's state, one an objective.
-    updates: made so far, int32 [objectives].
+    optimisers: the optimiser's state for each objective.
+    updates: made so far for each objective, int32 [objectives].
     stopped: True once the run fits its labels; its weights stay, bool [].
     failed: True once a loss or gradient was not finite, bool [].
     loss: sum of the losses of the examples seen this epoch, float32 [].
@@ -66,7 +68,7 @@ class State(NamedTuple):
 
 
 def run_key(seed: jax.Array, stream: int) -> jax.Array:
-  """The key of one of a run's streams."""
+  """The random key of a run for one of its streams."""
   return jax.random.fold_in(jax.random.key(seed), stream)
 
 
@@ -105,8 +107,8 @@ def start_params(
   Args:
     model: the model.
     program: the table's program.
-    random_start: whether any run of the table uses `RANDOM`; if none does,
-      no random weights but the heads' are drawn.
+    random_start: whether any run of the table starts from `RANDOM`; if none
+      does, only heads are drawn.
     seed: the run's, uint32 [].
     start: source of each of the run's own layers, int32 [layer], as in
       `RunTable`.
@@ -156,9 +158,9 @@ def start_params(
 def _head(source: jax.Array, fresh: Tree, finished: Tree | None) -> Tree:
   """A fresh head or that of a finished run, leaves [source, ...].
 
-  Published heads may have more parameters than a fresh one, or fewer. Runs of
-  such a table are to start from finished ones; one that does not is NaN, which
-  its record will say.
+  Published heads may have more parameters than a fresh one, or fewer. In a
+  table with such heads all runs start from finished ones; any other would be
+  NaN, and recorded as diverged.
   """
   structure = jax.tree.structure
   # JAX does not say what type this is.
@@ -187,11 +189,11 @@ def _choose(
 
 
 def complete(shared: Tree, own: Tree) -> Tree:
-  """A run's parameters joined with what it holds in common with others.
+  """Joins a run's own parameters with those that all runs share.
 
   Args:
     shared: embeddings unless they train; and, if the runs have only some
-      layers for themselves, the blocks `below` and `above` these.
+      layers of their own, the blocks `below` and `above` these.
     own: the run's own parameters.
 
   Returns:
@@ -209,11 +211,16 @@ def complete(shared: Tree, own: Tree) -> Tree:
 
 
 def batch_tokens(examples: Encoded, indices: jax.Array, length: int) -> Tokens:
-  """The texts of a batch, int32 [batch], cut to a padded length.
+  """The texts of a batch, cut to its padded length.
 
-  Padding, -1, stands for one token. With the length of whatever example it
-  takes its ids from, it might end beyond the batch: its read-out would be
-  NaN, and so would gradients, though nothing of it counts.
+  Padding becomes a text of one token. With the length of the example whose ids
+  it gets, it might end beyond the batch; its read-out would then be NaN, and
+  with it the gradient, although it counts for nothing.
+
+  Args:
+    examples: to choose from.
+    indices: of the examples, int32 [batch]; -1 for padding.
+    length: of the batch, static.
   """
   safe = jnp.maximum(indices, 0)
   real = jnp.where(indices >= 0, examples.length[safe], 1)
@@ -302,27 +309,27 @@ def update(
 ) -> State:
   """Applies one gradient.
 
-  Nothing changes for a run that stopped or failed, or for a step without
-  examples: such a step leaves every leaf as it was, bit for bit.
+  A run that has stopped or failed, or a step without examples, leaves every
+  leaf as it was, bit for bit.
 
   Args:
     program: the table's program.
-    number: which objective the gradient is of.
+    number: of the objective whose gradient it is.
     total: updates of this objective in all.
     state: the run's state.
     run: the run's row.
     loss: mean loss of the batch, [].
     gradient: tree like `state.params`.
-    frozen_norm: norm of the gradient of what no run trains, []; only looked
-      at if the program clips by it.
+    frozen_norm: norm of the gradient of what no run trains, []; read only if
+      the program clips by it.
     indices: the batch's examples, int32 [batch], -1 for padding.
 
   Returns:
     The next state.
   """
   name = program.objectives[number].name
-  rates = _rates(program, state.params, run.layer_rates[number], name)
-  squares = jax.tree.map(_trained_squares, rates, gradient)
+  factors = _factors(program, state.params, run.layer_rates[number], name)
+  squares = jax.tree.map(_trained_squares, factors, gradient)
   norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
   if program.clip_frozen:
     norm = jnp.hypot(optax.tree.norm(gradient), frozen_norm)
@@ -333,17 +340,17 @@ def update(
   active = ~state.stopped & ~state.failed & (examples > 0)
   accept = active & finite
   clipped = jax.tree.map(
-    lambda rate, x: jnp.where(accept & (rate > 0), scale * x, 0.0),
-    rates,
+    lambda factor, x: jnp.where(accept & (factor > 0), scale * x, 0.0),
+    factors,
     gradient,
   )
-  factor = learning_rate_factor(state.updates[number], total, program.warmup)
+  schedule = learning_rate_factor(state.updates[number], total, program.warmup)
   params, after = program.make_optimiser().step(
     clipped,
     state.optimisers[number],
     state.params,
-    rate=run.learning_rate[number] * factor,
-    factors=rates,
+    rate=run.learning_rate[number] * schedule,
+    factors=factors,
     weight_decay=run.weight_decay,
     accept=accept,
   )
@@ -360,25 +367,32 @@ def update(
   )
 
 
-def _trained_squares(rates: jax.Array, x: jax.Array) -> jax.Array:
+def _trained_squares(factors: jax.Array, x: jax.Array) -> jax.Array:
   """Sum of squares of what trains, [].
 
   As inner products: XLA's CPU backend writes the operand of any other
   reduction out in full.
 
   Args:
-    rates: [layer or 1, 1, ...], as `_rates` gives them.
+    factors: [layer or 1, 1, ...], see `_factors`.
     x: one leaf.
   """
-  rows = x.reshape(rates.shape[0] if rates.ndim else 1, -1)
+  rows = x.reshape(factors.shape[0] if factors.ndim else 1, -1)
   squares = jnp.einsum('ln,ln->l', rows, rows)
-  return jnp.sum(jnp.where(rates.reshape(-1) > 0, squares, 0.0))
+  return jnp.sum(jnp.where(factors.reshape(-1) > 0, squares, 0.0))
 
 
-def _rates(
+def _factors(
   program: Program, params: Tree, layers: jax.Array, head: str
 ) -> Tree:
-  """A factor for every leaf of `params`, broadcastable to it."""
+  """Factors on the learning rate, broadcastable to `params` leaf by leaf.
+
+  Args:
+    program: the table's program.
+    params: the run's own parameters.
+    layers: factor of each of its layers, [layer].
+    head: name of the head that trains; the others are frozen.
+  """
   everywhere = lambda tree, value: jax.tree.map(
     lambda x: jnp.full((1,) * x.ndim, value, jnp.float32), tree
   )
@@ -392,11 +406,11 @@ def _rates(
       lambda x: layers.reshape((-1,) + (1,) * (x.ndim - 1)), params['blocks']
     )
   outside = float(program.train_head)
-  rates = {key: everywhere(tree, 1.0) for key, tree in params.items()}
-  rates['blocks'] = blocks
-  rates['final'] = everywhere(params['final'], outside)
-  rates['heads'] = {
+  factors = {key: everywhere(tree, 1.0) for key, tree in params.items()}
+  factors['blocks'] = blocks
+  factors['final'] = everywhere(params['final'], outside)
+  factors['heads'] = {
     key: everywhere(tree, outside * (key == head))
     for key, tree in params['heads'].items()
   }
-  return rates
+  return factors

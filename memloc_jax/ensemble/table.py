@@ -1,9 +1,9 @@
-"""Tables of runs: a static program, one row of arrays a run, and their data.
+"""Tables of runs: a static program, one row of arrays per run, and their data.
 
-A run is one fine-tuning. Everything that shapes the compiled program is in
-`Program`; everything that varies from run to run is array data in `RunTable`,
-so a table compiles once, whatever its runs differ in. A `Table` has a name,
-what its runs train on, and says what is kept of them.
+A run is one fine-tuning. Whatever shapes the compiled program is in `Program`;
+whatever varies from run to run is an array in `RunTable`. So a table compiles
+once, however its runs differ. A `Table` adds a name, the examples, and what to
+keep of each run.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ RANDOM = 1
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-  """One task that a run trains on.
+  """One task that runs train on.
 
   Attributes:
     name: the head's name in `params['heads']`.
@@ -36,7 +36,7 @@ class Objective:
       (masked-language modelling with tied output weights).
     num_outputs: classes, or the vocabulary's size for 'mask'.
     mask_id: the token that hides others, for 'mask'.
-    mask_rate: share of tokens hidden, for 'mask' (Devlin et al., 2019).
+    mask_rate: share of the tokens to hide, for 'mask' (Devlin et al., 2019).
   """
 
   name: str
@@ -54,26 +54,27 @@ class Program:
     objectives: the tasks; each has its own head, data and optimiser state,
       and their batches alternate through one schedule.
     num_epochs: passes over each run's examples, at most.
-    batch_size: examples a step, of the run with the most examples: all runs
-      of a table take its steps, and the batches of smaller runs are smaller.
+    batch_size: examples per step, in the run with the most examples. All runs
+      of a table take as many steps, so smaller runs have smaller batches.
     warmup: share of the steps over which the learning rate rises linearly;
       it then falls linearly to 0.
     clip_norm: largest global norm of a gradient, over what trains.
-    clip_frozen: whether that norm includes what does not train, embeddings
-      too, as in the released code of Dankers & Titov (2024).
+    clip_frozen: whether that norm includes frozen parameters, embeddings among
+      them, as in the released code of Dankers & Titov (2024).
     dropout: whether training uses dropout at all (its rate is the run's).
     train_embeddings: whether the embeddings train; otherwise they are frozen
       and held once for all runs.
     train_head: whether heads and final norm train.
     layers: first and one past the last layer that any run may train; None
-      for all. The other layers must then be common to all runs, and are held
-      once. Such runs are one model edited in many ways: they also share
-      seed, examples, labels and dropout, so that what comes before their own
-      layers is computed once a step for all of them.
+      for all. All runs share the other layers, which are held once. Such runs
+      are one model edited in many ways: they also share seed, examples, labels
+      and dropout, so that the layers below are computed once per step for all
+      of them.
     optimiser: one of `optimiser.OPTIMISERS`.
     moments: type in which AdamW keeps its first moments, 'float32' or
-      'bfloat16'. The second ones are float32 in any case: a bfloat16 has 8
-      bits, and a moment that changes by a thousandth a step would stand still.
+      'bfloat16'. The second ones are always float32: with the 8 bits of a
+      bfloat16, a moment that changes by a thousandth per step would stand
+      still.
     evaluate_every: epochs between evaluations; 0 evaluates after the last.
     fit_accuracy: a run stops at its first evaluation with at least this
       accuracy on its own training examples; None trains all epochs.
@@ -103,18 +104,18 @@ class Program:
       raise ValueError('Only AdamW keeps its moments in another type.')
 
   def make_optimiser(self) -> Optimiser:
-    """What makes a step of a gradient."""
+    """The optimiser that `optimiser` names."""
     if self.optimiser == 'adamw':
       return optimiser.adamw(self.moments)
     return optimiser.OPTIMISERS[self.optimiser]()
 
   @property
   def classifies(self) -> bool:
-    """Whether the first objective has labels, which runs are scored on."""
+    """Whether runs are scored: whether the first objective has labels."""
     return self.objectives[0].kind == 'classify'
 
   def own_layers(self, num_layers: int) -> slice:
-    """The layers that each run has for itself."""
+    """The layers that each run has of its own."""
     return slice(*(self.layers or (0, num_layers)))
 
   def evaluates(self, epoch: int) -> bool:
@@ -126,22 +127,21 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class RunTable:
-  """Runs of one program, one row each.
+  """Runs of one program: arrays with one row per run.
 
   Attributes:
     seed: draws the head, the batch order and dropout, int64 [runs]. Equal
       seeds give equal heads and, for equal subsets, equal batches.
     label_set: row of the data's `labels`; 0 is the original labels, [runs].
-    membership: the examples that a run trains on, bool [runs, n]. Runs of
-      unequal size train in batches of unequal size, see `Program.batch_size`.
+    membership: the examples that each run trains on, bool [runs, n].
     start: source of each layer's first weights, int32 [runs, layer]:
       `PRETRAINED`, `RANDOM` or 2 + a position in the table's list of
       finished runs.
     head_start: the same for heads and final norm, [runs]; `PRETRAINED`
       means the checkpoint's final norm and a fresh head from the seed.
     layer_rates: factors on the learning rate of each layer under each
-      objective, float [runs, objectives, layer]; 0 freezes it. An objective
-      trains its own head and the final norm at the full rate.
+      objective, float [runs, objectives, layer]; 0 freezes the layer. An
+      objective trains its own head and the final norm at the full rate.
     learning_rate: peak of the schedule, float [runs, objectives].
     weight_decay: of every trained parameter, float [runs].
     dropout: rate wherever the architecture has dropout, float [runs].
@@ -204,8 +204,8 @@ def make_table(
   Args:
     membership: bool [runs, n].
     num_layers: layers of the model; all of them train.
-    seed: one integer a run, [runs].
-    purpose: what each run is for, [runs].
+    seed: of each run, [runs].
+    purpose: of each run, [runs].
     learning_rate: peak learning rate of all runs.
     label_set: one for all runs, or [runs].
     weight_decay: of all runs.
@@ -233,36 +233,35 @@ def make_table(
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A named table with everything that it trains on.
+  """Runs with everything that they train on, and what to keep of them.
 
   Attributes:
-    name: of its folder in the row store.
+    name: of the table, and of its folder in the row store.
     program: the static part.
-    runs: one row a run.
-    examples: with labels, one an objective; `runs.membership` selects from
+    runs: the rows.
+    examples: with labels, of each objective; `runs.membership` selects from
       the first, the others are used whole.
     validation: held-out examples of the first objective, with the same
       buckets and one label set; or None.
     keep: runs whose final weights are kept, bool [runs].
-    trace: runs of which weights on the way are kept too, bool [runs]: after
-      the first evaluated epoch that fits the training labels
-      (`metrics.FITTED`), and after the epochs in `snapshots`.
-    snapshots: epochs from 1.
-    predict: the only training examples that are predicted at the end, for
-      the records, bool [n]; the others' logits are NaN, and there is no
-      evaluation after the last epoch. None for all.
+    trace: runs whose weights are also kept earlier, bool [runs]: after the
+      first evaluated epoch that fits the training labels (`metrics.FITTED`),
+      and after the epochs in `snapshots`; or None.
+    snapshots: epochs, from 1.
+    predict: training examples that are predicted at the end, bool [n]; the
+      logits of the others are NaN in the records, and runs are not scored
+      after the last epoch. None for all.
     log: whether the records also hold the logits of all training examples
-      after every evaluated epoch, for which all must be predicted. It changes
-      no result, and no hash.
-    given: rows that are not trained, their weights being given, and what
-      identifies these weights. They get their records from elsewhere, before
-      the other rows are trained.
-    skipped: rows that are not trained either, and have no record: nothing
-      looks at them.
-    seed: the study's, for what all runs share.
-    finished: finished runs that `runs.start` refers to: their hashes and
+      after every evaluated epoch. It changes no result, and no hash; `predict`
+      must be None.
+    given: rows that are not trained because their weights are given, and what
+      identifies these. Their records are written before the other rows train.
+    skipped: rows that are not trained, because nothing reads them, and that
+      have no record.
+    seed: for what all runs share.
+    finished: finished runs that `runs.start` refers to: their hashes, and
       their parameters with a leading axis, leaves [source, ...]; or None.
-      Those without blocks are for `runs.head_start` alone.
+      Parameters without blocks are for `runs.head_start` alone.
   """
 
   name: str
@@ -304,7 +303,7 @@ class Table:
 
   @property
   def logged(self) -> np.ndarray:
-    """Epochs whose logits are recorded, from 1, int32 [epochs]."""
+    """Epochs, from 1, whose logits are recorded, int32 [epochs]."""
     epochs = range(1, 1 + self.program.num_epochs)
     chosen = [e for e in epochs if self.log and self.program.evaluates(e)]
     return np.array(chosen, np.int32)
@@ -324,9 +323,9 @@ class Table:
     return found
 
   def done(self, records: store.RowStore, row: int, hash: str) -> bool:
-    """Whether a run has its record, with all that is to be kept of it.
+    """Whether a run has its record, and the weights that are to be kept.
 
-    A run that is skipped is to have none.
+    A skipped run needs none.
 
     Args:
       records: where they are.
@@ -344,10 +343,10 @@ class Table:
     )
 
   def hashes(self, engine: Mapping[str, Any]) -> list[str]:
-    """Hash of everything that decides each run's result, but rounding.
+    """Hashes of everything that decides each run's result, except rounding.
 
     Args:
-      engine: what the engine adds to that, see `Engine.identity`.
+      engine: what the engine contributes, see `Engine.identity`.
     """
     context = {
       **engine,
@@ -372,11 +371,11 @@ class Table:
     return found
 
 
-# Raised when hashes of rows change their meaning: a row of another schema is
-# never taken for one of this.
+# Raised when hashes of rows change their meaning. Rows of another schema are
+# never read.
 HASH_SCHEMA = 2
-# Fields of `Program`, but the objectives, and of `RunTable` that decide a run's
-# result; of what follows, only the purpose does not.
+# Fields that decide a run's result: of `Program`, except its objectives; of
+# `Objective`; and of `RunTable`, except the purpose.
 _STATIC = (
   'num_epochs',
   'batch_size',
@@ -412,11 +411,11 @@ def row_hashes(
   context: Mapping[str, Any],
   sources: tuple[str, ...] = (),
 ) -> list[str]:
-  """One hash a run over everything that decides its result.
+  """One hash per run over everything that decides its result.
 
-  What is hashed is a dictionary of names and values, as JSON with sorted names.
-  Values at their default are left out, so that a setting that is new leaves the
-  hashes of runs without it as they are.
+  A dictionary of names and values is hashed, as JSON with sorted names. Values
+  at their default are left out, so that a new field leaves existing hashes as
+  they are.
 
   Args:
     program: the table's program.

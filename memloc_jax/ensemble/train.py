@@ -1,7 +1,8 @@
 """Training: a table goes through chunks, epochs and segments to its records.
 
-A chunk is as many runs as train at once; a segment is one call of the compiled
-program. Every finished chunk is written row by row and never trained again.
+A chunk holds the runs that train at the same time; a segment is one call of the
+compiled program. A finished chunk is written row by row and never trained
+again.
 """
 
 import dataclasses
@@ -31,20 +32,20 @@ from memloc_jax.models.interface import Tree
 def train(engine: Engine, table: Table) -> list[str]:
   """Trains every run of the table that has no record yet.
 
-  Where there are several processes, all call this, and afterwards each has
-  all records.
+  With several processes, all of them call this, and afterwards each has every
+  record.
 
   Args:
-    engine: how, and where the records go.
-    table: the table.
+    engine: how to train, and where the records go.
+    table: the runs.
 
   Returns:
-    The hash of every run, with which the store returns its record.
+    The hash of every run, by which the store returns its record.
 
   Raises:
     InputError: no chunk width fits into memory.
-    Preempted: the engine was asked to stop; the state is saved, where
-      processes see the same store.
+    Preempted: the engine was asked to stop. The state is saved, unless several
+      processes have stores of their own.
     PeerError: another process died.
   """
   hashes = table.hashes(engine.identity())
@@ -67,13 +68,13 @@ def train(engine: Engine, table: Table) -> list[str]:
 def train_again(
   engine: Engine, table: Table, row: int, lanes: int, folder: pathlib.Path
 ) -> store.Record:
-  """Trains one run anew, whatever is in the store.
+  """Trains one run again, whatever is in the store.
 
   Args:
-    engine: how.
+    engine: how to train.
     table: the table.
     row: of the run.
-    lanes: runs per device, as when it was trained first.
+    lanes: runs per device, as when the run was trained first.
     folder: for the new record.
 
   Returns:
@@ -89,9 +90,9 @@ def train_again(
 
 
 def _exchange(records: store.RowStore, table: Table, hashes: list[str]) -> None:
-  """Gives the records and weights that some processes lack to all.
+  """Sends records and weights to the processes that lack them.
 
-  Processes that see the same folder lack nothing and send nothing.
+  Processes that see the same folder lack nothing, and send nothing.
 
   Raises:
     PeerError: a process died.
@@ -117,18 +118,19 @@ class Chunk:
   """Runs that train together in this process, and how far they have come.
 
   Attributes:
-    everyone: the runs of the chunks that all processes train side by side.
-    rows: the run in every lane, spare lanes repeating one, [width].
-    real: how many of these are no spare ones.
-    run: what the compiled programs take of the rows.
+    everyone: the runs that all processes train side by side, int [runs].
+    rows: the run in each lane of this process; spare lanes repeat one, int
+      [width].
+    real: number of lanes that are not spare; they come first.
+    run: the rows as the compiled programs take them.
     state: of the training.
     alive: runs that neither failed nor stopped, bool [width].
     history: loss, accuracy and macro-F1 by epoch, float32 [width, epochs, 3].
-    ended: epochs that a run has trained, int32 [width].
+    ended: epochs that each run has trained, int32 [width].
     logged: logits after the table's logged epochs, float16
       [width, logged, n, classes]; None if it logs none.
     epoch: the one under way, from 1.
-    step: steps of it that are done.
+    step: number of its steps that are done.
   """
 
   everyone: np.ndarray
@@ -145,10 +147,10 @@ class Chunk:
 
 
 class Training:
-  """One table on its way through the compiled programs."""
+  """The training of one table."""
 
   def __init__(self, engine: Engine, table: Table, hashes: list[str]):
-    """Puts on the devices what all chunks share."""
+    """Places what all chunks share on the devices."""
     self._engine, self._table, self._hashes = engine, table, hashes
     self._placed = PlacedTable(engine, table)
     self._vectorised = self._placed.vectorised
@@ -156,7 +158,7 @@ class Training:
     self._evaluation = Evaluation(self._placed, table)
     self._partial = engine.store.partial(table.name)
     self._saved = time.monotonic()
-    # Processes that train side by side, and which of them this is.
+    # Number of processes that train side by side, and which one this is.
     together = engine.together
     self.processes = jax.process_count() if together else 1
     self._process = jax.process_index() if together else 0
@@ -171,7 +173,7 @@ class Training:
     stored = engine.store.read_lanes(name)
     requested = engine.lanes or stored or 0
     if self.processes > 1:
-      # The same width everywhere, so that all do the same steps.
+      # The same width in every process, so that all take the same steps.
       requested = int(hosts.of_first(requested))
       lanes, _ = self._placed.choose_lanes(requested)
       requested = int(hosts.gather(lanes).min())
@@ -179,24 +181,26 @@ class Training:
     if lanes != stored and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = self._vectorised.placement.width(lanes)
-    parts: list[tuple[np.ndarray, partial.Part | None]] = [
+    # Chunks that were saved unfinished go on first; the other rows follow.
+    jobs: list[tuple[np.ndarray, partial.Part | None]] = [
       (part.rows, part) for part in self._saved_parts(pending, width)
     ]
-    known = [rows for rows, _ in parts]
-    fresh = np.setdiff1d(pending, np.concatenate([*known, pending[:0]]))
+    resumed = [row for rows, _ in jobs for row in rows.tolist()]
+    fresh = np.setdiff1d(pending, resumed)
     size = width * self.processes
-    parts += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
-    count, devices = len(parts), self._vectorised.placement.mesh.size
+    jobs += [(fresh[i : i + size], None) for i in range(0, len(fresh), size)]
+    count, devices = len(jobs), self._vectorised.placement.mesh.size
     engine.on_start(Start(name, len(pending), lanes, devices, count, needed))
     for number in range(count):
-      # Made one at a time: the devices have room for one chunk.
-      rows, saved = parts.pop(0)
+      # One chunk at a time: the devices have no room for two, nor has the host
+      # for a saved state beside it.
+      rows, saved = jobs.pop(0)
       chunk = self._begin(rows, width)
       if saved is not None:
         self._resume(chunk, saved)
-      del saved  # Or the host would hold the saved state as well.
+      del saved
       self._train(chunk, number, count, lanes)
-      del chunk  # Before the next one is begun.
+      del chunk
     self._partial.close()
     if self.processes > 1:
       hosts.barrier()
@@ -204,18 +208,19 @@ class Training:
       self._partial.clear()
 
   def _begin(self, everyone: np.ndarray, width: int) -> Chunk:
-    """A chunk at its start weights.
+    """Makes a chunk, its runs at their start weights.
 
     Args:
-      everyone: runs of all processes, at most their widths together.
-      width: of each process's chunk.
+      everyone: runs of all processes, at most `width` for each of them.
+      width: lanes of this process's chunk.
     """
     rows = everyone[self._process * width :][:width]
-    # A process for which none are left keeps the others company.
+    # A process without runs of its own trains spare ones, since all processes
+    # take the same steps.
     spare = np.full(width - len(rows), everyone[0])
     padded = np.append(rows, spare)
     run, state = self._placed.begin(padded)
-    compile.release()  # Of its compilation.
+    compile.release()  # What compiling `init` took.
     epochs = self._table.program.num_epochs
     return Chunk(
       everyone=everyone,
@@ -230,6 +235,7 @@ class Training:
     )
 
   def _nothing_logged(self, width: int) -> np.ndarray | None:
+    """Room for the logits that the table logs, see `Chunk.logged`."""
     table = self._table
     if not len(table.logged):
       return None
@@ -238,7 +244,7 @@ class Training:
     return np.full(shape, np.nan, np.float16)
 
   def _train(self, chunk: Chunk, number: int, count: int, lanes: int) -> None:
-    """Trains one chunk from where it is to its records."""
+    """Trains a chunk from where it is, and writes its records."""
     table, place = self._table, self._vectorised.place
     program, width = table.program, len(chunk.rows)
     logits = None
@@ -259,7 +265,7 @@ class Training:
         accuracy, macro_f1 = self._evaluation.fit(
           state.params, chunk.rows, known
         )
-      # NaN for a run that failed before it saw anything: 0 would look fitted.
+      # NaN, not 0, for a run that failed before it saw an example.
       mean = np.where(seen > 0, loss / np.maximum(seen, 1), np.nan)
       entry = np.stack([mean, accuracy, macro_f1], 1).astype(np.float32)
       chunk.history[alive, epoch - 1] = entry[alive]
@@ -280,7 +286,7 @@ class Training:
     self._write(chunk, logits, lanes)
 
   def _any(self, *conditions: bool) -> tuple[bool, ...]:
-    """Whether they hold here or in a process that trains with this one."""
+    """Whether each condition holds in any process that trains the table."""
     return hosts.any_of(*conditions) if self.processes > 1 else conditions
 
   def _log(
@@ -296,7 +302,7 @@ class Training:
     return logits
 
   def _trace(self, chunk: Chunk, epoch: int) -> None:
-    """Keeps the weights of traced runs for which this epoch is a moment."""
+    """Keeps weights of traced runs that have just fitted, or snapshots."""
     table = self._table
     if table.trace is None or epoch == table.program.num_epochs:
       return
@@ -317,7 +323,7 @@ class Training:
       )
 
   def train_epoch(self, chunk: Chunk) -> None:
-    """What is left of an epoch, segment by segment."""
+    """Trains what is left of an epoch, segment by segment."""
     placed = self._placed
     steps = self._schedule.epoch(chunk.epoch - 1, chunk.rows)
     before = (chunk.epoch - 1) * self._schedule.steps_per_epoch
@@ -331,7 +337,11 @@ class Training:
       self.pause(chunk)
 
   def pause(self, chunk: Chunk) -> None:
-    """Between two segments: saves if it is time, stops if asked to."""
+    """Saves if it is time, stops if asked to; called between segments.
+
+    Raises:
+      Preempted: the engine was asked to stop.
+    """
     engine = self._engine
     waited = time.monotonic() - self._saved
     stop, due = self._any(engine.stop(), waited >= engine.checkpoint_seconds)
@@ -354,7 +364,7 @@ class Training:
 
   def save(self, chunk: Chunk, wait: bool) -> None:
     """Saves an unfinished chunk; `wait` until it is on disk."""
-    compile.release()  # Of what was saved before.
+    compile.release()  # What the last save took.
     position = partial.Position(
       rows=tuple(chunk.everyone.tolist()),
       hashes=tuple(self._hashes[row] for row in chunk.everyone),
@@ -375,7 +385,7 @@ class Training:
     self._saved = time.monotonic()
 
   def _saved_parts(self, pending: np.ndarray, width: int) -> list[partial.Part]:
-    """Pending rows that were saved on their way, by chunk of all processes."""
+    """Pending rows whose unfinished state was saved, in parts of one chunk."""
     if not self._saves:
       return []
     state, _ = self._placed.arguments(width)
@@ -389,7 +399,7 @@ class Training:
     )
 
   def _resume(self, chunk: Chunk, part: partial.Part) -> None:
-    """Takes a chunk to where its rows were saved."""
+    """Sets a chunk to the state in which its rows were saved."""
     width = len(chunk.rows)
     mine = part.places[self._process * width :][:width]
     # Spare lanes repeat one of the rows, as in `_begin`.
@@ -403,12 +413,22 @@ class Training:
     chunk.epoch, chunk.step = part.position.epoch, part.position.step
 
   def _evaluates(self, epoch: int) -> bool:
-    """Whether the runs' own examples are looked at after this epoch."""
-    program = self._table.program
-    chosen = epoch == program.num_epochs and self._table.predict is not None
-    return program.classifies and program.evaluates(epoch) and not chosen
+    """Whether runs are scored on their own examples after this epoch."""
+    table, program = self._table, self._table.program
+    if epoch == program.num_epochs and table.predict is not None:
+      return False  # Not all of them are predicted.
+    return program.classifies and program.evaluates(epoch)
 
-  def _report(self, number, num_chunks, epoch, alive, loss, seen) -> None:
+  def _report(
+    self,
+    number: int,
+    num_chunks: int,
+    epoch: int,
+    alive: np.ndarray,
+    loss: np.ndarray,
+    seen: np.ndarray,
+  ) -> None:
+    """Tells whoever watches how a chunk stands after an epoch."""
     event = Event(
       table=self._table.name,
       chunk=number,
@@ -422,16 +442,16 @@ class Training:
     self._engine.on_epoch(event)
 
   def _write(self, chunk: Chunk, logits: np.ndarray | None, lanes: int) -> None:
-    """Predictions and weights of a finished chunk, row by row."""
+    """Writes weights and records of a finished chunk, row by row."""
     table, engine = self._table, self._engine
     examples = len(table.examples[0])
     failed = jax.device_get(chunk.state.failed)
     if logits is None:
       logits = np.zeros((len(failed), 0, 0), np.float32)
     else:
-      # The last update may have ruined weights that no later loss looked at.
-      looked_at = logits[:, self._evaluation.recorded]
-      failed = failed | ~np.isfinite(looked_at).all((1, 2))
+      # The last update may have ruined the weights, after the last loss.
+      predicted = logits[:, self._evaluation.recorded]
+      failed = failed | ~np.isfinite(predicted).all((1, 2))
       logits[failed] = np.nan
     rows, weights = chunk.rows[: chunk.real], None
     devices = list(self._vectorised.placement.mesh.devices.flat)
@@ -466,12 +486,13 @@ class Evaluation:
   """Predictions of a chunk of runs, and how well they fit their own labels.
 
   Attributes:
-    lengths: of the n training examples and the m held-out ones, int32 [n + m].
+    lengths: tokens of each of the n training examples and the m held-out ones
+      behind them, int32 [n + m].
     recorded: examples whose logits the records hold, bool [n + m].
   """
 
   def __init__(self, placed: PlacedTable, table: Table):
-    """Takes the table, and what is on the devices of it."""
+    """Names the table, and the same table on the devices."""
     self._placed, self._table = placed, table
     self.lengths = placed.examples[0].length
     self.recorded = np.ones(len(self.lengths), bool)
@@ -479,29 +500,29 @@ class Evaluation:
       self.recorded[: len(table.predict)] = table.predict
 
   def record(self, params: Tree, width: int) -> np.ndarray:
-    """Logits for the records of a chunk so wide, [width, n + m, classes]."""
+    """Logits that the records of `width` runs hold, [width, n + m, classes]."""
     return self.logits(params, np.tile(self.recorded, (width, 1)))
 
   def logits(self, params: Tree, member: np.ndarray) -> np.ndarray:
-    """Logits of chosen examples, evaluation mode.
+    """Logits of some examples, in evaluation mode.
 
     Args:
       params: of the chunk.
-      member: examples of each run, the held-out ones last, bool [runs, n + m].
+      member: examples to predict with each run, bool [runs, n + m].
 
     Returns:
-      [runs, n + m, classes], NaN for examples that were not chosen.
+      [runs, n + m, classes]; NaN for examples that are not predicted.
     """
     placed, vectorised = self._placed, self._placed.vectorised
     place, buckets = vectorised.place, vectorised.buckets[0]
-    plan = schedule.in_order(
+    steps = schedule.in_order(
       self.lengths, buckets, member, compile.EVALUATION_BATCH
     )
     classes = vectorised.program.objectives[0].num_outputs
     result = np.full((*member.shape, classes), np.nan, np.float32)
-    batches = min(compile.EVALUATION_BATCHES, len(plan.bucket))
-    for first in range(0, len(plan.bucket), batches):
-      part = plan.segment(first, batches)
+    batches = min(compile.EVALUATION_BATCHES, len(steps.bucket))
+    for first in range(0, len(steps.bucket), batches):
+      part = steps.segment(first, batches)
       logits = jax.device_get(
         vectorised.predict(
           params,
@@ -523,8 +544,8 @@ class Evaluation:
 
     Args:
       params: of the chunk.
-      rows: the run in every lane, [width].
-      logits: of all their examples, where they are known already.
+      rows: the run in each lane, [width].
+      logits: of their examples at least, if these are known already.
 
     Returns:
       Two arrays [width].

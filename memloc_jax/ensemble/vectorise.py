@@ -1,7 +1,7 @@
 """Many runs at once: the one place with `vmap` over runs.
 
-It turns one run's pure functions into those of a chunk of runs, which
-`placement` makes into programs on the devices.
+The pure functions of one run, in `step`, become functions of a chunk of runs,
+which `placement` compiles.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from memloc_jax.models import interface
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.tasks.encode import Encoded
 
-# In these the runs of one edited model agree.
+# What the runs of one edited model have in common, see `Program.layers`.
 _AGREED = ('seed', 'label_set', 'dropout')
 
 
@@ -31,12 +31,13 @@ class Segment(NamedTuple):
 
   Attributes:
     run: rows of the table, leaves [runs, ...].
-    shared: what all runs hold in common, as `step.complete` takes it.
-    examples: with labels, one an objective.
-    source: of which objective each step is, int32 [steps].
-    bucket: index into its buckets, int32 [steps].
-    indices: of its examples, -1 for padding, int32 [steps, runs, batch].
-    step: number in the whole schedule, int32 [steps].
+    shared: parameters that all runs share, see `step.complete`.
+    examples: with labels, of each objective.
+    source: objective of each step, int32 [steps].
+    bucket: of the padded length, among the objective's buckets, int32 [steps].
+    indices: of the objective's examples, -1 for padding, int32
+      [steps, runs, batch].
+    step: number of each step in the whole schedule, int32 [steps].
   """
 
   run: Leaf
@@ -48,7 +49,7 @@ class Segment(NamedTuple):
   step: Leaf
 
 
-# Where these have an axis of runs.
+# Axis of runs of each field; None for what all runs share.
 SEGMENT_AXES = Segment(
   run=0,
   shared=None,
@@ -62,7 +63,7 @@ SEGMENT_AXES = Segment(
 
 @dataclasses.dataclass(frozen=True)
 class Vectorised:
-  """The compiled side of one table.
+  """The compiled functions of one table.
 
   Attributes:
     model: the model.
@@ -70,8 +71,7 @@ class Vectorised:
     buckets: padded lengths of each objective's data.
     totals: updates of each objective in the whole schedule.
     placement: where the runs lie.
-    random_start: whether any run starts a layer from random weights; if none
-      does, none are drawn.
+    random_start: whether any run starts a layer from random weights.
     unroll: whether blocks are kept as a tuple and unrolled, which on CPU
       runs faster and compiles slower than a scan over layers.
   """
@@ -90,17 +90,17 @@ class Vectorised:
 
   @functools.cached_property
   def init(self):
-    """(run, start [R, layer], head_start [R], pretrained, finished) -> State.
+    """(run, start, head_start, pretrained, finished) -> State.
 
-    `finished` is a tree of finished runs' parameters with a leading axis, or
-    None.
+    The arguments are those of `step.start_params`, the first three with a
+    leading axis of runs.
     """
     body = jax.vmap(self._init_one, in_axes=(0, 0, 0, None, None))
     return self.placement.compile(body, (0, 0, 0, None, None), 0)
 
   @functools.cached_property
   def segment(self):
-    """(state, `Segment`) -> state; the memory of the state is used again."""
+    """(state, `Segment`) -> state; takes over the memory of the old state."""
     axes = (0, SEGMENT_AXES)
     return self.placement.compile(self._segment, axes, 0, donate_argnums=0)
 
@@ -108,8 +108,9 @@ class Vectorised:
   def predict(self):
     """(params, shared, examples, bucket, indices) -> logits.
 
-    Evaluation mode, first objective. `indices` is [batches, runs, batch], -1
-    is padding; the logits are [batches, runs, batch, classes].
+    Of the first objective, in evaluation mode. `bucket` is [batches], `indices`
+    [batches, runs, batch] with -1 for padding; the logits are
+    [batches, runs, batch, classes].
     """
     return self.placement.compile(self._predict, (0, None, None, None, 1), 1)
 
@@ -126,20 +127,17 @@ class Vectorised:
     )
     if self.unroll:
       params['blocks'] = interface.unstack(params['blocks'])
-    objectives, optimiser = (
-      self.program.objectives,
-      self.program.make_optimiser(),
-    )
-    optimisers = tuple(optimiser.init(params) for _ in objectives)
-    updates = jnp.zeros(len(objectives), jnp.int32)
+    optimiser = self.program.make_optimiser()
+    count = len(self.program.objectives)
+    optimisers = tuple(optimiser.init(params) for _ in range(count))
+    updates = jnp.zeros(count, jnp.int32)
     no, zero = jnp.zeros((), bool), jnp.zeros(())
     return State(params, optimisers, updates, no, no, zero, zero)
 
   def _segment(self, state: State, segment: Segment) -> State:
     run = segment.run
-    # Runs of one edited model agree in these, so that `vmap` leaves what is
-    # computed from them alone, the layers below their own, without a run
-    # axis: once a step for all runs.
+    # Without a run axis, `vmap` computes what depends on these alone once for
+    # all runs: the layers below those that the runs have of their own.
     agree = Run(*(name in _AGREED for name in Run._fields))
     if self.program.layers is None:
       agree = Run(*(False for _ in agree))
@@ -240,12 +238,12 @@ def one_run(params: Tree, lane: int) -> Tree:
 
 
 def device_runs(table: RunTable, rows: np.ndarray, own: slice) -> Run:
-  """The rows of a table as the device sees them (host arrays).
+  """Rows of a table as the compiled programs take them, in host arrays.
 
   Args:
     table: the table.
-    rows: which, int [width].
-    own: the layers that each run has for itself.
+    rows: which ones, int [width].
+    own: the layers that each run has of its own.
   """
   return Run(
     seed=table.seed[rows].astype(np.uint32),
@@ -258,6 +256,7 @@ def device_runs(table: RunTable, rows: np.ndarray, own: slice) -> Run:
 
 
 def _switch(index, branches, *operands):
+  """`lax.switch`, without a conditional if there is one branch."""
   if len(branches) == 1:
     return branches[0](*operands)
   return lax.switch(index, branches, *operands)
