@@ -1,4 +1,4 @@
-"""What techniques look at, what they return, and where they register."""
+"""Techniques: what they look at, what they return, how they are registered."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,10 @@ class Checkpoint:
   """One model's parameters, loaded when they are needed.
 
   Attributes:
-    name: unlike that of any other checkpoint, also of the same run under
-      other settings.
-    load: returns all of them: `embeddings`, `blocks` (leaves [layer, ...]),
-      `final` and `heads`. What several models have in common may be on the
-      device, once for all of them; the rest are host arrays.
+    name: unique, also among checkpoints of the same run under other settings.
+    load: returns the parameters: `embeddings`, `blocks` (leaves [layer, ...]),
+      `final` and `heads`. Those that models share may be on the device, once
+      for all of them; the rest are host arrays.
   """
 
   name: str
@@ -37,16 +36,17 @@ class Subject:
     noisy: the model.
     clean: its twin: the same seed, trained on the original labels.
     frozen: the reference: trained on noisy labels with every block frozen for
-      the main objective. Only there for techniques that are registered with
-      `frozen`.
-    memorised: `noisy` after the first epoch that fitted its labels; itself if
-      that is not known.
-    snapshots: `noisy` after some epochs, by epoch from 1; none of a model that
-      was trained elsewhere.
+      the main objective. Only techniques that are registered with `frozen=True`
+      can load it.
+    memorised: `noisy` after the first epoch that fitted its labels; `noisy`
+      itself if that epoch is not known.
+    snapshots: `noisy` after some epochs, by epoch from 1; empty for a model
+      that was trained elsewhere.
     given: labels that `noisy` was trained on, int32 [n].
-    original: labels of the source, int32 [n].
-    clean_memorised: `clean` after the first epoch that fitted its labels, where
-      that was given; None otherwise.
+    original: labels that `clean` was trained on, int32 [n].
+    clean_memorised: `clean` after the first epoch that fitted its labels, for a
+      model that was trained elsewhere (`model.clean_memorised`); otherwise
+      None.
     held_out: clean examples that retraining holds out, int [m]; None to draw
       them.
     clean_group: clean examples that gradients compare noisy ones with, int
@@ -73,7 +73,7 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Subjects of one kind, one a seed.
+  """Models of one kind, one per seed; what a technique is run on.
 
   Attributes:
     name: 'main', or the layers that could learn in a control, as '1+2'.
@@ -82,16 +82,16 @@ class Source:
     examples: the training examples, n of them.
     label_names: name of each class of the main task, whose head is called
       'main'.
-    subjects: one a seed, at least one.
-    dropout: rate at which its models were trained.
-    weight_decay: the same of weight decay; this and what follows is for
-      techniques that train.
+    subjects: one per seed, at least one.
+    dropout: rate at which the models were trained. This and the fields up to
+      `engine` are for techniques that train.
+    weight_decay: as they were trained.
     warmup: share of the steps in which their learning rate rose.
     clip_norm: largest norm of their gradients.
-    optimiser: their name of it, see `Program`.
-    moments: type of AdamW's first moments, the same.
-    engine: trains rows, for techniques that train.
-    snapshots: epochs of which subjects were to keep their weights.
+    optimiser: name of their optimiser, see `Program`.
+    moments: type of its first moments, see `Program`.
+    engine: trains tables of runs.
+    snapshots: epochs after which the weights of noisy models were to be kept.
     batch_size: most examples that a technique may have on the device at once.
   """
 
@@ -114,11 +114,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class LayerScores:
-  """Where one technique finds the memory of a source's models.
+  """Memorisation by layer, according to one technique.
 
   Attributes:
-    weights: one a seed and layer, float64 [seeds, L]; more means more
-      memorisation. NaN throughout for a seed without a usable answer.
+    weights: of each seed and layer, float64 [seeds, L]; higher is more
+      memorisation. All NaN for a seed without a usable answer.
   """
 
   weights: np.ndarray
@@ -126,15 +126,16 @@ class LayerScores:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-  """What a technique has to say about one source.
+  """Results of a technique on one source.
 
   Attributes:
-    scores: by variant, the technique's default first; '' where there is only
-      one. Empty if the source lacks what the technique needs.
-    tables: rows of further tables by name, without technique and source;
-      those of the package, or those that the technique was registered with.
-    notes: what a reader of the numbers must know, to be read after the names
-      of technique and source and a colon.
+    scores: by variant, the technique's default first; '' if there is only one.
+      Empty if the source lacks what the technique needs.
+    tables: rows of further tables by name, without the columns technique and
+      source. They are tables of `study/tables.py`, or those that the technique
+      was registered with.
+    notes: sentences that a reader of the numbers needs. They are printed after
+      the names of technique and source, and a colon.
   """
 
   scores: Mapping[str, LayerScores]
@@ -144,7 +145,7 @@ class Findings:
   notes: tuple[str, ...] = ()
 
 
-# Takes what is reported as done, from 0 to 1.
+# Called with the share of the work that is done, from 0 to 1.
 Report = Callable[[float], None]
 
 
@@ -153,7 +154,7 @@ def within(report: Report, job: int, jobs: int) -> Report:
   return lambda share: report((job + share) / jobs)
 
 
-# Beside the source it gets the technique's settings, None if it has none.
+# (source, settings of the technique or None, report) -> findings.
 Function = Callable[[Source, Any, Report], Findings]
 
 
@@ -165,17 +166,18 @@ class Technique:
     name: as in the tables.
     run: the function.
     settings: the dataclass of its settings; None if it has none.
-    group: what these are called among the settings of `localise`.
+    group: name of these among the settings of `localise`.
     baseline: whether it is a trivial one, which others must beat.
     windowed: whether its profile is the error over windows of layers, which
-      narrows the range that M-CoG can take.
-    trains: whether it trains runs, in which every process has a part.
-    frozen: whether it looks at the reference, `Subject.frozen`, which is only
-      trained if some technique does.
-    reads: settings of others that it reads, as 'localise.gradient.clean'. It
-      runs again when one of them or of its own changes, and can read no others.
-    check: raises InputError for labels that it cannot work with, given which
-      examples are mislabelled, bool [n]; known before anything is trained.
+      narrows the range of M-CoG.
+    trains: whether it trains runs, in which every process takes part.
+    frozen: whether it loads `Subject.frozen`, which is trained only if some
+      technique does.
+    reads: settings beside its own that it reads, as 'localise.gradient.clean'.
+      It can read no others, and runs again when one of them changes.
+    check: called with its settings and which examples are mislabelled, bool
+      [n], before anything is trained; raises InputError if it cannot work with
+      them.
     tables: of its own, without the columns technique and source.
   """
 
@@ -189,11 +191,11 @@ class Technique:
   frozen: bool
   reads: tuple[str, ...]
   check: Callable[[Any, np.ndarray], None]
-  tables: tuple[Table, ...] = ()
+  tables: tuple[Table, ...]
 
   @property
   def all_settings(self) -> tuple[str, ...]:
-    """What it reads, its own settings and others."""
+    """Names of the settings that it reads, its own group included."""
     own = () if self.settings is None else (f'localise.{self.group}',)
     return own + self.reads
 
@@ -224,29 +226,34 @@ def register_technique(
 ) -> Callable[[Function], Function]:
   """Registers the decorated function as the technique `name`.
 
+  The function gets the source, the technique's settings, and a function to
+  report progress to; it returns `Findings`.
+
   Args:
     name: of the technique, its stage and its rows.
     settings: a frozen dataclass of its own settings, all with defaults, see
-      `memloc_jax.settings`. Flags set them by `--config.localise.GROUP.NAME`,
-      and the function gets them.
-    group: what they are called there; the technique's name by default.
-    baseline: whether it is a trivial one, to compare with.
+      `memloc_jax.settings`; flags set them by `--config.localise.GROUP.NAME`.
+    group: GROUP; by default the technique's name.
+    baseline: whether it is a trivial technique, which others must beat.
     windowed: whether its weights are `windows.layer_error` itself.
-    trains: whether it trains rows, in which all processes take part.
-    frozen: whether it looks at the reference whose blocks were frozen.
-    reads: settings of others that it reads, as 'localise.gradient.clean'.
-    check: refuses, before any work, its settings or wrong labels, bool [n],
-      that it cannot work with.
-    tables: of its own, beside the package's. Rows have the columns technique
-      and source in front of those that are declared.
+    trains: whether it trains runs, in which all processes take part.
+    frozen: whether it loads `Subject.frozen`.
+    reads: settings beside its own that it reads, as 'localise.gradient.clean'.
+    check: called with its settings and which examples are mislabelled, bool
+      [n], before any work; raises InputError if it cannot work with them.
+    tables: of its own. The columns technique and source are put in front of
+      those that are declared.
+
+  Returns:
+    A decorator that returns the function as it is.
 
   Raises:
-    ValueError: the name or the group is taken, or the settings are no
+    ValueError: the name or the group is taken, or the settings are not a
       dataclass.
   """
   group = group or name
   if settings is not None and not dataclasses.is_dataclass(settings):
-    raise ValueError(f'The settings of technique {name!r} are no dataclass.')
+    raise ValueError(f'Settings of technique {name!r}: not a dataclass.')
 
   def add(function: Function) -> Function:
     if name in TECHNIQUES:
@@ -254,17 +261,17 @@ def register_technique(
     if settings is not None and group in _groups():
       raise ValueError(f'There is already a group of settings {group!r}.')
     TECHNIQUES[name] = Technique(
-      name,
-      function,
-      settings,
-      group,
-      baseline,
-      windowed,
-      trains,
-      frozen,
-      reads,
-      check,
-      tuple(tables),
+      name=name,
+      run=function,
+      settings=settings,
+      group=group,
+      baseline=baseline,
+      windowed=windowed,
+      trains=trains,
+      frozen=frozen,
+      reads=reads,
+      check=check,
+      tables=tuple(tables),
     )
     return function
 

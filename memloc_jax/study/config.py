@@ -1,4 +1,4 @@
-"""What a study is: typed, frozen, validated; ConfigDict only at the edge."""
+"""The settings of a study: typed, frozen, checked; ConfigDict at the edge."""
 
 import dataclasses
 import functools
@@ -57,18 +57,19 @@ class ModelConfig:
       the same generator's unlabelled sentences when first needed.
     sha256: what `model.safetensors` must have; None does not check.
     layers: of the embedded task's encoder; other sources have their own.
-    keep_layers: keeps the lowest so many blocks and leaves out the rest; None
-      keeps all.
+    keep_layers: number of blocks to keep, the lowest ones; None keeps all.
     start: 'pretrained', or 'random': blocks and final norm are drawn anew, once
       for all runs, and only the embeddings are the checkpoint's.
     noisy: folders, as `source` takes them, of classifiers that were fine-tuned
       elsewhere from `source` on the noisy labels, one for each of
       `train.seeds`; empty to train them here.
-    clean: the same of classifiers for the original labels.
+    clean: folders of classifiers that were fine-tuned on the original labels,
+      as for `noisy`.
     noisy_memorised: the models of `noisy` after the first epoch that fitted
       their labels, one for each of `train.seeds`, which gradients use; empty
-      to use those at their end.
-    clean_memorised: the same of `clean`, for techniques of your own.
+      to use the final ones.
+    clean_memorised: the models of `clean` after the first epoch that fitted
+      their labels, for techniques of your own.
     frozen: classifiers whose blocks were frozen while they were fitted to the
       noisy labels: one, or one for each of `train.seeds`; empty to train one
       here where a technique needs it.
@@ -118,12 +119,12 @@ class TrainConfig:
 
   Attributes:
     seeds: of the models; equal seeds share head, batch order and dropout.
-      Empty leaves them out, and with them what is said of layers.
+      Empty leaves them out, and with them all results on layers.
     num_epochs: passes over the training examples.
     learning_rate: peak rate.
-    batch_size: examples a step; the map runs use the same.
+    batch_size: examples per step, of the map runs too.
     optimiser: of all runs.
-    warmup: share of the steps in which the rate rises.
+    warmup: share of the steps in which the learning rate rises.
     weight_decay: of every trained parameter.
     clip_norm: largest gradient norm.
     dropout: rate; None takes the checkpoint's own.
@@ -165,8 +166,8 @@ class MapConfig:
     ratio: share of the runs that an example is in.
     design: 'balanced', or 'independent' halves as published.
     clusters: whether near-duplicates (`task.near_duplicates`) are in the same
-      runs. Memorisation is then that of the cluster: what the given label of
-      an example gains by its near-duplicates and itself together.
+      runs. Memorisation is then that of the cluster: how much more probable
+      the given label is to runs that saw the example and its near-duplicates.
     small_class: classes of the given labels with fewer examples than this
       have a ratio of their own; 0 for none. At one half, a run sees half of a
       class of ten, and a low score may only mean that five are too few to
@@ -176,20 +177,21 @@ class MapConfig:
     learning_rate: peak rate.
     fit_accuracy: a run stops once it fits this share of its own labels, wrong
       ones included; None trains all epochs.
-    evaluate_every: epochs between the evaluations that decide that; None
-      evaluates once, after the last.
-    log_epochs: whether the predictions after every one of these evaluations
-      are kept, for training dynamics.
-    gradient_runs: how many of the first runs show the size of every example's
-      gradient (GraNd), layer by layer; their weights are kept.
-    gradient_epoch: after which epoch, or after the last one of a run that
-      stopped before.
+    evaluate_every: epochs between evaluations, after which a run may stop; None
+      evaluates once, after the last epoch.
+    log_epochs: whether the predictions at each evaluation are kept, for
+      training dynamics.
+    gradient_runs: number of runs, the first ones, in which the size of every
+      example's gradient is measured (GraNd), layer by layer; their weights are
+      kept.
+    gradient_epoch: after which epoch; after the last one of a run that stopped
+      before.
     crossed: number of subsets and number of seeds of a block of further runs,
-      each subset under each seed, which tells the variance between subsets
+      each subset under each seed, which separates the variance between subsets
       from that between seeds; empty for none.
-    pairs: how many pairs of further runs on complementary halves there are,
-      the two of a pair with one seed (table `map-pairs`). They count as map
-      runs, and mixtures of their layers tell where each example is memorised
+    pairs: number of pairs of further runs on complementary halves, the two of a
+      pair with one seed (table `map-pairs`). They count as map runs, and
+      mixtures of their layers show where each example is memorised
       (`localise.layerwise`).
     seed: of the subsets; the runs have the seeds seed * 1000 + 0, 1, 2, ...
     added: sizes of blocks of runs that were added later, each balanced in
@@ -297,7 +299,8 @@ class ControlConfig:
 
   The main objective trains chosen layers, while an auxiliary one, with a head
   and optimiser of its own, trains all of them (Dankers & Titov, 2024, section
-  3.2). A technique can be trusted as far as it finds the chosen layers.
+  3.2). A technique can be trusted to the extent that it finds the chosen
+  layers.
 
   Attributes:
     seeds: of models; the i-th uses the i-th noise draw, in turn. Empty leaves
@@ -306,8 +309,8 @@ class ControlConfig:
       in the middle and the two highest.
     graded_seeds: seeds of models in which every layer learns, at rates that
       rise or fall threefold from layer to layer.
-    map_pairs: how many pairs of runs on complementary halves there are for
-      each of `pairs`, see `map.pairs`.
+    map_pairs: number of pairs of runs on complementary halves for each of
+      `pairs`, see `map.pairs`.
     num_epochs: passes over both tasks' examples.
     learning_rate: of the main objective.
     auxiliary: name of the auxiliary task.
@@ -364,20 +367,20 @@ class EngineConfig:
   """How the work is laid out; changes no result beyond rounding.
 
   Attributes:
-    lanes: runs per device at once; None chooses by memory.
-    devices: to use of those that there are; None for all.
+    lanes: runs per device at a time; None chooses by memory.
+    devices: number of devices to use; None for all.
     shard: what is divided over the devices: 'runs', as many on each; or each
       run's 'weights', for a model that does not fit one device.
-    segment_steps: most training steps of one call of the compiled program.
-    checkpoint_minutes: after which runs that are not finished are saved; no
-      more than that is lost if the process is killed.
+    segment_steps: most training steps per call of the compiled program.
+    checkpoint_minutes: time after which unfinished runs are saved; no more than
+      that is lost if the process is killed.
     unroll: 'auto', 'always' or 'never' unroll the layers.
     matmul_precision: of float32 products, 'float32', 'tensorfloat32' or
       'bfloat16'; accelerators default to less. On CPU the last one rounds the
       operands of dense layers.
     compute: type in which matrices are multiplied and activations kept,
       'float32' or 'bfloat16'; parameters, optimiser, softmax, layer norms and
-      loss are float32 in any case.
+      loss are always float32.
     moments: type in which AdamW keeps its first moments, 'float32' or
       'bfloat16'.
     remat: whether blocks are computed again in the backward pass instead of
@@ -415,9 +418,9 @@ class GridConfig:
       them; empty for that one alone.
     regimes: names that `changes` knows, other ways of training the same model
       on the same task; '' leaves all as it is, and none is the same as ('',).
-    changes: name of a task, model or regime, setting, and what that is for it
-      alone, as ('rte', 'control.seeds', ()). Where several have a say, tasks
-      come first, then models, then regimes.
+    changes: triples of the name of a task, model or regime, a setting, and its
+      value for that one, as ('rte', 'control.seeds', ()). If several change
+      one setting, a model overrides a task, and a regime overrides both.
   """
 
   tasks: tuple[str, ...] = setting((), Range('names of tasks, or of changes'))
@@ -451,9 +454,9 @@ class LocaliseConfig:
 
   Attributes:
     techniques: names; empty for all that there are.
-    batch_size: most examples on the device at once. It bounds the memory of
+    batch_size: most examples on the device at a time. It bounds the memory of
       every technique: swapping and ablation hold the residual streams of all
-      windows for so many examples.
+      windows for each of them.
   """
 
   techniques: tuple[str, ...] = setting((), some_of(lambda: tuple(TECHNIQUES)))
@@ -465,7 +468,7 @@ class LocaliseConfig:
 
 
 def of_technique(localise: LocaliseConfig, name: str) -> Any:
-  """The settings of a technique, whose group no class declares."""
+  """The settings of a technique, by the technique's name."""
   return TECHNIQUES[name].settings_in(localise)
 
 

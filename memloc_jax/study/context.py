@@ -1,4 +1,4 @@
-"""What a study is made of: settings, data, model; loaded when needed."""
+"""What a study is made from: settings, data, model; loaded when needed."""
 
 import functools
 import pathlib
@@ -25,10 +25,16 @@ _LEAST_KNOWN = 0.9
 
 
 class Context:
-  """One study's settings, folder and progress, and what is loaded for it."""
+  """One study's settings, folder and progress, and what is loaded for it.
+
+  Attributes:
+    config: the settings.
+    workdir: the folder.
+    progress: where to report.
+  """
 
   def __init__(self, config: StudyConfig, workdir: Workdir, progress: Progress):
-    """Names the parts; nothing is loaded yet.
+    """Loads nothing yet.
 
     Args:
       config: the study.
@@ -43,7 +49,7 @@ class Context:
 
   @functools.cached_property
   def cache(self) -> pathlib.Path:
-    """Folder for what several studies can share."""
+    """Folder of files that studies share."""
     return pathlib.Path(self.config.engine.cache).expanduser()
 
   @functools.cached_property
@@ -53,7 +59,7 @@ class Context:
 
   @functools.cached_property
   def model(self) -> Model:
-    """The architecture; InputError if a setting does not go with it."""
+    """The architecture; InputError if a setting does not fit it."""
     return encoder.model(self.config, self.model_folder)
 
   @functools.cached_property
@@ -92,7 +98,7 @@ class Context:
     return data
 
   def build(self, task: dataset.DataConfig) -> dataset.Dataset:
-    """A data set as the model takes it.
+    """Builds a data set as the model takes it.
 
     Raises:
       InputError: a text or a token does not fit the model.
@@ -130,12 +136,12 @@ class Context:
 
   @functools.cached_property
   def doubts(self) -> list[str]:
-    """Sentences on texts and labels that may not be meant as they are."""
+    """Sentences on texts and labels that may be mistakes."""
     task, data = self.config.task, self.data
     found = unknown_words(self.model_folder, data.unknown)
     if not data.task.own:
       return found
-    # With known corrections, set 0 holds those.
+    # With known corrections, these are set 0, and the given labels set 1.
     labels = data.labels[int(bool(task.true_label))]
     count = np.bincount(labels, minlength=len(data.label_names)).tolist()
     counts = dict(zip(data.label_names, count))
@@ -143,7 +149,7 @@ class Context:
 
   @property
   def noisy_set(self) -> int:
-    """The label set with wrong labels, or 0 where none are known."""
+    """The label set with wrong labels; 0 if none are known."""
     return int(self.config.task.has_noise)
 
   @functools.cached_property
@@ -163,7 +169,7 @@ class Context:
 
   @functools.cached_property
   def expected_of_given(self) -> given_models.Expected:
-    """What the models that are given must fit."""
+    """What given models must fit."""
     return given_models.Expected(
       read_out=self.config.model.read_out,
       model=self.model,
@@ -174,12 +180,12 @@ class Context:
 
   @functools.cached_property
   def dense_layer(self) -> Tree | None:
-    """The checkpoint's dense layer of the read-out; None if it has none."""
+    """The dense layer of the checkpoint's read-out; None if it has none."""
     name = self.read_out.name
     return checkpoint.dense_layer(self.model_folder, self.model, name)
 
   @property
   def dropout(self) -> float:
-    """Rate of all runs."""
+    """Dropout rate of all runs."""
     rate = self.config.train.dropout
     return self.model.dropout_rate if rate is None else rate

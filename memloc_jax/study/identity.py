@@ -2,11 +2,11 @@
 
 A setting is of one of three kinds:
 
-- *layout*: it changes no result but by rounding, and is part of no identity;
-- *free*: stages alone read it. They declare that they do, and run again when
-  it changes, in the same workdir;
-- *fixed*: all others. Data, runs or what is made of them depend on it, so that
-  a workdir belongs to one value of it.
+- *layout*: it changes results by rounding at most, and is part of no identity;
+- *free*: only stages read it. They declare it, and run again in the same
+  workdir when it changes;
+- *fixed*: any other. Data, runs or their results depend on it, so a workdir
+  belongs to one value of it.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from typing import Any
 from memloc_jax.ensemble.table import HASH_SCHEMA
 from memloc_jax.study.config import StudyConfig
 
-# Of how stages are identified, and rows of runs with them: a workdir of another
-# one is never read as what it is not.
+# Schema of the identities of stages, and of rows of runs. Workdirs with another
+# one are not read.
 SCHEMA = HASH_SCHEMA
-# Settings of the engine that results depend on.
+# The settings of `engine` that results depend on; the others are layout.
 PRECISION = ('engine.matmul_precision', 'engine.compute', 'engine.moments')
-# Bounds on memory, and how work is divided.
+# The other layout settings: bounds on memory, and how work is divided.
 LAYOUT = (
   'localise.batch_size',
   'localise.inputs.max_tokens',
@@ -32,32 +32,32 @@ LAYOUT = (
   'localise.probe.layers',
   'localise.retrain.programs',
 )
-# A user's code. It may bring techniques, which are stages; of the tasks and
-# models that it may bring, data and weights tell whether they have changed.
+# A user's code. Techniques that it registers have identities of their own;
+# changes of tasks and models show in data and weights.
 IMPORTS = 'code.imports'
-# Settings, or groups of them, that stages alone read.
+# Free settings, or groups of them.
 FREE = ('localise', 'paper_quirks.probing_mcog', IMPORTS)
-# Changed by `extend` alone.
+# The setting that `memloc extend` changes.
 ADDED = 'map.added'
-_NAMED = 8  # Most differences that a message names.
+_NAMED = 8  # Most differences that a message lists.
 
 
 def covers(names: Sequence[str], setting: str) -> bool:
-  """Whether a setting, as 'map.ratio', is one of these or in one's group."""
+  """Whether a setting, as 'map.ratio', is among these names or groups."""
   return any(
     setting == name or setting.startswith(f'{name}.') for name in names
   )
 
 
 def is_layout(setting: str) -> bool:
-  """Whether it changes no result."""
+  """Whether a setting changes no result."""
   if setting.startswith('engine.'):
     return setting not in PRECISION
   return setting in LAYOUT
 
 
 def is_free(setting: str) -> bool:
-  """Whether it can change in a workdir, and stages that read it run again."""
+  """Whether a setting may change in a workdir; stages then run again."""
   return covers(FREE, setting) and not is_layout(setting)
 
 
@@ -82,7 +82,7 @@ def settings(values: Any, before: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def of(config: StudyConfig) -> dict[str, Any]:
-  """What a workdir keeps of its settings, nested, as JSON holds them."""
+  """The settings that a workdir keeps, as nested values of JSON."""
   values = dataclasses.asdict(config)
   engine = values['engine']
   values['engine'] = {
@@ -93,7 +93,7 @@ def of(config: StudyConfig) -> dict[str, Any]:
 
 
 def completed(found: Mapping[str, Any]) -> dict[str, Any]:
-  """Stored settings with the defaults of those that are newer than they."""
+  """Stored settings; those that are newer than the workdir at defaults."""
   return _completed(found, of(StudyConfig()))
 
 
@@ -112,11 +112,11 @@ def differences(
   """'train.num_epochs is 50 there and 3 here' for every fixed setting.
 
   Args:
-    found: what a workdir keeps, see `of`.
-    wanted: the same of the study that is to run.
+    found: settings that a workdir keeps, see `of`.
+    wanted: those of the study that is to run.
   """
   old, new = dict(settings(found)), dict(settings(wanted))
-  # Other data and another model say most of another study.
+  # Another task or model comes first: it explains most.
   rank = lambda name: (name.partition('.')[0] not in ('task', 'model'), name)
   return [
     f'{name} is {old.get(name)!r} there and {new.get(name)!r} here'
@@ -126,14 +126,14 @@ def differences(
 
 
 def some(found: Sequence[str]) -> str:
-  """The first differences, and how many more there are."""
+  """The first differences, and the number of the others."""
   more = len(found) - _NAMED
   named = [*found[:_NAMED], *([f'and {more} more'] if more > 0 else [])]
   return '; '.join(named)
 
 
 def digest(**parts: Any) -> str:
-  """Hash of what identifies something, by name.
+  """Hash of named values.
 
   Args:
     **parts: values that JSON can hold.

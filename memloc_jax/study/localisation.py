@@ -1,4 +1,4 @@
-"""Stages of localisation: one a technique, then what they say together."""
+"""Stages of localisation: one per technique, then one that joins them."""
 
 import functools
 
@@ -16,7 +16,7 @@ from memloc_jax.study.view import View
 
 
 def all_tables() -> tuple[schema.Table, ...]:
-  """What techniques write parts of, and what is made of it."""
+  """Tables that the stage `localise` writes."""
   return (*tables.of_techniques().values(), *comparison.TABLES)
 
 
@@ -56,8 +56,8 @@ def run(study: View, name: str) -> None:
       whole = _with_means(whole, study.model.num_layers)
     if table not in declared:
       raise schema.TableError(
-        f'The technique {name} writes rows of the table {table}, which is not '
-        'made of what techniques find: bring a table of another name.'
+        f'The technique {name} writes rows of the table {table}, which it was '
+        'not registered with: name it in register_technique(tables=...).'
       )
     whole = declared[table].ordered(whole)
     study.workdir.write_part(name, table, whole)
@@ -75,7 +75,7 @@ def _report(
   together: bool,
   share: float,
 ) -> None:
-  """Passes on what a technique has done on a source; a place to stop."""
+  """Shows a technique's progress on one source, and stops if asked to."""
   study.progress.update(span[0] + span[1] * share, source)
   study.stop_if_asked(together)
 
@@ -144,7 +144,7 @@ def _with_means(events: pd.DataFrame, num_layers: int) -> pd.DataFrame:
 
 
 def check(context: Context, name: str) -> None:
-  """Refuses labels that the technique cannot work with."""
+  """Refuses labels that a technique cannot work with."""
   if not context.noisy_set:
     return
   settings = TECHNIQUES[name].settings_in(context.config.localise)
@@ -156,7 +156,7 @@ def check(context: Context, name: str) -> None:
 
 
 def localise(study: View) -> None:
-  """Joins the techniques' parts; compares the techniques."""
+  """Stage `localise`: joins the parts of tables, compares techniques."""
   wanted = study.config.localise.techniques or TECHNIQUES
   techniques = [name for name in TECHNIQUES if name in wanted]
   joined = {}

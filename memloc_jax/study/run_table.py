@@ -1,4 +1,4 @@
-"""A table of runs on a study's data: what all of its tables have in common."""
+"""Tables of runs on a study's data: what all of them have in common."""
 
 import numpy as np
 
@@ -20,20 +20,20 @@ def run_table(
   keep: bool | np.ndarray = True,
   log: bool = False,
 ) -> Table:
-  """A table of runs on a study's data.
+  """A table of runs on a study's data, see `Table` and `Program`.
 
   Args:
     context: the study's.
     name: of the table.
     num_epochs: passes over the examples.
-    evaluate_every: epochs between evaluations; None for the last alone.
+    evaluate_every: epochs between evaluations; None for the last epoch alone.
     runs: the rows.
     fit_accuracy: at which a run stops, or None.
-    trace: runs of which weights on the way are kept.
-    snapshots: epochs after which.
+    trace: runs whose weights are kept at earlier moments too, bool [runs].
+    snapshots: epochs that are such moments.
     auxiliary: a second objective and its examples.
-    keep: whether the runs' weights are kept, for all or [runs].
-    log: whether the logits after every evaluated epoch are.
+    keep: whether final weights are kept, of all runs or of each, [runs].
+    log: whether the logits after every evaluated epoch are kept.
   """
   config, data = context.config.train, context.data
   held_out = data.validation.with_labels(data.validation_labels[None])

@@ -24,7 +24,14 @@ STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
 
 
 class Runs:
-  """What a study trains, and what is kept of it; built when needed."""
+  """What a study trains, and what is kept of it; built when needed.
+
+  Attributes:
+    context: what the runs are made from.
+    asked_to_stop: returns whether to save and stop.
+    programs: compiled ones, see `Engine`.
+    store: the records and weights of finished runs.
+  """
 
   def __init__(
     self,
@@ -33,10 +40,10 @@ class Runs:
     profile: bool = False,
     programs: dict[Any, Any] | None = None,
   ):
-    """Names the parts; nothing is loaded yet.
+    """Loads nothing yet.
 
     Args:
-      context: what they are made of.
+      context: what the runs are made from.
       asked_to_stop: polled while they train.
       profile: whether to trace some early steps.
       programs: compiled ones that studies share, see `Engine`.
@@ -70,7 +77,7 @@ class Runs:
 
   @property
   def map_tables(self) -> list[Table]:
-    """Those of the map runs."""
+    """The tables of map runs."""
     return [
       t for name, t in self.tables.items() if name.startswith(map_runs.MAP)
     ]
@@ -84,16 +91,21 @@ class Runs:
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
     """All parameters of a kept run.
 
-    The checkpoint's embeddings, which runs have in common, are on the device;
-    the rest are host arrays.
+    The checkpoint's embeddings, which runs share, are on the device; the rest
+    are host arrays.
+
+    Args:
+      table: name of the table.
+      row: of the run.
+      moment: at which the weights were kept.
 
     Raises:
-      InputError: what is kept is of another architecture.
+      InputError: the weights belong to another architecture.
     """
     context = self.context
     common = {'embeddings': context.embeddings, 'final': {}}
     if row in self.tables[table].given:
-      # Heads may be built otherwise, and embeddings of its own be there.
+      # Its head may have another structure, and its embeddings be its own.
       return common | self.store.read_weights(table, row, None, moment)
     key = jax.random.key(0)
     heads = {
@@ -103,7 +115,7 @@ class Runs:
       for objective in self.tables[table].program.objectives
     }
     if (finished := self.tables[table].finished) is not None:
-      # Beside given models, heads read as theirs do.
+      # Heads have the structure of those that the runs started from.
       heads |= jax.eval_shape(
         lambda tree: jax.tree.map(lambda x: x[0], tree), finished[1]['heads']
       )
@@ -169,7 +181,7 @@ class Runs:
     self.context.workdir.log(progress.line(event))
 
   def stop_if_asked(self, together: bool = False) -> None:
-    """To be called where nothing would be lost by stopping.
+    """Stops if asked to; to be called where nothing would be lost.
 
     Args:
       together: whether all processes call this, and stop if one was asked to.

@@ -14,10 +14,10 @@ from memloc_jax.tasks.encode import Encoded
 
 
 def sources(study: View) -> list[Source]:
-  """The main models and every control setup.
+  """The main models and those of every control, as techniques get them.
 
   Raises:
-    InputError: a model that a technique compares with did not come out.
+    InputError: a model that a technique needs has diverged.
   """
   if not study.noisy_set:
     return []
@@ -131,7 +131,11 @@ def source(
 def _row(
   study: View, table: Table, purpose: str, seed: int, any_seed: bool
 ) -> int:
-  """The run of a purpose; that of another seed if there is only one."""
+  """The run with a purpose and seed; with `any_seed`, or else the first one.
+
+  Raises:
+    InputError: it has diverged.
+  """
   rows = [row for row, p in enumerate(table.runs.purpose) if p == purpose]
   same = [row for row in rows if table.runs.seed[row] == seed]
   row = same[0] if same or not any_seed else rows[0]
@@ -171,7 +175,7 @@ def _moment(table: Table, epoch: int) -> str:
 
 
 def _given_early(study: View, table: Table, row: int) -> Checkpoint | None:
-  """A given run after its first fitted epoch, if that was given, too."""
+  """A given run after its first fitted epoch; None if that is not given."""
   of = table.runs.purpose[row], int(table.runs.seed[row])
   if row not in table.given or given.early(*of, study.given) is None:
     return None

@@ -1,7 +1,7 @@
 """What a stage sees of a study: what it declares, and nothing else.
 
-Results are kept as long as what a stage has declared stays the same. If it
-could read more, they would be kept though they were no longer right.
+A stage's results are kept until something that it declares changes. If it could
+read anything else, results would be kept that are no longer right.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.runs import Runs
 from memloc_jax.study.workdir import Workdir
 
-# What depends on fixed settings alone, and how work is laid out: of what is
-# loaded, and of the runs.
+# Attributes of the context and of the runs that every stage may read: they
+# depend on fixed settings alone, or change no result.
 _OF_CONTEXT = frozenset(
   {
     'data',
@@ -47,7 +47,7 @@ _OF_RUNS = frozenset({'controls', 'engine', 'stop_if_asked', 'store'})
 
 
 class Undeclared(RuntimeError):
-  """A stage reads or writes what it does not declare, which is a bug."""
+  """A stage reads or writes something that it does not declare: a bug."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Declared:
   Attributes:
     stage: its name.
     settings: free settings, or groups of them, that it reads.
-    runs: beginnings of the names of tables of runs.
-    reads: tables, arrays and parts that stages before it write.
-    writes: its own, and its files.
-    tables: what each table must be, by name; those of the others too.
+    runs: prefixes of the names of its tables of runs.
+    reads: files that it may read: what the stages write that it needs.
+    writes: files that it writes.
+    tables: declarations of all tables of the study, by name.
   """
 
   stage: str
@@ -71,7 +71,7 @@ class Declared:
   tables: Mapping[str, schema.Table] = dataclasses.field(default_factory=dict)
 
   def of_runs(self, table: str) -> bool:
-    """Whether a table of runs is among its own."""
+    """Whether it may look at a table of runs."""
     return table.startswith(self.runs)
 
   def setting(self, name: str) -> bool:
@@ -86,10 +86,16 @@ class Declared:
 
 
 class Settings:
-  """A group of settings of which some can be read."""
+  """A group of settings, of which a stage can read those that it declares."""
 
   def __init__(self, group: Any, name: str, declared: Declared):
-    """Takes the dataclass, its name ('' for the whole study), and who reads."""
+    """Wraps a group.
+
+    Args:
+      group: the dataclass.
+      name: of the group; '' for the whole study.
+      declared: by the stage that reads.
+    """
     self._group, self._name, self._declared = group, name, declared
 
   def __getattr__(self, name: str) -> Any:
@@ -109,14 +115,15 @@ class Settings:
 
 
 class Files:
-  """The tables, arrays and files of a workdir that a stage declares.
+  """The files of a workdir that a stage declares; methods as of `Workdir`.
 
   Attributes:
-    written: those that it wrote.
+    path: of the workdir.
+    written: names of the files that the stage has written.
   """
 
   def __init__(self, workdir: Workdir, declared: Declared):
-    """Takes the workdir, and who reads and writes."""
+    """Wraps a workdir for the stage that declares this."""
     self._workdir, self._declared = workdir, declared
     self.path = workdir.path
     self.written: set[str] = set()
@@ -132,12 +139,12 @@ class Files:
     self.written |= found
 
   def read_table(self, name: str) -> pd.DataFrame | None:
-    """See `Workdir`, as all that follow."""
+    """Reads a table; None if it is not there."""
     self._read(f'{name}.parquet')
     return self._workdir.read_table(name)
 
   def write_table(self, name: str, table: pd.DataFrame) -> None:
-    """Writes one, see `Workdir`."""
+    """Writes a table."""
     self._write(f'{name}.parquet')
     self._workdir.write_table(self._declared.tables[name], table)
 
@@ -147,28 +154,28 @@ class Files:
     return self._workdir.array(name)
 
   def read_part(self, technique: str, name: str) -> pd.DataFrame | None:
-    """Reads a technique's part of a table."""
+    """Reads a technique's part of a table; None if it is not there."""
     self._read(f'parts/{technique}/{name}.parquet')
     return self._workdir.read_part(technique, name)
 
   def write_part(self, technique: str, name: str, table: pd.DataFrame) -> None:
-    """Writes one."""
+    """Writes a technique's part of a table."""
     self._write(f'parts/{technique}/{name}.parquet')
     declared = self._declared.tables[name]
     self._workdir.write_part(technique, declared, table)
 
   def clear_parts(self, technique: str) -> None:
-    """Removes what a technique wrote before."""
+    """Removes all parts that a technique has written before."""
     self._write(f'parts/{technique}')
     self._workdir.clear_parts(technique)
 
   def read_array(self, name: str) -> np.ndarray | None:
-    """Reads an array."""
+    """Reads an array; None if it is not there."""
     self._read(f'arrays/{name}.npy')
     return self._workdir.read_array(name)
 
   def write_array(self, name: str, array: np.ndarray) -> None:
-    """Writes one."""
+    """Writes an array."""
     self._write(f'arrays/{name}.npy')
     self._workdir.write_array(name, array)
 
@@ -176,18 +183,18 @@ class Files:
   def array_to_fill(
     self, name: str, shape: tuple[int, ...], dtype: type
   ) -> Iterator[np.ndarray]:
-    """Writes one piece by piece."""
+    """Writes an array piece by piece."""
     self._write(f'arrays/{name}.npy')
     with self._workdir.array_to_fill(name, shape, dtype) as array:
       yield array
 
   def read_json(self, name: str) -> Any:
-    """Reads a file."""
+    """Reads a JSON file; None if it is not there."""
     self._read(name)
     return self._workdir.read_json(name)
 
   def write_json(self, name: str, value: Any) -> None:
-    """Writes one."""
+    """Writes a JSON file."""
     self._write(name)
     self._workdir.write_json(name, value)
 
@@ -201,13 +208,13 @@ class Files:
     self._workdir.log(line)
 
   def write_with(self, name: str, write: Callable[[Any], None]) -> None:
-    """Writes what needs the whole workdir, such as the report."""
+    """Lets `write` write a file from the whole workdir, as the report is."""
     self._write(name)
     write(self._workdir)
 
 
 def _inside(name: str, declared: frozenset[str]) -> set[str]:
-  """The file itself or its folder, if one is declared."""
+  """The file itself, or the folder that it is in, if that is declared."""
   parts = name.split('/')
   return {'/'.join(parts[:n]) for n in range(1, 1 + len(parts))} & declared
 
@@ -215,13 +222,16 @@ def _inside(name: str, declared: frozenset[str]) -> set[str]:
 class View:
   """A study as a stage sees it.
 
+  Beside what is defined here, it has the attributes of `Context` and `Runs`
+  that are listed at the top of this file.
+
   Attributes:
-    config: its settings, of which undeclared ones cannot be read.
-    workdir: its files, likewise.
+    config: settings of the study; reading an undeclared one raises.
+    workdir: files of the study, likewise.
   """
 
   def __init__(self, runs: Runs, declared: Declared):
-    """Takes the study's runs and what the stage declares."""
+    """Shows a study to the stage that declares this."""
     context = runs.context
     self._context, self._runs, self._declared = context, runs, declared
     self.config = Settings(context.config, '', declared)
@@ -229,12 +239,12 @@ class View:
 
   @functools.cached_property
   def tables(self) -> Mapping[str, Table]:
-    """Tables of runs that the stage declares, by name."""
+    """The tables of runs that the stage declares, by name."""
     return self._mine(self._runs.tables)
 
   @functools.cached_property
   def hashes(self) -> Mapping[str, list[str]]:
-    """Hashes of their runs."""
+    """Hashes of the runs of these tables, by name of the table."""
     return self._mine(self._runs.hashes)
 
   def _mine(self, by_table: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -246,13 +256,13 @@ class View:
 
   @property
   def map_tables(self) -> list[Table]:
-    """Those of the map runs; who looks at any of them declares all."""
+    """The tables of map runs; a stage declares all of them or none."""
     if not self._declared.of_runs(MAP):
       raise self._declared.refuse('the map runs')
     return [t for name, t in self.tables.items() if name.startswith(MAP)]
 
   def weights(self, table: str, row: int, moment: str = FINAL) -> Tree:
-    """All parameters of a kept run, see `Runs`."""
+    """All parameters of a kept run, see `Runs.weights`."""
     if table not in self.tables:
       raise self._declared.refuse(f'the runs of {table}')
     return self._runs.weights(table, row, moment)

@@ -125,7 +125,7 @@ class ExtendingTest(tiny.EncoderCase):
     register = lambda **kinds: scores.register_technique('mine', **kinds)(print)
     with self.assertRaisesRegex(ValueError, 'already a group of settings'):
       register(settings=probes.ProbeConfig, group='probe')
-    with self.assertRaisesRegex(ValueError, 'are no dataclass'):
+    with self.assertRaisesRegex(ValueError, 'not a dataclass'):
       register(settings=dict)
     register(settings=probes.ProbeConfig, group='units')
     with self.assertRaisesRegex(InputError, "group='units'"):
