@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.intervals import Sample
 from benchmarks.subsamples import Ensemble
-from memloc_jax.estimators import flagging, planning
+from memloc_jax.estimators import flagging, sample_size
 from memloc_jax.estimators.memorisation import from_sides
 
 RATES = (0.05, 0.1)
@@ -125,7 +125,9 @@ def reliability(
         'rms': float(np.sqrt(np.square(gaps).mean())),
         'at': {
           str(size): float(
-            np.mean([planning.reliability_at(r, runs, size) for r in predicted])
+            np.mean(
+              [sample_size.reliability_at(r, runs, size) for r in predicted]
+            )
           )
           for size in sizes
         },
@@ -135,6 +137,6 @@ def reliability(
 
 
 def _reliability(sample: Sample, kind: str) -> float:
-  return planning.reliability(
+  return sample_size.reliability(
     from_sides(sample.seen, sample.unseen, _INTERVALS[kind])
   )

@@ -33,7 +33,7 @@ class PredictionQuality:
     r2_high: upper end.
     r2_in: the same among the examples that the run was trained on.
     r2_out: among the others.
-    reliability: of the estimate, see `planning.reliability`: the largest R
+    reliability: of the estimate, see `sample_size.reliability`: the largest R
       squared that any prediction of it can be expected to reach.
     corrected: r2 / reliability, at most 1: R squared against what endless
       runs would give, since the other runs' noise is in the squared error and
@@ -41,7 +41,7 @@ class PredictionQuality:
     corrected_low: lower end of its interval.
     corrected_high: upper end.
     equivalent_runs: size of a map that is as reliable as `corrected` says the
-      prediction is, see `planning.reliability_at`; 0 where that is not above
+      prediction is, see `sample_size.reliability_at`; 0 where that is not above
       0, NaN where it is 1.
   """
 

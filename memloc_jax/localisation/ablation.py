@@ -188,21 +188,9 @@ def _site_means(model, params, examples, chosen, batch_size):
   return jax.tree.map(lambda x: (x / count).astype(np.float32), total)
 
 
-def check(config: AblationConfig, mislabelled: np.ndarray) -> None:
-  """Refuses too few examples of either kind.
-
-  Args:
-    config: the settings, of which none matters.
-    mislabelled: which examples are, bool [n].
-
-  Raises:
-    InputError: with how many there are.
-  """
-  del config
-  gradients.groups(mislabelled, seed=0)
-
-
-@scores.register_technique('ablation', settings=AblationConfig, check=check)
+@scores.register_technique(
+  'ablation', settings=AblationConfig, check=gradients.check
+)
 def ablation(
   source: scores.Source, config: AblationConfig, report: scores.Report
 ) -> scores.Findings:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -199,15 +200,15 @@ def group_gradients(
   )
 
 
-def check(config: GradientConfig | None, mislabelled: np.ndarray) -> None:
-  """Refuses too few examples of either kind.
+def check(config: Any, mislabelled: np.ndarray) -> None:
+  """Refuses labels for which `groups` could not draw clean examples.
 
   Args:
-    config: the settings, of which none matters.
-    mislabelled: which examples are, bool [n].
+    config: settings of a technique; not read.
+    mislabelled: which examples are noisy, bool [n].
 
   Raises:
-    InputError: with how many there are.
+    InputError: see `groups`.
   """
   del config
   groups(mislabelled, seed=0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
-from memloc_jax.estimators import planning
+from memloc_jax.estimators import sample_size
 from memloc_jax.estimators.memorisation import Memorisation
 from memloc_jax.study import actions
 from memloc_jax.study.config import StudyConfig
@@ -16,7 +16,7 @@ from memloc_jax.study.workdir import Workdir
 
 def rule(
   until_half_width: float | None, until_reliability: float | None
-) -> planning.Rule | None:
+) -> sample_size.Rule | None:
   """The rule that the flags ask for; None if they ask for nothing.
 
   Raises:
@@ -31,7 +31,7 @@ def rule(
       raise InputError(f'{name}={value:g}: must be between 0 and 1.')
   if until_half_width is None and until_reliability is None:
     return None
-  return planning.Rule(until_half_width, reliability=until_reliability)
+  return sample_size.Rule(until_half_width, reliability=until_reliability)
 
 
 def extend_until(
@@ -39,7 +39,7 @@ def extend_until(
   workdir: str | pathlib.Path,
   add_runs: int,
   max_runs: int,
-  wanted: planning.Rule,
+  wanted: sample_size.Rule,
   run: Callable[[StudyConfig], pathlib.Path],
   say: Callable[[str], None] = print,
 ) -> pathlib.Path:
@@ -85,7 +85,7 @@ def extend_until(
 
 
 def _reached(
-  folder: Workdir, wanted: planning.Rule, say: Callable[[str], None]
+  folder: Workdir, wanted: sample_size.Rule, say: Callable[[str], None]
 ) -> bool:
   """Whether the map in the folder is enough, which is said."""
   examples = folder.read_table('examples')
@@ -102,12 +102,12 @@ def _reached(
     in_runs=column('in_runs'),
     out_runs=column('out_runs'),
   )
-  reached = planning.should_stop(scores, wanted)
+  reached = sample_size.should_stop(scores, wanted)
   say(
     f'map of {(scores.in_runs + scores.out_runs).max()} runs: half-width '
-    f'{planning.widest(scores, wanted.quantile):.3f} for '
+    f'{sample_size.widest(scores, wanted.quantile):.3f} for '
     f'{wanted.quantile:.0%} of the examples, reliability '
-    f'{planning.reliability(scores):.3f}: '
+    f'{sample_size.reliability(scores):.3f}: '
     f'{"enough" if reached else "not enough"}'
   )
   return reached

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from memloc_jax.estimators import flagging, planning, predictions
+from memloc_jax.estimators import flagging, predictions, sample_size
 from memloc_jax.estimators.memorisation import from_sides
 from memloc_jax.estimators.sides import (
   Shared,
@@ -32,7 +32,9 @@ def powers(
 ) -> dict[float, float]:
   """Share of memorised examples that `flagged` finds, by memorisation."""
   return {
-    size: planning.power(planning.Effect(examples, size), runs, ratio, pairs)
+    size: sample_size.power(
+      sample_size.Effect(examples, size), runs, ratio, pairs
+    )
     for size in _EFFECTS
   }
 
@@ -43,22 +45,25 @@ def worst_case(context: Context) -> list[str]:
   runs, ratio, pairs = config.size, config.ratio, context.config.map.pairs
   if not runs:
     return []
-  needed = ', '.join(
-    f'{planning.runs_for_half_width(width, ratio, pairs):,} runs for {width:g}'
+  half_widths = {
+    width: sample_size.runs_for_half_width(width, ratio, pairs)
     for width in _HALF_WIDTHS
+  }
+  needed = ', '.join(
+    f'{count:,} runs for {width:g}' for width, count in half_widths.items()
   )
   examples = len(context.data.train)
-  share = planning.Effect(examples).share
+  share = sample_size.Effect(examples).share
   lines = [
     f'{runs} map runs, whatever the data:',
     '  half-width of 95 % intervals at most about '
-    f'{planning.half_width(runs, ratio, pairs):.2f}; {needed}',
+    f'{sample_size.half_width(runs, ratio, pairs):.2f}; {needed}',
     f'  flagged, if one in {round(1 / share)} of {examples:,} examples is '
     f'memorised and {flagging.RATE:.0%} may be flagged falsely:',
   ]
   for size, found in powers(examples, runs, ratio, pairs).items():
-    effect = planning.Effect(examples, size)
-    enough = planning.runs_for_power(effect, _POWER, ratio, pairs)
+    effect = sample_size.Effect(examples, size)
+    enough = sample_size.runs_for_power(effect, _POWER, ratio, pairs)
     lines.append(
       f'    {found:.0%} of those memorised by {size:g}; {_number(enough)} runs '
       f'for {_POWER:.0%}'
@@ -96,7 +101,7 @@ def forecast(
     for quantile in _QUANTILES
     for wanted in _HALF_WIDTHS
   ]
-  found = planning.reliability(
+  found = sample_size.reliability(
     from_sides(pilot.seen, pilot.unseen, both=pilot.both)
   )
   return rows + [
@@ -106,7 +111,7 @@ def forecast(
       'runs': pilot.runs,
       'value': found,
       'wanted': wanted,
-      'needed': planning.runs_for_reliability(found, pilot.runs, wanted),
+      'needed': sample_size.runs_for_reliability(found, pilot.runs, wanted),
     }
     for wanted in _RELIABILITIES
   ]
@@ -148,7 +153,7 @@ def _number(runs: int | None) -> str:
 
 def _pilot(
   membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
-) -> planning.Pilot:
+) -> sample_size.Pilot:
   """Probabilities of a map."""
   pairs = complementary(membership)
   blocks, products = [], []
@@ -167,4 +172,4 @@ def _pilot(
     for one_side in zip(*blocks)
   )
   both = Shared(len(pairs), np.concatenate(products)) if len(pairs) else None
-  return planning.Pilot(seen, unseen, both=both)
+  return sample_size.Pilot(seen, unseen, both=both)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.estimators import histories, planning
+from memloc_jax.estimators import histories, sample_size
 from memloc_jax.estimators import single_run as estimator
 from memloc_jax.estimators.memorisation import memorisation
 from tests.estimators import ensembles
@@ -106,11 +106,11 @@ class SingleRunTest(parameterized.TestCase):
           getattr(quality, name),
           1 - np.sum((a - b) ** 2) / np.sum((a - a.mean()) ** 2),
         )
-      reliability = planning.reliability(rest)
+      reliability = sample_size.reliability(rest)
       self.assertAlmostEqual(quality.reliability, reliability)
       self.assertAlmostEqual(quality.corrected, quality.r2 / reliability)
       self.assertAlmostEqual(
-        planning.reliability_at(reliability, 23, quality.equivalent_runs),
+        sample_size.reliability_at(reliability, 23, quality.equivalent_runs),
         quality.corrected,
       )
     self.assertAlmostEqual(

@@ -20,7 +20,7 @@ from memloc_jax.ensemble.compile import PlacedTable
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.errors import InputError
-from memloc_jax.estimators import planning as estimator
+from memloc_jax.estimators import sample_size
 from memloc_jax.estimators.memorisation import memorisation
 from memloc_jax.study import (
   actions,
@@ -88,9 +88,9 @@ class PlanTest(tiny.EncoderCase):
     self.assertIn('at most about 0.44; 97 runs for 0.2, 385', lines[1])
     self.assertIn('one in 20 of 80 examples', lines[2])
     for line, size in zip(lines[3:], (0.5, 0.75), strict=True):
-      effect = estimator.Effect(80, size)
-      power = estimator.power(effect, 20)
-      runs = estimator.runs_for_power(effect, 0.8)
+      effect = sample_size.Effect(80, size)
+      power = sample_size.power(effect, 20)
+      runs = sample_size.runs_for_power(effect, 0.8)
       self.assertIn(f'{power:.0%} of those memorised by {size:g};', line)
       self.assertIn(f' {runs} runs for 80%', line)
     self.assertEmpty(pilot.finished_map(study.context))
@@ -117,9 +117,9 @@ class PlanTest(tiny.EncoderCase):
     for width, share in printed:
       half = np.quantile((scores.high - scores.low) / 2, int(share) / 100)
       self.assertEqual(width, f'{half:.2f}')
-    found = estimator.reliability(scores)
+    found = sample_size.reliability(scores)
     self.assertIn(f'reliability of the ranking {found:.3f}', text)
-    runs = estimator.runs_for_reliability(found, 16, 0.95)
+    runs = sample_size.runs_for_reliability(found, 16, 0.95)
     self.assertIn(f'{runs:,} runs for 0.95', text)
 
   def test_a_sample_has_as_many_long_texts_as_its_epoch(self):
@@ -333,35 +333,35 @@ class ExtendUntilTest(tiny.EncoderCase):
     )
 
   def test_blocks_are_added_until_the_rule_holds(self):
-    self.extend(100, estimator.Rule(half_width=0.27))
+    self.extend(100, sample_size.Rule(half_width=0.27))
     self.assertEqual(self.trained, [(), (6,), (6, 6)])
     self.assertIn('map of 16 runs: half-width 0.250 for 90%', self.said[-1])
     self.assertEndsWith(self.said[-1], ': enough')
     self.assertEndsWith(self.said[-2], ': not enough')
     # Given again, the command does nothing more.
     self.trained.clear()
-    self.extend(100, estimator.Rule(half_width=0.27))
+    self.extend(100, sample_size.Rule(half_width=0.27))
     self.assertEqual(self.trained, [(6, 6)])
 
   def test_the_last_block_is_as_large_as_is_allowed(self):
-    self.extend(13, estimator.Rule(reliability=0.999))
+    self.extend(13, sample_size.Rule(reliability=0.999))
     self.assertEqual(self.trained, [(), (6,), (6, 3)])
     self.trained.clear()
-    self.extend(14, estimator.Rule(reliability=0.999))
+    self.extend(14, sample_size.Rule(reliability=0.999))
     self.assertEqual(self.trained, [(6, 3)])
 
   def test_a_block_that_was_begun_is_finished_first(self):
     begun = actions.extend(self.config, self.workdir.path, 6)
     with self.assertRaises(KeyboardInterrupt):
       self.run_study(begun, fails=True)
-    self.extend(100, estimator.Rule(half_width=0.35))
+    self.extend(100, sample_size.Rule(half_width=0.35))
     self.assertEqual(self.trained, [(6,)])
 
   def test_a_smaller_last_block_that_was_begun_is_finished_first(self):
     begun = actions.extend(self.config, self.workdir.path, 3)
     with self.assertRaises(KeyboardInterrupt):
       self.run_study(begun, fails=True)
-    self.extend(100, estimator.Rule(half_width=0.3))
+    self.extend(100, sample_size.Rule(half_width=0.3))
     self.assertEqual(self.trained, [(3,), (3, 6)])
 
   def test_a_run_that_leaves_it_unfinished_ends_the_loop(self):
@@ -376,7 +376,7 @@ class ExtendUntilTest(tiny.EncoderCase):
         self.workdir.path,
         6,
         100,
-        estimator.Rule(half_width=0.1),
+        sample_size.Rule(half_width=0.1),
         run,
         self.said.append,
       )
@@ -388,7 +388,7 @@ class ExtendUntilTest(tiny.EncoderCase):
       self.encoder, self.folder, train__seeds=(), localise__techniques=()
     )
     workdir = tiny.run(config, self.folder / 'study')
-    rule = estimator.Rule(half_width=0.7)
+    rule = sample_size.Rule(half_width=0.7)
     before = tiny.files(workdir / 'rows')
     done = adaptive.extend_until(
       config,
@@ -410,7 +410,7 @@ class ExtendUntilTest(tiny.EncoderCase):
     self.assertEqual({name: after[name] for name in before}, before)
 
   def test_refuses(self):
-    rule = estimator.Rule(half_width=0.1)
+    rule = sample_size.Rule(half_width=0.1)
     with self.assertRaisesRegex(InputError, '--max_runs=3: the map has 4 runs'):
       self.extend(3, rule)
     self.workdir = self.new_folder()

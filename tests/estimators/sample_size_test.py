@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 from scipy import stats
 
 from memloc_jax.estimators import flagging
-from memloc_jax.estimators import planning as estimator
+from memloc_jax.estimators import sample_size as estimator
 from memloc_jax.estimators.memorisation import from_sides, memorisation
 from memloc_jax.estimators.sides import shared, sides
 from tests.estimators import ensembles
