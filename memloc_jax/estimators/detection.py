@@ -259,7 +259,7 @@ def _placements(
 
 def _areas(parts: _Parts) -> np.ndarray:
   """AUROC of each score, [scores]."""
-  return sum(weight * p.mean(1) for weight, p, _ in parts)
+  return np.sum([weight * p.mean(1) for weight, p, _ in parts], axis=0)
 
 
 def _auroc_interval(parts: _Parts, level: float) -> tuple[float, float]:

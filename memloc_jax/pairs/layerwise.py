@@ -1,6 +1,7 @@
 """Stage `layerwise`: where in the network each example is memorised."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -533,7 +534,8 @@ def _control(
     [planted[a : b + 1].all() for a, b in found.spans] + [False]
   )
   share = found.examples.of_group(found.groups['noisy'])
-  rows, parts = [], []
+  rows: list[dict[str, Any]] = []
+  parts = []
   even, pairs = planted.mean(), len(found.pairs)
   for measure, part, whole in (
     ('share of noisy examples', share[:, inside].sum(1), share.sum(1)),

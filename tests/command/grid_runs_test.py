@@ -130,6 +130,7 @@ class RefusedTest(tiny.EncoderCase):
 
 
 class SharedProgramsTest(tiny.EncoderCase):
+  @pytest.mark.full
   def test_studies_of_the_same_shapes_compile_once_and_differ_in_nothing(self):
     values = study_config.to_config_dict(
       tiny.config(self.encoder, self.folder, task__noise=0.1)

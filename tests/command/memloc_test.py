@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
@@ -494,6 +495,7 @@ class RefusedTest(parameterized.TestCase):
     self.assertIn(sentence, error)
     self.assertEqual(error.count('\n'), 1)
 
+  @pytest.mark.full
   def test_every_setting_with_odd_texts(self):
     texts = (
       '', 'x', '-1', '1.5', 'nan', '9' * 30, '(1,', "('a', 'a')", '((1, 1),)',

@@ -28,6 +28,7 @@ def _table(**changes):
 
 
 class LogTest(toy.TestCase):
+  @pytest.mark.full
   def test_logged_logits_are_those_of_the_epoch_and_change_nothing(self):
     table = _table()
     engine = toy.engine(self.folder(), lanes=4)

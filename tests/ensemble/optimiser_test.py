@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import optimiser
@@ -138,6 +139,7 @@ class ProgramTest(toy.TestCase):
     found = AbstractTable(toy.engine(folder), self._table(name)).least
     self.assertEqual(found.optimisers, trees * found.weights + count)
 
+  @pytest.mark.full
   @parameterized.parameters('lion', 'sgd')
   def test_runs_train_with_it(self, name):
     engine = toy.engine(self.folder())

@@ -145,6 +145,7 @@ class PartialTest(toy.TestCase):
       train(engine, self.table())
     self.assertNotEmpty(leaves)
 
+  @pytest.mark.full
   def test_saved_at_intervals_without_being_asked(self):
     folder = self.folder()
     engine = toy.engine(folder, segment_steps=3, checkpoint_seconds=0.0)

@@ -90,6 +90,7 @@ class SamenessTest(toy.TestCase):
       trained, _logits(_baseline()[0]), rtol=0, atol=1e-5
     )
 
+  @pytest.mark.full
   def test_devices_change_only_the_rounding(self):
     self.changes_only_the_rounding(lanes=1, devices=None)
 
@@ -237,6 +238,7 @@ class ResumeTest(toy.TestCase):
     toy.records(engine, toy.table(_runs()))
     self.assertLen(epochs, 4)
 
+  @pytest.mark.full
   def test_lanes_that_are_asked_for_count_and_are_kept(self):
     _baseline()
     folder = self.folder() / 'copy'
@@ -383,6 +385,7 @@ class RecordTest(toy.TestCase):
 
 
 class ProfileTest(toy.TestCase):
+  @pytest.mark.full
   def test_one_early_call_is_traced_and_changes_nothing(self):
     folder = self.folder()
     plain = toy.engine(self.folder())

@@ -63,6 +63,7 @@ def _of_one_label(source):
 
 
 class GradientsTest(parameterized.TestCase):
+  @pytest.mark.full
   @parameterized.parameters(0, 1, 2)
   def test_only_one_layer_tells_the_groups_apart(self, layer):
     others = [built.params(seed) for seed in (1, 2, 3)]
@@ -70,6 +71,7 @@ class GradientsTest(parameterized.TestCase):
     weights = _run('gradients', source).scores[''].weights[0]
     np.testing.assert_allclose(weights, np.arange(3) == layer, atol=2e-3)
 
+  @pytest.mark.full
   def test_only_the_last_layer_has_gradients_to_account_for(self):
     last = _bottleneck(2)
     others = [built.params(seed) for seed in (1, 2, 3)]

@@ -43,6 +43,7 @@ def _slow(params, examples, labels):
 
 
 class ExampleNormsTest(absltest.TestCase):
+  @pytest.mark.full
   def test_equals_one_example_at_a_time(self):
     params, examples = built.params(0), built.random_examples(7)
     labels = np.arange(7, dtype=np.int32) % built.CLASSES

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import Preempted
@@ -75,6 +76,7 @@ class BatchesTest(parameterized.TestCase):
 
 class ExtractTest(parameterized.TestCase):
   # Each first extracts a third, or a half, of all that it extracts.
+  @pytest.mark.full
   @parameterized.parameters(('centroids', 1 / 3), ('probing', 1 / 2))
   def test_techniques_can_be_stopped_within_an_extraction(self, name, first):
     shares = []

@@ -342,6 +342,7 @@ class GapTest(parameterized.TestCase):
     self.assertEqual(warned, logged)
     return warned
 
+  @pytest.mark.full
   def test_silent_where_points_are_enough(self):
     self.assertEmpty(self._said(64, 'float32'))
 

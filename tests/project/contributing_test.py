@@ -10,6 +10,7 @@ import tempfile
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -82,6 +83,7 @@ def take(step: re.Match[str], root: pathlib.Path) -> None:
   path.write_text(''.join(lines), 'utf-8')
 
 
+@pytest.mark.full
 class WalksTest(absltest.TestCase):
   @classmethod
   def setUpClass(cls):
@@ -108,21 +110,6 @@ class WalksTest(absltest.TestCase):
     cls.examples = pd.read_parquet(cls.study / 'examples.parquet')
     cls.page = (cls.study / 'report.html').read_text('utf-8')
     cls.tables = (cls.folder / 'tables.md').read_text('utf-8')
-
-  def test_each_takes_a_file_or_two(self):
-    self.assertEqual(
-      {
-        name: len({step['file'] or step['new'] for step in matches})
-        for name, matches in steps().items()
-      },
-      {
-        'A column': 1,
-        'Another interval': 1,
-        'A section of the report': 1,
-        'An estimator with a table and a section': 2,
-        'A command': 1,
-      },
-    )
 
   def test_column(self):
     self.assertEqual(
@@ -162,7 +149,22 @@ class WalksTest(absltest.TestCase):
     self.assertEqual(lines[-1].split(), ['map', 'done', '4'])
 
 
-class SearchTest(absltest.TestCase):
+class PageTest(absltest.TestCase):
+  def test_each_takes_a_file_or_two(self):
+    self.assertEqual(
+      {
+        name: len({step['file'] or step['new'] for step in matches})
+        for name, matches in steps().items()
+      },
+      {
+        'A column': 1,
+        'Another interval': 1,
+        'A section of the report': 1,
+        'An estimator with a table and a section': 2,
+        'A command': 1,
+      },
+    )
+
   def test_the_name_of_a_setting_finds_every_place(self):
     searches = _SEARCH.findall(_PAGE)
     self.assertEqual(

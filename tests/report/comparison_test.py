@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import pytest
 from absl.testing import absltest
 
 from memloc_jax.compare import replication, summary
@@ -50,6 +51,7 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn(r'\toprule', latex)
     self.assertLen(re.findall(r'\\\\', latex), len(table) + 1)
 
+  @pytest.mark.full
   def test_regimes_are_shown_against_the_same_study_without(self):
     folders = []
     for name, regime, centre in (('a', [], 2.0), ('b', ['<i>other'], 4.0)):

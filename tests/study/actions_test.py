@@ -89,6 +89,7 @@ class ActionsTest(tiny.EncoderCase):
     with self.assertRaisesRegex(InputError, 'lanes=1000000000: training'):
       stages.check_study(other, self.folder / 'checked')
 
+  @pytest.mark.full
   def test_plans_share_what_they_compile(self):
     programs = {}
     known = []

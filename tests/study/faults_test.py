@@ -341,6 +341,7 @@ class FaultsTest(tiny.EncoderCase):
       self.assertLess(time.monotonic(), deadline, f'{path} is not written')
       time.sleep(0.05)
 
+  @pytest.mark.full
   def test_workdir_in_use_is_refused(self):
     first = self.start('used')
     try:

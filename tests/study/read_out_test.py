@@ -156,6 +156,7 @@ class PairsTest(WideCase):
   def manifest(self, workdir):
     return json.loads((workdir / 'manifest.json').read_text('utf-8'))['model']
 
+  @pytest.mark.full
   def test_an_unused_pooler_changes_nothing(self):
     found, said = [], []
     for name, pair in (('raw', self.raw), ('bare', self.bare)):
@@ -183,6 +184,7 @@ class PairsTest(WideCase):
     self.assertEqual(tiny.files(found[0]), before)
     self.assertNotIn('read out', output.getvalue())
 
+  @pytest.mark.full
   def test_a_used_pooler_is_used(self):
     where = self.folder / 'study_pooled'
     values = self.config(
