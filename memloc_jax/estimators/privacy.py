@@ -65,10 +65,12 @@ def scaled_logits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def lira(
   membership: np.ndarray,
   scaled: np.ndarray,
-  attack: Literal['online', 'offline', 'offline_tail'] = 'online',
   variance: Literal['auto', 'example', 'global'] = 'auto',
 ) -> np.ndarray:
-  """Likelihood-ratio attack of Carlini et al. (2022, arXiv 2112.03570).
+  """Likelihood-ratio attack of Carlini et al. (2022, arXiv 2112.03570), online.
+
+  The score is log N(phi; in) - log N(phi; out) in nats, with moments over the
+  IN and OUT runs other than the target.
 
   Differs from the released code on purpose: means instead of medians, sample
   variances, and the global variance is the one about each example's own mean,
@@ -82,31 +84,21 @@ def lira(
     membership: whether a run was trained on an example, bool [runs, n].
       Failed runs are left out by the caller.
     scaled: scaled logits of the given label, [runs, n].
-    attack: 'online', log N(phi; in) - log N(phi; out) in nats, with moments
-      over the IN and OUT runs other than the target. 'offline', as in the
-      released code: -log N(phi; out), large for anything unlike OUT runs.
-      'offline_tail', as in the paper: (phi - mean) / deviation of the OUT
-      runs, which orders like the probability that an OUT run is less
-      confident.
     variance: 'example', each example its own; 'global', one for all examples
       of a target and side, pooled over their degrees of freedom; 'auto',
-      global for examples with fewer than 64 runs on a side that is used.
-      The choice counts the target, so it does not depend on its membership.
+      global for examples with fewer than 64 runs on a side. The choice counts
+      the target, so it does not depend on its membership.
 
   Returns:
-    Scores, float64 [runs, n]; NaN where a side that is used would, without a
-    target from it, be left with no run (own variance: with fewer than two).
+    Scores, float64 [runs, n]; NaN where a side would, without a target from it,
+    be left with no run (own variance: with fewer than two).
 
   Raises:
-    ValueError: the shapes differ, a scaled logit is not finite, or an option
+    ValueError: the shapes differ, a scaled logit is not finite, or the variance
       is unknown.
   """
   membership, scaled = _checked(membership, scaled)
-  if attack not in ('online', 'offline', 'offline_tail'):
-    raise ValueError(
-      f'Unknown attack {attack!r}: online, offline or offline_tail.'
-    )
-  fewest = _fewest(membership, both=attack == 'online')
+  fewest = _fewest(membership)
   if variance == 'auto':
     own = fewest >= _OWN_VARIANCE_RUNS
   elif variance in ('example', 'global'):
@@ -115,7 +107,7 @@ def lira(
     raise ValueError(f'Unknown variance {variance!r}: auto, example or global.')
   scored = fewest >= np.where(own, 3, 2)
 
-  sides = [~membership, membership] if attack == 'online' else [~membership]
+  sides = [~membership, membership]
   pooled = [
     np.zeros(()) if own.all() else _pooled_variance(side, scaled)[:, None]
     for side in sides
@@ -129,31 +121,27 @@ def lira(
       spread = others.squares / np.maximum(others.runs - 1, 1)
       spread = np.where(own[block], spread, shared)
       spread = np.maximum(spread, _LEAST_DEVIATION**2)
-      deviation = values - others.mean
-      if attack == 'offline_tail':
-        surprise.append(deviation / np.sqrt(spread))
-      else:
-        exponent = np.square(deviation) / spread
-        surprise.append((np.log(2 * np.pi * spread) + exponent) / 2)
-    score = surprise[0] - surprise[1] if attack == 'online' else surprise[0]
-    scores[:, block] = np.where(scored[block], score, np.nan)
+      exponent = np.square(values - others.mean) / spread
+      surprise.append((np.log(2 * np.pi * spread) + exponent) / 2)
+    unseen, seen = surprise
+    scores[:, block] = np.where(scored[block], unseen - seen, np.nan)
   return scores
 
 
 def rmia(
   membership: np.ndarray,
   scaled: np.ndarray,
-  gamma: float = 1.0,
   population: int = 2000,
   seed: int = 0,
 ) -> np.ndarray:
   """Relative attack of Zarifzadeh et al. (2024, arXiv 2312.03262), online.
 
   The score of example x for target t is the share of population examples z
-  with ratio(t, x) >= gamma * ratio(t, z), where ratio(t, x) = p_t(y|x) /
+  with ratio(t, x) >= ratio(t, z), where ratio(t, x) = p_t(y|x) /
   ((mean_in + mean_out) / 2), p is the softmax probability of the given label,
   and the means are over the IN and the OUT runs of x other than t. Both sides
-  weigh the same however many runs they have, for x and z alike.
+  weigh the same however many runs they have, for x and z alike. The attack's
+  gamma is 1, as in the authors' released code, which leaves the fewest ties.
 
   The population is one subsample of the examples for all targets; a target
   uses those of it that it was not trained on, except x itself.
@@ -162,8 +150,6 @@ def rmia(
     membership: whether a run was trained on an example, bool [runs, n].
       Failed runs are left out by the caller.
     scaled: scaled logits of the given label, [runs, n].
-    gamma: positive. 1, as in the authors' released code, leaves the fewest
-      ties.
     population: size of the subsample, cut to the examples that have a ratio;
       with half of the examples in each run a target uses half of it.
     seed: of the subsample.
@@ -173,15 +159,13 @@ def rmia(
     a target from it, be left with no run, or no z is left.
 
   Raises:
-    ValueError: the shapes differ, a scaled logit is not finite, or `gamma` or
-      `population` is not positive.
+    ValueError: the shapes differ, a scaled logit is not finite, or `population`
+      is not positive.
   """
   membership, scaled = _checked(membership, scaled)
-  if not gamma > 0:
-    raise ValueError(f'gamma {gamma} must be positive.')
   if population < 1:
     raise ValueError(f'population {population} must be positive.')
-  scored = _fewest(membership, both=True) >= 2
+  scored = _fewest(membership) >= 2
   ratio = np.empty(scaled.shape)
   for block in predictions.blocks(scaled.shape[1]):
     values = np.maximum(special.expit(scaled[:, block]), _LEAST_PROBABILITY)
@@ -197,7 +181,7 @@ def rmia(
   scores = np.empty(scaled.shape)
   for target, own in enumerate(ratio):
     chosen = candidates[~membership[target, candidates]]
-    bars = gamma * own[chosen]
+    bars = own[chosen]
     passed = np.searchsorted(np.sort(bars), own, side='right')
     passed[chosen] -= own[chosen] >= bars
     size = np.full(own.shape, len(chosen))
@@ -227,11 +211,10 @@ def _checked(
   return membership, scaled
 
 
-def _fewest(membership: np.ndarray, both: bool) -> np.ndarray:
-  """Runs on the smaller side of an example, or on its OUT side, int [n]."""
+def _fewest(membership: np.ndarray) -> np.ndarray:
+  """Number of runs on the smaller side of each example, int [n]."""
   seen = membership.sum(axis=0)
-  unseen = len(membership) - seen
-  return np.minimum(seen, unseen) if both else unseen
+  return np.minimum(seen, len(membership) - seen)
 
 
 def _without_target(side: np.ndarray, values: np.ndarray) -> _Others:

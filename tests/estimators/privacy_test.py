@@ -11,15 +11,7 @@ from scipy import stats
 from memloc_jax.estimators import predictions, privacy, roc
 from tests.estimators import ensembles
 
-_LIRA = (
-  ('online_example', 'online', 'example'),
-  ('online_global', 'online', 'global'),
-  ('online_auto', 'online', 'auto'),
-  ('offline_example', 'offline', 'example'),
-  ('offline_global', 'offline', 'global'),
-  ('tail_example', 'offline_tail', 'example'),
-  ('tail_global', 'offline_tail', 'global'),
-)
+_LIRA = ('example', 'global', 'auto')
 
 
 def _slow_pooled(membership, scaled, target, side):
@@ -37,7 +29,7 @@ def _slow_pooled(membership, scaled, target, side):
   return (squares / freedom) ** 0.5
 
 
-def _slow_lira(membership, scaled, target, i, attack, own):
+def _slow_lira(membership, scaled, target, i, own):
   """One score, from a fit that never sees the target."""
   others = np.arange(len(scaled)) != target
   phi = scaled[target, i]
@@ -50,12 +42,7 @@ def _slow_lira(membership, scaled, target, i, attack, own):
       deviation = _slow_pooled(membership, scaled, target, side)
     moments[side] = values.mean(), max(deviation, 1e-3)
   out = stats.norm.logpdf(phi, *moments[False])
-  if attack == 'online':
-    return stats.norm.logpdf(phi, *moments[True]) - out
-  if attack == 'offline':
-    return -out
-  mean, deviation = moments[False]
-  return (phi - mean) / deviation
+  return stats.norm.logpdf(phi, *moments[True]) - out
 
 
 class ScaledLogitsTest(parameterized.TestCase):
@@ -100,16 +87,16 @@ class ScaledLogitsTest(parameterized.TestCase):
 
 
 class LiraTest(parameterized.TestCase):
-  @parameterized.named_parameters(*_LIRA)
-  def test_equals_refit_without_the_target(self, attack, variance):
+  @parameterized.parameters(*_LIRA)
+  def test_equals_refit_without_the_target(self, variance):
     membership, scaled = ensembles.remembering(10, 12)
     membership[:6, 0] = True
     membership[6:, 0] = False
-    scores = privacy.lira(membership, scaled, attack, variance)
+    scores = privacy.lira(membership, scaled, variance)
     for target in range(10):
       for i in range(12):
         expected = _slow_lira(
-          membership, scaled, target, i, attack, variance == 'example'
+          membership, scaled, target, i, variance == 'example'
         )
         self.assertAlmostEqual(scores[target, i] / expected, 1, delta=1e-9)
 
@@ -119,30 +106,25 @@ class LiraTest(parameterized.TestCase):
     membership[:, 1] = np.arange(140) < 63
     membership[:, 2] = np.arange(140) < 77
     scores = {
-      (attack, variance): privacy.lira(membership, scaled, attack, variance)
-      for attack in ('online', 'offline')
-      for variance in ('auto', 'example', 'global')
+      variance: privacy.lira(membership, scaled, variance) for variance in _LIRA
     }
-    for attack, shared in (('online', [0, 1, 1]), ('offline', [0, 0, 1])):
-      for i, is_shared in enumerate(shared):
-        kind = 'global' if is_shared else 'example'
-        other = 'example' if is_shared else 'global'
-        auto = scores[attack, 'auto'][:, i]
-        np.testing.assert_array_equal(auto, scores[attack, kind][:, i])
-        self.assertFalse(np.allclose(auto, scores[attack, other][:, i]))
+    for i, is_shared in enumerate([False, True, True]):
+      kind = 'global' if is_shared else 'example'
+      other = 'example' if is_shared else 'global'
+      auto = scores['auto'][:, i]
+      np.testing.assert_array_equal(auto, scores[kind][:, i])
+      self.assertFalse(np.allclose(auto, scores[other][:, i]))
 
-  @parameterized.named_parameters(*_LIRA)
-  def test_targets_own_value_moves_its_score_along_a_fixed_law(
-    self, attack, variance
-  ):
-    # Three values of the target determine the parabola (or line) that its
+  @parameterized.parameters(*_LIRA)
+  def test_targets_own_value_moves_its_score_along_a_fixed_law(self, variance):
+    # Three values of the target determine the parabola that its
     # score is of its own value; a fit that saw the target would not give one.
     membership, scaled = ensembles.remembering(12, 8)
     at = {}
     for shift in (-2.0, -1.0, 0.0, 1.0, 2.0):
       moved = scaled.copy()
       moved[3] = shift
-      at[shift] = privacy.lira(membership, moved, attack, variance)[3]
+      at[shift] = privacy.lira(membership, moved, variance)[3]
     third = at[2.0] - 3 * at[1.0] + 3 * at[0.0] - at[-1.0]
     np.testing.assert_allclose(third, 0, atol=1e-9)
     fourth = at[1.0] - 3 * at[0.0] + 3 * at[-1.0] - at[-2.0]
@@ -165,23 +147,15 @@ class LiraTest(parameterized.TestCase):
         np.testing.assert_array_equal(changed, expected)
 
   @parameterized.parameters(
-    ('online', 'global', 2),
-    ('online', 'example', 3),
-    ('offline', 'global', 2),
-    ('offline', 'example', 3),
+    ('global', 2),
+    ('example', 3),
   )
-  def test_too_few_runs_is_nan_for_all_targets_or_none(
-    self, attack, variance, least
-  ):
+  def test_too_few_runs_is_nan_for_all_targets_or_none(self, variance, least):
     rng = np.random.default_rng(0)
     counts = np.array([0, 1, 2, 3, 5, 7, 8, 9, 10])
     membership = np.arange(10)[:, None] < counts
-    scores = privacy.lira(
-      membership, rng.normal(size=(10, 9)), attack, variance
-    )
-    enough = 10 - counts >= least
-    if attack == 'online':
-      enough &= counts >= least
+    scores = privacy.lira(membership, rng.normal(size=(10, 9)), variance)
+    enough = np.minimum(counts, 10 - counts) >= least
     expected = np.broadcast_to(enough, (10, 9))
     np.testing.assert_array_equal(np.isfinite(scores), expected)
 
@@ -224,27 +198,27 @@ class LiraTest(parameterized.TestCase):
     found = roc.roc(membership, scores)
     self.assertAlmostEqual(found.pooled.auc, 0.5, delta=0.03)
 
-  @parameterized.named_parameters(*_LIRA)
-  def test_runs_and_examples_have_no_order(self, attack, variance):
+  @parameterized.parameters(*_LIRA)
+  def test_runs_and_examples_have_no_order(self, variance):
     membership, scaled = ensembles.remembering(10, 20)
     rng = np.random.default_rng(1)
     runs, examples = rng.permutation(10)[:, None], rng.permutation(20)
     np.testing.assert_allclose(
       privacy.lira(
-        membership[runs, examples], scaled[runs, examples], attack, variance
+        membership[runs, examples], scaled[runs, examples], variance
       ),
-      privacy.lira(membership, scaled, attack, variance)[runs, examples],
+      privacy.lira(membership, scaled, variance)[runs, examples],
       rtol=1e-9,
     )
 
-  @parameterized.named_parameters(*_LIRA)
-  def test_block_size_does_not_matter(self, attack, variance):
+  @parameterized.parameters(*_LIRA)
+  def test_block_size_does_not_matter(self, variance):
     membership, scaled = ensembles.remembering(10, 20)
-    expected = privacy.lira(membership, scaled, attack, variance)
+    expected = privacy.lira(membership, scaled, variance)
     for size in (1, 7):
       with mock.patch.object(predictions, 'BLOCK', size):
         np.testing.assert_allclose(
-          privacy.lira(membership, scaled, attack, variance),
+          privacy.lira(membership, scaled, variance),
           expected,
           rtol=1e-9,
         )
@@ -252,7 +226,6 @@ class LiraTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('shapes', np.zeros((3, 2)), {}, r'\(2, 3\).*\(3, 2\)'),
     ('nan', np.array([[0, 0, 0], [0, np.nan, 0]]), {}, 'run 1, example 1'),
-    ('attack', np.zeros((2, 3)), {'attack': 'both'}, "'both'"),
     ('variance', np.zeros((2, 3)), {'variance': 'none'}, "'none'"),
   )
   def test_refuses(self, scaled, options, message):

@@ -9,7 +9,7 @@ from memloc_jax.estimators import predictions, privacy, roc
 from tests.estimators import ensembles
 
 
-def _slow_rmia(membership, scaled, gamma):
+def _slow_rmia(membership, scaled):
   """All scores with every example in the population."""
   runs, n = scaled.shape
   p = 1 / (1 + np.exp(-scaled))
@@ -23,7 +23,7 @@ def _slow_rmia(membership, scaled, gamma):
       ratio[i] = p[target, i] / (0.5 * (seen + unseen))
     for i in range(n):
       passed = [
-        ratio[i] / ratio[z] >= gamma
+        ratio[i] / ratio[z] >= 1
         for z in range(n)
         if z != i and not membership[target, z]
       ]
@@ -32,21 +32,18 @@ def _slow_rmia(membership, scaled, gamma):
 
 
 class RmiaTest(parameterized.TestCase):
-  @parameterized.parameters(0.5, 1.0, 2.0)
-  def test_equals_loop_over_pairs(self, gamma):
+  def test_equals_loop_over_pairs(self):
     membership, scaled = ensembles.remembering(8, 25)
     np.testing.assert_allclose(
-      privacy.rmia(membership, scaled, gamma),
-      _slow_rmia(membership, scaled, gamma),
+      privacy.rmia(membership, scaled),
+      _slow_rmia(membership, scaled),
       atol=1e-9,
     )
 
-  def test_ties_pass_at_gamma_one(self):
+  def test_ties_pass(self):
     membership = ensembles.balanced(6, 10)
     scores = privacy.rmia(membership, np.zeros((6, 10)))
     np.testing.assert_array_equal(scores, np.ones((6, 10)))
-    scores = privacy.rmia(membership, np.zeros((6, 10)), gamma=1.5)
-    np.testing.assert_array_equal(scores, np.zeros((6, 10)))
 
   def test_population_is_a_seeded_subsample(self):
     membership, scaled = ensembles.remembering(8, 3000)
@@ -121,7 +118,6 @@ class RmiaTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('shapes', np.zeros((3, 2)), {}, r'\(2, 3\).*\(3, 2\)'),
     ('nan', np.full((2, 3), np.nan), {}, 'run 0, example 0'),
-    ('gamma', np.zeros((2, 3)), {'gamma': 0.0}, 'gamma 0.0'),
     ('population', np.zeros((2, 3)), {'population': 0}, 'population 0'),
   )
   def test_refuses(self, scaled, options, message):
