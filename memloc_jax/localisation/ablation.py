@@ -110,8 +110,8 @@ def _site_sums(model, params, tokens, real):
   return lax.scan(run, h, (params['blocks'], constants))[1]
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'variant', 'pairs'))
-def _predict(model, variant, pairs, params, means, tokens):
+@functools.partial(jax.jit, static_argnames=('model', 'variant'))
+def _predict(model, variant, params, means, tokens):
   mask = interface.real_tokens(tokens)
   constants = jax.tree.map(jnp.asarray, model.constants())
   site, _, how = variant.partition('-')
@@ -130,9 +130,7 @@ def _predict(model, variant, pairs, params, means, tokens):
     return jnp.where(treated == 1, h, after) if site == 'skip' else after
 
   embedded = model.embed(params['embeddings'], tokens, None)
-  logits = hypotheses.logits(
-    model, params, apply, embedded, tokens, np.array(pairs)
-  )
+  logits = hypotheses.logits(model, params, apply, embedded, tokens)
   return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
@@ -203,7 +201,6 @@ def ablation(
   """
   model, batch_size = source.model, source.batch_size
   pairs = windows.all_windows(model.num_layers)
-  static = tuple(map(tuple, pairs.tolist()))
   found: dict[str, list[np.ndarray]] = {
     variant: [] for variant in config.variants
   }
@@ -228,7 +225,7 @@ def ablation(
     )
     for variant, weights in found.items():
       accuracies = measure(
-        functools.partial(_predict, model, variant, static, params, means)
+        functools.partial(_predict, model, variant, params, means)
       )
       lost = hypotheses.error(accuracies.noisy)
       expected = hypotheses.error(accuracies.matched)

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations, windows
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
@@ -23,11 +22,9 @@ Apply = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Pass(NamedTuple):
-  """One application of a block to the batch, under one hypothesis.
+  """Applications of a block to the batch, each to one residual stream.
 
-  Slot 0 holds the untouched model's residual stream, slot 1 + w that of the
-  w-th window; the slots after these are for windows that are on their way and
-  not among those asked for.
+  Streams are held in slots; slot 0 begins with the embedded batch.
 
   Attributes:
     layer: 0-based.
@@ -42,54 +39,13 @@ class Pass(NamedTuple):
   target: np.ndarray
 
 
-def schedule(num_layers: int, pairs: np.ndarray) -> Pass:
-  """The order of block passes in which all windows share their prefixes.
-
-  At layer l, the windows that cover it agree for every last layer to come, so
-  there is one per first layer: it goes through the treated block. Then the
-  windows that have ended, and the untouched model, go through the plain block
-  in place. For all contiguous windows these are L + L (L + 1) / 2 +
-  (L - 1) L (L + 1) / 6 passes, 376 for 12 layers, in place of L for each
-  window, 936.
-
-  Args:
-    num_layers: L.
-    pairs: windows, first and last layer, 0-based and inclusive, [W, 2].
-
-  Returns:
-    int32 [passes] in each field.
-
-  Raises:
-    InputError: a window is not within the layers.
-  """
-  for first, last in pairs.tolist():
-    if not 0 <= first <= last < num_layers:
-      raise InputError(
-        f'window {first + 1} to {last + 1}: the model has layers 1 to '
-        f'{num_layers}'
-      )
-  slot = {tuple(pair): 1 + w for w, pair in enumerate(pairs.tolist())}
-  longest: dict[int, int] = {}
-  for first, last in slot:
-    longest[first] = max(last, longest.get(first, -1))
-  spare = {first: 1 + len(pairs) + i for i, first in enumerate(longest)}
-  stream: dict[int, int] = {}
-  passes = []
-  for layer in range(num_layers):
-    for first, last in longest.items():
-      if first <= layer <= last:
-        target = slot.get((first, layer), spare[first])
-        passes.append((layer, 1, stream.get(first, 0), target))
-        stream[first] = target
-    ended = [slot[pair] for pair in slot if pair[1] < layer]
-    passes += [(layer, 0, at, at) for at in [0, *ended]]
-  return Pass(*np.asarray(passes, np.int32).T)
-
-
 def tree(masks: np.ndarray) -> tuple[Pass, np.ndarray]:
   """The order of block passes for any choice of treated layers.
 
-  Hypotheses that agree in their first layers share what these compute.
+  Hypotheses that agree in their first layers share these layers' passes. For
+  the untouched model and all contiguous windows of L layers, these are L +
+  L (L + 1) / 2 + (L - 1) L (L + 1) / 6 passes, 376 for 12 layers, in place of
+  L for each hypothesis, 948.
 
   Args:
     masks: whether a layer is treated, bool [hypotheses, layer].
@@ -148,9 +104,8 @@ def logits(
   apply: Apply,
   embedded: jax.Array,
   tokens: interface.Tokens,
-  pairs: np.ndarray,
 ) -> jax.Array:
-  """Logits under every window's hypothesis; to be called inside `jit`.
+  """Logits with every window treated; to be called inside `jit`.
 
   Args:
     model: the model.
@@ -159,18 +114,18 @@ def logits(
     embedded: the stream before the first block, [batch, length, width].
     tokens: the batch. The streams of all hypotheses, [1 + windows, batch,
       length, width], are held at once.
-    pairs: the windows, as `schedule` takes them.
 
   Returns:
-    [1 + windows, batch, classes], the untouched model first.
+    [1 + windows, batch, classes], the untouched model first, then the windows
+    in the order of `windows.all_windows`.
   """
-  steps = schedule(model.num_layers, pairs)
-  num_slots = int(max(steps.target.max(), len(pairs))) + 1
-  after = streams(apply, embedded, steps, num_slots)
-  finished = model.finish(params['final'], after[: 1 + len(pairs)])
+  masks = windows.masks(model.num_layers)
+  steps, slot = tree(np.insert(masks, 0, False, axis=0))
+  after = streams(apply, embedded, steps, int(slot.max()) + 1)
+  finished = model.finish(params['final'], after)
   x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
   final, head = params['final'], params['heads']['main']
-  return jax.vmap(lambda x: model.head(final, head, x, None))(x)
+  return jax.vmap(lambda x: model.head(final, head, x, None))(x)[slot]
 
 
 def predict(

@@ -221,11 +221,9 @@ def _runs(
 ) -> RunTable:
   """One run a window that begins at one of these layers."""
   layers = source.model.num_layers
-  pairs = windows.all_windows(layers)
-  pairs = pairs[np.isin(pairs[:, 0], firsts)]
-  count = len(pairs)
-  held = np.arange(layers)
-  window = (pairs[:, :1] <= held) & (held <= pairs[:, 1:])
+  chosen = np.isin(windows.all_windows(layers)[:, 0], firsts)
+  window = windows.masks(layers)[chosen]
+  count = len(window)
   base = make_table(
     np.tile(member, (count, 1)),
     num_layers=layers,

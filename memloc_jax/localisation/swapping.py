@@ -23,7 +23,6 @@ def swap_logits(
   noisy: interface.Tree,
   other_blocks: interface.Tree,
   tokens: interface.Tokens,
-  pairs: np.ndarray | None = None,
 ) -> jax.Array:
   """Logits of the noisy model with another model's blocks in each window.
 
@@ -32,8 +31,6 @@ def swap_logits(
     noisy: all parameters of the noisy model; blocks' leaves [layer, ...].
     other_blocks: what the windows get, leaves [layer, ...].
     tokens: the batch.
-    pairs: windows, [W, 2], see `hypotheses.schedule`; None for all
-      contiguous ones.
 
   Returns:
     [1 + W, batch, classes], the unswapped model first.
@@ -47,10 +44,8 @@ def swap_logits(
     of_layer = jax.tree.map(lambda x: x[layer], constants)
     return model.block(block, of_layer, h, mask, None, {})
 
-  if pairs is None:
-    pairs = windows.all_windows(model.num_layers)
   embedded = model.embed(noisy['embeddings'], tokens, None)
-  return hypotheses.logits(model, noisy, apply, embedded, tokens, pairs)
+  return hypotheses.logits(model, noisy, apply, embedded, tokens)
 
 
 @functools.partial(jax.jit, static_argnames='model')

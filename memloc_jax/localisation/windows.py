@@ -23,6 +23,16 @@ def all_windows(num_layers: int) -> np.ndarray:
   return np.asarray(pairs, np.int32)
 
 
+def masks(num_layers: int) -> np.ndarray:
+  """Which layers each window holds, bool [L (L + 1) / 2, L].
+
+  Args:
+    num_layers: L.
+  """
+  windows, layers = all_windows(num_layers), np.arange(num_layers)
+  return (windows[:, :1] <= layers) & (layers <= windows[:, 1:])
+
+
 def num_layers_of(num_windows: int) -> int:
   """The L for which there are `num_windows` windows.
 
@@ -94,8 +104,7 @@ def mcog_range(num_layers: int) -> tuple[float, float]:
   Returns:
     Lowest and highest value.
   """
-  windows = all_windows(num_layers)
-  missed = np.asarray(windows[:, 0] > 0, np.float64)
+  missed = np.asarray(~masks(num_layers)[:, 0], np.float64)
   low = float(mcog(layer_error(heat_map(missed))))
   return low, num_layers + 1 - low
 
@@ -139,10 +148,7 @@ def length_weighted_mean(accuracy: np.ndarray) -> np.ndarray:
 @functools.cache
 def _averaging(num_layers: int) -> np.ndarray:
   """Weights [length, layer, window] of the means in the heat map."""
-  windows = all_windows(num_layers)
-  layers = np.arange(num_layers)
-  first, last = windows[:, :1], windows[:, 1:]
-  holds = (first <= layers) & (layers <= last)
-  of_length = (last - first) == layers
+  holds = masks(num_layers)
+  of_length = holds.sum(1, keepdims=True) == 1 + np.arange(num_layers)
   chosen = of_length.T[:, None, :] & holds.T[None, :, :]
   return chosen / chosen.sum(axis=-1, keepdims=True)

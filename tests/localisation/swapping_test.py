@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from memloc_jax.errors import InputError
 from memloc_jax.localisation import hypotheses, swapping, windows
 from memloc_jax.models import bert, interface
 from memloc_jax.tasks import encode
@@ -134,10 +133,6 @@ class SwapLogitsTest(parameterized.TestCase):
     jax.block_until_ready(_swap(model, *trees, _tokens(batch=4)))
     jax.effects_barrier()
     self.assertEqual(model.passes, [4] * expected)
-    self.assertLen(
-      hypotheses.schedule(num_layers, windows.all_windows(num_layers)).layer,
-      expected,
-    )
 
   def test_vmap_over_seeds_equals_each_seed(self):
     model, tokens = _model(4), _tokens()
@@ -221,28 +216,6 @@ class SwapPredictionsTest(parameterized.TestCase):
       model, *_noisy_and_clean(model), examples, batch_size=4
     )
     self.assertEqual(predictions.shape, (4, 6))
-
-
-class SomeWindowsTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ([[1, 2]],),
-    ([[0, 3], [2, 2]],),
-    ([[3, 3], [0, 1], [0, 3]],),
-  )
-  def test_any_set_of_windows_equals_those_of_all(self, pairs):
-    model, tokens = _model(4), _tokens()
-    trees = _noisy_and_clean(model)
-    some = swapping.swap_logits(model, *trees, tokens, np.array(pairs))
-    unswapped, swapped = _swap(model, *trees, tokens)
-    every = windows.all_windows(4).tolist()
-    chosen = swapped[np.array([every.index(pair) for pair in pairs])]
-    expected = jnp.concatenate([unswapped[None], chosen])
-    chex.assert_trees_all_close(some, expected, atol=1e-5, rtol=0)
-
-  @parameterized.parameters(([[0, 4]],), ([[-1, 2]],), ([[3, 2]],))
-  def test_refuses_windows_out_of_range(self, pairs):
-    with self.assertRaisesRegex(InputError, 'the model has layers 1 to 4'):
-      hypotheses.schedule(4, np.array(pairs))
 
 
 class AccuraciesTest(absltest.TestCase):
