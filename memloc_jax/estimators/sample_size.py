@@ -103,11 +103,11 @@ class Pilot:
     return float(np.quantile(halves, quantile)) if len(halves) else math.nan
 
   def runs_for_half_width(self, wanted: float, quantile: float) -> int | None:
-    """Fewest runs at which that is not above the one wanted; None beyond 2^20.
+    """Fewest runs with at most the wanted half-width; None beyond 2^20.
 
     Args:
       wanted: half-width.
-      quantile: share of the examples that shall reach it.
+      quantile: share of the examples that must reach it.
     """
     return _fewest(lambda k: self.half_width(k, quantile) <= wanted)
 
@@ -152,7 +152,7 @@ def reliability_at(pilot: float, pilot_runs: int, runs: int) -> float:
 def runs_for_reliability(
   pilot: float, pilot_runs: int, wanted: float
 ) -> int | None:
-  """Fewest runs at which that is not below the one wanted.
+  """Fewest runs with at least the wanted reliability.
 
   Args:
     pilot: reliability of a finished map, in [0, 1].
@@ -160,8 +160,8 @@ def runs_for_reliability(
     wanted: in [0, 1).
 
   Returns:
-    The runs, at least 4, so that both sides have a variance; None where the
-    pilot's reliability is 0 or NaN, which says that it was too small to tell.
+    The runs, at least 4, so that both sides have a variance; None if the
+    pilot's reliability is 0 or NaN, since it was then too small.
   """
   if not pilot > 0:
     return None
@@ -173,14 +173,14 @@ def runs_for_reliability(
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-  """What a search for memorised examples is to find among how many.
+  """Memorised examples that flagging is to find, for computing its power.
 
   Attributes:
     examples: n.
-    memorisation: counterfactual memorisation of those that are memorised.
-    share: of the examples that are; memorisation of the others is 0.
+    memorisation: counterfactual memorisation of the memorised examples.
+    share: of the examples that are memorised; the others have memorisation 0.
     accuracy: of IN runs on any example.
-    threshold: that is tested against, see `flagging.by_correctness`.
+    threshold: to test against, see `flagging.by_correctness`.
     rate: of false discoveries.
   """
 
@@ -326,13 +326,13 @@ def runs_for_power(
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """When a map has runs enough; what is None is not asked for.
+  """When a map has enough runs.
 
   Attributes:
-    half_width: that a share `quantile` of the intervals' halves must not
-      exceed, see `widest`.
-    quantile: of the examples.
-    reliability: that must be reached.
+    half_width: most that a share `quantile` of the intervals may have, see
+      `widest`; None for any.
+    quantile: share of the examples.
+    reliability: least reliability; None for any.
   """
 
   half_width: float | None = None
@@ -345,14 +345,15 @@ class Rule:
 
 
 def should_stop(scores: Memorisation, wanted: Rule) -> bool:
-  """Whether all that the rule asks for is reached.
+  """Whether a map has enough runs.
 
-  It looks at widths and the spread of scores, not at any one example's score;
-  the intervals of a map that was stopped by it stay good.
+  The rule depends on widths and the spread of scores, not on the score of any
+  one example, so the intervals of a map that was stopped by it keep their
+  coverage.
 
   Args:
     scores: of the map so far.
-    wanted: what is asked for.
+    wanted: the rule.
   """
   holds = True
   if wanted.half_width is not None:
@@ -374,7 +375,7 @@ def widest(scores: Memorisation, quantile: float) -> float:
 
 
 def _fewest(holds: Callable[[int], bool], most: int = _MOST) -> int | None:
-  """Smallest number from 2 on, if what holds for it does for all above."""
+  """Smallest number, from 2, that holds; all above it must hold as well."""
   high = 2
   while not holds(high):
     high *= 2

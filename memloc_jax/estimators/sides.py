@@ -49,9 +49,9 @@ class Side:
     return Side(runs, mean, squares)
 
   def scaled(self, factor: float) -> 'Side':
-    """The side with so many times its runs, of equal mean and variance.
+    """The side with `factor` times as many runs, and the same mean.
 
-    The sample variance stays; it is not known of fewer than two runs.
+    The sample variance is the same, too; NaN with fewer than two runs.
     """
     runs = factor * self.runs
     variance = divide(self.squares, self.runs - 1)
@@ -76,12 +76,12 @@ class Shared:
   products: np.ndarray
 
   def scaled(self, factor: float) -> 'Shared':
-    """Of a map of so many times the runs; those added are in no pair."""
+    """The same in a map of `factor` times as many runs, no more in pairs."""
     part = min(factor, 1.0)
     return Shared(part * self.pairs, part * self.products)
 
   def covariance(self, seen: Side, unseen: Side) -> np.ndarray:
-    """Of the means of the two sides, [n]; NaN with fewer than two runs.
+    """Covariance of the sides' means, [n]; NaN with fewer than two runs.
 
     Scaled so that the variance of the difference is never negative, and is
     that of the mean of paired differences where all runs are in pairs.
@@ -91,7 +91,7 @@ class Shared:
 
 
 def complementary(membership: np.ndarray) -> np.ndarray:
-  """Pairs of runs of which each holds the examples that the other one lacks.
+  """Finds pairs of runs that are trained on complementary examples.
 
   Args:
     membership: bool [runs, n], of all examples of a study.
@@ -141,7 +141,7 @@ def shared(
 def variance(
   seen: Side, unseen: Side, both: Shared | None = None
 ) -> np.ndarray:
-  """Of the IN mean minus the OUT mean, [n]; NaN with fewer than two runs."""
+  """Variance of IN mean minus OUT mean, [n]; NaN with fewer than two runs."""
   found = seen.variance_of_mean + unseen.variance_of_mean
   if both is not None:
     found = np.maximum(found - 2 * both.covariance(seen, unseen), 0)
@@ -213,7 +213,7 @@ def ends(
 def corrected(
   seen: Side, unseen: Side, both: Shared | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """What Welch's interval and test are made of, with pseudo-runs.
+  """The quantities behind Welch's interval and test, with pseudo-runs.
 
   Degrees of freedom are Satterthwaite's of three parts of the variance:
   that of pairs, whose unit is the pair, and those of the other runs of
@@ -263,9 +263,9 @@ def _agresti_caffo(
 ) -> tuple[np.ndarray, np.ndarray]:
   """The normal interval of the difference of two shares.
 
-  After adding one success and one failure to each side (Agresti & Caffo, 2000);
-  of the intervals that were tried it alone holds what it claims at 30, 100 and
-  400 runs (docs/results/coverage.md).
+  After adding one success and one failure to each side (Agresti & Caffo, 2000).
+  Of the intervals that were tried, only this one has its nominal coverage at
+  30, 100 and 400 runs (docs/results/coverage.md).
   """
   seen, unseen = seen.with_pseudo_runs(), unseen.with_pseudo_runs()
   square = sum(
@@ -278,12 +278,12 @@ def _agresti_caffo(
 
 
 class Interval(NamedTuple):
-  """A way to an interval of IN mean minus OUT mean.
+  """An interval of IN mean minus OUT mean.
 
   Attributes:
-    limits: from the two sides, and what pairs of runs make them share, to its
-      centre and half of its width, [n] each.
-    meaning: what docs/tables.md says of it.
+    limits: (IN side, OUT side, what pairs of runs make them share, or None) ->
+      (centre, half of the width), [n] each.
+    meaning: its description in docs/tables.md.
     shares: whether values must be 0 or 1.
   """
 
@@ -308,8 +308,8 @@ INTERVALS = {
     shares=True,
   ),
 }
-# Those that the scores of examples have, from the probability of the given
-# label, and from whether it is predicted.
+# The intervals of the table `examples`: of scores from the probability of the
+# given label, and from whether it is predicted.
 OF_PROBABILITY, OF_CORRECTNESS = 'welch', 'agresti_caffo'
 
 

@@ -1,4 +1,4 @@
-"""What so many map runs will tell, and what a finished map says of it."""
+"""What a number of map runs can tell: a worst case, and a forecast from a map."""
 
 import itertools
 from typing import Any
@@ -40,7 +40,7 @@ def powers(
 
 
 def worst_case(context: Context) -> list[str]:
-  """What the map's runs buy whatever the data, as lines for people."""
+  """Precision and power that the map's runs reach at least, as lines."""
   config = context.config.map
   runs, ratio, pairs = config.size, config.ratio, context.config.map.pairs
   if not runs:
@@ -76,7 +76,7 @@ def forecast(
   logits: np.ndarray | None,
   labels: np.ndarray,
 ) -> list[dict[str, Any]]:
-  """What a finished map says of larger ones.
+  """Precision of larger maps, predicted from a finished one.
 
   Args:
     membership: of its runs, bool [runs, n]; None without a map.
@@ -118,7 +118,7 @@ def forecast(
 
 
 def finished_map(context: Context) -> list[str]:
-  """The same as lines for people; none while the map is being extended."""
+  """That forecast as lines; none while the map is being extended."""
   read = context.workdir.read_array
   # The mark is removed before the first array is written anew.
   done = context.workdir.read_json('stages/estimate.json') is not None
@@ -154,7 +154,7 @@ def _number(runs: int | None) -> str:
 def _pilot(
   membership: np.ndarray, logits: np.ndarray, labels: np.ndarray
 ) -> sample_size.Pilot:
-  """Probabilities of a map."""
+  """A finished map as a pilot, from probabilities of the given label."""
   pairs = complementary(membership)
   blocks, products = [], []
   for at in predictions.blocks(len(labels)):
