@@ -1,4 +1,4 @@
-"""What a number of map runs can tell: a worst case, and a forecast from a map."""
+"""What a number of map runs can tell: worst case, and forecast from a map."""
 
 import itertools
 from typing import Any
