@@ -41,9 +41,11 @@ from memloc_jax.study import (
   dynamics,
   estimation,
   example_gradients,
+  forecast,
   identity,
   localisation,
   main_models,
+  outlook,
   pair_runs,
   planning,
   tables,
@@ -348,6 +350,7 @@ def run_study(
           stale.add(name)
           folder.remove(f'stages/{name}.json')
       _record_cost(context, 'check', began)
+    context.progress.expect(_forecast(study, unfinished))
     stopped = None
     for at in [*order, None]:
       is_due = at in unfinished
@@ -359,9 +362,16 @@ def run_study(
           if at.every_process:
             raise  # As all of them do.
           stopped = error  # The others wait, and have to be told.
+    context.progress.expect(None)
     folder.remove('extending.json')
     hosts.barrier()
   return folder.path
+
+
+def _forecast(study: Runs, unfinished: Collection[Stage]) -> forecast.Forecast:
+  """How long the unfinished stages will take, as they go on."""
+  reads = {each.name: each.runs for each in unfinished}
+  return forecast.Forecast(outlook.work(study, list(reads), reads))
 
 
 def plan_study(
