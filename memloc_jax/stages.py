@@ -40,9 +40,11 @@ from memloc_jax.study import (
   dynamics,
   estimation,
   example_gradients,
+  forecast,
   identity,
   localisation,
   main_models,
+  outlook,
   pair_runs,
   planning,
   tables,
@@ -347,6 +349,8 @@ def run_study(
           stale.add(name)
           folder.remove(f'stages/{name}.json')
       _record_cost(context, 'check', began)
+    names = [each.name for each in unfinished]
+    context.progress.expect(forecast.Forecast(_left(study, names)))
     stopped = None
     for at in [*order, None]:
       is_due = at in unfinished
@@ -358,9 +362,42 @@ def run_study(
           if at.every_process:
             raise  # As all of them do.
           stopped = error  # The others wait, and have to be told.
+    context.progress.expect(None)
     folder.remove('extending.json')
     hosts.barrier()
   return folder.path
+
+
+def _left(study: Runs, unfinished: Collection[str]) -> forecast.Work:
+  """What is left to do of the stages that are not finished."""
+  known = stages_of(study.context.config)
+  reads = {name: known[name].runs for name in unfinished}
+  return outlook.work(study, unfinished, reads)
+
+
+def outlook_of(
+  config: StudyConfig,
+  workdir: str | pathlib.Path,
+  progress: Progress | None = None,
+  programs: dict[Any, Any] | None = None,
+) -> outlook.Outlook:
+  """What the study will take, within seconds; nothing is written.
+
+  Args:
+    config: the study.
+    workdir: its folder, which need not be there.
+    progress: where to say what is being done, by default on standard error.
+    programs: compiled ones that studies of one process share; filled here.
+
+  Raises:
+    InputError: as by `plan_study`.
+  """
+  with actions.opened(config, workdir, progress, programs) as study:
+    study.context.workdir.refuse_others(study.context.config)
+    with study.context.progress.stage('measuring'):
+      return outlook.quick(
+        study, check_input, lambda outline: _left(outline, due(outline))
+      )
 
 
 def plan_study(

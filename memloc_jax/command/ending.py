@@ -40,7 +40,7 @@ class Status(enum.IntEnum):
 
 # Name of the file in a study's folder that tracebacks are added to.
 LOG = 'error.log'
-_KEPT = 'what was finished is kept, and the same command goes on'
+_KEPT = 'what was finished is kept: run the same command again to continue'
 # Seconds that an interrupted command has to clean up.
 _GRACE = 1.0
 _MOST = 200  # Characters of somebody else's message.
@@ -55,6 +55,7 @@ _UNUSABLE = {
   errno.EIO,
   errno.ESTALE,
 }
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
@@ -189,8 +190,7 @@ class Process:
         self._ask(number)
         if number == signal.SIGINT and not self._ending.locked():
           say(
-            'stopping as soon as nothing would be lost; press Ctrl-C again to '
-            'end at once.'
+            'saving, then stopping; press Ctrl-C again to end at once.'
           )
         continue
       message = 'interrupted.'
@@ -258,24 +258,27 @@ class Process:
     if full is not None:
       where, file = f'--workdir={self.workdir}', getattr(full, 'filename', None)
       if self.workdir is None or (file and not _within(self.workdir, file)):
-        where = str(file or 'what was to be written')
-      return (
-        f'The disk of {where} is full; what was finished is kept, and the same '
-        'command goes on once there is room.'
-      )
+        where = str(file or 'output')
+      return f'{where}: the disk is full; make room. What {_KEPT[5:]}.'
     if isinstance(error, OSError) and error.errno in _TOO_MANY:
-      return f'Too many open files; raise the limit with ulimit -n; {_KEPT}.'
+      where = os.fsdecode(error.filename or 'files')
+      return (
+        f'{where}: too many files are open; raise the limit with ulimit -n. '
+        f'What {_KEPT[5:]}.'
+      )
     if (
       isinstance(error, OSError)
       and error.errno in _UNUSABLE
       and error.filename is not None
     ):
       file = os.fsdecode(error.filename)
-      return f'{file}: cannot be used ({os.strerror(error.errno)}).'
+      allow = 'change its permissions, or ' * (error.errno in _FORBIDDEN)
+      why = os.strerror(error.errno)
+      return f'{file}: cannot be used ({why}); {allow}name another place.'
     if _root(error, _is_memory_full) is not None:
       return (
-        f'Memory ran out ({_line(error)}): take fewer runs at once with '
-        f'--config.engine.lanes, or smaller batches; {_KEPT}.'
+        f'--config.engine.lanes: memory ran out ({_line(error)}); train fewer '
+        f'runs at a time, or smaller batches. What {_KEPT[5:]}.'
       )
     return None
 
@@ -332,8 +335,12 @@ def say(message: str | None, name: str = 'memloc: ') -> None:
 
 
 def _line(error: BaseException) -> str:
-  """The first line of an error's message."""
-  lines = str(error).strip().splitlines()
+  """The first line of an error's message, without the number of an errno."""
+  text = str(error)
+  if isinstance(error, OSError) and error.strerror:
+    where = '' if error.filename is None else f'{os.fsdecode(error.filename)}: '
+    text = f'{where}{error.strerror}'
+  lines = text.strip().splitlines()
   return cut(lines[0], _MOST) if lines else 'without a message'
 
 

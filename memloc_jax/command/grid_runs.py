@@ -11,10 +11,11 @@ from typing import Any
 import jax
 
 from memloc_jax import stages
+from memloc_jax.command import output
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison
-from memloc_jax.study import actions, planning
+from memloc_jax.study import actions, forecast, planning
 from memloc_jax.study.grid import Cell
 from memloc_jax.study.progress import Progress
 
@@ -78,6 +79,32 @@ def check(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
     with _named(cell):
       lines.append(stages.check_study(cell.config, root / cell.name))
   return '\n'.join(lines)
+
+
+def outlook(
+  cells: Sequence[Cell],
+  workdir: str | os.PathLike,
+  progress: Progress,
+) -> str:
+  """What every study will take, and first all of them together."""
+  root = _root(workdir)
+  parts, low, high, unknown = [], 0.0, 0.0, 0
+  programs: dict[Any, Any] = {}
+  for cell, following in itertools.zip_longest(cells, cells[1:]):
+    with _named(cell):
+      found = stages.outlook_of(
+        cell.config, root / cell.name, progress, programs
+      )
+    parts.append(f'{cell.name} (--cell={cell.number}): {output.outlook(found)}')
+    if math.isnan(found.high):
+      unknown += 1
+    else:
+      low, high = low + found.low, high + found.high
+    _keep_programs(programs, cell, following)
+  first = f'{forecast.between(low, high)} for {len(cells) - unknown} studies'
+  if unknown:
+    first += f'; of {unknown} others the time is not known'
+  return '\n'.join([first, *parts])
 
 
 def plan(

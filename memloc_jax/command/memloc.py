@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from absl import app, flags, logging
@@ -36,16 +37,24 @@ def _run(call: Call) -> None:
 def _plan(call: Call) -> None:
   """Prints what a study, or those of a grid, will need."""
   from memloc_jax import stages
-  from memloc_jax.command import grid_runs, study
+  from memloc_jax.command import grid_runs, output, study
 
   call.process.loaded()
   config, workdir, cells = study.declared(call)
+  progress = study.progress(call)
   with study.together(call):
     study.devices()
-    if cells:
-      print(grid_runs.plan(cells, workdir, study.progress(call)))
+    if not call.flags.verbose:
+      if cells:
+        text = grid_runs.outlook(cells, workdir, progress)
+      else:
+        text = output.outlook(stages.outlook_of(config, workdir, progress))
+      print(text)
+      print('memloc plan --verbose measures each table and technique.')
+    elif cells:
+      print(grid_runs.plan(cells, workdir, progress))
     else:
-      print(stages.plan_study(config, workdir, study.progress(call)).text)
+      print(stages.plan_study(config, workdir, progress).text)
 
 
 def _check(call: Call) -> None:
@@ -108,7 +117,7 @@ def _verify(call: Call) -> None:
 def _apply(call: Call) -> None:
   """Writes the corrected data, and says so in the report too."""
   from memloc_jax import stages
-  from memloc_jax.command import study
+  from memloc_jax.command import output, study
   from memloc_jax.curate import apply
   from memloc_jax.report import stage as report
   from memloc_jax.study.workdir import Workdir
@@ -129,7 +138,7 @@ def _apply(call: Call) -> None:
   words = ['run', f'--config={workdir}', f'--workdir={target}']
   settings = {**done.settings, **call.overrides}
   words += [f'--config.{name}={value}' for name, value in settings.items()]
-  print(shlex.join([*_program(), *words]))
+  print(shlex.join([*output.program(), *words]))
 
 
 def _export(call: Call) -> None:
@@ -151,8 +160,9 @@ def _export(call: Call) -> None:
 def _report(call: Call) -> None:
   """Writes the report of one workdir again, or that of several."""
   from memloc_jax import stages
+  from memloc_jax.command import results
   from memloc_jax.compare import summary
-  from memloc_jax.report import comparison, conclusions
+  from memloc_jax.report import comparison
   from memloc_jax.report import stage as report
   from memloc_jax.study.workdir import Workdir
 
@@ -164,20 +174,18 @@ def _report(call: Call) -> None:
     report.write(workdir, [*stages.known_tables().values()])
     if workdir.read_json('stages/report.json') is None:
       print(
-        'memloc: the study is not finished, so that its report has what there '
-        'is so far; the command that began it goes on.',
+        'memloc: the study is not finished: its report has what there is so '
+        'far. Run the command that began it again to continue.',
         file=sys.stderr,
       )
-    print(*conclusions.of_workdir(workdir.path), sep='\n')
-    print(f'report: {(workdir.path / "report.html").resolve()}')
+    results.say_found(workdir)
     return
   if output is None:
     # The page of a grid lies in its folder.
     first, *more = map(pathlib.Path, call.words)
     output = 'comparison' if more or first in folders else first
   page = comparison.write(folders, output, references)
-  print(*conclusions.of_comparison(page.parent), sep='\n')
-  print(f'comparison: {page.resolve()}')
+  results.say_compared(page)
 
 
 def _replicate(call: Call) -> None:
@@ -321,13 +329,18 @@ COMMANDS: dict[str, Command] = {
     _run,
     flags=(_WORKDIR, *_SEVERAL, *_STAGES, _QUIET, _VERBOSE, *_PROCESSES),
     config='file',
+    example='run --config=own_data --workdir=workdirs/mine '
+    '--config.task.files=train.csv --config.task.text=sentence '
+    '--config.task.label=label',
   ),
   'plan': Command(
-    'Prints what a study will need and can tell, and writes nothing. It '
-    'trains a few steps to see how long they take.',
+    'Estimates the time and memory of a study from a few training steps, and '
+    'writes nothing. With --verbose it measures every table and technique, '
+    'which takes minutes, and prints what the runs can tell.',
     _plan,
     flags=(_WORKDIR, *_SEVERAL, _QUIET, _VERBOSE, *_PROCESSES),
     config='file',
+    example='plan --config=quickstart --workdir=workdirs/quickstart',
   ),
   'check': Command(
     'Reads settings, data and model and says whether a study can run, in '
@@ -336,6 +349,7 @@ COMMANDS: dict[str, Command] = {
     words=('[WORKDIR]',),
     flags=(_WORKDIR, *_SEVERAL, _VERBOSE),
     config='file',
+    example='check --config=quickstart --workdir=workdirs/quickstart',
   ),
   'extend': Command(
     'Adds map runs to a finished study, once or until they are enough.',
@@ -366,6 +380,8 @@ COMMANDS: dict[str, Command] = {
       *_PROCESSES,
     ),
     config='workdir',
+    example='extend workdirs/mine --add_runs=30 --until_half_width=0.15 '
+    '--max_runs=300',
   ),
   'verify': Command(
     'Trains one stored run again and compares.',
@@ -377,6 +393,7 @@ COMMANDS: dict[str, Command] = {
       *_PROCESSES,
     ),
     config='workdir',
+    example='verify workdirs/quickstart --run=3',
   ),
   'apply': Command(
     'Writes the data as a reviewed copy of triage.csv corrects them, into the'
@@ -385,6 +402,7 @@ COMMANDS: dict[str, Command] = {
     words=('WORKDIR', 'REVIEWED'),
     flags=(_OUTPUT, _VERBOSE),
     config='workdir',
+    example='apply workdirs/mine reviewed.csv',
   ),
   'export': Command(
     'Writes scores and predictions as other tools read them, or one model, '
@@ -402,6 +420,7 @@ COMMANDS: dict[str, Command] = {
       _VERBOSE,
     ),
     config='workdir',
+    example='export workdirs/quickstart --output=exports',
   ),
   'report': Command(
     'Writes the report of a finished study again; of several studies, or the '
@@ -410,6 +429,7 @@ COMMANDS: dict[str, Command] = {
     _report,
     words=('WORKDIR...',),
     flags=(_OUTPUT, _REFERENCES),
+    example='report workdirs/rte workdirs/trec --output=comparison',
   ),
   'replicate': Command(
     'Prints published claims beside what studies say, with intervals and a '
@@ -418,6 +438,7 @@ COMMANDS: dict[str, Command] = {
     _replicate,
     words=('WORKDIR...',),
     flags=(_REFERENCES,),
+    example='replicate workdirs/rte workdirs/trec',
   ),
   'c-score': Command(
     'Writes the C-score from studies of the same data with several shares of '
@@ -425,37 +446,49 @@ COMMANDS: dict[str, Command] = {
     _c_score,
     words=('WORKDIR...',),
     flags=(_OUTPUT,),
+    example='c-score workdirs/half workdirs/most --output=c_score.parquet',
   ),
   'settings': Command(
     'Lists every setting with its default, its values and its meaning; those '
     'of a group, such as train or localise.probe, by its name.',
     _settings,
     words=('[GROUP]',),
+    example='settings train',
   ),
-  'list-tasks': Command('Lists the tasks that are known.', _list_tasks),
+  'list-tasks': Command(
+    'Lists the tasks that are known.', _list_tasks, example='list-tasks'
+  ),
   'list-models': Command(
-    'Lists the model families that are read.', _list_models
+    'Lists the model families that are read.',
+    _list_models,
+    example='list-models',
   ),
 }
 
 
 def overview() -> str:
   """What `memloc --help` prints."""
+  fill = lambda text: textwrap.fill(text, parser.width())
   return '\n'.join(
     [
-      'memloc: which training examples does a text classifier memorise, and in',
-      'which of its layers?',
+      fill(
+        'memloc measures which training examples a text classifier memorises, '
+        'and in which of its layers.'
+      ),
       '',
       'usage: memloc COMMAND ...',
       '',
       parser.overview(COMMANDS),
       '',
-      'memloc COMMAND --help says more. To begin with:',
+      'To begin with:',
       '  memloc run --config=quickstart --workdir=workdirs/quickstart',
+      '  memloc run --help',
       '',
-      'Ctrl-C stops a study once what was done is saved, a second one at once.',
-      'Exit status: 0 done, 1 failed, 2 bad input, 75 stopped by SIGTERM, 130',
-      'by Ctrl-C. The same command then goes on.',
+      fill(
+        'Ctrl-C stops a study and saves what was done; a second Ctrl-C ends it '
+        'at once. To continue, run the same command again. Exit status: 0 '
+        'done, 1 failed, 2 bad input, 75 stopped by SIGTERM, 130 by Ctrl-C.'
+      ),
     ]
   )
 
@@ -506,13 +539,3 @@ def _started(call: Call) -> None:
     # Libraries say much at INFO.
     logging.set_verbosity(logging.INFO if verbose else logging.WARNING)
   COMMANDS[call.name].run(call)
-
-
-def _program() -> list[str]:
-  """The words that start this program, for commands that it prints."""
-  program = sys.argv[0]
-  if pathlib.Path(program).name == '__main__.py':
-    return [sys.executable, '-m', 'memloc_jax.command']
-  if program.endswith('.py'):
-    return [sys.executable, program]
-  return [program]

@@ -1,16 +1,20 @@
 """What commands print, on a terminal or for what reads the output there."""
 
+import math
+import pathlib
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from memloc_jax.command.parser import width
 from memloc_jax.settings import Setting
+from memloc_jax.study import forecast
+from memloc_jax.study.outlook import Outlook
 from memloc_jax.study.progress import Terminal
 
 _UNBROKEN = 1000
-_WIDTH = 80
 
 
 def show(table: Table) -> None:
@@ -18,6 +22,43 @@ def show(table: Table) -> None:
   # Lines that a shell reads are not to be broken.
   width = None if sys.stdout.isatty() else _UNBROKEN
   Terminal(highlight=False, width=width).print(table)
+
+
+def wrapped(text: str, indent: str = '') -> str:
+  """A paragraph as wide as the terminal, or unbroken where there is none."""
+  if not sys.stdout.isatty():
+    return indent + text
+  return textwrap.fill(
+    text,
+    width(),
+    initial_indent=indent,
+    subsequent_indent=f'{indent}  ',
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+
+
+def outlook(found: Outlook) -> str:
+  """What a study will take: time and memory in the first line."""
+  lines = [', '.join([_time(found), *_memory(found)])]
+  lines += [f'warning: {doubt}' for doubt in found.doubts]
+  return '\n'.join(map(wrapped, [*lines, found.found]))
+
+
+def _time(found: Outlook) -> str:
+  if found.untimed:
+    return f'time unknown ({found.untimed.rstrip(".")})'
+  if not found.high:
+    return 'nothing is left to do'
+  return forecast.between(found.low, found.high)
+
+
+def _memory(found: Outlook) -> list[str]:
+  size = lambda count: f'{math.ceil(count / 1e8) / 10:.1f} GB'
+  if found.devices:
+    each = f' on each of {found.devices} devices' if found.devices > 1 else ''
+    return [f'{size(found.on_device)} of device memory{each}']
+  return [size(found.memory)] if found.memory else []
 
 
 def settings(found: Sequence[Setting], groups: Mapping[str, str]) -> str:
@@ -32,18 +73,28 @@ def settings(found: Sequence[Setting], groups: Mapping[str, str]) -> str:
   for setting in found:
     group = setting.name.rpartition('.')[0]
     if group != last:
-      lines += ['', *textwrap.wrap(f'{group}: {groups[group]}', _WIDTH), '']
+      lines += ['', *textwrap.wrap(f'{group}: {groups[group]}', width()), '']
       last = group
     lines += textwrap.wrap(
       f'  {setting.name} = {setting.default!r}',
-      _WIDTH,
+      width(),
       subsequent_indent=' ' * 6,
     )
     values = f' Values: {setting.range}.' if setting.range else ''
     lines += textwrap.wrap(
       setting.meaning + values,
-      _WIDTH,
+      width(),
       initial_indent=' ' * 6,
       subsequent_indent=' ' * 6,
     )
   return '\n'.join(lines[1:])
+
+
+def program() -> list[str]:
+  """The words that start this program, for commands that it prints."""
+  program = sys.argv[0]
+  if pathlib.Path(program).name == '__main__.py':
+    return [sys.executable, '-m', 'memloc_jax.command']
+  if program.endswith('.py'):
+    return [sys.executable, program]
+  return [program]

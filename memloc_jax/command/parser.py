@@ -5,6 +5,8 @@ import difflib
 import functools
 import operator
 import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,8 @@ from memloc_jax.command import imports
 from memloc_jax.command.ending import Process
 from memloc_jax.errors import InputError
 
-_WIDTH = 80
+# Columns of help where it is not read on a terminal, and fewest there.
+_WIDTH, _NARROWEST = 80, 40
 # Flags that there were, and what is in their place.
 _REPLACED = {
   'action': 'a command is a word now, as in memloc verify WORKDIR',
@@ -25,6 +28,13 @@ _REPLACED = {
   'other_workdirs': 'all workdirs are named one after the other',
   'workdir': 'the folder is named by itself',
 }
+
+
+def width() -> int:
+  """Columns of text: those of the terminal, or 80 where there is none."""
+  if not sys.stdout.isatty():
+    return _WIDTH
+  return max(shutil.get_terminal_size((_WIDTH, 24)).columns, _NARROWEST)
 
 
 # How flags of a type are defined, and what they are where they are not given.
@@ -101,6 +111,7 @@ class Command:
     words: names of the words after its own, '[GROUP]' where one may be left
       out and 'FOLDER...' where there may be several.
     flags: of its own.
+    example: of its words and flags, with the name.
     config: where its settings come from: 'file' for `--config` and single
       settings, 'workdir' for its first word, so that only settings of `engine`
       can be given; '' where it needs none.
@@ -111,6 +122,7 @@ class Command:
   words: tuple[str, ...] = ()
   flags: tuple[Flag, ...] = ()
   config: str = ''
+  example: str = ''
 
 
 def parse(
@@ -179,46 +191,69 @@ def usage(name: str, command: Command) -> str:
 
 def overview(commands: Mapping[str, Command]) -> str:
   """What `memloc --help` prints of its commands."""
-  width = max(map(len, commands))
+  longest = max(map(len, commands))
   lines = []
   for name, command in commands.items():
-    indent = ' ' * (width + 4)
+    indent = ' ' * (longest + 4)
     text = textwrap.fill(
-      command.about, _WIDTH, initial_indent=indent, subsequent_indent=indent
+      _first_sentence(command.about),
+      width(),
+      initial_indent=indent,
+      subsequent_indent=indent,
     )
-    lines.append(f'  {name:{width}}  {text.strip()}')
+    lines.append(f'  {name:{longest}}  {text.strip()}')
   return '\n'.join(lines)
+
+
+def _first_sentence(text: str) -> str:
+  return f'{text.partition(". ")[0].rstrip(".")}.'
 
 
 def about(name: str, command: Command) -> str:
   """What `memloc NAME --help` prints."""
+  columns = width()
   lines = textwrap.wrap(
-    f'usage: {usage(name, command)}', _WIDTH, subsequent_indent='  '
+    f'usage: {usage(name, command)}', columns, subsequent_indent='  '
   )
-  lines += ['', *textwrap.wrap(command.about, _WIDTH)]
-  found = _defined(command, [])
-  names = [flag.name for flag in (*command.flags, _IMPORT)]
-  for flag in (['config'] if command.config == 'file' else []) + names:
-    lines += ['', f'  --{flag}']
+  lines += ['', *textwrap.wrap(command.about, columns)]
+  if command.example:
+    lines += ['', 'example:', *_shell(f'memloc {command.example}', columns)]
+  meanings = {flag.name: flag.meaning for flag in (*command.flags, _IMPORT)}
+  if command.config == 'file':
+    meanings = {'config': _defined(command, [])['config'].help or ''} | meanings
+  for name, meaning in meanings.items():
+    lines += ['', f'  --{name}']
     lines += textwrap.wrap(
-      found[flag].help or '',
-      _WIDTH,
+      meaning,
+      columns,
       initial_indent='    ',
       subsequent_indent='    ',
     )
+  more = ''
   if command.config == 'file':
-    lines += [
-      '',
-      'Every setting of the study can be given by name, as in',
-      '--config.train.num_epochs=3; memloc settings lists them.',
-    ]
+    more = (
+      'Every setting of the study can be given by name, as in '
+      '--config.train.num_epochs=3; memloc settings lists them.'
+    )
   elif command.config:
-    lines += [
-      '',
-      'The settings are those in config.json of the workdir. Of engine, which',
-      'is not kept there, they can be given, as in --config.engine.lanes=8.',
-    ]
+    more = (
+      'The settings are those in config.json of the workdir. Of engine, which '
+      'is not kept there, they can be given, as in --config.engine.lanes=8.'
+    )
+  lines += ['', *textwrap.wrap(more, columns)] if more else []
   return '\n'.join(lines)
+
+
+def _shell(command: str, columns: int) -> list[str]:
+  """A command on as many lines as it needs, which a shell takes as one."""
+  lines, words = [], command.split(' ')
+  while words:
+    line = '  ' if not lines else '    '
+    line += words.pop(0)
+    while words and len(f'{line} {words[0]} \\') <= columns:
+      line += f' {words.pop(0)}'
+    lines.append(f'{line} \\' if words else line)
+  return lines
 
 
 def _defined(command: Command, argv: list[str]) -> flags.FlagValues:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
-from memloc_jax.command import configs, grid_runs, imports
+from memloc_jax.command import configs, grid_runs, imports, results
 from memloc_jax.command.parser import Call
 from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError, Preempted, cut
-from memloc_jax.report import conclusions
 from memloc_jax.stages import run_study
 from memloc_jax.study import grid
 from memloc_jax.study.config import CodeConfig, StudyConfig, from_config_dict
 from memloc_jax.study.progress import Progress
+from memloc_jax.study.workdir import Workdir
 
 # Flags that say what a new study is.
 _REQUIRED = {
@@ -107,9 +107,7 @@ def run(
   done = run_all(functools.partial(runner(call), workdir=folder))
   page = done / 'report.html'
   if hosts.is_first() and page.exists():  # Unless --stages left it out.
-    if not call.flags.quiet:
-      print(*conclusions.of_workdir(done), sep='\n')
-    print(f'report: {page.resolve()}')
+    results.say_found(Workdir(done), call.flags.quiet)
 
 
 def run_grid(call: Call, folder: str, cells: Sequence[grid.Cell]) -> None:
@@ -117,9 +115,7 @@ def run_grid(call: Call, folder: str, cells: Sequence[grid.Cell]) -> None:
   say_devices(call)
   page = grid_runs.run(cells, folder, progress(call), runner(call))
   if page and hosts.is_first():
-    if not call.flags.quiet:
-      print(*conclusions.of_comparison(page.parent), sep='\n')
-    print(f'comparison: {page.resolve()}')
+    results.say_compared(page, call.flags.quiet)
 
 
 def runner(call: Call) -> Runner:

@@ -453,8 +453,8 @@ def _refuse_missing(
 def _stop_if(stop: Callable[[], bool]) -> None:
   if stop():
     raise Preempted(
-      'Stopped while it waited for the other processes; the same command goes '
-      'on.'
+      'stopped while it waited for the other processes; run the same command '
+      'again to continue.'
     )
 
 
@@ -589,6 +589,6 @@ def as_one(tree: Any, mesh: Mesh) -> Any:
 def _lost() -> PeerError:
   return PeerError(
     f'Process {jax.process_index()} of {jax.process_count()} has lost another '
-    'process of the study and stops; what was finished is kept, and the same '
-    'command goes on.'
+    'process of the study and stops; what was finished is kept: run the same '
+    'command again to continue.'
   )

@@ -353,8 +353,8 @@ class Training:
       saved = 'what was done is'
     if stop:
       raise Preempted(
-        f'Stopped in epoch {chunk.epoch} of table {self._table.name}; {saved} '
-        'saved, and the same command goes on.'
+        f'stopped in epoch {chunk.epoch} of table {self._table.name}; {saved} '
+        'saved: run the same command again to continue.'
       )
 
   @property

@@ -47,7 +47,7 @@ _SAVED_COPIES = 2
 # What XLA takes for itself on CPU at the first calls of programs: stacks of
 # threads, room for its matrix products. No analysis tells; what planned peaks
 # lacked was 50 to 130 MiB with 2 threads, and this was set by it.
-_RUNTIME = 110 * 2**20
+RUNTIME = 110 * 2**20
 # No more devices are recommended for one run.
 _MOST_DEVICES = 64
 # Steps that are timed, and the calls that they are divided into. The first call
@@ -206,7 +206,7 @@ def measure_memory(
   most = lambda values: max(values, default=0)
   on_devices = 0
   if found and _is_host(engine):
-    on_devices = _RUNTIME + len(devices) * most(each.needed for each in found)
+    on_devices = RUNTIME + len(devices) * most(each.needed for each in found)
   return found, HostMemory(
     process=before,
     checkpoint=checkpoint_bytes,

@@ -6,11 +6,19 @@ from collections.abc import Iterator
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
+from rich.text import Text
 
 from memloc_jax.ensemble.engine import Event, Start
+from memloc_jax.study.forecast import TRAINING, Forecast, about
 
 # Seconds between lines where the output is no terminal.
 _QUIET = 20.0
+# Seconds of a stage that are not worth a line: most had nothing to do.
+_SHORT = 0.5
+# Columns of a terminal: of the bar, and of times, which are never cut.
+_BAR, _ELAPSED, _LEFT = 14, 5, 17
+_WIDE = 70  # Terminals with fewer columns have no room for the bar.
 
 
 def _now() -> str:
@@ -24,6 +32,23 @@ class Terminal(Console):
   def on_broken_pipe(self) -> None:
     """Passes the exception on that rich is handling."""
     raise  # noqa: PLE0704
+
+
+class _Times(bars.ProgressColumn):
+  """Time that has passed and time that is left, of the whole study."""
+
+  # Drawn anew each time, as time passes without any update.
+  max_refresh = None
+
+  def __init__(self, shown: 'Progress'):
+    """Asks `shown` for the times."""
+    width = _ELAPSED + 2 + _LEFT
+    super().__init__(Column(no_wrap=True, min_width=width))
+    self._shown = shown
+
+  def render(self, task: bars.Task) -> Text:
+    """As '1:23, about 4 min left'."""
+    return Text(self._shown.times())
 
 
 class Progress:
@@ -46,32 +71,76 @@ class Progress:
     self._mark = (0.0, 1.0)  # When the work at hand began, and its share then.
     self._done = 1.0
     self._table, self._began = '', (0.0, 0)
+    self._first: float | None = None  # When the first stage began.
+    self._forecast: Forecast | None = None
+
+  def expect(self, forecast: Forecast | None) -> None:
+    """Takes over the forecast of a study that begins; None after its end."""
+    self._forecast = forecast
+    self._first = None if forecast is None else self._first
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
-    """Shows that a stage runs, and how long it took."""
+    """Shows that a stage runs, and how long it took unless that is nothing."""
     self._name = name
     began = self._spoke = time.monotonic()
+    self._first = began if self._first is None else self._first
     self._mark, self._done = (began, 1.0), 1.0
-    bar = bars.Progress(
-      bars.TextColumn('{task.description}'),
-      bars.BarColumn(),
-      bars.TextColumn('{task.percentage:>3.0f}%'),
-      bars.TimeElapsedColumn(),
-      bars.TextColumn('remaining'),
-      bars.TimeRemainingColumn(elapsed_when_finished=False),
-      console=self._console,
-      transient=True,
-      disable=not self._console.is_terminal,
-    )
-    with bar:
-      self._bar = bar, bar.add_task(name, total=1.0)
+    if self._forecast is not None:
+      self._forecast.begin(name, began)
+    with self._drawn() as bar:
+      self._bar = bar, bar.add_task(name, total=None)
       try:
         yield
       finally:
         self._bar = None
-    seconds = time.monotonic() - began
-    self.message(f'{name}: done in {seconds:.1f} s')
+    now = time.monotonic()
+    if self._forecast is not None:
+      self._forecast.end(now)
+    if now - began >= _SHORT:
+      self.message(f'{name}: {_duration(now - began)}')
+
+  def _drawn(self) -> bars.Progress:
+    """The bar, of which the description is cut where it must be."""
+    description = bars.TextColumn(
+      '{task.description}',
+      markup=False,
+      table_column=Column(ratio=1, no_wrap=True, overflow='ellipsis'),
+    )
+    wide = self._console.width >= _WIDE
+    return bars.Progress(
+      *[description, bars.BarColumn(_BAR), _Times(self)][:: 1 if wide else 2],
+      console=self._console,
+      expand=True,
+      transient=True,
+      disable=not self._console.is_terminal,
+    )
+
+  def times(self) -> str:
+    """Time that has passed since the first stage began, and that is left."""
+    now = time.monotonic()
+    passed = int(now - (now if self._first is None else self._first))
+    minutes, seconds = divmod(passed, 60)
+    hours, minutes = divmod(minutes, 60)
+    elapsed = f'{minutes}:{seconds:02}'
+    if hours:
+      elapsed = f'{hours}:{minutes:02}:{seconds:02}'
+    left = self._left(now)
+    return elapsed if left is None else f'{elapsed}, {about(left)} left'
+
+  def _left(self, now: float) -> float | None:
+    """Seconds left of the study, or of the work at hand; None if unknown."""
+    if self._forecast is not None:
+      left = self._forecast.left(now)
+      if left is not None and self._bar is not None and self._first is not None:
+        bar, task = self._bar
+        passed = now - self._first
+        bar.update(task, total=passed + left, completed=passed)
+      return left
+    since, share = self._mark
+    if self._done <= share:  # There is nothing yet to go by.
+      return None
+    return (now - since) * (1 - self._done) / (self._done - share)
 
   def update(self, done: float, text: str = '') -> None:
     """Reports progress within the stage.
@@ -80,10 +149,13 @@ class Progress:
       done: share of the work that is done, from 0 to 1.
       text: what is being done.
     """
-    label = f'{self._name} {text}'.strip()
-    if self._bar is not None:
-      bar, task = self._bar
-      bar.update(task, completed=done, description=label)
+    if self._forecast is not None:
+      self._forecast.update(done)
+    self._show(done, text)
+
+  def _show(self, done: float, text: str) -> None:
+    """The same of a part of the stage, which the forecast does not know."""
+    label = f'{self._name}: {text}' if text else self._name
     now = time.monotonic()
     since, share = self._mark
     new, self._done = done < self._done, done
@@ -91,13 +163,33 @@ class Progress:
       # Something new, such as the next table. Its first report comes after
       # compilation, which is no measure of what is left.
       self._mark = (now, done)
-    elif not self._console.is_terminal and now - self._spoke > _QUIET:
+    if self._bar is not None:
+      bar, task = self._bar
+      bar.update(task, description=label)
+      if self._forecast is None:
+        bar.update(task, total=1.0, completed=done)
+    known = not new or self._forecast is not None
+    late = now - self._spoke > _QUIET
+    if known and late and not self._console.is_terminal:
       self._spoke = now
-      line = f'{label}: {done:.0%}'
-      if done > share:  # Otherwise there is nothing yet to go by.
-        left = (now - since) * (1 - done) / (done - share)
-        line += f', about {left:.0f} s left'
+      line = f'{label} ({done:.0%})'
+      left = self._left(now)
+      if left is not None:
+        of = '' if self._forecast is None else ' of the study'
+        line += f', {about(left)}{of} left'
       self.message(line)
+
+  def compiling(self, table: str) -> None:
+    """Says that a table's program is compiled, and how long that may take."""
+    if self._forecast is None:
+      return
+    if seconds := self._forecast.compiling(table, time.monotonic()):
+      text = f'{self._name}: compiling {table}, {about(seconds)}'
+      if self._bar is not None and self._console.is_terminal:
+        bar, task = self._bar
+        bar.update(task, description=text)
+      else:
+        self.message(text)
 
   def message(self, text: str) -> None:
     """Prints one line."""
@@ -113,12 +205,18 @@ class Progress:
 
   def start(self, start: Start) -> str:
     """Prints how a table is about to be trained; returns the log's line."""
+    where, each = '', ''
+    if start.devices > 1:
+      where, each = f' on each of {start.devices} devices', ' each'
     text = (
-      f'{start.table}: {start.pending} runs to train, {start.lanes} at once on '
-      f'each of {start.devices} device(s), in {start.chunks} chunk(s); '
-      f'{start.needed / 2**30:.2f} GiB of each device'
+      f'{start.table}: {start.pending} runs to train, {start.lanes} at a time'
+      f'{where}, {start.needed / 2**30:.2f} GiB{each}'
     )
-    self.message(text)
+    if self._forecast is None:
+      self.message(text)
+    elif self._name == TRAINING:
+      self._forecast.start(start.table, time.monotonic())
+      self.message(text)
     return f'{_now()} {text}'
 
   def line(self, event: Event) -> str:
@@ -144,8 +242,18 @@ class Progress:
   def epoch(self, event: Event) -> None:
     """Reports an epoch of a chunk of runs."""
     within = event.epoch / event.num_epochs
-    self.update(
-      (event.chunk + within) / event.num_chunks,
-      f'{event.table} runs, chunk {event.chunk + 1} of {event.num_chunks}, '
-      f'epoch {event.epoch}, loss {event.loss:.3f}',
-    )
+    chunk = ''
+    if event.num_chunks > 1:
+      chunk = f', part {event.chunk + 1} of {event.num_chunks}'
+    done = (event.chunk + within) / event.num_chunks
+    text = f'{event.table}{chunk}, epoch {event.epoch} of {event.num_epochs}'
+    # A technique trains, too, and says itself what share of it is done.
+    (self.update if self._name == TRAINING else self._show)(done, text)
+
+
+def _duration(seconds: float) -> str:
+  """As '12.3 s' or '4 min 5 s'."""
+  if seconds < 99.95:
+    return f'{seconds:.1f} s'
+  minutes, rest = divmod(round(seconds), 60)
+  return f'{minutes} min {rest} s'

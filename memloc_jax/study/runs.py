@@ -20,7 +20,9 @@ from memloc_jax.study import (
 )
 from memloc_jax.study.context import Context
 
-STOPPED = 'Stopped; what is finished is kept, and the same command goes on.'
+STOPPED = (
+  'stopped; what is finished is kept: run the same command again to continue.'
+)
 
 
 class Runs:

@@ -179,6 +179,7 @@ def train(study: View) -> None:
     }
     study.note({'model': of_model})
   for table in study.tables.values():
+    study.progress.compiling(table.name)
     training.train(study.engine, table)
 
 

@@ -26,10 +26,20 @@ from memloc_jax.command import configs, ending, memloc, parser, study
 from memloc_jax.curate import apply, exports
 from memloc_jax.models import registry as models
 from memloc_jax.report import stage as report
-from memloc_jax.study import actions, adaptive, c_score, grid, identity, publish
+from memloc_jax.study import (
+  actions,
+  adaptive,
+  c_score,
+  grid,
+  identity,
+  outlook,
+  planning,
+  publish,
+)
 from memloc_jax.study import config as study_config
 from memloc_jax.study.workdir import Workdir
 from memloc_jax.tasks import registry as tasks
+from tests.command import terminal
 from tests.command.console import call
 from tests.compare import made_up
 
@@ -75,6 +85,29 @@ class HelpTest(parameterized.TestCase):
       self.assertIn(word, out.split('\n\n')[0])
     self.assertEqual(command.config == 'file', '--config\n' in out)
     self.assertEqual(call('help', name)[1], out)
+
+  @parameterized.parameters(50, 80, 110)
+  def test_help_is_as_wide_as_the_terminal(self, columns):
+    for words in (['--help'], ['list-tasks', '--help']):
+      command = [sys.executable, '-m', 'memloc_jax.command', *words]
+      status, shown, _ = terminal.in_terminal(command, [], columns)
+      self.assertEqual(status, 0, shown)
+      # Commands, which a shell reads, are broken where it allows that.
+      lines = [x for x in shown.splitlines() if '--config=' not in x]
+      self.assertBetween(max(map(len, lines)), columns - 12, columns)
+
+  @parameterized.parameters(*memloc.COMMANDS)
+  def test_the_example_of_a_command_is_one(self, name):
+    _, out, _ = call(name, '--help')
+    lines = out.split('\nexample:\n')[1].split('\n\n')[0]
+    words = shlex.split(lines.replace('\\\n', ' '))
+    self.assertEqual(words[:2], ['memloc', name])
+    command = memloc.COMMANDS[name]
+    parsed = parser.parse(name, command, ending.Process(), words[2:])
+    least = sum(not word.startswith('[') for word in command.words)
+    self.assertGreaterEqual(len(parsed.words), least)
+    if command.config == 'file':
+      study_config.from_config_dict(parsed.flags.config)
 
   def test_one_flag_has_one_type(self):
     types = {}
@@ -219,6 +252,41 @@ class WorkdirTest(parameterized.TestCase):
     self.assertEqual(out, f'C-score: {self.place}\n')
     write.assert_called_once_with(('a', 'b', 'c'), 'x.csv')
 
+  def test_plan(self):
+    found = outlook.Outlook(
+      low=370.0,
+      high=610.0,
+      memory=2_140_000_000,
+      on_device=0,
+      devices=0,
+      doubts=('labels.csv: odd.',),
+      untimed='',
+      found='480 examples',
+    )
+    plan = self.replace(stages, 'outlook_of', found)
+    words = ('plan', f'--config={self.workdir}', '--workdir=new')
+    lines = self.done(*words).splitlines()
+    self.assertEqual(lines[0], 'about 6 to 10 min, 2.2 GB')
+    self.assertEqual(lines[1:3], ['warning: labels.csv: odd.', '480 examples'])
+    self.assertIn('--verbose', lines[-1])
+    self.assertEqual(plan.call_args.args[:2], (self.config, 'new'))
+    for changes, first in (
+      ({'high': 0.0, 'memory': 0}, 'nothing is left to do'),
+      (
+        {'untimed': 'm has no weights.'},
+        'time unknown (m has no weights), 2.2',
+      ),
+      (
+        {'on_device': 3 * 10**9, 'devices': 4},
+        'about 6 to 10 min, 3.0 GB of device memory on each of 4 devices',
+      ),
+    ):
+      plan.return_value = dataclasses.replace(found, **changes)
+      self.assertStartsWith(self.done(*words), first)
+    whole = self.replace(stages, 'plan_study', planning.Plan('tables', 1.0))
+    self.assertEqual(self.done(*words, '--verbose'), 'tables\n')
+    whole.assert_called_once()
+
   def test_check(self):
     check = self.replace(stages, 'check_study', 'can run')
     self.assertEqual(self.done('check', self.workdir), 'can run\n')
@@ -318,14 +386,17 @@ class RunTest(parameterized.TestCase):
     ):
       status, out, _ = call('report', *map(str, words))
       self.assertEqual(status, 0)
-      *lines, last = out.splitlines()
+      first, *lines, rest, last = out.splitlines()
+      self.assertEqual(first, 'found:')
       self.assertEqual(last, f'comparison: {output / "comparison.html"}')
       # What the page concludes.
       page = html.unescape((output / 'comparison.html').read_text('utf-8'))
       self.assertNotEmpty(lines)
       for line in lines:
-        question, _, answer = line.partition('? ')
+        question, _, answer = line.strip().partition('? ')
         self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
+      self.assertEqual(page.count('cannot answer this question'), 1)
+      self.assertEqual(rest, '  1 question stays open; the report says why.')
       (output / 'comparison.html').unlink()
     with unittest.mock.patch.object(report, 'write'):
       _, _, error = call('report', one)

@@ -7,6 +7,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 
@@ -24,7 +25,8 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 def in_terminal(
   command: Sequence[str],
-  presses: Sequence[tuple[bytes, float]],
+  presses: Sequence[tuple[bytes, float]] = (),
+  columns: int = 80,
   **environment: str,
 ) -> tuple[int, str, float]:
   """Runs a command in a terminal of its own and presses Ctrl-C there.
@@ -33,12 +35,14 @@ def in_terminal(
     command: the command.
     presses: what is to be shown, and the seconds after it, or after the press
       before, to wait until the next press.
+    columns: of the terminal.
     **environment: variables to set.
 
   Returns:
     The exit status, what was shown, and the seconds after the last press.
   """
   terminal, inside = pty.openpty()
+  termios.tcsetwinsize(inside, (24, columns))
   process = subprocess.Popen(
     [sys.executable, '-c', _IN_TERMINAL, *command],
     stdin=inside,

@@ -395,7 +395,7 @@ class MeetTest(parameterized.TestCase):
     asked = iter([False] * 3)
     found = self.meet((3, 0), (3, 1), stop=lambda: next(asked, True))
     for each in found:
-      self.assertStartsWith(each, 'Preempted: Stopped while it waited')
+      self.assertStartsWith(each, 'Preempted: stopped while it waited')
 
   def test_strangers_and_those_who_leave_are_not_counted(self):
     port = free_port()

@@ -157,7 +157,7 @@ class FaultsTest(tiny.EncoderCase):
         # -SIGTERM before the handler is there, 0 after the last place to stop.
         self.assertIn(process.returncode, (75, -signal.SIGTERM, 0), output)
         if process.returncode == 75:
-          self.assertIn('the same command goes on', output)
+          self.assertIn('the same command again to continue', output)
       print(f'{sent.name} {attempt + 1}: {output.splitlines()[-1:]}')
     process = self.start(workdir)
     output, _ = process.communicate(timeout=300)
@@ -190,14 +190,14 @@ class FaultsTest(tiny.EncoderCase):
       self.assertNotIn(word, shown)
     # A bar hides the cursor.
     self.assertGreaterEqual(shown.rfind('\x1b[?25h'), shown.rfind('\x1b[?25l'))
-    self.assertIn('the same command goes on', shown)
+    self.assertIn('the same command again to continue', shown)
     if len(presses) > 1:
       self.assertLess(seconds, 5)
     return shown
 
   def test_ctrl_c_as_data_are_read(self):
     shown = self.interrupted('read', (b'devices: ', 0.0))
-    self.assertIn('memloc: Stopped; what is finished is kept', shown)
+    self.assertIn('memloc: stopped; what is finished is kept', shown)
     self.assertFalse((self.folder / 'read' / '.lock').exists())
 
   @pytest.mark.full
@@ -277,7 +277,7 @@ class FaultsTest(tiny.EncoderCase):
       processes[which].send_signal(number)
       for process in processes:
         output, _ = process.communicate(timeout=120)
-        self.assertIn('the same command goes on', output)
+        self.assertIn('the same command again to continue', output)
         self.assertNotIn('Traceback', output)
         codes.append(process.returncode)
     expected = [75, 75]
@@ -329,7 +329,7 @@ class FaultsTest(tiny.EncoderCase):
     output = (kept / 'first.txt').read_text()
     self.assertEqual(first, '2', output)
     self.assertRegex(
-      output.splitlines()[-1], r'^memloc: The disk of --workdir=\S+ is full'
+      output.splitlines()[-1], r'^memloc: --workdir=\S+: the disk is full'
     )
     self.assertEqual(second, '0', (kept / 'second.txt').read_text())
     shutil.move(kept / 'study', self.folder / 'small_disk')

@@ -1,14 +1,16 @@
-"""What is printed where the output is no terminal."""
+"""What is printed while a study runs, on a terminal and elsewhere."""
 
 import contextlib
 import io
+import re
 from unittest import mock
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from rich.console import Console
 
-from memloc_jax.ensemble.engine import Start
+from memloc_jax.ensemble.engine import Event, Start
 from memloc_jax.study import progress
+from memloc_jax.study.forecast import Forecast, Work
 
 
 def _printed(*updates, label=''):
@@ -32,15 +34,15 @@ class ProgressTest(absltest.TestCase):
     self.assertEqual(
       lines,
       [
-        'train runs: 100%, about 0 s left',
+        'train: runs (100%), a few seconds left',
         # 0.3 took 30 s since the second piece of work began to report.
-        'train runs: 40%, about 60 s left',
-        'train: done in 600.0 s',
+        'train: runs (40%), about 60 s left',
+        'train: 10 min 0 s',
       ],
     )
 
   def test_without_progress_nothing_is_foretold(self):
-    self.assertEqual(_printed((10, 0.5), (40, 0.5))[0], 'train: 50%')
+    self.assertEqual(_printed((10, 0.5), (40, 0.5))[0], 'train (50%)')
 
   def test_quiet_says_warnings_alone_and_on_standard_error(self):
     for given in ({'quiet': True}, {'console': Console(quiet=True)}):
@@ -75,11 +77,85 @@ class ProgressTest(absltest.TestCase):
     shown = progress.Progress(Console(file=out, width=200))
     line = shown.start(Start('map', 30, 4, 2, 4, 3 * 2**29))
     expected = (
-      'map: 30 runs to train, 4 at once on each of 2 device(s), in 4 chunk(s); '
-      '1.50 GiB of each device'
+      'map: 30 runs to train, 4 at a time on each of 2 devices, 1.50 GiB each'
     )
     self.assertEqual(out.getvalue().strip(), expected)
     self.assertEndsWith(line, expected)
+
+  def test_a_stage_that_had_nothing_to_do_is_not_printed(self):
+    out, clock = io.StringIO(), mock.Mock(return_value=0.0)
+    with mock.patch.object(progress.time, 'monotonic', clock):
+      shown = progress.Progress(Console(file=out, width=200))
+      for name, seconds in (('variance', 0.1), ('report', 2.0)):
+        with shown.stage(name):
+          clock.return_value += seconds
+    self.assertEqual(out.getvalue(), 'report: 2.0 s\n')
+
+
+class StudyTest(parameterized.TestCase):
+  """A study whose work is known, on a terminal and elsewhere."""
+
+  def shown(self, terminal: bool, columns: int = 80) -> str:
+    """What is seen of 40 epochs of 90 s of training, and of what follows."""
+    out, clock = io.StringIO(), mock.Mock(return_value=0.0)
+    console = Console(
+      file=out, width=columns, force_terminal=terminal, legacy_windows=False
+    )
+    work = Work({'map': 100.0}, {'map': 40.0}, ('report', 'retraining'))
+    with mock.patch.object(progress.time, 'monotonic', clock):
+      shown = progress.Progress(console)
+      shown.expect(Forecast(work))
+      with shown.stage('train'):
+        shown.compiling('map')
+        self.draw(shown)
+        clock.return_value = 30.0
+        shown.start(Start('map', 30, 30, 1, 1, 2**30))
+        for epoch in range(1, 41):
+          clock.return_value += 90.0
+          shown.epoch(Event('map', 0, 1, epoch, 40, 30, 0.5, 100))
+          self.draw(shown)
+      with shown.stage('retraining'):
+        # Of one of many tables: not the study's, and not worth a line.
+        shown.start(Start('retrain', 3, 3, 1, 1, 2**30))
+        clock.return_value += 30.0
+        shown.epoch(Event('retrain', 0, 1, 1, 1, 3, 0.5, 100))
+        self.draw(shown)
+        shown.update(0.2, 'main, a description that does not fit ' * 3)
+        self.draw(shown)
+    return out.getvalue()
+
+  def draw(self, shown: progress.Progress) -> None:
+    shown._bar[0].refresh()
+
+  @parameterized.parameters(60, 80, 120)
+  def test_times_are_never_cut(self, columns):
+    text = re.sub('\x1b[^a-zA-Z]*[a-zA-Z]', '', self.shown(True, columns))
+    lines = [line.rstrip() for line in re.split('[\r\n]', text)]
+    bars = [line for line in lines if re.search(r' \d+:\d\d', line)]
+    self.assertGreater(len(bars), 42)
+    for line in bars:
+      self.assertRegex(line, r' \d+:\d\d(:\d\d)?(, (about|a few) .* left)?$')
+      self.assertLessEqual(len(line), columns)
+    self.assertContainsInOrder(
+      ['train: compiling map,', 'train: map, epoch 39', 'retraining: '],
+      text,
+    )
+    self.assertIn('…', bars[-1])
+
+  def test_one_estimate_of_the_whole_study(self):
+    lines = self.shown(False).splitlines()
+    self.assertEqual(lines[0], 'train: compiling map, about 40 s')
+    self.assertEqual(lines[1], 'map: 30 runs to train, 30 at a time, 1.00 GiB')
+    left = []
+    for line in lines[2:42]:
+      self.assertRegex(line, r'^train: map, epoch \d+ of 40 \(\d+%\), about ')
+      number, unit = re.findall(r'about (\d+) (\w+) of the study left', line)[0]
+      left.append(int(number) * {'min': 60, 'h': 3600}[unit])
+    # An hour of training and 0.45 of it for what follows.
+    self.assertAlmostEqual(left[0], 3510 + 1630, delta=3600)
+    self.assertEqual(left, sorted(left, reverse=True))
+    self.assertAlmostEqual(left[-1], 1630, delta=100)
+    self.assertNotIn('retrain:', '\n'.join(lines))
 
 
 if __name__ == '__main__':
