@@ -32,7 +32,7 @@ from memloc_jax.localisation import (
 )
 from memloc_jax.localisation.probes import ProbeConfig
 from memloc_jax.localisation.retraining import RetrainConfig
-from memloc_jax.localisation.scores import Source
+from memloc_jax.localisation.technique import Source
 from memloc_jax.pairs import hybrids, shapley
 from memloc_jax.pairs.settings import LayerwiseConfig
 

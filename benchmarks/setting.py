@@ -6,7 +6,7 @@ import numpy as np
 from benchmarks import torch_loop
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.models.interface import Tree
 from memloc_jax.tasks.encode import Encoded
 
@@ -43,12 +43,12 @@ class Setting:
     self.embeddings = jax.device_put(workload.params['embeddings'])
     self.pretrained = {k: workload.params[k] for k in ('blocks', 'final')}
     self.noisy, self.clean = self._changed(rng), self._changed(rng)
-    self.subject = scores.Subject(
+    self.subject = technique.Subject(
       seed=0,
-      noisy=scores.Checkpoint('noisy', lambda: self.noisy),
-      clean=scores.Checkpoint('clean', lambda: self.clean),
-      frozen=scores.Checkpoint('clean', lambda: self.clean),
-      memorised=scores.Checkpoint('noisy', lambda: self.noisy),
+      noisy=technique.Checkpoint('noisy', lambda: self.noisy),
+      clean=technique.Checkpoint('clean', lambda: self.clean),
+      frozen=technique.Checkpoint('clean', lambda: self.clean),
+      memorised=technique.Checkpoint('noisy', lambda: self.noisy),
       snapshots={},
       given=self.given,
       original=self.original,
@@ -70,9 +70,9 @@ class Setting:
       'heads': {'main': {k: v.astype(np.float32) for k, v in head.items()}},
     }
 
-  def source(self, name: str, engine: Engine | None = None) -> scores.Source:
+  def source(self, name: str, engine: Engine | None = None) -> technique.Source:
     """What techniques take."""
-    return scores.Source(
+    return technique.Source(
       name=name,
       model=self.model,
       pretrained=self.pretrained,

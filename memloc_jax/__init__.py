@@ -31,12 +31,12 @@ PLACES = {
   'memorisation': 'estimators.memorisation',
   'Memorisation': 'estimators.memorisation',
   # Techniques of one's own.
-  'register_technique': 'localisation.scores',
-  'Source': 'localisation.scores',
-  'Subject': 'localisation.scores',
-  'Checkpoint': 'localisation.scores',
-  'Findings': 'localisation.scores',
-  'LayerScores': 'localisation.scores',
+  'register_technique': 'localisation.technique',
+  'Source': 'localisation.technique',
+  'Subject': 'localisation.technique',
+  'Checkpoint': 'localisation.technique',
+  'Findings': 'localisation.technique',
+  'LayerScores': 'localisation.technique',
   'schema': '',
   'settings': '',
   # Tasks and sources of one's own.

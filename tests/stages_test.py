@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.stages import run_study
 from memloc_jax.study import actions, identity
 from memloc_jax.study import config as study_config
@@ -253,11 +253,11 @@ class IdentityTest(tiny.EncoderCase):
       module.__file__ = str(path)
       exec(path.read_text(), module.__dict__)
       with mock.patch.dict(sys.modules, mine_of_a_user=module):
-        scores.register_technique('mine')(module.mine)
+        technique.register_technique('mine')(module.mine)
         try:
           found.append(self.identities())
         finally:
-          del scores.TECHNIQUES['mine']
+          del technique.TECHNIQUES['mine']
     before, after = found
     self.assertEqual(
       {each for each in after if after[each] != before[each]},

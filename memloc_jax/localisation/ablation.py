@@ -17,7 +17,7 @@ from memloc_jax.localisation import (
   gradients,
   hypotheses,
   representations,
-  scores,
+  technique,
   windows,
 )
 from memloc_jax.models import interface
@@ -186,12 +186,12 @@ def _site_means(model, params, examples, chosen, batch_size):
   return jax.tree.map(lambda x: (x / count).astype(np.float32), total)
 
 
-@scores.register_technique(
+@technique.register_technique(
   'ablation', settings=AblationConfig, check=gradients.check
 )
 def ablation(
-  source: scores.Source, config: AblationConfig, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: AblationConfig, report: technique.Report
+) -> technique.Findings:
   """Error on noisy labels beyond that on clean ones of the same margin.
 
   One variant for each of `config.variants`. To bound the cost, only
@@ -238,9 +238,9 @@ def ablation(
       head_rows += _head_rows(model.num_heads, subject.seed, accuracies)
       done += 1
       report(done / jobs)
-  return scores.Findings(
+  return technique.Findings(
     {
-      variant: scores.LayerScores(np.stack(weights))
+      variant: technique.LayerScores(np.stack(weights))
       for variant, weights in found.items()
     },
     {'windows': window_rows} | ({'heads': head_rows} if head_rows else {}),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from memloc_jax.localisation import gradients, scores
+from memloc_jax.localisation import gradients, technique
 
 
 @jax.jit
@@ -26,14 +26,14 @@ def _compare(noisy, clean):
   )
 
 
-@scores.register_technique(
+@technique.register_technique(
   'accounting',
   reads=('localise.gradient.clean',),
   check=gradients.check,
 )
 def accounting(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Share of the noisy gradient's norm that each layer has.
 
   Averaged over the epochs of which all subjects have a snapshot.
@@ -42,7 +42,7 @@ def accounting(
     set.intersection(*(set(s.snapshots) for s in source.subjects))
   )
   if not epochs:
-    return scores.Findings(
+    return technique.Findings(
       {},
       notes=(
         'left out, for no weights were kept while the models trained '
@@ -84,5 +84,5 @@ def accounting(
     mean = np.mean(norms, axis=0)
     weights.append(mean / mean.sum() if mean.sum() > 0 else mean * np.nan)
     report((number + 1) / len(source.subjects))
-  found = scores.LayerScores(np.stack(weights))
-  return scores.Findings({'': found}, {'accounting': rows})
+  found = technique.LayerScores(np.stack(weights))
+  return technique.Findings({'': found}, {'accounting': rows})

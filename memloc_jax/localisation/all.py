@@ -11,7 +11,7 @@ from memloc_jax.localisation import (
   rewinding,
   swapping,
 )
-from memloc_jax.localisation.scores import TECHNIQUES
+from memloc_jax.localisation.technique import TECHNIQUES
 
 __all__ = (
   'TECHNIQUES',

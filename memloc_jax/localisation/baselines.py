@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.models.interface import Tree
 
 
@@ -27,14 +27,14 @@ def block_distance(first: Tree, second: Tree) -> np.ndarray:
   return np.sqrt(sum(jax.tree.leaves(squares)))
 
 
-def _findings(rows: list[np.ndarray]) -> scores.Findings:
-  return scores.Findings({'': scores.LayerScores(np.stack(rows))})
+def _findings(rows: list[np.ndarray]) -> technique.Findings:
+  return technique.Findings({'': technique.LayerScores(np.stack(rows))})
 
 
-@scores.register_technique('difference_norm', baseline=True)
+@technique.register_technique('difference_norm', baseline=True)
 def difference_norm(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Distance between the noisy and the clean model."""
   del config, report
   return _findings(
@@ -45,10 +45,10 @@ def difference_norm(
   )
 
 
-@scores.register_technique('pretrained_distance', baseline=True)
+@technique.register_technique('pretrained_distance', baseline=True)
 def pretrained_distance(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Distance between the noisy model and the pretrained weights."""
   del config, report
   start = source.pretrained['blocks']
@@ -57,10 +57,10 @@ def pretrained_distance(
   )
 
 
-@scores.register_technique('constant', baseline=True)
+@technique.register_technique('constant', baseline=True)
 def constant(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """The same for every layer: a guess."""
   del config, report
   return _findings([np.ones(source.model.num_layers) for _ in source.subjects])

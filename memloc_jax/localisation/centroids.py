@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memloc_jax.localisation import events, representations, scores
+from memloc_jax.localisation import events, representations, technique
 from memloc_jax.models.interface import Tree
 
 # The noisy model as it is, and with half of its blocks from the clean one.
@@ -141,10 +141,10 @@ def _rows(
   return rows
 
 
-@scores.register_technique('centroids')
+@technique.register_technique('centroids')
 def centroids(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Coordinates and events; no weights of layers."""
   names, rows, found, notes = source.label_names, [], [], []
   jobs = len(SETUPS) * len(source.subjects)
@@ -171,7 +171,7 @@ def centroids(
         noisy | {'blocks': blocks},
         source.examples,
         source.batch_size,
-        progress=scores.within(report, job, jobs),
+        progress=technique.within(report, job, jobs),
       )
       pairs = positions(states, subject.given, subject.original, len(names))
       for (a, b), groups in pairs.items():
@@ -197,4 +197,4 @@ def centroids(
         for event, layer in happened.items()
       ]
   tables = {'centroids': rows, 'events': found} if rows else {}
-  return scores.Findings({}, tables, tuple(dict.fromkeys(notes)))
+  return technique.Findings({}, tables, tuple(dict.fromkeys(notes)))

@@ -18,7 +18,7 @@ import numpy as np
 
 from memloc_jax import settings
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import representations, scores
+from memloc_jax.localisation import representations, technique
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Tree
 from memloc_jax.settings import setting
@@ -178,9 +178,9 @@ def groups(
 
 
 def group_gradients(
-  source: scores.Source,
-  checkpoint: scores.Checkpoint,
-  subject: scores.Subject,
+  source: technique.Source,
+  checkpoint: technique.Checkpoint,
+  subject: technique.Subject,
   value: Value,
   batch_size: int,
 ) -> tuple[Tree, Tree]:
@@ -214,7 +214,7 @@ def check(config: Any, mislabelled: np.ndarray) -> None:
   groups(mislabelled, seed=0)
 
 
-@scores.register_technique(
+@technique.register_technique(
   'gradients',
   settings=GradientConfig,
   group='gradient',
@@ -222,8 +222,8 @@ def check(config: Any, mislabelled: np.ndarray) -> None:
   check=check,
 )
 def gradients(
-  source: scores.Source, config: GradientConfig, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: GradientConfig, report: technique.Report
+) -> technique.Findings:
   """Size of the gradients' difference, relative to the reference's.
 
   Variants: L1 or L2 norm, with or without subtracting the clean gradient,
@@ -259,7 +259,10 @@ def gradients(
         )
       found[variant_name(norm, subtract, divide)].append(ratio / ratio.sum())
     report((number + 1) / len(source.subjects))
-  return scores.Findings(
-    {name: scores.LayerScores(np.stack(rows)) for name, rows in found.items()},
+  return technique.Findings(
+    {
+      name: technique.LayerScores(np.stack(rows))
+      for name, rows in found.items()
+    },
     notes=tuple(dict.fromkeys(notes)),
   )

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn import metrics
 
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import events, probes, representations, scores
+from memloc_jax.localisation import events, probes, representations, technique
 
 # Weights of clean and noisy examples in the noise probe's loss.
 _NOISE_WEIGHTS = (0.33, 0.67)
@@ -101,12 +101,12 @@ def _chance(given: np.ndarray, seed: int) -> float:
 
 
 def measure(
-  source: scores.Source,
-  checkpoint: scores.Checkpoint,
-  subject: scores.Subject,
+  source: technique.Source,
+  checkpoint: technique.Checkpoint,
+  subject: technique.Subject,
   config: probes.ProbeConfig,
   labels: bool,
-  report: scores.Report,
+  report: technique.Report,
 ) -> list[dict[str, Any]]:
   """Rows of `probes` for one checkpoint, without its name and seed."""
   states = representations.extract(
@@ -160,7 +160,7 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   return np.asarray(values, np.float64).reshape(-1, seeds)
 
 
-@scores.register_technique(
+@technique.register_technique(
   'probing',
   settings=probes.ProbeConfig,
   group='probe',
@@ -169,8 +169,8 @@ def _by_layer(rows, target: str, column: str) -> np.ndarray:
   check=check,
 )
 def probing(
-  source: scores.Source, config: probes.ProbeConfig, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: probes.ProbeConfig, report: technique.Report
+) -> technique.Findings:
   """Rise of the noise probes' F1 from layer to layer."""
   labels = config.labels and source.name == 'main'
   weights, rows, found = [], [], []
@@ -236,4 +236,6 @@ def probing(
         for event, layer in happened.items()
       ]
   tables = {'probes': rows} | ({'events': found} if found else {})
-  return scores.Findings({'': scores.LayerScores(np.stack(weights))}, tables)
+  return technique.Findings(
+    {'': technique.LayerScores(np.stack(weights))}, tables
+  )

@@ -25,7 +25,7 @@ from memloc_jax.ensemble.table import (
 )
 from memloc_jax.ensemble.train import train
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import scores, windows
+from memloc_jax.localisation import technique, windows
 from memloc_jax.models.interface import Tree
 from memloc_jax.settings import above, at_least, setting
 
@@ -144,8 +144,8 @@ def groups(
 
 
 def tables(
-  source: scores.Source,
-  subject: scores.Subject,
+  source: technique.Source,
+  subject: technique.Subject,
   noisy: Tree,
   config: RetrainConfig,
   first_layers: Iterable[Sequence[int]],
@@ -216,7 +216,7 @@ def _with_leading_axis(params: Tree) -> Tree:
 def _runs(
   member: np.ndarray,
   firsts: Sequence[int],
-  source: scores.Source,
+  source: technique.Source,
   config: RetrainConfig,
 ) -> RunTable:
   """One run a window that begins at one of these layers."""
@@ -242,7 +242,7 @@ def _runs(
   return RunTable(**(vars(base) | fields))
 
 
-def _engine(source: scores.Source, noisy: Tree) -> Engine:
+def _engine(source: technique.Source, noisy: Tree) -> Engine:
   """The source's engine, with the noisy model's own embeddings.
 
   Only blocks start over. What the embeddings are, the hash of a row says by
@@ -289,7 +289,7 @@ def check(config: RetrainConfig, mislabelled: np.ndarray) -> None:
   split(mislabelled, config.seed)
 
 
-@scores.register_technique(
+@technique.register_technique(
   'retraining',
   settings=RetrainConfig,
   group='retrain',
@@ -298,8 +298,8 @@ def check(config: RetrainConfig, mislabelled: np.ndarray) -> None:
   check=check,
 )
 def retraining(
-  source: scores.Source, config: RetrainConfig, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: RetrainConfig, report: technique.Report
+) -> technique.Findings:
   """Error after retraining, relative to that after retraining all layers."""
   layers = source.model.num_layers
   pairs = windows.all_windows(layers) + 1
@@ -364,5 +364,5 @@ def retraining(
       for (first, last), of_given, of_original, of_clean in measured
     ]
   errors = windows.layer_error(windows.heat_map(np.stack(normalised)))
-  found = scores.LayerScores(errors)
-  return scores.Findings({'': found}, {'windows': rows}, tuple(notes))
+  found = technique.LayerScores(errors)
+  return technique.Findings({'': found}, {'windows': rows}, tuple(notes))

@@ -9,21 +9,21 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from memloc_jax.localisation import scores, swapping
+from memloc_jax.localisation import swapping, technique
 from memloc_jax.models.interface import Tree
 
 
-@scores.register_technique('rewinding', windowed=True)
+@technique.register_technique('rewinding', windowed=True)
 def rewinding(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Error on noisy labels with windows set back.
 
   Variant 'epoch-0' sets back to the pretrained blocks; there is one more for
   every epoch of which all subjects have a snapshot.
   """
   epochs = set.intersection(*(set(s.snapshots) for s in source.subjects))
-  others: dict[str, Callable[[scores.Subject], Tree]] = {
+  others: dict[str, Callable[[technique.Subject], Tree]] = {
     'epoch-0': lambda subject: source.pretrained['blocks']
   }
   for epoch in sorted(epochs):
@@ -39,5 +39,5 @@ def rewinding(
   return dataclasses.replace(found, notes=(note,))
 
 
-def _blocks_after(epoch: int, subject: scores.Subject) -> Tree:
+def _blocks_after(epoch: int, subject: technique.Subject) -> Tree:
   return subject.snapshots[epoch].load()['blocks']

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memloc_jax.localisation import hypotheses, scores, windows
+from memloc_jax.localisation import hypotheses, technique, windows
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 
@@ -91,10 +91,10 @@ def swap_predictions(
 
 
 def findings(
-  source: scores.Source,
-  others: dict[str, Callable[[scores.Subject], interface.Tree]],
-  report: scores.Report,
-) -> scores.Findings:
+  source: technique.Source,
+  others: dict[str, Callable[[technique.Subject], interface.Tree]],
+  report: technique.Report,
+) -> technique.Findings:
   """Errors on noisy labels when windows get blocks from elsewhere.
 
   Args:
@@ -118,21 +118,21 @@ def findings(
         blocks_of(subject),
         source.examples,
         source.batch_size,
-        progress=scores.within(report, done, jobs),
+        progress=technique.within(report, done, jobs),
       )
       measured = hypotheses.accuracies(
         predicted, subject.given, subject.original
       )
       errors.append(hypotheses.error(measured.noisy))
       rows += hypotheses.rows(variant, subject.seed, pairs, measured)
-    found[variant] = scores.LayerScores(np.stack(errors))
-  return scores.Findings(found, {'windows': rows})
+    found[variant] = technique.LayerScores(np.stack(errors))
+  return technique.Findings(found, {'windows': rows})
 
 
-@scores.register_technique('swapping', windowed=True)
+@technique.register_technique('swapping', windowed=True)
 def swapping(
-  source: scores.Source, config: None, report: scores.Report
-) -> scores.Findings:
+  source: technique.Source, config: None, report: technique.Report
+) -> technique.Findings:
   """Error on noisy labels with the clean twin's blocks in each window."""
   others = {'': lambda subject: subject.clean.load()['blocks']}
   del config

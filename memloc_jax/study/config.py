@@ -15,7 +15,7 @@ from memloc_jax.ensemble.optimiser import OPTIMISERS
 from memloc_jax.ensemble.placement import PLACEMENTS
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.scores import Source
+from memloc_jax.localisation.technique import Source
 from memloc_jax.pairs.settings import (
   InputsConfig,
   LayerwiseConfig,

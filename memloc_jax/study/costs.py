@@ -33,7 +33,7 @@ from memloc_jax.ensemble.table import Table
 from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
-from memloc_jax.localisation.scores import Checkpoint, Source, Subject
+from memloc_jax.localisation.technique import Checkpoint, Source, Subject
 from memloc_jax.models import checkpoint
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import control, subjects

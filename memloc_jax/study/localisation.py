@@ -9,7 +9,7 @@ from memloc_jax import schema
 from memloc_jax.localisation import probing, windows
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.localisation.events import restricted_mean
-from memloc_jax.localisation.scores import LayerScores, Source
+from memloc_jax.localisation.technique import LayerScores, Source
 from memloc_jax.study import comparison, control, subjects, tables
 from memloc_jax.study.context import Context
 from memloc_jax.study.view import View

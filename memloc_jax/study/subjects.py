@@ -6,7 +6,7 @@ from memloc_jax.ensemble import metrics, store
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.table import Table
 from memloc_jax.errors import InputError
-from memloc_jax.localisation.scores import Checkpoint, Source, Subject
+from memloc_jax.localisation.technique import Checkpoint, Source, Subject
 from memloc_jax.study import chosen, control, given
 from memloc_jax.study.context import Context
 from memloc_jax.study.view import View

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from memloc_jax import schema
-from memloc_jax.localisation.scores import TECHNIQUES
+from memloc_jax.localisation.technique import TECHNIQUES
 from memloc_jax.schema import (
   BOOL,
   COUNT,

@@ -13,7 +13,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
 from memloc_jax.command import configs, imports, study
-from memloc_jax.localisation.scores import TECHNIQUES
+from memloc_jax.localisation.technique import TECHNIQUES
 from memloc_jax.study import identity
 from memloc_jax.study.workdir import Workdir
 from tests.command.console import call
@@ -24,7 +24,7 @@ _TECHNIQUE = '''
 
 import dataclasses
 
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.settings import above, setting
 
 
@@ -39,10 +39,10 @@ class Mine:
   threshold: float = setting(0.5, above(0))
 
 
-@scores.register_technique('mine', settings=Mine)
+@technique.register_technique('mine', settings=Mine)
 def mine(source, settings, report):
   """Nothing."""
-  return scores.Findings({})
+  return technique.Findings({})
 '''
 
 

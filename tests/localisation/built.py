@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.models import bert, interface
 from memloc_jax.tasks.encode import Encoded
 
@@ -64,10 +64,10 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
   given[:8] = forward(noisy, examples)[:8].argmax(-1)
   original = given.copy()
   original[:8] = (given[:8] + 1) % CLASSES
-  checkpoint = lambda name, params: scores.Checkpoint(
+  checkpoint = lambda name, params: technique.Checkpoint(
     name, lambda: dict(params)
   )
-  subject = scores.Subject(
+  subject = technique.Subject(
     seed=1,
     noisy=checkpoint('noisy', noisy),
     clean=checkpoint('clean', clean),
@@ -79,7 +79,7 @@ def source(noisy, clean, pretrained, frozen, snapshots=()):
     given=given,
     original=original,
   )
-  return scores.Source(
+  return technique.Source(
     name='main',
     model=MODEL,
     pretrained={k: pretrained[k] for k in ('blocks', 'final')},

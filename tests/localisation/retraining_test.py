@@ -13,7 +13,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax import settings
 from memloc_jax.ensemble.table import Program
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import retraining, scores
+from memloc_jax.localisation import retraining, technique
 from memloc_jax.localisation.retraining import RetrainConfig
 from memloc_jax.tasks.encode import Encoded
 from tests.ensemble import reference, toy
@@ -31,8 +31,8 @@ def _source(engine, noisy, **changes):
   given[:_NOISY] = np.asarray(logits)[:_NOISY].argmax(-1)
   original = given.copy()
   original[:_NOISY] = (given[:_NOISY] + 1) % toy.NUM_CLASSES
-  held = scores.Checkpoint('noisy', lambda: noisy)
-  subject = scores.Subject(
+  held = technique.Checkpoint('noisy', lambda: noisy)
+  subject = technique.Subject(
     seed=1,
     noisy=held,
     clean=held,
@@ -42,7 +42,7 @@ def _source(engine, noisy, **changes):
     given=given,
     original=original,
   )
-  source = scores.Source(
+  source = technique.Source(
     name='main',
     model=engine.model,
     pretrained={k: engine.pretrained[k] for k in ('blocks', 'final')},

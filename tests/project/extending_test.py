@@ -19,7 +19,7 @@ from ml_collections import config_flags
 from memloc_jax import api
 from memloc_jax.ensemble import optimiser
 from memloc_jax.errors import InputError
-from memloc_jax.localisation import probes, scores
+from memloc_jax.localisation import probes, technique
 from memloc_jax.models import bert, checkpoint
 from memloc_jax.models import registry as models
 from memloc_jax.study import config as study_config
@@ -47,7 +47,7 @@ class ExtendingTest(tiny.EncoderCase):
   def setUp(self):
     super().setUp()
     for registry in (
-      scores.TECHNIQUES,
+      technique.TECHNIQUES,
       tasks._TASKS,
       sources.READERS,
       models.FAMILIES,
@@ -92,16 +92,16 @@ class ExtendingTest(tiny.EncoderCase):
       values = flags.FlagValues()
       words = ['', f'--config={file}']
       words += [f'--config.localise.largest_change.power={value}']
-      scores.TECHNIQUES.pop('largest_change', None)
+      technique.TECHNIQUES.pop('largest_change', None)
       config_flags.DEFINE_config_file('config', flag_values=values)
       with mock.patch('sys.argv', words):
         values(words)
       return study_config.from_config_dict(values.config)
 
     config = parsed('3')
-    technique = scores.TECHNIQUES['largest_change']
-    found = technique.settings_in(config.localise)
-    self.assertEqual(found, technique.settings(power=3.0))
+    largest = technique.TECHNIQUES['largest_change']
+    found = largest.settings_in(config.localise)
+    self.assertEqual(found, largest.settings(power=3.0))
     with self.assertRaisesRegex(
       InputError,
       r'^--config.localise.largest_change.power=-1.0: must be above 0\.$',
@@ -114,15 +114,17 @@ class ExtendingTest(tiny.EncoderCase):
     )
     # The function gets them.
     source = built.source(*[built.params(seed) for seed in range(4)])
-    run = lambda power: technique.run(
-      source, technique.settings(power), lambda share: None
+    run = lambda power: largest.run(
+      source, largest.settings(power), lambda share: None
     )
     np.testing.assert_allclose(
       run(3.0).scores[''].weights, run(1.0).scores[''].weights ** 3
     )
 
   def test_groups_of_settings_have_names_of_their_own(self):
-    register = lambda **kinds: scores.register_technique('mine', **kinds)(print)
+    register = lambda **kinds: technique.register_technique('mine', **kinds)(
+      print
+    )
     with self.assertRaisesRegex(ValueError, 'already a group of settings'):
       register(settings=probes.ProbeConfig, group='probe')
     with self.assertRaisesRegex(ValueError, 'not a dataclass'):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import costs
 from memloc_jax.study.context import Context
@@ -26,13 +26,13 @@ class MeasureTest(tiny.EncoderCase):
     kept, seen = dict(TECHNIQUES), []
     self.addCleanup(lambda: (TECHNIQUES.clear(), TECHNIQUES.update(kept)))
 
-    @scores.register_technique('counted')
+    @technique.register_technique('counted')
     def counted(source, config, report):
       del config
       seen.append(source)
       run(source)
       report(1.0)
-      return scores.Findings({})
+      return technique.Findings({})
 
     return seen
 

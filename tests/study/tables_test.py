@@ -6,7 +6,7 @@ import pandas as pd
 from absl.testing import absltest
 
 from memloc_jax import stages
-from memloc_jax.localisation import scores
+from memloc_jax.localisation import technique
 from memloc_jax.schema import COUNT, INT, PROBABILITY, Table, TableError
 from memloc_jax.study import tables
 
@@ -42,9 +42,9 @@ class PageTest(absltest.TestCase):
 class KnownTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    kept = dict(scores.TECHNIQUES)
+    kept = dict(technique.TECHNIQUES)
     self.addCleanup(
-      lambda: (scores.TECHNIQUES.clear(), scores.TECHNIQUES.update(kept))
+      lambda: (technique.TECHNIQUES.clear(), technique.TECHNIQUES.update(kept))
     )
 
   def test_techniques_bring_tables(self):
@@ -53,8 +53,8 @@ class KnownTest(absltest.TestCase):
     )
     self.assertNotIn('mine', tables.of_techniques())
     for name in ('first', 'second'):  # Which share it.
-      scores.register_technique(name, tables=[own])(
-        lambda *_: scores.Findings({})
+      technique.register_technique(name, tables=[own])(
+        lambda *_: technique.Findings({})
       )
     frame = pd.DataFrame({'seed': [1], 'share': [0.5]})
     frame = frame.assign(technique='first', source='main')
@@ -68,12 +68,12 @@ class KnownTest(absltest.TestCase):
     for name in ('windows', 'examples'):
       with self.subTest(name):
         own = Table(name, 'seed', {'seed': COUNT('of it')})
-        scores.register_technique(name, tables=[own])(
-          lambda *_: scores.Findings({})
+        technique.register_technique(name, tables=[own])(
+          lambda *_: technique.Findings({})
         )
         with self.assertRaisesRegex(TableError, f'tables? {name}'):
           stages.known_tables()
-        del scores.TECHNIQUES[name]
+        del technique.TECHNIQUES[name]
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 from absl.testing import absltest
 
-from memloc_jax.localisation import scores, swapping
+from memloc_jax.localisation import swapping, technique
 from memloc_jax.localisation.all import TECHNIQUES
 
 
@@ -20,7 +20,9 @@ class RegistryTest(absltest.TestCase):
 
   def test_a_name_is_taken_once(self):
     with self.assertRaisesRegex(ValueError, 'swapping'):
-      scores.register_technique('swapping')(lambda *_: scores.Findings({}))
+      technique.register_technique('swapping')(
+        lambda *_: technique.Findings({})
+      )
     self.assertIs(TECHNIQUES['swapping'].run, swapping.swapping)
 
 
