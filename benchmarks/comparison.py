@@ -21,7 +21,7 @@ from benchmarks import harness
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.engine import Engine, Event
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.ensemble.train import train
 
 ENGINE = 'engine'
@@ -234,7 +234,9 @@ def compare(
   )
 
 
-def _loops(workload, table: Table, device: str, contenders: Sequence[str]):
+def _loops(
+  workload, table: TrainingTable, device: str, contenders: Sequence[str]
+):
   """The loop's variant and the contenders, as functions of an epoch."""
   # Imported here: the engine is also measured where PyTorch is missing.
   from benchmarks import torch_loop

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks import workload as workload_lib
 from memloc_jax.ensemble import store
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.ensemble.train import train
 from memloc_jax.localisation import swapping
 from memloc_jax.models import interface
@@ -52,7 +52,7 @@ def head(workload: workload_lib.Workload, num_classes: int) -> Tree:
 
 def _train(
   workload: workload_lib.Workload,
-  table: Table,
+  table: TrainingTable,
   device: jax.Device,
   lanes: int,
   unroll: bool | None,

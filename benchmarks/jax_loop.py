@@ -15,7 +15,7 @@ import optax
 
 from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Dropout, Model, Tokens, Tree
 from memloc_jax.tasks.encode import Encoded
@@ -26,7 +26,7 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 class JaxLoop:
   """One model of the loop, in the middle of its training."""
 
-  def __init__(self, model: Model, params: Tree, table: Table):
+  def __init__(self, model: Model, params: Tree, table: TrainingTable):
     """Builds the step and the first state.
 
     Args:

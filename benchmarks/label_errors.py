@@ -34,7 +34,12 @@ from benchmarks.workload import MINILM
 from memloc_jax.ensemble import membership
 from memloc_jax.ensemble.engine import Engine, Event
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Objective, Program, Table, make_table
+from memloc_jax.ensemble.table import (
+  Objective,
+  Program,
+  TrainingTable,
+  make_table,
+)
 from memloc_jax.ensemble.train import train
 from memloc_jax.estimators.label_errors import label_errors
 from memloc_jax.models import checkpoint, interface
@@ -245,11 +250,11 @@ def _table(
   classes: int,
   epochs: int,
   flags: argparse.Namespace,
-) -> Table:
+) -> TrainingTable:
   """Equally many runs on each label set, in their order."""
   runs = len(member)
   sets = len(examples.labels) - 1
-  return Table(
+  return TrainingTable(
     name=name,
     program=Program(
       objectives=(Objective('main', classes),),
@@ -272,7 +277,7 @@ def _table(
   )
 
 
-def _train(engine: Engine, table: Table) -> tuple[np.ndarray, float]:
+def _train(engine: Engine, table: TrainingTable) -> tuple[np.ndarray, float]:
   """Logits of every run, and how well runs fit their own labels.
 
   Returns:

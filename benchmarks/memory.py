@@ -24,7 +24,12 @@ import numpy as np
 from benchmarks import harness
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Objective, Program, Table, make_table
+from memloc_jax.ensemble.table import (
+  Objective,
+  Program,
+  TrainingTable,
+  make_table,
+)
 from memloc_jax.ensemble.train import train
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.distilbert import DistilBert
@@ -79,14 +84,14 @@ CASES = {
 }
 
 
-def _table(case: Case, rng: np.random.Generator) -> Table:
+def _table(case: Case, rng: np.random.Generator) -> TrainingTable:
   """Two epochs with evaluation; all weights are kept."""
   length = rng.integers(3, case.length + 1, _EXAMPLES, dtype=np.int32)
   vocab = case.model.vocab_size
   ids = rng.integers(1, vocab, (_EXAMPLES, case.length), dtype=np.int32)
   labels = rng.integers(_CLASSES, size=(1, _EXAMPLES), dtype=np.int32)
   buckets = (case.length // 2, case.length)
-  return Table(
+  return TrainingTable(
     name='benchmark',
     program=Program(
       (Objective('main', _CLASSES),), num_epochs=2, batch_size=_BATCH

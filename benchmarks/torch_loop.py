@@ -19,7 +19,7 @@ import transformers
 
 from benchmarks import workload
 from memloc_jax.ensemble.schedule import Epoch
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.models import registry, tensors
 from memloc_jax.models.interface import Model, Tree
 from memloc_jax.tasks.encode import Encoded
@@ -115,7 +115,9 @@ def load(
   return network
 
 
-def adamw(parameters: Iterable[torch.Tensor], table: Table, variant: Variant):
+def adamw(
+  parameters: Iterable[torch.Tensor], table: TrainingTable, variant: Variant
+):
   """AdamW and its schedule.
 
   Args:
@@ -145,7 +147,7 @@ class TorchLoop:
     self,
     model: Model,
     params: Tree,
-    table: Table,
+    table: TrainingTable,
     variant: Variant,
     device: str,
   ):
@@ -236,7 +238,9 @@ def collate(examples: Encoded, chosen: np.ndarray, length: int) -> Batch:
   )
 
 
-def random_batches(table: Table, row: int, epoch: int) -> list[np.ndarray]:
+def random_batches(
+  table: TrainingTable, row: int, epoch: int
+) -> list[np.ndarray]:
   """One run's examples in random order, in batches.
 
   Args:
@@ -276,7 +280,7 @@ def to_bucket(
 
 
 def fastest_variant(
-  model: Model, params: Tree, table: Table, device: str, num_steps: int
+  model: Model, params: Tree, table: TrainingTable, device: str, num_steps: int
 ) -> tuple[Variant, dict[str, float]]:
   """Times every variant on the same random batches.
 

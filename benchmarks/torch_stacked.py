@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks import torch_loop
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.models.interface import Model, Tree
 
 
@@ -24,7 +24,7 @@ class TorchStacked:
     self,
     model: Model,
     params: Tree,
-    table: Table,
+    table: TrainingTable,
     rows: Sequence[int],
     variant: torch_loop.Variant,
     device: str,

@@ -9,7 +9,12 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble import membership, schedule
-from memloc_jax.ensemble.table import Objective, Program, Table, make_table
+from memloc_jax.ensemble.table import (
+  Objective,
+  Program,
+  TrainingTable,
+  make_table,
+)
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
 from memloc_jax.models.interface import Tree
@@ -219,7 +224,7 @@ def map_table(
   dropout: float = 0.1,
   moments: str = 'float32',
   seed: int = 0,
-) -> Table:
+) -> TrainingTable:
   """Runs of a memorisation map: a balanced random half of the examples each.
 
   Args:
@@ -248,7 +253,7 @@ def map_table(
   members = membership.balanced(
     pairs, len(workload.examples.length), 0.5, seed
   )[:num_runs]
-  return Table(
+  return TrainingTable(
     name='benchmark',
     program=program,
     runs=make_table(
@@ -267,13 +272,13 @@ def map_table(
   )
 
 
-def num_steps(table: Table) -> int:
+def num_steps(table: TrainingTable) -> int:
   """Updates of the table's first run, in all epochs."""
   program, size = table.program, int(table.runs.membership[0].sum())
   return program.num_epochs * -(-size // program.batch_size)
 
 
-def batches(table: Table) -> schedule.Schedule:
+def batches(table: TrainingTable) -> schedule.Schedule:
   """The schedule by which the engine trains this table.
 
   Args:

@@ -22,7 +22,7 @@ from memloc_jax.ensemble import vectorise
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.schedule import Epoch, Schedule
 from memloc_jax.ensemble.step import Run, State
-from memloc_jax.ensemble.table import RANDOM, Program, Table
+from memloc_jax.ensemble.table import RANDOM, Program, TrainingTable
 from memloc_jax.ensemble.vectorise import SEGMENT_AXES, Segment, Vectorised
 from memloc_jax.errors import InputError
 from memloc_jax.models import interface
@@ -354,7 +354,7 @@ class AbstractTable:
       follow the training examples, so that one program predicts both.
   """
 
-  def __init__(self, engine: Engine, table: Table):
+  def __init__(self, engine: Engine, table: TrainingTable):
     """Compiles nothing yet.
 
     Args:
@@ -543,7 +543,7 @@ class AbstractTable:
     )
 
 
-def check(engine: Engine, table: Table) -> None:
+def check(engine: Engine, table: TrainingTable) -> None:
   """Refuses a table that cannot fit into memory, before any work.
 
   Raises:
@@ -567,7 +567,7 @@ class PlacedTable(AbstractTable):
     on_devices: the examples.
   """
 
-  def __init__(self, engine: Engine, table: Table):
+  def __init__(self, engine: Engine, table: TrainingTable):
     """Places what all runs of the table share."""
     super().__init__(engine, table)
     place, own = self.vectorised.place, self.own
@@ -651,7 +651,9 @@ def _with_layers(params: Tree, at: slice | tuple[slice, ...]) -> Tree:
   return params | {'blocks': jax.tree.map(lambda x: x[at], params['blocks'])}
 
 
-def _common_blocks(pretrained: Tree, table: Table, layers: slice) -> Tree:
+def _common_blocks(
+  pretrained: Tree, table: TrainingTable, layers: slice
+) -> Tree:
   """The blocks of layers that all runs share, on the host."""
   sources = table.runs.start[0, layers]
   finished: Tree = table.finished and table.finished[1]

@@ -2,8 +2,8 @@
 
 A run is one fine-tuning. Whatever shapes the compiled program is in `Program`;
 whatever varies from run to run is an array in `RunTable`. So a table compiles
-once, however its runs differ. A `Table` adds a name, the examples, and what to
-keep of each run.
+once, however its runs differ. A `TrainingTable` adds a name, the examples, and
+what to keep of each run.
 """
 
 import dataclasses
@@ -232,7 +232,7 @@ def make_table(
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class TrainingTable:
   """Runs with everything that they train on, and what to keep of them.
 
   Attributes:

@@ -24,12 +24,12 @@ from memloc_jax.ensemble import (
 from memloc_jax.ensemble.compile import PlacedTable
 from memloc_jax.ensemble.engine import Engine, Event, Start
 from memloc_jax.ensemble.step import Run, State
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import Preempted
 from memloc_jax.models.interface import Tree
 
 
-def train(engine: Engine, table: Table) -> list[str]:
+def train(engine: Engine, table: TrainingTable) -> list[str]:
   """Trains every run of the table that has no record yet.
 
   With several processes, all of them call this, and afterwards each has every
@@ -66,7 +66,11 @@ def train(engine: Engine, table: Table) -> list[str]:
 
 
 def train_again(
-  engine: Engine, table: Table, row: int, lanes: int, folder: pathlib.Path
+  engine: Engine,
+  table: TrainingTable,
+  row: int,
+  lanes: int,
+  folder: pathlib.Path,
 ) -> store.Record:
   """Trains one run again, whatever is in the store.
 
@@ -89,7 +93,9 @@ def train_again(
   return record
 
 
-def _exchange(records: store.RowStore, table: Table, hashes: list[str]) -> None:
+def _exchange(
+  records: store.RowStore, table: TrainingTable, hashes: list[str]
+) -> None:
   """Sends records and weights to the processes that lack them.
 
   Processes that see the same folder lack nothing, and send nothing.
@@ -149,7 +155,7 @@ class Chunk:
 class Training:
   """The training of one table."""
 
-  def __init__(self, engine: Engine, table: Table, hashes: list[str]):
+  def __init__(self, engine: Engine, table: TrainingTable, hashes: list[str]):
     """Places what all chunks share on the devices."""
     self._engine, self._table, self._hashes = engine, table, hashes
     self._placed = PlacedTable(engine, table)
@@ -491,7 +497,7 @@ class Evaluation:
     recorded: examples whose logits the records hold, bool [n + m].
   """
 
-  def __init__(self, placed: PlacedTable, table: Table):
+  def __init__(self, placed: PlacedTable, table: TrainingTable):
     """Names the table, and the same table on the devices."""
     self._placed, self._table = placed, table
     self.lengths = placed.examples[0].length

@@ -20,7 +20,7 @@ from memloc_jax.ensemble.table import (
   Objective,
   Program,
   RunTable,
-  Table,
+  TrainingTable,
   make_table,
 )
 from memloc_jax.ensemble.train import train
@@ -149,7 +149,7 @@ def tables(
   noisy: Tree,
   config: RetrainConfig,
   first_layers: Iterable[Sequence[int]],
-) -> list[Table]:
+) -> list[TrainingTable]:
   """The runs that retrain every window of one model.
 
   Args:
@@ -180,7 +180,7 @@ def tables(
   for firsts in first_layers:
     runs = _runs(member, firsts, source, config)
     result.append(
-      Table(
+      TrainingTable(
         name=f'retraining/{source.name}/{subject.seed}/{firsts[0] + 1}',
         program=Program(
           objectives=(Objective('main', len(source.label_names)),),

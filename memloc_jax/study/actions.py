@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble.store import Record
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.ensemble.train import train_again
 from memloc_jax.errors import InputError
 from memloc_jax.study import compilation_cache, given_runs, versions
@@ -167,7 +167,7 @@ def opened(
     yield Runs(context, programs=programs)
 
 
-def find(study: Runs, run: int, flag: str) -> tuple[Table, int, Record]:
+def find(study: Runs, run: int, flag: str) -> tuple[TrainingTable, int, Record]:
   """Finds a run.
 
   Args:
@@ -198,7 +198,7 @@ def find(study: Runs, run: int, flag: str) -> tuple[Table, int, Record]:
 
 
 def _agreement_with_others(
-  study: Runs, table: Table, row: int, again: Record
+  study: Runs, table: TrainingTable, row: int, again: Record
 ) -> float | None:
   """Median share of equal predictions with runs like it; None without any."""
   runs = table.runs

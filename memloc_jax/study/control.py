@@ -8,7 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memloc_jax.ensemble.table import Objective, RunTable, Table, make_table
+from memloc_jax.ensemble.table import (
+  Objective,
+  RunTable,
+  TrainingTable,
+  make_table,
+)
 from memloc_jax.errors import InputError
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table
@@ -91,7 +96,7 @@ def label_set(context: Context, seed: int) -> int:
   return 1 + seeds.index(seed) % context.config.task.noise_draws
 
 
-def table(context: Context) -> Table | None:
+def table(context: Context) -> TrainingTable | None:
   """Per seed: a noisy and a clean run of each setup, and a reference."""
   found = setups(context)
   if not found:

@@ -29,7 +29,7 @@ from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.schedule import Epoch
 from memloc_jax.ensemble.step import Run, State
 from memloc_jax.ensemble.store import RowStore
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.ensemble.train import Evaluation
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.all import TECHNIQUES
@@ -183,7 +183,7 @@ class HostMemory:
 
 
 def measure_memory(
-  engine: Engine, jobs: Sequence[tuple[Table, np.ndarray]]
+  engine: Engine, jobs: Sequence[tuple[TrainingTable, np.ndarray]]
 ) -> tuple[list[TableMemory], HostMemory]:
   """Memory that training takes, from compiled programs.
 
@@ -219,7 +219,7 @@ def measure_memory(
 
 
 def _table_memory(
-  engine: Engine, table: Table, pending: np.ndarray, limit: int
+  engine: Engine, table: TrainingTable, pending: np.ndarray, limit: int
 ) -> TableMemory:
   """Memory of one table, see `TableMemory`."""
   began = time.monotonic()
@@ -255,7 +255,7 @@ def _table_memory(
 
 
 def _finished_chunk(
-  engine: Engine, abstract: AbstractTable, table: Table, width: int
+  engine: Engine, abstract: AbstractTable, table: TrainingTable, width: int
 ) -> int:
   """Bytes on the host for a finished chunk of `width` runs."""
   classes = table.program.objectives[0].num_outputs
@@ -272,7 +272,9 @@ def _finished_chunk(
   return total
 
 
-def _quick_to_compile(engine: Engine, table: Table) -> tuple[Engine, Table]:
+def _quick_to_compile(
+  engine: Engine, table: TrainingTable
+) -> tuple[Engine, TrainingTable]:
   """Puts layers in a loop and makes all texts as long as the longest.
 
   The program then compiles in seconds, however many layers there are.
@@ -285,7 +287,9 @@ def _quick_to_compile(engine: Engine, table: Table) -> tuple[Engine, Table]:
   )
 
 
-def _with_examples(table: Table, change: Callable[[Encoded], Encoded]) -> Table:
+def _with_examples(
+  table: TrainingTable, change: Callable[[Encoded], Encoded]
+) -> TrainingTable:
   held_out = table.validation
   return dataclasses.replace(
     table,
@@ -295,7 +299,7 @@ def _with_examples(table: Table, change: Callable[[Encoded], Encoded]) -> Table:
 
 
 def _alternatives(
-  engine: Engine, table: Table, lanes: int, limit: int
+  engine: Engine, table: TrainingTable, lanes: int, limit: int
 ) -> tuple[Alternative, ...]:
   """What other settings need: each by itself, then all that help."""
   base = AbstractTable(*_quick_to_compile(engine, table))
@@ -328,8 +332,10 @@ def _alternatives(
 
 
 def _changes(
-  engine: Engine, table: Table
-) -> Iterator[tuple[str, Callable[[Engine, Table], tuple[Engine, Table]]]]:
+  engine: Engine, table: TrainingTable
+) -> Iterator[
+  tuple[str, Callable[[Engine, TrainingTable], tuple[Engine, TrainingTable]]]
+]:
   """Settings that may need less memory, and functions that make them."""
 
   def of_model(**values):
@@ -438,7 +444,7 @@ def for_timing(engine: Engine) -> Engine:
 
 
 def time_table(
-  engine: Engine, table: Table, rows: np.ndarray, memory: TableMemory
+  engine: Engine, table: TrainingTable, rows: np.ndarray, memory: TableMemory
 ) -> TableTime:
   """Times steps of a table's own program on texts of all lengths.
 
@@ -508,7 +514,7 @@ def _sample(epoch: Epoch, count: int) -> Epoch:
 
 
 def _time_evaluation(
-  evaluation: Evaluation, table: Table, params: Tree, width: int
+  evaluation: Evaluation, table: TrainingTable, params: Tree, width: int
 ) -> tuple[float, float]:
   """Seconds to predict one example with every run, and to compile that."""
   if not table.program.classifies:
@@ -529,7 +535,7 @@ def _time_evaluation(
   return again / member[0].sum(), max(first - again, 0.0)
 
 
-def _evaluated(evaluation: Evaluation, table: Table) -> int:
+def _evaluated(evaluation: Evaluation, table: TrainingTable) -> int:
   """Examples that a run predicts, all epochs together, at most."""
   program = table.program
   if not program.classifies:

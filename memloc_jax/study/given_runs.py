@@ -13,7 +13,7 @@ import numpy as np
 from memloc_jax.ensemble import hosts, metrics
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.store import FINAL, MEMORISED, Record
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError
 from memloc_jax.localisation import representations
 from memloc_jax.models.interface import Model, Tree
@@ -107,7 +107,7 @@ def record(study: Runs, row: int) -> Record:
 
 
 def _rows(
-  table: Table, found: Mapping[tuple[str, int], Given]
+  table: TrainingTable, found: Mapping[tuple[str, int], Given]
 ) -> Iterator[tuple[int, dict[str, Given]]]:
   """Rows of `main` that are not trained, and their models by moment."""
   for row in table.given:
@@ -120,7 +120,7 @@ def _rows(
 
 def _is_taken_in(
   engine: Engine,
-  table: Table,
+  table: TrainingTable,
   row: int,
   hash: str,
   moments: Mapping[str, Given],
@@ -135,7 +135,7 @@ def _record(
   model: Model,
   data: Dataset,
   batch_size: int,
-  table: Table,
+  table: TrainingTable,
   row: int,
   hash: str,
   one: Given,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from memloc_jax.ensemble.step import HEAD_STREAM, run_key
-from memloc_jax.ensemble.table import RANDOM, Table, make_table
+from memloc_jax.ensemble.table import RANDOM, TrainingTable, make_table
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.models import registry
 from memloc_jax.models.interface import Tree
@@ -18,7 +18,7 @@ from memloc_jax.study.run_table import run_table
 MAIN = 'main'
 
 
-def table(context: Context) -> Table | None:
+def table(context: Context) -> TrainingTable | None:
   """A noisy and a clean run of each seed, and a reference; None for no seeds.
 
   The reference is a run on noisy labels whose blocks do not train. It is there

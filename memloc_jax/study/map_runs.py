@@ -8,7 +8,7 @@ of what they were trained on and that of seeds: head, batch order and dropout.
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.table import RunTable, Table, make_table
+from memloc_jax.ensemble.table import RunTable, TrainingTable, make_table
 from memloc_jax.errors import InputError
 from memloc_jax.study.config import MapConfig
 from memloc_jax.study.context import Context
@@ -22,7 +22,7 @@ CROSSED = 'crossed'
 _CROSSED_BLOCK = 2**20
 
 
-def table(context: Context, block: int = 0) -> Table | None:
+def table(context: Context, block: int = 0) -> TrainingTable | None:
   """Runs on random subsets: those of the beginning, or an added block."""
   config = context.config.map
   if block == 0 and config.num_runs == 0:
@@ -46,7 +46,7 @@ def table(context: Context, block: int = 0) -> Table | None:
   )
 
 
-def crossed_table(context: Context) -> Table | None:
+def crossed_table(context: Context) -> TrainingTable | None:
   """Row `subset * seeds + seed` has that subset and that seed.
 
   In all else the runs are like those of the map, so that what they show holds

@@ -10,7 +10,7 @@ import numpy as np
 from memloc_jax.ensemble import compile
 from memloc_jax.ensemble.compile import AbstractTable, Bytes, PlacedTable
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError
 from memloc_jax.study import costs, forecast, planning
 from memloc_jax.study.forecast import Work
@@ -66,7 +66,7 @@ def work(
   )
 
 
-def _epoch(table: Table) -> float:
+def _epoch(table: TrainingTable) -> float:
   """Examples that a run sees in an epoch, of all its objectives."""
   size = float(table.runs.membership.sum(axis=1).mean())
   return size + sum(map(len, table.examples[1:]))
@@ -76,7 +76,7 @@ def _any(names: Collection[str], beginnings: tuple[str, ...]) -> bool:
   return any(name.startswith(beginnings) for name in names)
 
 
-def compilation(study: Runs, table: Table) -> float:
+def compilation(study: Runs, table: TrainingTable) -> float:
   """Seconds that compiling a table's program may take, by rule of thumb."""
   lengths = len(table.examples[0].buckets)
   if study.engine.unrolls:
@@ -194,7 +194,7 @@ def _seconds(study: Runs, work: Work, rate: float) -> tuple[float, float]:
   return (1 - _DOUBT) * found[0], (1 + _DOUBT) * found[1]
 
 
-def _lanes(study: Runs, table: Table, parts: Bytes) -> tuple[int, str]:
+def _lanes(study: Runs, table: TrainingTable, parts: Bytes) -> tuple[int, str]:
   """Runs at once, about, and a sentence where not even one fits."""
   engine = study.engine
   devices = engine.local_devices()
@@ -212,7 +212,9 @@ def _lanes(study: Runs, table: Table, parts: Bytes) -> tuple[int, str]:
   )
 
 
-def _measured(engine: Engine, table: Table, timed: bool) -> tuple[float, Bytes]:
+def _measured(
+  engine: Engine, table: TrainingTable, timed: bool
+) -> tuple[float, Bytes]:
   """Seconds to train a run on an example, and the memory that it takes."""
   examples = table.examples[0]
   plain = AbstractTable(engine, table)

@@ -8,7 +8,7 @@ Mixtures of the two, layer by layer, tell where a single example is memorised.
 import numpy as np
 
 from memloc_jax.ensemble import membership
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.study import control, map_runs
 from memloc_jax.study.context import Context
 from memloc_jax.study.run_table import run_table
@@ -22,7 +22,7 @@ _BLOCK = 2**20 + 1
 _FIRST_SEED = 2**30
 
 
-def table(context: Context) -> Table | None:
+def table(context: Context) -> TrainingTable | None:
   """Rows 2p and 2p + 1 are the p-th pair; None for no pairs."""
   config = context.config.map
   if not config.pairs:
@@ -44,7 +44,7 @@ def with_pairs(controls: list[control.Setup]) -> list[control.Setup]:
   return [setup for setup in controls if setup.kind != 'graded']
 
 
-def control_table(context: Context) -> Table | None:
+def control_table(context: Context) -> TrainingTable | None:
   """The same pairs once for each control, in the order of the controls."""
   config = context.config.control
   setups = with_pairs(control.setups(context)) if config.map_pairs else []

@@ -10,7 +10,7 @@ import numpy as np
 
 from memloc_jax.ensemble import compile, partial
 from memloc_jax.ensemble.compile import AbstractTable
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError, visible
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.study import costs, given_runs, pilot
@@ -49,7 +49,7 @@ def needs(study: Runs) -> list[Need]:
   return [_need(study, table) for table in study.tables.values()]
 
 
-def _need(study: Runs, table: Table) -> Need:
+def _need(study: Runs, table: TrainingTable) -> Need:
   engine = study.engine
   pending = _pending(study, table)
   least = AbstractTable(engine, table).least
@@ -79,7 +79,7 @@ def _need(study: Runs, table: Table) -> Need:
   )
 
 
-def _pending(study: Runs, table: Table) -> np.ndarray:
+def _pending(study: Runs, table: TrainingTable) -> np.ndarray:
   """Rows of a table that are to be trained."""
   hashes = study.hashes[table.name]
   found = [
@@ -90,7 +90,7 @@ def _pending(study: Runs, table: Table) -> np.ndarray:
   return np.array(found, np.int64)
 
 
-def _traced(table: Table, row: int) -> bool:
+def _traced(table: TrainingTable, row: int) -> bool:
   return table.trace is not None and bool(table.trace[row])
 
 

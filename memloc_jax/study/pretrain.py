@@ -18,7 +18,7 @@ from memloc_jax.ensemble.table import (
   RANDOM,
   Objective,
   Program,
-  Table,
+  TrainingTable,
   make_table,
 )
 from memloc_jax.ensemble.train import train
@@ -112,7 +112,7 @@ def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
   )
   train(
     engine,
-    Table(
+    TrainingTable(
       name='encoder',
       program=Program(
         (objective,),

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from memloc_jax.ensemble.table import Objective, Program, RunTable, Table
+from memloc_jax.ensemble.table import (
+  Objective,
+  Program,
+  RunTable,
+  TrainingTable,
+)
 from memloc_jax.study.context import Context
 from memloc_jax.tasks.encode import Encoded
 
@@ -19,8 +24,8 @@ def run_table(
   auxiliary: tuple[Objective, Encoded] | None = None,
   keep: bool | np.ndarray = True,
   log: bool = False,
-) -> Table:
-  """A table of runs on a study's data, see `Table` and `Program`.
+) -> TrainingTable:
+  """A table of runs on a study's data, see `TrainingTable` and `Program`.
 
   Args:
     context: the study's.
@@ -42,7 +47,7 @@ def run_table(
   if auxiliary is not None:
     objectives.append(auxiliary[0])
     examples.append(auxiliary[1])
-  return Table(
+  return TrainingTable(
     name=name,
     program=Program(
       objectives=tuple(objectives),

@@ -9,7 +9,7 @@ import jax
 from memloc_jax.ensemble import hosts
 from memloc_jax.ensemble.engine import Engine, Event, Start
 from memloc_jax.ensemble.store import FINAL, RowStore
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import (
@@ -57,7 +57,7 @@ class Runs:
     self.store = RowStore(context.workdir.rows)
 
   @functools.cached_property
-  def tables(self) -> dict[str, Table]:
+  def tables(self) -> dict[str, TrainingTable]:
     """The tables of runs that the configuration asks for, by name."""
     context = self.context
     added = range(1, 1 + len(context.config.map.added))
@@ -78,7 +78,7 @@ class Runs:
     return control.setups(self.context)
 
   @property
-  def map_tables(self) -> list[Table]:
+  def map_tables(self) -> list[TrainingTable]:
     """The tables of map runs."""
     return [
       t for name, t in self.tables.items() if name.startswith(map_runs.MAP)

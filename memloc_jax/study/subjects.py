@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from memloc_jax.ensemble import metrics, store
 from memloc_jax.ensemble.engine import Engine
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError
 from memloc_jax.localisation.technique import Checkpoint, Source, Subject
 from memloc_jax.study import chosen, control, given
@@ -129,7 +129,7 @@ def source(
 
 
 def _row(
-  study: View, table: Table, purpose: str, seed: int, any_seed: bool
+  study: View, table: TrainingTable, purpose: str, seed: int, any_seed: bool
 ) -> int:
   """The run with a purpose and seed; with `any_seed`, or else the first one.
 
@@ -152,7 +152,9 @@ def _row(
   return row
 
 
-def _checkpoint(study: View, table: Table, row: int, moment: str) -> Checkpoint:
+def _checkpoint(
+  study: View, table: TrainingTable, row: int, moment: str
+) -> Checkpoint:
   hash = study.hashes[table.name][row]
 
   def load():
@@ -166,7 +168,7 @@ def _checkpoint(study: View, table: Table, row: int, moment: str) -> Checkpoint:
   return Checkpoint(f'{table.name}/{row}/{hash}/{moment}', load)
 
 
-def _moment(table: Table, epoch: int) -> str:
+def _moment(table: TrainingTable, epoch: int) -> str:
   return (
     store.FINAL
     if epoch == table.program.num_epochs
@@ -174,7 +176,9 @@ def _moment(table: Table, epoch: int) -> str:
   )
 
 
-def _given_early(study: View, table: Table, row: int) -> Checkpoint | None:
+def _given_early(
+  study: View, table: TrainingTable, row: int
+) -> Checkpoint | None:
   """A given run after its first fitted epoch; None if that is not given."""
   of = table.runs.purpose[row], int(table.runs.seed[row])
   if row not in table.given or given.early(*of, study.given) is None:
@@ -182,7 +186,7 @@ def _given_early(study: View, table: Table, row: int) -> Checkpoint | None:
   return _checkpoint(study, table, row, store.MEMORISED)
 
 
-def _memorised(study: View, table: Table, row: int) -> Checkpoint:
+def _memorised(study: View, table: TrainingTable, row: int) -> Checkpoint:
   """The run after its first fitted epoch, or at its end."""
   if (early := _given_early(study, table, row)) is not None:
     return early

@@ -9,7 +9,7 @@ from memloc_jax import schema
 from memloc_jax.ensemble import metrics
 from memloc_jax.ensemble import train as training
 from memloc_jax.ensemble.store import Record
-from memloc_jax.ensemble.table import PRETRAINED, RANDOM, Table
+from memloc_jax.ensemble.table import PRETRAINED, RANDOM, TrainingTable
 from memloc_jax.errors import InputError
 from memloc_jax.study import given, given_runs, versions
 from memloc_jax.study.context import Context
@@ -233,7 +233,9 @@ def score(study: View) -> None:
     )
 
 
-def _run_row(study: View, table: Table, row: int, record: Record) -> dict:
+def _run_row(
+  study: View, table: TrainingTable, row: int, record: Record
+) -> dict:
   """One row of the `runs` table, without its number."""
   runs = table.runs
   layers = np.flatnonzero(runs.layer_rates[row, 0])
@@ -280,7 +282,7 @@ def _start(source: np.ndarray) -> str:
 
 def _write_logged(
   study: View,
-  kept: list[tuple[Table, int]],
+  kept: list[tuple[TrainingTable, int]],
   shape: tuple[int, int, int],
 ) -> None:
   """Logits after every logged epoch, beside those of the end.

@@ -15,7 +15,7 @@ import pandas as pd
 
 from memloc_jax import schema
 from memloc_jax.ensemble.store import FINAL
-from memloc_jax.ensemble.table import Table
+from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.models.interface import Tree
 from memloc_jax.study import identity
 from memloc_jax.study.map_runs import MAP
@@ -238,7 +238,7 @@ class View:
     self.workdir = Files(context.workdir, declared)
 
   @functools.cached_property
-  def tables(self) -> Mapping[str, Table]:
+  def tables(self) -> Mapping[str, TrainingTable]:
     """The tables of runs that the stage declares, by name."""
     return self._mine(self._runs.tables)
 
@@ -255,7 +255,7 @@ class View:
     }
 
   @property
-  def map_tables(self) -> list[Table]:
+  def map_tables(self) -> list[TrainingTable]:
     """The tables of map runs; a stage declares all of them or none."""
     if not self._declared.of_runs(MAP):
       raise self._declared.refuse('the map runs')

@@ -125,7 +125,7 @@ def runs(count=6, *, learning_rate=1e-4, **changes) -> table_lib.RunTable:
   return dataclasses.replace(table, **changes)
 
 
-def table(table_runs=None, **changes) -> table_lib.Table:
+def table(table_runs=None, **changes) -> table_lib.TrainingTable:
   """A table over `examples()`; seven held out, no weights kept."""
   table_runs = runs() if table_runs is None else table_runs
   values = {
@@ -137,7 +137,7 @@ def table(table_runs=None, **changes) -> table_lib.Table:
     'keep': np.zeros(len(table_runs), bool),
     'seed': 5,
   }
-  return table_lib.Table(**values | changes)
+  return table_lib.TrainingTable(**values | changes)
 
 
 def engine(folder, **changes) -> Engine:
