@@ -36,7 +36,7 @@ LAYOUT = (
 # models that it may bring, data and weights tell whether they have changed.
 IMPORTS = 'code.imports'
 # Settings, or groups of them, that stages alone read.
-FREE = ('localise', 'paper_quirks.probing_mcog', IMPORTS)
+FREE = ('localise', 'paper_quirks.probing_mcog', 'task.decisions', IMPORTS)
 # Changed by `extend` alone.
 ADDED = 'map.added'
 _NAMED = 8  # Most differences that a message names.
