@@ -6,7 +6,12 @@ devices alone.
 """
 
 import importlib
+import os
 from typing import Any
+
+# Or `transformers`, of which tokenizers alone are used, says as it is imported
+# that there is no PyTorch.
+os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 
 __version__ = '0.1.0'
 
@@ -17,6 +22,8 @@ PLACES = {
   'memorise': 'api',
   'localise': 'api',
   'Result': 'api',
+  'Example': 'api',
+  'MapRuns': 'api',
   # Studies.
   'run_study': 'stages',
   'plan_study': 'stages',

@@ -3,15 +3,21 @@
 import memloc_jax
 scores = memloc_jax.memorise(data, 'sentence', 'label', workdir='maps')
 scores.examples.nlargest(10, 'counterfactual_memorisation')
+scores.labels_to_check
+scores.example('17')
+scores.runs.membership
 layers = memloc_jax.localise(data, 'sentence', 'label', workdir='where')
 layers.curves
 """
 
+import contextlib
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
 import pathlib
+import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -19,10 +25,13 @@ import numpy as np
 import pandas as pd
 from ml_collections import config_dict
 
-from memloc_jax.errors import InputError
+from memloc_jax.curate import triage
+from memloc_jax.errors import InputError, shown
+from memloc_jax.estimators import predictions
 from memloc_jax.report import gallery
 from memloc_jax.stages import known_tables, run_study
 from memloc_jax.study import config as study_config
+from memloc_jax.study.map_runs import MAP
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import Workdir, whole
 from memloc_jax.tasks import frames, sources
@@ -34,6 +43,84 @@ _OF_THE_DATA = ('name', 'source', 'files', 'text', 'label')
 _FURTHER = ('id', 'true_label', 'paraphrase')
 
 MINILM = study_config.MINILM
+
+
+# Why tables have nothing to say of layers and of single examples.
+_NO_CURVES = (
+  'The study has no layer curves: techniques compare models with and without '
+  'planted wrong labels, so use memloc_jax.localise, or set task.noise and '
+  'train.seeds. For the layers of single examples, set pairs=4 in memorise and '
+  'see scores.example(id).layers.'
+)
+_NO_MAP = 'the study has no map runs: set runs, as in memorise(..., runs=30).'
+_NO_PAIRS = 'the study has no pairs of map runs: set pairs=4 in memorise.'
+_NO_TOKENS = (
+  'only the most memorised examples have them: raise '
+  "settings={'localise.inputs.examples': ...}."
+)
+_NO_NEIGHBOURS = 'no near-duplicate and no helpful example was found.'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+  """One training example, with all that the study says of it.
+
+  Attributes:
+    scores: its row of `examples`.
+    layers: its rows of `layers_by_example`: the share of its memorisation that
+      each layer holds, with standard errors.
+    tokens: its rows of `tokens_by_example`, in the order of the text.
+    neighbours: `id`, `text` and `given` of its near-duplicates and of the
+      examples that help it most, by `relation`, with their `influence`.
+    missing: why a part is empty, by its name.
+  """
+
+  scores: pd.Series
+  layers: pd.DataFrame
+  tokens: pd.DataFrame
+  neighbours: pd.DataFrame
+  missing: Mapping[str, str]
+
+  def __str__(self) -> str:
+    """A few lines for people."""
+    row = self.scores
+    lines = [
+      f'{row["id"]}: {row["text"]}',
+      f'given {row["given"]}, suggested {row["suggested"]}; memorisation '
+      f'{row["counterfactual_memorisation"]:.2f} '
+      f'[{row["cm_low"]:.2f}, {row["cm_high"]:.2f}]',
+    ]
+    for name in ('layers', 'tokens', 'neighbours'):
+      found = self.missing.get(name, f'{len(getattr(self, name))} rows')
+      lines.append(f'{name}: {found}')
+    return '\n'.join(lines)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MapRuns:
+  """What the map runs were trained on and what they predict.
+
+  K runs that did not diverge, n training examples, in the order of `examples`.
+
+  Attributes:
+    table: their rows of `runs`, in the order of the arrays.
+    membership: whether the run was trained on the example, bool [K, n].
+    logits: at the end of the run, float32 [K, n, classes]; they stay on disk
+      until they are read.
+    labels: given labels as indices of `label_names`, int [n].
+    label_names: of the classes.
+  """
+
+  table: pd.DataFrame
+  membership: np.ndarray
+  logits: np.ndarray
+  labels: np.ndarray
+  label_names: tuple[str, ...]
+
+  @property
+  def given_label_probability(self) -> np.ndarray:
+    """Probability that each run assigns the given label, [K, n]."""
+    return predictions.probability(np.asarray(self.logits), self.labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +157,102 @@ class Result:
 
   @property
   def examples(self) -> pd.DataFrame:
-    """One row a training example, in the order of the data."""
+    """One row per training example, in the order of the data."""
     return self.table('examples')
+
+  @property
+  def labels_to_check(self) -> pd.DataFrame:
+    """Rows of `examples` whose labels are doubtful, most doubtful first.
+
+    `index` is the row of the data, from 0; `suggested` is the label that the
+    models that did not train on the example prefer.
+
+    Raises:
+      InputError: the study has no map.
+    """
+    examples = self.examples
+    if examples.empty:
+      raise InputError(f'{self.workdir}: {_NO_MAP}')
+    return triage.doubtful(examples).reset_index(drop=True)
+
+  def example(self, id: Hashable) -> Example:
+    """One training example: its scores, layers, tokens and neighbours.
+
+    Args:
+      id: as in `examples`; the row of the data, from 0, unless the study names
+        a column of ids.
+
+    Raises:
+      InputError: the study has no map, or no such example.
+    """
+    examples = self.examples
+    if examples.empty:
+      raise InputError(f'{self.workdir}: {_NO_MAP}')
+    found = examples[examples['id'] == str(id)]
+    if found.empty:
+      close = difflib.get_close_matches(str(id), examples['id'], n=1)
+      hint = (
+        f'did you mean {close[0]!r}?'
+        if close
+        else (f'ids are as {shown(examples["id"].iloc[0])}.')
+      )
+      raise InputError(f'id={id!r}: the study has no such example; {hint}')
+    row = found.iloc[0]
+
+    def of_it(name: str) -> pd.DataFrame:
+      table = self.table(name)
+      return table[table['index'] == row['index']]
+
+    by = {
+      'layers': of_it('layers_by_example'),
+      'tokens': of_it('tokens_by_example'),
+      'neighbours': _neighbours(examples, row, of_it('influence')),
+    }
+    pairs = len(self.table('pairs_by_example'))
+    why = {
+      'layers': _NO_PAIRS,
+      'tokens': _NO_TOKENS if pairs else _NO_PAIRS,
+      'neighbours': _NO_NEIGHBOURS,
+    }
+    return Example(
+      scores=row,
+      missing={name: why[name] for name, rows in by.items() if rows.empty},
+      **{name: rows.reset_index(drop=True) for name, rows in by.items()},
+    )
+
+  @functools.cached_property
+  def runs(self) -> MapRuns:
+    """Membership and predictions of the map runs, as arrays.
+
+    Raises:
+      InputError: the study has no map.
+    """
+    folder, table = Workdir(self.workdir), self.table('runs')
+    membership = folder.read_array('membership')
+    if membership is None:
+      raise InputError(f'{self.workdir}: {_NO_MAP}')
+    names = folder.read_json('manifest.json')['data']['label_names']
+    number = {name: at for at, name in enumerate(names)}
+    of_map = table['table'].str.startswith(MAP) & (table['status'] == 'done')
+    return MapRuns(
+      table=table[of_map].reset_index(drop=True),
+      membership=np.array(membership),
+      logits=folder.array('logits'),
+      labels=self.examples['given'].map(number).to_numpy(np.int64),
+      label_names=tuple(names),
+    )
 
   @functools.cached_property
   def curves(self) -> pd.DataFrame:
     """Share of the memory by layer (rows) and technique (columns).
 
     Means over seeds of each technique's default variant, each column summing
-    to 1; layers from 1.
+    to 1; layers from 1. Empty, with a warning that says why, where no
+    technique had anything to compare.
     """
     layers = gallery.headline(self.table('layers'))
     if layers.empty:
+      warnings.warn(_NO_CURVES, stacklevel=3)
       return pd.DataFrame()
     return layers.pivot_table(
       index='layer', columns='technique', values='weight', sort=False
@@ -109,8 +280,7 @@ def memorise(
   on random halves, and an example is memorised as far as those that saw it
   beat those that did not. No label is changed. What is finished in the workdir
   is not done again. Cells are read and refused as those of files are. The
-  columns are kept beside the workdir, as lines of JSON in `<workdir>.<hash of
-  them>.jsonl`, which the study reads.
+  columns are kept in the workdir, as lines of JSON that the study reads.
 
   Args:
     data: one row an example.
@@ -205,6 +375,7 @@ def _run(
   content = _lines(data, named)
   folder = Workdir(workdir)
   file = _file(content, folder)
+  fresh = not folder.path.exists()
   config.task.update({name: name for name in named} | {'files': str(file)})
   study = study_config.from_config_dict(config)
   new = not file.exists()
@@ -216,7 +387,38 @@ def _run(
   except InputError:
     if new and _data_of(folder) != str(file):  # They were refused.
       file.unlink()
+      if fresh:
+        with contextlib.suppress(OSError):
+          folder.path.rmdir()
     raise
+
+
+def _neighbours(
+  examples: pd.DataFrame, row: pd.Series, influence: pd.DataFrame
+) -> pd.DataFrame:
+  """Near-duplicates of an example, and those that help it most.
+
+  Args:
+    examples: the table of that name.
+    row: of the example.
+    influence: its rows of the table of that name.
+  """
+  alike = examples['cluster'] == row['cluster']
+  alike &= examples['index'] != row['index']
+  places = examples.set_index('index')
+  columns = ['id', 'text', 'given']
+  helpers = places.loc[influence['helper'], columns]
+  return pd.concat(
+    [
+      examples.loc[alike, columns].assign(
+        relation='near-duplicate', influence=np.nan
+      ),
+      helpers.assign(
+        relation='helps', influence=influence['influence'].to_numpy()
+      ),
+    ],
+    ignore_index=True,
+  )
 
 
 def _data_of(folder: Workdir) -> str | None:
@@ -266,9 +468,12 @@ def _lines(data: pd.DataFrame, named: Mapping[str, Any]) -> bytes:
 def _file(content: bytes, folder: Workdir) -> pathlib.Path:
   """Where the study finds its data.
 
-  Beside the workdir, which is claimed once all input has been checked. Other
-  data have another name, and with it are another study.
+  In the workdir, hidden from what else is looked for there. Other data have
+  another name, and with it are another study.
   """
-  place = folder.path.resolve()
   digest = hashlib.sha256(content).hexdigest()[:12]
-  return place.with_name(f'{place.name}.{digest}.jsonl')
+  # Beside the workdir, as in earlier versions.
+  stored = pathlib.Path(_data_of(folder) or '')
+  if stored.name.endswith(f'.{digest}.jsonl') and stored.exists():
+    return stored
+  return folder.path.resolve() / f'.data.{digest}.jsonl'

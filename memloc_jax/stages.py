@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from memloc_jax import user_code
+from memloc_jax.curate import decisions
 from memloc_jax.ensemble import compile, hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
@@ -148,9 +149,11 @@ _BEFORE = (
     estimation.estimate,
     needs=('score',),
     runs=(MAP,),
+    settings=(decisions.SETTING,),
     tables=estimation.TABLES,
     arrays=('pred_probs',),
     files=('triage.csv', '.triage.json'),
+    check=decisions.check,
   ),
   Stage(
     'covariates',
@@ -394,7 +397,7 @@ def outlook_of(
   """
   with actions.opened(config, workdir, progress, programs) as study:
     study.context.workdir.refuse_others(study.context.config)
-    with study.context.progress.stage('measuring'):
+    with study.context.progress.stage('measuring', told=False):
       return outlook.quick(
         study, check_input, lambda outline: _left(outline, due(outline))
       )
@@ -502,8 +505,8 @@ def check_input(study: Runs) -> None:
   context.check_weights()
   if not study.tables:
     raise InputError(
-      'The study has no runs: set --config.map.num_runs, --config.train.seeds '
-      'or --config.control.seeds.'
+      '--config.map.num_runs=0: the study has no runs; set it, '
+      '--config.train.seeds or --config.control.seeds.'
     )
   for each in stages_of(context.config).values():
     each.check(context)
@@ -575,7 +578,8 @@ def identities_of(study: Runs) -> dict[str, str]:
         for setting, value in values.items()
         if identity.is_free(setting) and identity.covers(each.settings, setting)
       },
-      'chosen': chosen.fingerprint(context.config.localise, each.settings),
+      'chosen': chosen.fingerprint(context.config.localise, each.settings)
+      | decisions.fingerprint(context.config.task.decisions, each.settings),
       'code': user_code.fingerprint(TECHNIQUES[name].run)
       if name in TECHNIQUES
       else None,

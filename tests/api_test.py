@@ -52,9 +52,123 @@ class ApiTest(tiny.EncoderCase):
     self.assertEqual(examples['given'].tolist(), self.data['mood'].tolist())
     self.assertTrue(examples['counterfactual_memorisation'].notna().all())
     self.assertTrue(found.report.exists())
-    self.assertTrue(found.curves.empty)
+    with self.assertWarnsRegex(UserWarning, 'use memloc_jax.localise') as said:
+      self.assertTrue(found.curves.empty)
+    self.assertEqual(said.filename, __file__)
+    # The data are in the workdir, and nothing is beside it.
+    self.assertLen(list(self.folder.glob('maps*')), 1)
+    self.check_labels(found)
+    self.check_runs(found)
+    self.check_example(found)
     self.assertEqual(list(found.table('windows').columns)[:2],
                      ['technique', 'variant'])  # fmt: skip
+
+  def check_labels(self, found):
+    doubtful = found.labels_to_check
+    self.assertNotEmpty(doubtful)
+    self.assertTrue(doubtful['category'].isin(['relabel', 'review']).all())
+    # `index` finds the rows of the DataFrame.
+    rows = self.data.iloc[doubtful['index']]
+    self.assertEqual(rows['sentence'].tolist(), doubtful['text'].tolist())
+    listed = pd.read_csv(found.workdir / 'triage.csv')
+    self.assertEqual(doubtful['index'].tolist(), listed['index'].tolist())
+
+  def check_runs(self, found):
+    runs, examples = found.runs, found.examples
+    self.assertEqual(runs.membership.shape, (4, 16))
+    self.assertEqual(runs.logits.shape, (4, 16, 2))
+    self.assertLen(runs.table, 4)
+    np.testing.assert_array_equal(
+      runs.membership.sum(axis=1), runs.table['subset_size']
+    )
+    names = [runs.label_names[label] for label in runs.labels]
+    self.assertEqual(names, examples['given'].tolist())
+    # They are what the scores are made of.
+    given = runs.given_label_probability
+    out = np.where(runs.membership, np.nan, given)
+    np.testing.assert_allclose(
+      np.nanmean(out, axis=0), examples['generalisation'], atol=1e-5
+    )
+
+  def check_example(self, found):
+    one = found.example(3)
+    self.assertEqual(one.scores['text'], self.data['sentence'].iloc[3])
+    self.assertTrue(one.layers.empty)
+    self.assertIn('set pairs=4', one.missing['layers'])
+    self.assertIn('set pairs=4', str(one))
+    # All sentences are alike but for a word or two.
+    alike = one.neighbours['relation'] == 'near-duplicate'
+    cluster = found.examples['cluster'] == one.scores['cluster']
+    self.assertEqual(alike.sum(), cluster.sum() - 1)
+    self.assertNotIn(one.scores['id'], one.neighbours['id'].tolist())
+    with self.assertRaisesRegex(
+      InputError, "^id='nope': the study has no such"
+    ):
+      found.example('nope')
+
+  def test_an_example_with_layers_and_words(self):
+    examples = pd.DataFrame(
+      {
+        'index': [0, 1],
+        'id': ['a', 'b'],
+        'text': ['old sea', 'old ship'],
+        'given': 'bad',
+        'suggested': 'good',
+        'cluster': [0, 0],
+        'counterfactual_memorisation': 0.5,
+        'cm_low': 0.25,
+        'cm_high': 0.75,
+      }
+    )
+    tables = {
+      'examples': examples,
+      'pairs_by_example': pd.DataFrame({'index': [0, 1]}),
+      'layers_by_example': pd.DataFrame(
+        {'index': [0, 1, 1], 'layer': [1, 1, 2], 'share': [0.1, 0.2, 0.3]}
+      ),
+      'tokens_by_example': pd.DataFrame({'index': [0], 'token': ['old']}),
+      'influence': pd.DataFrame(
+        {'index': [1], 'helper': [0], 'influence': [0.25]}
+      ),
+    }
+    with mock.patch.object(
+      api.Result, 'table', lambda self, name: tables[name]
+    ):
+      found = api.Result(self.folder)
+      one = found.example('b')
+      first = found.example('a')
+    self.assertEqual(one.layers['share'].tolist(), [0.2, 0.3])
+    self.assertEqual(first.tokens['token'].tolist(), ['old'])
+    self.assertTrue(one.tokens.empty)
+    self.assertEqual(list(one.missing), ['tokens'])
+    self.assertIn('most memorised', one.missing['tokens'])
+    self.assertEqual(
+      one.neighbours['relation'].tolist(), ['near-duplicate', 'helps']
+    )
+    self.assertEqual(one.neighbours['id'].tolist(), ['a', 'a'])
+    self.assertEqual(one.neighbours['influence'].tolist()[1], 0.25)
+    self.assertIn('memorisation 0.50 [0.25, 0.75]\nlayers: 2 rows', str(one))
+
+  def test_studies_without_a_map_say_so(self):
+    found = api.Result(self.folder / 'empty')
+    for ask in (
+      lambda: found.labels_to_check,
+      lambda: found.example(0),
+      lambda: found.runs,
+    ):
+      with self.assertRaisesRegex(InputError, 'no map runs: set runs'):
+        ask()
+
+  def test_data_of_an_earlier_version_stay_beside_the_workdir(self):
+    named = {'text': 'sentence', 'label': 'mood'}
+    content = api._lines(self.data, named)
+    folder = Workdir(self.folder / 'older')
+    digest = api._file(content, folder).name.split('.')[2]
+    file = self.folder / f'older.{digest}.jsonl'
+    file.write_bytes(content)
+    folder.write_json('config.json', {'task': {'files': str(file)}})
+    self.assertEqual(api._file(content, folder), file)
+    self.assertEqual(api._file(b'other', folder).parent, folder.path.resolve())
 
   def test_any_text_is_kept_as_it_is(self):
     words = ['a\rb', 'c\r\nd\ne', '"f", g', ' h ', 'i' * 140_000, 'ü \u2028']
@@ -224,7 +338,7 @@ class ApiTest(tiny.EncoderCase):
       self.assertRaisesRegex(InputError, 'diverged'),
     ):
       self.call(api.memorise, 'begun')
-    self.assertLen(list(self.folder.glob('begun.*.jsonl')), 1)
+    self.assertLen(list(self.folder.glob('begun/.data.*.jsonl')), 1)
 
   @pytest.mark.full
   def test_localise(self):

@@ -87,10 +87,13 @@ def stored(workdir: str | os.PathLike) -> StudyConfig:
         f'{inside[0].parent}.'
       ) from error
     raise InputError(
-      f'{folder} holds no study (there is no config.json).'
+      f'{folder} holds no study (there is no config.json): name the --workdir '
+      'of a study that was run.'
     ) from error
   except ValueError as error:
-    raise InputError(f'{path} is no JSON ({error}).') from error
+    raise InputError(
+      f'{path}: is not JSON ({error}); restore it, or use a new --workdir.'
+    ) from error
   if not isinstance(values, dict):
     raise InputError(f'{path} is {shown(values)}: must be groups of settings.')
   for name in _NO_SETTINGS:

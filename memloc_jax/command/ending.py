@@ -15,9 +15,11 @@ import pathlib
 import platform
 import select
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -189,9 +191,7 @@ class Process:
       if self._stage is _Stage.SAVING and self._signals == 1:
         self._ask(number)
         if number == signal.SIGINT and not self._ending.locked():
-          say(
-            'saving, then stopping; press Ctrl-C again to end at once.'
-          )
+          say('saving, then stopping; press Ctrl-C again to end at once.')
         continue
       message = 'interrupted.'
       if self._stage is _Stage.SAVING:
@@ -331,7 +331,21 @@ def say(message: str | None, name: str = 'memloc: ') -> None:
   """Prints a message, if anybody still reads them."""
   if message is not None:
     with contextlib.suppress(OSError, ValueError):
-      print(f'{name}{message}', file=sys.stderr, flush=True)
+      text = f'{name}{message}'
+      if name and sys.stderr.isatty():
+        text = '\n'.join(map(_wrapped, text.splitlines()))
+      print(text, file=sys.stderr, flush=True)
+
+
+def _wrapped(line: str) -> str:
+  """A line that a terminal need not break within a word."""
+  return textwrap.fill(
+    line,
+    shutil.get_terminal_size().columns,
+    subsequent_indent='  ',
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
 
 
 def _line(error: BaseException) -> str:

@@ -101,9 +101,12 @@ def outlook(
     else:
       low, high = low + found.low, high + found.high
     _keep_programs(programs, cell, following)
-  first = f'{forecast.between(low, high)} for {len(cells) - unknown} studies'
+  known = len(cells) - unknown
+  first = f'{forecast.between(low, high)} for all {known} studies'
   if unknown:
-    first += f'; of {unknown} others the time is not known'
+    first = f'{forecast.between(low, high)} for {known} of {len(cells)} studies'
+  if not known:
+    first = f'time unknown for all {unknown} studies'
   return '\n'.join([first, *parts])
 
 

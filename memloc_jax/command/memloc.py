@@ -5,10 +5,10 @@ needs is imported once it runs: that takes seconds, in which Ctrl-C gets its
 sentence, and help need not wait for it.
 """
 
+import difflib
 import functools
 import os
 import pathlib
-import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -127,7 +127,7 @@ def _apply(call: Call) -> None:
   config = study.stored(call)
   done = apply.apply(config, workdir, reviewed, call.flags.output)
   report.write(Workdir(workdir), [*stages.known_tables().values()])
-  print(done.text)
+  print(output.wrapped(done.text))
   print(f'corrected data: {done.output}')
   print('next, for new scores:')
   place = pathlib.Path(workdir)
@@ -138,7 +138,7 @@ def _apply(call: Call) -> None:
   words = ['run', f'--config={workdir}', f'--workdir={target}']
   settings = {**done.settings, **call.overrides}
   words += [f'--config.{name}={value}' for name, value in settings.items()]
-  print(shlex.join([*output.program(), *words]))
+  print(output.command(words))
 
 
 def _export(call: Call) -> None:
@@ -514,18 +514,26 @@ def _main(process: Process, default: str | None) -> None:
     return
   if name not in COMMANDS:
     raise InputError(
-      f'{name!r} is no command; there are {", ".join(COMMANDS)}.'
+      f'{name}: there is no such command; {_close(name)}memloc --help lists '
+      'them.'
     )
   if {'-h', '--help'} & set(words):
     print(parser.about(name, COMMANDS[name]))
     return
-  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  if '--verbose' not in words:
+    # What XLA logs, such as that it is slow to compile; errors are raised.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   logging.set_verbosity(logging.ERROR)  # What absl says of flags is ours.
   app.run(
     _started,
     argv=words,
     flags_parser=lambda _: parser.parse(name, COMMANDS[name], process, words),
   )
+
+
+def _close(name: str) -> str:
+  found = difflib.get_close_matches(name, COMMANDS, n=1)
+  return f'did you mean memloc {found[0]}? ' if found else ''
 
 
 def _started(call: Call) -> None:

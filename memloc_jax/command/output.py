@@ -2,13 +2,14 @@
 
 import math
 import pathlib
+import shlex
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from memloc_jax.command.parser import width
+from memloc_jax.command import parser
 from memloc_jax.settings import Setting
 from memloc_jax.study import forecast
 from memloc_jax.study.outlook import Outlook
@@ -30,7 +31,7 @@ def wrapped(text: str, indent: str = '') -> str:
     return indent + text
   return textwrap.fill(
     text,
-    width(),
+    parser.width(),
     initial_indent=indent,
     subsequent_indent=f'{indent}  ',
     break_long_words=False,
@@ -73,21 +74,37 @@ def settings(found: Sequence[Setting], groups: Mapping[str, str]) -> str:
   for setting in found:
     group = setting.name.rpartition('.')[0]
     if group != last:
-      lines += ['', *textwrap.wrap(f'{group}: {groups[group]}', width()), '']
+      lines += [
+        '',
+        *textwrap.wrap(f'{group}: {groups[group]}', parser.width()),
+        '',
+      ]
       last = group
     lines += textwrap.wrap(
       f'  {setting.name} = {setting.default!r}',
-      width(),
+      parser.width(),
       subsequent_indent=' ' * 6,
     )
     values = f' Values: {setting.range}.' if setting.range else ''
     lines += textwrap.wrap(
       setting.meaning + values,
-      width(),
+      parser.width(),
       initial_indent=' ' * 6,
       subsequent_indent=' ' * 6,
     )
   return '\n'.join(lines[1:])
+
+
+def command(words: Sequence[str]) -> str:
+  """A command of this program to be copied, on lines that fit a terminal.
+
+  Args:
+    words: after those that start the program, not quoted.
+  """
+  quoted = [shlex.quote(word) for word in (*program(), *words)]
+  if sys.stdout.isatty():
+    return '\n'.join(parser.shell(quoted, parser.width()))
+  return f'  {" ".join(quoted)}'
 
 
 def program() -> list[str]:

@@ -217,7 +217,8 @@ def about(name: str, command: Command) -> str:
   )
   lines += ['', *textwrap.wrap(command.about, columns)]
   if command.example:
-    lines += ['', 'example:', *_shell(f'memloc {command.example}', columns)]
+    words = ['memloc', *command.example.split(' ')]
+    lines += ['', 'example:', *shell(words, columns)]
   meanings = {flag.name: flag.meaning for flag in (*command.flags, _IMPORT)}
   if command.config == 'file':
     meanings = {'config': _defined(command, [])['config'].help or ''} | meanings
@@ -244,15 +245,20 @@ def about(name: str, command: Command) -> str:
   return '\n'.join(lines)
 
 
-def _shell(command: str, columns: int) -> list[str]:
-  """A command on as many lines as it needs, which a shell takes as one."""
-  lines, words = [], command.split(' ')
-  while words:
+def shell(words: Sequence[str], columns: int) -> list[str]:
+  """A command on as many lines as it needs, which a shell takes as one.
+
+  Args:
+    words: quoted where they must be.
+    columns: of a line, unless a word is longer.
+  """
+  lines, left = [], list(words)
+  while left:
     line = '  ' if not lines else '    '
-    line += words.pop(0)
-    while words and len(f'{line} {words[0]} \\') <= columns:
-      line += f' {words.pop(0)}'
-    lines.append(f'{line} \\' if words else line)
+    line += left.pop(0)
+    while left and len(f'{line} {left[0]} \\') <= columns:
+      line += f' {left.pop(0)}'
+    lines.append(f'{line} \\' if left else line)
   return lines
 
 

@@ -1,7 +1,6 @@
 """How a command on studies ends: what was found, the next command, the path."""
 
 import pathlib
-import shlex
 from collections.abc import Sequence
 
 from memloc_jax.command import output
@@ -23,13 +22,13 @@ def say_found(workdir: Workdir, quiet: bool = False) -> None:
   if not quiet:
     doubtful = _doubtful(workdir)
     _say_answers(doubtful, conclusions.of_workdir(workdir.path))
-    place = shlex.quote(str(workdir.path))
+    place = str(workdir.path)
     if doubtful:
       print('next: write keep, relabel or drop into a copy of triage.csv, then')
-      print(_command('apply', place, 'reviewed.csv'))
+      print(output.command(['apply', place, 'reviewed.csv']))
     elif workdir.has('examples.parquet'):
       print('next: add runs, which narrows the intervals of all examples')
-      print(_command('extend', place, '--add_runs=30'))
+      print(output.command(['extend', place, '--add_runs=30']))
   page = workdir.path / 'report.html'
   print(f'report: {page.resolve()}')
 
@@ -44,7 +43,7 @@ def say_compared(page: pathlib.Path, quiet: bool = False) -> None:
 def _say_answers(first: Sequence[str], lines: Sequence[str]) -> None:
   """Prints answers, and the number of questions that have none."""
   answered = [line for line in lines if _OPEN not in line]
-  if first or answered:
+  if first or lines:
     print('found:')
   for line in (*first, *answered):
     print(output.wrapped(line, '  '))
@@ -62,14 +61,15 @@ def _doubtful(workdir: Workdir) -> list[str]:
   if table.empty:
     return []
   wrong = int((table['category'] == 'relabel').sum())
+  rest = len(table) - wrong
+  listed = 'triage.csv lists them, the most doubtful first'
+  if not wrong:
+    return [
+      f'The models that did not train on them settle {len(examples) - rest:,} '
+      f'of {len(examples):,} labels, and leave {rest:,} open; {listed}.'
+    ]
   text = (
     f'{wrong:,} of {len(examples):,} labels are contradicted by the models '
-    'that did not train on them: triage.csv lists them, the most doubtful first'
+    f'that did not train on them; {listed}'
   )
-  if len(table) > wrong:
-    text += f', and {len(table) - wrong:,} more that those models do not settle'
-  return [f'{text}.']
-
-
-def _command(*words: str) -> str:
-  return f'  {shlex.join(output.program())} {" ".join(words)}'
+  return [f'{text}, and {rest:,} more that are open.' if rest else f'{text}.']

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from memloc_jax.curate import triage
+from memloc_jax.curate import decisions, triage
 from memloc_jax.errors import InputError, shown
 from memloc_jax.study import tables
 from memloc_jax.study.config import StudyConfig
@@ -70,7 +70,8 @@ def apply(
   examples = folder.read_table('examples')
   if examples is None:
     raise InputError(
-      f'{folder.path} holds no scores of examples; run the study first.'
+      f'{folder.path}: holds no scores of examples; run the study first, as in '
+      f'memloc run --config={folder.path} --workdir={folder.path}.'
     )
   with folder.in_use():
     config = folder.with_added(config)
@@ -87,11 +88,12 @@ def apply(
       else:
         _copy(config.task, data, corrections, source, path)
     folder.write_table(tables.CORRECTIONS, corrections)
+    kept = decisions.write(config.task.decisions, folder, corrections)
     membership = folder.array('membership')
   return Applied(
     output=target,
     corrections=corrections,
-    settings=_settings(data, target),
+    settings=_settings(data, target) | {decisions.SETTING: str(kept)},
     text=f'{_done(corrections)} {_stale(corrections, membership)}',
   )
 

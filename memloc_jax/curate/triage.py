@@ -94,10 +94,14 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
 def doubtful(examples: pd.DataFrame) -> pd.DataFrame:
   """Rows of the table `examples` with doubtful labels, in the order of `rows`.
 
+  Labels that a person has confirmed are not doubtful.
+
   Args:
     examples: with `category`, `generalisation` and `index`, and whatever else.
   """
   table = examples[examples['category'].isin(_ORDER)]
+  if 'confirmed' in table:  # Not in tables of earlier versions.
+    table = table[~table['confirmed']]
   table = table.assign(_order=table['category'].map(_ORDER.index))
   table = table.sort_values(['_order', 'generalisation', 'index'])
   return table.drop(columns='_order')
@@ -165,7 +169,10 @@ def read(
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
-    raise InputError(f'{path}: no such file')
+    raise InputError(
+      f'{path}: there is no such file; copy triage.csv of the workdir there, '
+      'and write keep, relabel or drop into its column decision.'
+    )
   names = ('id', 'hash', 'decision', 'new_label', 'index')
   table = files.read(str(path), names)['train']
   needed = [table.column(n)[1] for n in ('id', 'hash', 'decision')]

@@ -114,7 +114,7 @@ def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
   fitting = lanes * limit // needed
   advice = f'about {fitting} would fit' if fitting else 'not even one run fits'
   return InputError(
-    f'lanes={lanes}: training {lanes} runs at once needs '
+    f'--config.engine.lanes={lanes}: training {lanes} runs at a time needs '
     f'{needed / 2**30:.1f} GiB per device, and {limit / 2**30:.1f} GiB '
     f'are free; {advice}.'
   )

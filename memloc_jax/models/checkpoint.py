@@ -67,7 +67,10 @@ def resolve(source: str) -> pathlib.Path:
   if folder.is_file():
     raise InputError(f'{source} is a file; pass the folder that holds it.')
   if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', source):
-    raise InputError(f'There is no model folder {source!r}.')
+    raise InputError(
+      f'--config.model.source={source}: there is no model folder of that name; '
+      'name a folder, a hub id or package:NAME/FOLDER.'
+    )
   return _hub_folder(source)
 
 

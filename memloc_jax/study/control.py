@@ -62,7 +62,8 @@ def setups(context: Context) -> list[Setup]:
     return []
   if not context.noisy_set:
     raise InputError(
-      'The control setup needs noisy labels: --config.task.noise is 0.'
+      '--config.task.noise=0: the control setup needs wrong labels; set it, or '
+      'leave --config.control.seeds empty.'
     )
   middle = layers // 2
   pairs = config.pairs or tuple(

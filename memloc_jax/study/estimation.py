@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from memloc_jax.curate import triage
+from memloc_jax.curate import decisions, triage
 from memloc_jax.estimators import (
   detection,
   fitting,
@@ -142,6 +142,9 @@ EXAMPLES = Table(
     ),
     'cluster_size': POSITIVE('examples in that cluster, itself included'),
     'cluster_labels_disagree': BOOL('whether their given labels differ'),
+    'confirmed': BOOL(
+      'whether a person has confirmed the given label, see `task.decisions`'
+    ),
     'kind': TEXT.or_left_out(
       'only of the embedded task: `rule` or `exception`'
     ),
@@ -260,13 +263,17 @@ def estimate(study: View) -> None:
     membership, logits, labels, data.label_names
   )
   held_out = _held_out(study, membership)
+  given = np.array(data.label_names)[labels]
+  confirmed = decisions.confirmed(
+    study.config.task.decisions, data.hashes, given
+  )
   examples = pd.DataFrame(
     {
       'index': np.arange(len(labels)),
       'id': data.ids,
       'hash': data.hashes,
       'text': data.texts,
-      'given': np.array(data.label_names)[labels],
+      'given': given,
       'original': np.array(data.label_names)[data.labels[0]],
       'noisy': noisy,
     }
@@ -277,6 +284,7 @@ def estimate(study: View) -> None:
       'cluster': study.duplicates.cluster,
       'cluster_size': study.duplicates.size,
       'cluster_labels_disagree': study.duplicates.disagree(labels),
+      'confirmed': confirmed,
     }
   )
   if data.kinds is not None:

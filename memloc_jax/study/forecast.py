@@ -27,12 +27,12 @@ SHARES = {
   'swapping': 0.07,
   'rewinding': 0.02,
   'injection': 0.1,
-  'report': 0.15,
+  'report': 0.2,
 }
 _OTHER_SHARE = 0.01  # Of a stage that is not listed.
 # Stages compile and draw, however short the training is that their time is
 # compared with, in seconds.
-_LEAST_TRAINING = 60.0
+_LEAST_TRAINING = 90.0
 # Seconds in which two thirds of a new estimate are taken over.
 _SMOOTHING = 20.0
 
@@ -170,7 +170,8 @@ class Forecast:
         # A quarter of a stage says all about it.
         known_of_it = min(4 * self._share, 1.0)
         expected += known_of_it * (elapsed / self._share - expected)
-      rest += max(expected - elapsed, 0.1 * elapsed)
+      # What takes longer than expected goes on for some time.
+      rest += max(expected - elapsed, elapsed / 3)
     return training + rest
 
   def _training(self, now: float) -> float | None:

@@ -36,7 +36,7 @@ LAYOUT = (
 # changes of tasks and models show in data and weights.
 IMPORTS = 'code.imports'
 # Free settings, or groups of them.
-FREE = ('localise', 'paper_quirks.probing_mcog', IMPORTS)
+FREE = ('localise', 'paper_quirks.probing_mcog', 'task.decisions', IMPORTS)
 # The setting that `memloc extend` changes.
 ADDED = 'map.added'
 _NAMED = 8  # Most differences that a message lists.

@@ -22,8 +22,9 @@ _COMPILATION, _PER_LENGTH, _PER_LAYER = 4.0, 4.0, 1.2
 # Steps of a call that is timed, most such calls, and seconds after which no
 # further one is made.
 _STEPS, _CALLS, _LONG = 2, 10, 4.0
-# Runs at once in it: on a CPU a step takes as long for each further run.
-_LANES_ON_CPU, _LANES = 4, 32
+# Runs at once in it. On a CPU a step takes as long for each further run, and a
+# call has at most about so many operations.
+_LANES_ON_CPU, _LANES, _OPERATIONS = 4, 32, 3e11
 # Forward over forward and backward passes.
 _EVALUATION = 1 / 3
 # Share of its epochs after which a run has fitted its labels, and how far off
@@ -204,10 +205,10 @@ def _lanes(study: Runs, table: TrainingTable, parts: Bytes) -> tuple[int, str]:
   lanes = next((n for n in range(most, 0, -1) if parts.total(n) <= limit), 0)
   if lanes:
     return lanes, ''
-  gib = lambda count: f'{count / 2**30:.1f} GB'
+  size = lambda count: f'{count / 1e9:.1f} GB'
   return wanted or 1, (
     f'table {table.name} does not fit: a run needs about '
-    f'{gib(parts.total(1))} of memory, and {gib(limit)} are free; --verbose '
+    f'{size(parts.total(1))} of memory, and {size(limit)} are free; --verbose '
     'tries settings that need less.'
   )
 
@@ -216,41 +217,53 @@ def _measured(
   engine: Engine, table: TrainingTable, timed: bool
 ) -> tuple[float, Bytes]:
   """Seconds to train a run on an example, and the memory that it takes."""
-  examples = table.examples[0]
-  plain = AbstractTable(engine, table)
-  longest = lambda each: dataclasses.replace(each, buckets=each.buckets[-1:])
-  table = dataclasses.replace(
-    table, examples=tuple(map(longest, table.examples)), validation=None
-  )
+  plain, program = AbstractTable(engine, table), table.program
+  lengths = np.array(table.examples[0].buckets)[table.examples[0].bucket()]
+  length = int(lengths[np.abs(lengths - lengths.mean()).argmin()])
   devices = engine.local_devices()
-  on_cpu = devices[0].platform == 'cpu'
-  most = _LANES_ON_CPU if on_cpu else _LANES
-  least = AbstractTable(engine, table).bytes
-  fit = compile.memory_limit(devices) // max(2 * least.total(1), 1)
+  most, batch = _LANES, program.batch_size
+  if devices[0].platform == 'cpu':
+    size = sum(x.size for x in jax.tree.leaves(engine.pretrained['blocks']))
+    room = int(_OPERATIONS / (6 * size * length))  # Examples in a step.
+    batch = min(batch, max(room, 1))
+    most = min(_LANES_ON_CPU, max(room // batch, 1))
+  fit = compile.memory_limit(devices) // max(2 * plain.bytes.total(1), 1)
   lanes = max(1, min(most, len(table.runs), fit))
-  if not timed:
-    layout = AbstractTable(engine, table)
-    width = layout.vectorised.placement.width(lanes)
-    shapes = layout.arguments(width)
-    sized = compile.sized(layout.vectorised.segment.lower(*shapes).compile())
-    return 0.0, layout.bytes.compiled(lanes, sized.needed)
-  placed = PlacedTable(engine, table)
+  cut = lambda each: dataclasses.replace(
+    each,
+    ids=each.ids[:, :length],
+    length=np.minimum(each.length, length),
+    buckets=(length,),
+  )
+  small = dataclasses.replace(
+    table,
+    examples=tuple(map(cut, table.examples)),
+    validation=None,
+    program=dataclasses.replace(program, batch_size=batch),
+  )
+  placed = (PlacedTable if timed else AbstractTable)(engine, small)
   width = placed.vectorised.placement.width(lanes)
-  rows = np.resize(np.arange(len(table.runs)), width)
-  run, state = placed.begin(rows)
-  segment = placed.segment(run, placed.schedule.epoch(0, rows), 0)
-  program = placed.vectorised.segment.lower(state, segment).compile()
-  sized = compile.sized(program)
+  state, segment = placed.arguments(width)
+  if isinstance(placed, PlacedTable):
+    rows = np.resize(np.arange(len(table.runs)), width)
+    run, state = placed.begin(rows)
+    segment = placed.segment(run, placed.schedule.epoch(0, rows), 0)
+  compiled = placed.vectorised.segment.lower(state, segment).compile()
+  needed = compile.sized(compiled).needed
+  # Activations are those of the longest texts.
+  rest = placed.bytes.compiled(lanes, needed).rest
+  memory = plain.bytes._replace(rest=max(rest, 0))
+  if not timed:
+    return 0.0, memory
   found: list[float] = []
   # The first call also loads; others may wait for other processes.
   while sum(found) < _LONG and len(found) < _CALLS:
     began = time.monotonic()
-    state = jax.block_until_ready(program(state, segment))
+    state = jax.block_until_ready(compiled(state, segment))
     found.append(time.monotonic() - began)
-  seconds = min(found)
-  # Of a text of the study's, padded as it is, and not of the longest.
-  lengths = np.array(examples.buckets)[examples.bucket()]
-  steps = plain.schedule.steps_per_epoch
-  each = seconds / placed.segment_steps / width
-  rate = each * steps / _epoch(table) * lengths.mean() / lengths.max()
-  return rate, placed.bytes.compiled(lanes, sized.needed)
+  example = min(found) / placed.segment_steps / width / batch
+  # Batches are not full, and texts of other lengths are padded to theirs.
+  seen = plain.schedule.steps_per_epoch * program.batch_size
+  padded = seen / _epoch(table) * lengths.mean() / length
+  processes = jax.process_count() if engine.together else 1
+  return example * padded / processes, memory

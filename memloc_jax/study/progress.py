@@ -80,8 +80,13 @@ class Progress:
     self._first = None if forecast is None else self._first
 
   @contextlib.contextmanager
-  def stage(self, name: str) -> Iterator[None]:
-    """Shows that a stage runs, and how long it took unless that is nothing."""
+  def stage(self, name: str, told: bool = True) -> Iterator[None]:
+    """Shows that a stage runs, and how long it took unless that is nothing.
+
+    Args:
+      name: of the stage.
+      told: whether to print how long it took.
+    """
     self._name = name
     began = self._spoke = time.monotonic()
     self._first = began if self._first is None else self._first
@@ -97,7 +102,7 @@ class Progress:
     now = time.monotonic()
     if self._forecast is not None:
       self._forecast.end(now)
-    if now - began >= _SHORT:
+    if told and now - began >= _SHORT:
       self.message(f'{name}: {_duration(now - began)}')
 
   def _drawn(self) -> bars.Progress:
@@ -132,9 +137,11 @@ class Progress:
     """Seconds left of the study, or of the work at hand; None if unknown."""
     if self._forecast is not None:
       left = self._forecast.left(now)
-      if left is not None and self._bar is not None and self._first is not None:
-        bar, task = self._bar
-        passed = now - self._first
+      shown = self._bar  # Once: the terminal asks in a thread of its own.
+      first = self._first
+      if left is not None and shown is not None and first is not None:
+        bar, task = shown
+        passed = now - first
         bar.update(task, total=passed + left, completed=passed)
       return left
     since, share = self._mark
@@ -246,9 +253,12 @@ class Progress:
     if event.num_chunks > 1:
       chunk = f', part {event.chunk + 1} of {event.num_chunks}'
     done = (event.chunk + within) / event.num_chunks
-    text = f'{event.table}{chunk}, epoch {event.epoch} of {event.num_epochs}'
-    # A technique trains, too, and says itself what share of it is done.
-    (self.update if self._name == TRAINING else self._show)(done, text)
+    epoch = f'epoch {event.epoch} of {event.num_epochs}'
+    if self._name == TRAINING:
+      self.update(done, f'{event.table}{chunk}, {epoch}')
+    else:
+      # A technique trains, too, and says itself what share of it is done.
+      self._show(done, epoch)
 
 
 def _duration(seconds: float) -> str:

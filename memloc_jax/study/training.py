@@ -222,7 +222,7 @@ def score(study: View) -> None:
     )
   if len(diverged) == len(runs):
     raise InputError(
-      'Every run diverged: lower --config.train.learning_rate and '
+      '--config.train.learning_rate: every run diverged; lower it, and '
       '--config.map.learning_rate.'
     )
   of_map = runs[runs['table'].str.startswith(MAP)]

@@ -5,6 +5,8 @@ manifest.json    configuration, versions, device, cost of each stage
 *.parquet        tables
 triage.csv       the labels to check
 corrected.*      the corrected data, once a review was applied
+decisions.csv    labels that a person has confirmed, likewise
+.data.*.jsonl    the columns of a DataFrame that was given
 exports/         what other tools read, once exported
 exports-run-*/   a run as a model, once exported
 arrays/          run x example arrays

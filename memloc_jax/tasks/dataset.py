@@ -57,6 +57,8 @@ class DataConfig:
     near_duplicates: least similarity of two training texts that count as
       near-duplicates, from 0.5 to 1, see `duplicates.find`; None looks for
       none.
+    decisions: file of labels that a person has confirmed, as `memloc apply`
+      writes it; they are not listed to be checked again.
   """
 
   # Whether there is such a task is checked by the study.
@@ -90,6 +92,7 @@ class DataConfig:
     ),
   )
   near_duplicates: float | None = setting(0.8, between(0.5, 1))
+  decisions: str | None = setting(None, settings.PATH, FILE)
 
   def checks(self) -> Iterator[Check]:
     """What must hold of several settings."""
@@ -198,12 +201,12 @@ def build(
   pool = splits.sample(pool, config.pool_limit, config.seed, 'pool limit')
   if len(np.unique(train.labels)) < 2:
     raise InputError(
-      f'limit {config.limit}: the {len(train)} training examples that are left '
-      'belong to one class only'
+      f'--config.task.limit={config.limit}: the {len(train)} training examples '
+      'that are left belong to one class only; raise it'
     )
   if len(pool) < 2 and not whole:
     raise InputError(
-      f'source {config.place!r}: {len(pool)} examples to evaluate on, at '
+      f'{config.place}: holds {len(pool)} examples to evaluate on, and at '
       'least 2 are needed for validation and test'
     )
   validation, test = splits.halve_pool(pool, config.seed)

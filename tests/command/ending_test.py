@@ -122,10 +122,18 @@ class ExceptionsTest(Case):
     (SystemExit('words'), 1, 'words'),
     (PermissionError(13, 'x', '/a/b'), 2, '/a/b: cannot be used (Permission'),
     (OSError(errno.EROFS, 'x', 'b'), 2, 'b: cannot be used (Read-only file'),
-    (OSError(errno.ENOSPC, 'x', '/a'), 2, '/a: the disk is full; make room. What'),
+    (
+      OSError(errno.ENOSPC, 'x', '/a'),
+      2,
+      '/a: the disk is full; make room. What',
+    ),
     (OSError(errno.EMFILE, 'x', '/a'), 2, 'raise the limit with ulimit -n'),
     (MemoryError('8 GiB'), 2, 'memory ran out (8 GiB); train fewer run'),
-    (RuntimeError('RESOURCE_EXHAUSTED: 9'), 2, '--config.engine.lanes: memory ran out (RE'),
+    (
+      RuntimeError('RESOURCE_EXHAUSTED: 9'),
+      2,
+      '--config.engine.lanes: memory ran out (RE',
+    ),
     (KeyError('label'), 1, "unexpected KeyError: 'label'\n"),
     (FileNotFoundError(2, 'x', 'a'), 1, 'unexpected FileNotFoundError: a: x'),
     (ValueError('one\ntwo'), 1, 'unexpected ValueError: one\n'),
@@ -260,6 +268,17 @@ class TerminalTest(RealCase):
     self.assert_quiet(shown)
     self.assertIn('press Ctrl-C again to end at once', shown)
     self.assertIn('memloc: Stopped; the same command goes on.', shown)
+
+  def test_a_long_message_is_broken_between_words(self):
+    message = 'a file: ' + 'is not as it should be ' * 8
+    program = f'from memloc_jax.command import ending; ending.say({message!r})'
+    for columns in (50, 80):
+      _, shown, _ = in_terminal(
+        [sys.executable, '-c', program], columns=columns
+      )
+      lines = shown.splitlines()
+      self.assertBetween(max(map(len, lines)), columns - 10, columns)
+      self.assertEqual(' '.join(shown.split()), f'memloc: {message.strip()}')
 
   def test_the_second_ends_at_once_even_within_a_long_call(self):
     status, shown, seconds = self.press([0.2, 0.3], 'save', 'call')

@@ -1,5 +1,6 @@
 """Several studies by one command: stopped, resumed, compared."""
 
+import dataclasses
 import functools
 import gzip
 import io
@@ -15,7 +16,7 @@ from memloc_jax.command import grid_runs
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.stages import run_study
 from memloc_jax.study import config as study_config
-from memloc_jax.study import grid, planning
+from memloc_jax.study import grid, outlook, planning
 from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import registry
 from tests.study import tiny
@@ -96,6 +97,26 @@ class RefusedTest(tiny.EncoderCase):
       'localisation take at most about 10.0 minutes',
     )
     self.assertEndsWith(self.plan(unknown, unknown), 'A plan.')
+
+  def test_an_outlook_adds_up_what_is_known(self):
+    cells = _cells(self.encoder, self.folder)
+    found = outlook.Outlook(600.0, 900.0, 0, 0, 0, (), '', 'found')
+    nothing = dataclasses.replace(
+      found, low=float('nan'), high=float('nan'), untimed='no weights'
+    )
+    for kinds, first in (
+      ((found, found, found), 'about 30 to 45 min for all 3 studies'),
+      ((found, nothing, found), 'about 20 to 30 min for 2 of 3 studies'),
+      ((nothing, nothing, nothing), 'time unknown for all 3 studies'),
+    ):
+      with mock.patch.object(grid_runs.stages, 'outlook_of', side_effect=kinds):
+        text = grid_runs.outlook(
+          cells, self.folder / 'planned', Progress(quiet=True)
+        )
+      lines = text.splitlines()
+      self.assertEqual(lines[0], first)
+      for cell in cells:
+        self.assertIn(f'{cell.name} (--cell={cell.number}): ', text)
 
   def test_a_plan_keeps_programs_for_studies_of_the_same_model(self):
     cells = _cells(self.encoder, self.folder)

@@ -321,7 +321,7 @@ class WorkdirTest(parameterized.TestCase):
     ({'train': 3}, '--config.train=3: must be a group'),
     ({'map': {'ratio': 2.0}}, '--config.map.ratio=2.0: must be between'),
     ([], 'is []: must be groups of settings'),
-    ('{', 'config.json is no JSON'),
+    ('{', 'config.json: is not JSON'),
   )
   def test_settings_that_cannot_be_read(self, values, sentence):
     path = pathlib.Path(self.workdir, 'config.json')
@@ -498,7 +498,8 @@ class CorrectedTest(parameterized.TestCase):
 
 class RefusedTest(parameterized.TestCase):
   @parameterized.parameters(
-    (['fly'], "'fly' is no command"),
+    (['fly'], 'fly: there is no such command; memloc --help lists them'),
+    (['aply'], 'aply: there is no such command; did you mean memloc apply?'),
     (['list-tasks', 'all'], "does not take 'all'"),
     (['report'], 'WORKDIR is missing'),
     (['report', 'a', '--fast'], 'no flag --fast; memloc report --help'),

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
-from memloc_jax.curate import apply
+from memloc_jax.curate import apply, decisions
 from memloc_jax.errors import InputError
 from memloc_jax.report import caveats
 from memloc_jax.study import config as study_config
@@ -191,6 +191,64 @@ class ApplyTest(tiny.EncoderCase):
       found = file.read()
     wanted = _content(name, self.corrected(_rows()), changed=(1, 11), end=end)
     self.assertEqual(found, wanted)
+
+  def test_decisions_travel_and_are_not_asked_again(self):
+    config, workdir = self.study(self.write('data.csv'))
+    done = apply.apply(config, workdir, self.review(workdir, self.decisions))
+    settings = {
+      name.removeprefix('task.'): value for name, value in done.settings.items()
+    }
+    source = settings.pop('files')
+    config, second = self.study(source, 'second', **settings)
+    examples = pd.read_parquet(second / 'examples.parquet').set_index('id')
+    decided = {'k1', 'k6', 'k11'}
+    self.assertEqual(set(examples.index[examples['confirmed']]), decided)
+    listed = lambda folder: set(pd.read_csv(folder / 'triage.csv')['id'])
+    self.assertNoCommonElements(listed(second), decided)
+    # Which would be asked again.
+    _, forgetful = self.study(source, 'forgetful')
+    self.assertEqual(listed(second), listed(forgetful) - decided)
+    self.assertNotEmpty(listed(forgetful) & decided)
+    # Decisions add up, and the last one on a text counts.
+    new = {'k0': ('keep', ''), 'k6': ('relabel', 'good'), 'k11': ('drop', '')}
+    again = apply.apply(config, second, self.review(second, new))
+    kept = pd.read_csv(again.settings['task.decisions'])
+    found = dict(zip(kept['hash'], kept['label']))
+    label = {'k0': examples['given']['k0'], 'k1': 'so, so', 'k6': 'good'}
+    wanted = {examples['hash'][id]: name for id, name in label.items()}
+    self.assertEqual(found, wanted)
+    self.assertLen(kept, 3)
+
+  def test_stages_that_list_labels_know_other_decisions(self):
+    source, file = self.write('data.csv'), self.place / 'decisions.csv'
+
+    def identities(text=None):
+      if text is not None:
+        file.write_text(f'hash,label\n{text}')
+      config, workdir = self.study(
+        source, 'study', decisions=None if text is None else str(file)
+      )
+      study = Runs(Context(config, Workdir(workdir), Progress()))
+      return stages.identities_of(study)
+
+    without, one, two = identities(), identities('a,good'), identities('b,bad')
+    for name in ('estimate', 'dynamics', 'report'):
+      self.assertLen({found[name] for found in (without, one, two)}, 3)
+    for name in ('train', 'score', 'layerwise'):
+      self.assertLen({found[name] for found in (without, one, two)}, 1)
+
+  @parameterized.parameters(
+    ('nowhere.csv', None, 'there is no such file'),
+    ('other.csv', 'a,b\n1,2\n', "no column 'hash'"),
+  )
+  def test_decisions_that_cannot_be_read(self, name, text, sentence):
+    file = self.place / name
+    if text:
+      file.write_text(text)
+    with self.assertRaisesRegex(
+      InputError, rf'^--config\.task\.decisions={file}: .*{sentence}'
+    ):
+      decisions.confirmed(str(file), ['a'], ['good'])
 
   @parameterized.parameters((';', ''), (';', 'sep=;\r\n'), ('\t', 'sep=\t\n'))
   def test_a_spreadsheet_with_another_separator(self, separator, before):

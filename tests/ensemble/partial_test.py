@@ -57,7 +57,9 @@ class PartialTest(toy.TestCase):
 
   def stopped(self, folder, after, **changes):
     engine = toy.engine(folder, segment_steps=3, stop=_Stop(after), **changes)
-    with self.assertRaisesRegex(Preempted, 'the same command again to continue'):
+    with self.assertRaisesRegex(
+      Preempted, 'the same command again to continue'
+    ):
       train(engine, self.table())
 
   def assert_undisturbed(self, records, equal=np.testing.assert_array_equal):

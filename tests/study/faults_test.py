@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -190,6 +191,15 @@ class FaultsTest(tiny.EncoderCase):
       self.assertNotIn(word, shown)
     # A bar hides the cursor.
     self.assertGreaterEqual(shown.rfind('\x1b[?25h'), shown.rfind('\x1b[?25l'))
+    # Terminals echo what is pressed.
+    plain = re.sub(r'\x1b\[[0-9;?]*[a-zA-Z]', '', shown).replace('^C', '')
+    for line in re.split('[\r\n]', plain):
+      # A folder's name may be longer than a line.
+      self.assertTrue(len(line) <= 80 or str(self.folder) in line, line)
+      # Times are whole.
+      if re.search(r' \d+:\d\d', line):
+        self.assertRegex(line, r'\d+:\d\d(, (about \d|a few) .* left)? *$')
+    shown = ' '.join(shown.split())
     self.assertIn('the same command again to continue', shown)
     if len(presses) > 1:
       self.assertLess(seconds, 5)
@@ -205,11 +215,11 @@ class FaultsTest(tiny.EncoderCase):
     """And twice while it compiles: the study goes on to the same results."""
     shown = self.interrupted('pressed', (b'map: 6 runs', 0.0), (b'', 0.5))
     self.assertIn('ended at once', shown)
-    shown = self.interrupted('pressed', (b'map runs, .*epoch 2', 0.0))
+    shown = self.interrupted('pressed', (b'map, .*epoch 2', 0.0))
     self.assertIn('what was done is saved', shown)
     for phase in (
-      b'retraining.*%',
-      b'rewinding.*%',
+      b'retraining: epoch',
+      b'rewinding',
       b'score|agreement',
     ):
       self.interrupted('pressed', (phase, 0.0))

@@ -215,7 +215,9 @@ class DivergedTest(tiny.EncoderCase):
     self.assertIn('8 of 11 runs diverged and are excluded', found)
     self.assertIn('No map run is left, so that there is no map: lower', found)
     self.assertIsNone(Workdir(self.folder / 'none').read_array('membership'))
-    with self.assertRaisesRegex(InputError, '^Every run diverged: lower'):
+    with self.assertRaisesRegex(
+      InputError, '^--config.train.learning_rate: every run diverged; lower'
+    ):
       self.score('all', 'main', 'map', 'map-pairs')
 
 

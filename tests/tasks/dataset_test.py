@@ -189,7 +189,9 @@ class DatasetTest(parameterized.TestCase):
       self.build(**changes)
 
   def test_limit_that_leaves_one_class(self):
-    with self.assertRaisesRegex(InputError, 'limit 2.* one class only'):
+    with self.assertRaisesRegex(
+      InputError, '^--config.task.limit=2: .* one class only'
+    ):
       self.trec(['HUM'] * 400 + ['LOC'], limit=2)
 
 
