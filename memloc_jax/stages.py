@@ -70,16 +70,17 @@ class Stage:
     run: does the work, given what it sees of the study.
     needs: stages that must be finished before, whose results it may read.
     settings: free settings, or groups of them, that it reads.
-    runs: beginnings of the names of the tables of runs that it looks at; ''
-      stands for all.
+    runs: prefixes of the names of the tables of runs that it looks at; '' for
+      all.
     tables: that it writes, declared beside the code that fills them.
     arrays: that it writes.
     files: other files that it writes.
-    every_process: whether all processes have a part in it; otherwise process
-      0 runs it alone.
-    by_run: whether what it writes of a run depends on that run alone. A stage
-      that needs it then depends on the runs that it declares itself.
-    version: raised when the same input gives other results.
+    every_process: whether all processes take part; otherwise process 0 runs it
+      alone.
+    by_run: whether what it writes about a run depends on that run alone. Of
+      this stage's runs, a stage that needs it then depends only on those that
+      it declares itself.
+    version: raised when a change of the code changes results.
     check: refuses, before any work, what `run` could not do.
   """
 

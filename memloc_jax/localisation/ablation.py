@@ -18,7 +18,6 @@ from memloc_jax.localisation import (
   hypotheses,
   representations,
   technique,
-  windows,
 )
 from memloc_jax.models import interface
 from memloc_jax.models.interface import Edit
@@ -200,7 +199,6 @@ def ablation(
   profile is not held to the range of `windows.mcog_range`.
   """
   model, batch_size = source.model, source.batch_size
-  pairs = windows.all_windows(model.num_layers)
   found: dict[str, list[np.ndarray]] = {
     variant: [] for variant in config.variants
   }
@@ -230,7 +228,7 @@ def ablation(
       lost = hypotheses.error(accuracies.noisy)
       expected = hypotheses.error(accuracies.matched)
       weights.append(np.maximum(0, lost - expected))
-      window_rows += hypotheses.rows(variant, subject.seed, pairs, accuracies)
+      window_rows += hypotheses.rows(variant, subject.seed, accuracies)
       done += 1
       report(done / jobs)
     if config.heads:

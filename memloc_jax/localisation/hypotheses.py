@@ -221,17 +221,15 @@ def accuracies(
   )
 
 
-def rows(
-  variant: str, seed: int, pairs: np.ndarray, found: Accuracies
-) -> list[dict[str, Any]]:
-  """Rows of the table `windows`, without the untouched model.
+def rows(variant: str, seed: int, found: Accuracies) -> list[dict[str, Any]]:
+  """Rows of the table `windows`.
 
   Args:
     variant: of the technique.
     seed: of the model.
-    pairs: first and last layer of each window, int [windows, 2].
-    found: accuracies with each window, and of the untouched model.
+    found: accuracies of the untouched model and with each window.
   """
+  num_layers = windows.num_layers_of(len(found.noisy) - 1)
   return [
     {
       'variant': variant,
@@ -243,7 +241,7 @@ def rows(
       'clean_accuracy': found.clean[1 + w],
       'matched_accuracy': found.matched[1 + w],
     }
-    for w, (first, last) in enumerate(pairs.tolist())
+    for w, (first, last) in enumerate(windows.all_windows(num_layers).tolist())
   ]
 
 

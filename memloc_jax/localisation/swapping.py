@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memloc_jax.localisation import hypotheses, technique, windows
+from memloc_jax.localisation import hypotheses, technique
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 
@@ -105,7 +105,6 @@ def findings(
   Returns:
     Scores and rows of `windows` for each variant.
   """
-  pairs = windows.all_windows(source.model.num_layers)
   rows, found = [], {}
   jobs = len(others) * len(source.subjects)
   for number, (variant, blocks_of) in enumerate(others.items()):
@@ -124,7 +123,7 @@ def findings(
         predicted, subject.given, subject.original
       )
       errors.append(hypotheses.error(measured.noisy))
-      rows += hypotheses.rows(variant, subject.seed, pairs, measured)
+      rows += hypotheses.rows(variant, subject.seed, measured)
     found[variant] = technique.LayerScores(np.stack(errors))
   return technique.Findings(found, {'windows': rows})
 
