@@ -1,10 +1,10 @@
 """States of unfinished chunks on disk, saved by Orbax.
 
-A chunk that outlasts the checkpoint interval is saved whole, in the
-background, and the last few states are kept. What is read back is one row a
-run, so that a chunk may go on in other company, at another width and on
-another number of devices. A state that cannot be read is set aside for the
-one before it.
+A chunk that outlasts the checkpoint interval is saved as a whole, in the
+background, and its last few states are kept. It is read back row by row, so
+that runs can go on in other chunks, of another width and on another number of
+devices. A state that cannot be read is set aside, and the one before it is
+used.
 """
 
 import dataclasses
@@ -30,14 +30,15 @@ KEPT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-  """Which runs a state is of, and how far they have come.
+  """The runs that a state belongs to, and how far they have come.
 
   Attributes:
     rows: of the table.
     hashes: of these runs.
     epoch: the epoch that is under way, from 1.
-    step: steps of it that are done.
-    unroll: whether layers lie in a tuple; other layouts cannot read it.
+    step: number of its steps that are done.
+    unroll: whether layers are in a tuple, not stacked; the state can only be
+      read into the same structure.
   """
 
   rows: tuple[int, ...]

@@ -1,8 +1,8 @@
-"""Results of finished runs on disk, one record a run: the unit of safety.
+"""Results of finished runs on disk, one record per run: the unit of safety.
 
-A record is a file that appears whole or not at all, under the run's table and
-row and with the hash of everything that decided its result. A run with a
-record is never trained again; a record with another hash is never read.
+A record is a file that appears whole or not at all. Its name is the run's table
+and row, and it holds the hash of everything that decided the result. A run with
+a record is never trained again; a record with another hash is never read.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ import safetensors.numpy
 from memloc_jax.ensemble.partial import PartialStore
 from memloc_jax.models.interface import Tree
 
-# What reading raises for a file that is not there or not whole, as a full
-# disk or a copy that was cut short leaves it: such a run is not finished.
+# Raised when a file is missing or cut short, as a full disk or an interrupted
+# copy leaves it: such a run is not finished.
 _UNREADABLE = (
   FileNotFoundError,
   EOFError,
@@ -120,8 +120,8 @@ class RowStore:
       table: the table's name.
       row: the run.
       moment: of its training.
-      hash: of the run. Other settings may have left weights of theirs beside
-        its record; those of earlier versions say nothing and count as its own.
+      hash: of the run; weights that a run with other settings has left are
+        not its own. Weights without a hash, of earlier versions, are.
     """
     path = self._weights_path(table, row, moment)
     if hash is None or not path.is_file():

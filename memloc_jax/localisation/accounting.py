@@ -36,7 +36,7 @@ def accounting(
 ) -> technique.Findings:
   """Share of the noisy gradient's norm that each layer has.
 
-  Averaged over the epochs of which all subjects have a snapshot.
+  Averaged over the epochs after which all subjects have a snapshot.
   """
   epochs = sorted(
     set.intersection(*(set(s.snapshots) for s in source.subjects))

@@ -1,4 +1,4 @@
-"""Every technique, registered by being imported."""
+"""All techniques of the package: importing them registers them."""
 
 from memloc_jax.localisation import (
   ablation,

@@ -12,7 +12,7 @@ def block_distance(first: Tree, second: Tree) -> np.ndarray:
 
   Args:
     first: blocks, leaves [layer, ...].
-    second: the same of another model.
+    second: blocks of another model.
 
   Returns:
     float64 [L].

@@ -28,7 +28,7 @@ def mixed_blocks(setup: str, noisy: Tree, clean: Tree) -> Tree:
   Args:
     setup: 'noisy' for none, 'clean_bottom' or 'clean_top'.
     noisy: blocks, leaves [layer, ...].
-    clean: the same of the clean model.
+    clean: those of the clean model.
   """
   layers = len(jax.tree.leaves(noisy)[0])
   from_clean = {

@@ -20,7 +20,7 @@ def rewinding(
   """Error on noisy labels with windows set back.
 
   Variant 'epoch-0' sets back to the pretrained blocks; there is one more for
-  every epoch of which all subjects have a snapshot.
+  every epoch after which all subjects have a snapshot.
   """
   epochs = set.intersection(*(set(s.snapshots) for s in source.subjects))
   others: dict[str, Callable[[technique.Subject], Tree]] = {

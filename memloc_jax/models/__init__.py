@@ -1,1 +1,1 @@
-"""Models: pure functions over parameter trees, one file a family."""
+"""Models: pure functions over parameter trees, one file per family."""

@@ -218,7 +218,7 @@ def num_blocks(blocks: Tree) -> int:
 
 
 def unstack(blocks: Tree) -> tuple[Tree, ...]:
-  """Splits leaves [layer, ...] into a tuple of one tree a layer."""
+  """Splits leaves [layer, ...] into a tuple of one tree per layer."""
   return tuple(
     jax.tree.map(lambda x, layer=layer: x[layer], blocks)
     for layer in range(num_blocks(blocks))
@@ -245,7 +245,7 @@ def apply_blocks(
   Args:
     model: the model.
     blocks: stacked parameters, leaves [layer, ...], which are scanned; or a
-      tuple of one tree a layer, which is unrolled (faster to run and slower
+      tuple of one tree per layer, which is unrolled (faster to run and slower
       to compile on CPU); or a list of either, run one after the other.
     h: residual stream before the first of these blocks, [batch, length,
       width].

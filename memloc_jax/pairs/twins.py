@@ -1,4 +1,4 @@
-"""The two runs of a pair: whether both are there, and which saw an example."""
+"""The two runs of a pair: whether both finished, and which saw an example."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from memloc_jax.study.view import View
 
 
 def finished(study: View, table: str, rows: np.ndarray) -> np.ndarray:
-  """Those pairs of which neither run diverged.
+  """Selects the pairs in which neither run diverged.
 
   Args:
     study: the study.
@@ -16,7 +16,7 @@ def finished(study: View, table: str, rows: np.ndarray) -> np.ndarray:
     rows: of the two runs of each pair, int [pairs, 2].
 
   Returns:
-    The same, int [finished, 2].
+    Their rows, int [finished, 2].
   """
   done = [
     study.store.read(table, row, study.hashes[table][row]).status == 'done'
@@ -26,13 +26,13 @@ def finished(study: View, table: str, rows: np.ndarray) -> np.ndarray:
 
 
 def usable(study: View) -> np.ndarray:
-  """Rows of the map's pairs of which neither run diverged, int [pairs, 2]."""
+  """Rows of the map's pairs in which neither run diverged, int [pairs, 2]."""
   count = len(study.tables[MAP_PAIRS].runs)
   return finished(study, MAP_PAIRS, np.arange(count).reshape(-1, 2))
 
 
 def orient(values: np.ndarray, first_saw: np.ndarray) -> np.ndarray:
-  """Values of the run that saw each text and of that which did not.
+  """Values of the run that saw each text, and of the run that did not.
 
   Args:
     values: of the first and of the second run, [2, N, ...].

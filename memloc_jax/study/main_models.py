@@ -21,9 +21,10 @@ MAIN = 'main'
 def table(context: Context) -> TrainingTable | None:
   """A noisy and a clean run of each seed, and a reference; None for no seeds.
 
-  The reference is a run on noisy labels whose blocks do not train. It is there
-  but not trained if no technique looks at it, so that other runs are the same
-  with and without it. There is one for each seed if as many are given.
+  The reference is a run on noisy labels whose blocks do not train. If no
+  technique looks at it, its row is skipped, not left out, so that the other
+  runs are the same with and without it. There is one for each seed if as many
+  are given.
   """
   config, noisy_set = context.config.train, context.noisy_set
   seeds = np.array(config.seeds, np.int64)

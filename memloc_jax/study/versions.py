@@ -1,6 +1,6 @@
-"""Which version of jaxlib each run was trained with, kept beside the rows.
+"""The version of jaxlib that each run was trained with.
 
-The manifest names the version that ran last.
+The manifest only names the version that ran last.
 """
 
 import importlib.metadata
@@ -12,7 +12,7 @@ _FILE = 'versions.json'
 
 
 def now() -> str:
-  """The version that this process runs."""
+  """The version of jaxlib in this process."""
   return importlib.metadata.version('jaxlib')
 
 
@@ -29,6 +29,6 @@ def note(study: View) -> None:
 
 
 def of_run(workdir: Workdir, table: str, hash: str) -> str | None:
-  """The version that a run was trained with; None if nobody noted it."""
+  """The version that a run was trained with; None if it is not known."""
   known = workdir.read_json(_FILE) or {}
   return known.get(table, {}).get(hash)

@@ -11,13 +11,13 @@ exports/         what other tools read, once exported
 exports-run-*/   a run as a model, once exported
 arrays/          run x example arrays
 parts/           each technique's part of the tables
-rows/            the row store: one record a finished run
-stages/          one mark a finished stage, with what identifies it
+rows/            the row store: one record per finished run
+stages/          one mark per finished stage, with its identity
 .triage.json     hash of triage.csv as it was written
 versions.json    of jaxlib, which each run was trained with
 extending.json   the blocks of map runs, while the last one is not finished
 figures/, report.html
-log.txt          one line an epoch
+log.txt          one line per epoch
 error.log        tracebacks of unexpected errors, if there were any
 .lock            held by the process that uses the folder
 

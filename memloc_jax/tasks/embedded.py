@@ -301,7 +301,7 @@ def _sentence(generator: _Generator, rare: str | None) -> tuple[str, int]:
 
 
 def write_tokenizer(folder: pathlib.Path) -> None:
-  """Writes a BERT tokenizer with one token a word of the vocabulary.
+  """Writes a BERT tokenizer with one token per word of the vocabulary.
 
   Args:
     folder: made where it is missing; `vocab.txt` and `tokenizer_config.json`
