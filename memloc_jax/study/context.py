@@ -10,8 +10,8 @@ import numpy as np
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint, registry
 from memloc_jax.models.interface import Model, Tree
-from memloc_jax.study import encoder, read_out
 from memloc_jax.study import given as given_models
+from memloc_jax.study import read_out, start_model
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.manifest import update_manifest
 from memloc_jax.study.progress import Progress
@@ -55,17 +55,17 @@ class Context:
   @functools.cached_property
   def model_folder(self) -> pathlib.Path:
     """The encoder's folder; InputError unless it has the expected hash."""
-    return encoder.folder(self.config.model, self.cache, self.progress)
+    return start_model.folder(self.config.model, self.cache, self.progress)
 
   @functools.cached_property
   def model(self) -> Model:
     """The architecture; InputError if a setting does not fit it."""
-    return encoder.model(self.config, self.model_folder)
+    return start_model.model(self.config, self.model_folder)
 
   @functools.cached_property
   def pretrained(self) -> Tree:
     """Embeddings, blocks and final norm that runs start from, host arrays."""
-    return encoder.weights(self.config, self.model_folder, self.model)
+    return start_model.weights(self.config, self.model_folder, self.model)
 
   def check_weights(self) -> None:
     """Refuses a checkpoint that does not hold what its `config.json` says.
@@ -83,7 +83,7 @@ class Context:
   @functools.cached_property
   def model_fingerprint(self) -> str:
     """Hash of the start weights."""
-    return encoder.fingerprint(self.config, self.model_folder)
+    return start_model.fingerprint(self.config, self.model_folder)
 
   @functools.cached_property
   def data(self) -> dataset.Dataset:

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest
 
 from memloc_jax.errors import InputError
-from memloc_jax.study import encoder
+from memloc_jax.study import start_model
 from tests.study import tiny
 
 
@@ -17,9 +17,9 @@ class EncoderTest(tiny.EncoderCase):
       self.folder,
       **{f'model__{name}': value for name, value in settings.items()},
     )
-    model = encoder.model(config, self.encoder)
-    weights = encoder.weights(config, self.encoder, model)
-    return model, weights, encoder.fingerprint(config, self.encoder)
+    model = start_model.model(config, self.encoder)
+    weights = start_model.weights(config, self.encoder, model)
+    return model, weights, start_model.fingerprint(config, self.encoder)
 
   def test_lowest_layers_are_kept(self):
     whole, params, hash = self.found()
