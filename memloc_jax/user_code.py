@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.machinery
 import inspect
 import itertools
 import pathlib
@@ -58,7 +59,8 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[str]:
     seen[id(value)] = value
     yield type(value).__qualname__
     if hasattr(value, '__qualname__'):
-      yield f'{value.__qualname__} {_code(value) or value.__module__}'
+      module = getattr(value, '__module__', None)
+      yield f'{value.__qualname__} {_code(value) or module}'
     for each in _held(value):
       yield from _parts(each, seen)
 
@@ -81,7 +83,9 @@ def _held(value: Any) -> Iterable[Any]:
   if isinstance(value, list | tuple):
     return value
   if isinstance(value, np.ndarray | np.generic | jax.Array):
-    array = np.asarray(jax.device_get(value))
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+      value = jax.random.key_data(value)
+    array = np.asarray(value)
     return array.dtype.str, repr(array.shape), array.tobytes()
   if isinstance(value, type | types.ModuleType):
     return ()
@@ -95,11 +99,13 @@ def _code(value: Any) -> str | None:
 
   None for those of this package, and where nothing can be found.
   """
-  module = value.__module__ or ''
+  module = getattr(value, '__module__', None) or ''
   if module.partition('.')[0] == 'memloc_jax':
     return None
-  path = getattr(sys.modules.get(module), '__file__', None)
-  if path is not None and pathlib.Path(path).is_file():
+  path = getattr(sys.modules.get(module), '__file__', None) or ''
+  # Compiled modules, of hundreds of MiB, have no source that could change.
+  compiled = path.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
+  if not compiled and pathlib.Path(path).is_file():
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
   try:
     source = inspect.getsource(value)

@@ -4,6 +4,7 @@ import functools
 import linecache
 import types
 
+import jax
 import numpy as np
 import optax
 from absl.testing import absltest, parameterized
@@ -72,6 +73,8 @@ class FingerprintTest(parameterized.TestCase):
     _Scaled,
     _bound,
     lambda scale: functools.partial(print, np.full(3, scale)),
+    lambda scale: functools.partial(print, jax.random.key(int(2 * scale))),
+    lambda scale: functools.partial(print, jax.jit(_closure(scale))),
     lambda scale: functools.partial(print, {scale, 'one', 'two'}),
     lambda scale: functools.partial(optimiser.from_optax, optax.lion(scale)),
     lambda scale: lambda: optimiser.from_optax(optax.lion(scale)),
