@@ -82,11 +82,12 @@ def _held(value: Any) -> Iterable[Any]:
     return itertools.chain.from_iterable(value.items())
   if isinstance(value, list | tuple):
     return value
-  if isinstance(value, np.ndarray | np.generic | jax.Array):
+  if isinstance(value, jax.Array):
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
       value = jax.random.key_data(value)
-    array = np.asarray(value)
-    return array.dtype.str, repr(array.shape), array.tobytes()
+    value = np.asarray(value)
+  if isinstance(value, np.ndarray | np.generic):
+    return value.dtype.str, repr(value.shape), value.tobytes()
   if isinstance(value, type | types.ModuleType):
     return ()
   # Functions that others wrap, such as those of `jax.jit`; and objects.
