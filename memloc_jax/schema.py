@@ -149,7 +149,8 @@ class Cells(NamedTuple):
     head: above them; may have line breaks.
     key: of their values in the rows.
     below: key of what stands below each value, such as its interval.
-    style: class in `page.css`: 'number', 'nowrap', 'text', or '' for none.
+    style: class in `page.css`: 'number', 'verdict', 'nowrap', 'text', or ''
+      for none.
   """
 
   head: str
@@ -169,6 +170,7 @@ class Section:
     cells: the columns.
     caption: what the table shows, and how to read it.
     below: sentences under the table.
+    answer: what the rows say to the question in the title, in a sentence.
   """
 
   title: str
@@ -176,6 +178,7 @@ class Section:
   cells: Sequence[Cells]
   caption: str
   below: Sequence[str] = ()
+  answer: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Entry:
     model: the last part of its name in the grid or of its source, or the
       package that it comes from; its layers if they were chosen; with the
       regime, if there is one, after a comma. The whole name or source where two
-      studies of one task would have one name for different models.
+      studies of one task would have one name for different models; with its
+      folder in parentheses where studies have task, model and regime in common.
     workdir: its folder.
     manifest: what was written down of it.
   """
@@ -88,33 +89,27 @@ def read(folders: Sequence[str | os.PathLike[str]]) -> list[Entry]:
   """Opens studies.
 
   Args:
-    folders: their workdirs, each of another task or model.
+    folders: their workdirs; one that is named twice counts once.
 
   Returns:
-    In the order of the folders.
+    In the order of the folders. No two have the same task and model.
 
   Raises:
-    InputError: a folder holds no study, or two hold the same task and model.
+    InputError: a folder holds no study.
   """
   opened = []
-  for folder in folders:
+  for folder in {pathlib.Path(f).resolve(): f for f in folders}.values():
     workdir = Workdir(folder)
     manifest = workdir.read_json('manifest.json')
     if manifest is None:
       raise InputError(f'{folder}: holds no study (there is no manifest.json).')
     opened.append((workdir, manifest))
-  found: dict[tuple[str, str], Entry] = {}
-  models = _models([manifest['config'] for _, manifest in opened])
-  for folder, (workdir, manifest), model in zip(folders, opened, models):
-    task = _task(manifest['config'])
-    if (task, model) in found:
-      other = found[task, model].workdir.path
-      raise InputError(
-        f'{folder} and {other} are both studies of {task} with {model}.'
-      )
-    group = _group(manifest)
-    found[task, model] = Entry(task, group, model, workdir, manifest)
-  return list(found.values())
+  configs = [manifest['config'] for _, manifest in opened]
+  models = _models(configs, [workdir.path for workdir, _ in opened])
+  return [
+    Entry(_task(manifest['config']), _group(manifest), model, workdir, manifest)
+    for (workdir, manifest), model in zip(opened, models)
+  ]
 
 
 def _task(config: dict[str, Any]) -> str:
@@ -134,17 +129,40 @@ def _group(manifest: dict[str, Any]) -> str:
   return known or 'own'
 
 
-def _models(configs: Sequence[dict[str, Any]]) -> list[str]:
+def _models(
+  configs: Sequence[dict[str, Any]], folders: Sequence[pathlib.Path]
+) -> list[str]:
   """What the models of studies are called side by side, see `Entry`."""
   names = [_model_names(config) for config in configs]
   meant = collections.defaultdict(set)
   for config, (short, whole) in zip(configs, names):
     meant[_task(config), short].add(whole)
   unclear = {short for (_, short), wholes in meant.items() if len(wholes) > 1}
-  return [
-    ', '.join([whole if short in unclear else short, *_regimes(config)])
-    for config, (short, whole) in zip(configs, names)
+  plain = [whole if short in unclear else short for short, whole in names]
+  keys = [
+    (_task(config), name, *_regimes(config))
+    for config, name in zip(configs, plain)
   ]
+  alike = collections.Counter(keys)
+  return [
+    ', '.join(
+      [
+        name if alike[key] == 1 else f'{name} ({folder})',
+        *_regimes(config),
+      ]
+    )
+    for config, name, key, folder in zip(configs, plain, keys, _short(folders))
+  ]
+
+
+def _short(folders: Sequence[pathlib.Path]) -> list[str]:
+  """Folders by as few of their last parts as tell them apart."""
+  whole = [folder.resolve().parts for folder in folders]
+  for count in range(1, max(map(len, whole), default=0)):
+    names = ['/'.join(parts[-count:]) for parts in whole]
+    if len(set(names)) == len(names):
+      return names
+  return ['/'.join(parts) for parts in whole]
 
 
 def _regimes(config: dict[str, Any]) -> Sequence[str]:

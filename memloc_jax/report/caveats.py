@@ -100,11 +100,11 @@ def flagged(manifest: Mapping[str, Any]) -> list[str]:
     for size, power in found['power'].items()
   )
   return [
-    f'{found["flagged"]:,} examples are flagged: their memorisation, by '
-    f'accuracy, is above {found["threshold"]}, with a false discovery rate of '
-    f'at most {found["rate"]:.0%}. Not to be flagged says little: if no more '
-    'than one example in twenty were memorised, so many runs would flag about '
-    f'{powers}; of more they flag a larger share.'
+    f'{found["flagged"]:,} examples are flagged: their counterfactual '
+    f'memorisation, by accuracy, is above {found["threshold"]}, with a false '
+    f'discovery rate of at most {found["rate"]:.0%}. Others may be memorised, '
+    'too: if one example in twenty were, this number of runs would flag about '
+    f'{powers}.'
   ]
 
 

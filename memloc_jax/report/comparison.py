@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,14 +16,24 @@ from memloc_jax.compare import (
 )
 from memloc_jax.errors import InputError
 from memloc_jax.report import comparison_figures as draw
-from memloc_jax.report import conclusions, files, page, style
+from memloc_jax.report import (
+  conclusions,
+  files,
+  findings,
+  page,
+  questions,
+  style,
+)
 from memloc_jax.report.content import duration, interval, judged, number
+from memloc_jax.schema import Cells, Section
 from memloc_jax.study.comparison import is_baseline
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
   'models': 'Agreement of models',
 }
+# More tasks than this are counted in the title.
+_MOST_NAMES = 4
 # Measures of studies and the two lines of their columns.
 _MEASURES = {
   'train_f1_noisy': ('Train F1', ''),
@@ -60,7 +70,7 @@ def write(
   """Writes `comparison.html`, `figures/` and `tables/` to a folder.
 
   Args:
-    folders: workdirs of finished studies, each of another task or model.
+    folders: workdirs of finished studies.
     output: a folder, made if it is not there; no study's own.
     references: a CSV of claims in the place of the paper's, see
       `replication.references`.
@@ -93,40 +103,276 @@ def write(
   for field in dataclasses.fields(shown):
     table = getattr(shown, field.name)
     if len(table):
-      files.write_tables(output / 'tables', field.name, table)
-  changed = _changed(shown.regimes)
+      files.write_csv(output / 'tables', field.name, table)
+  tables = _sections(shown, references)
+  for name, section in tables.items():
+    files.write_latex(output / 'tables', name, section)
   figures = []
   for name, caption, figure in drawn(shown):
     rendered = style.render(figure)
     files.write_figure(output / 'figures', name, rendered)
     figures.append(
-      {'source': style.data_uri(rendered['svg']), 'caption': caption}
+      {
+        'source': style.data_uri(style.adaptive(rendered['svg'])),
+        'caption': caption,
+        'width': style.width(rendered['svg']),
+      }
     )
   text = (
     page.environment()
     .get_template('comparison.html.j2')
     .render(
-      conclusions=conclusions.of_studies(vars(shown)),
-      studies=_studies(shown.studies),
-      measures=list(_MEASURES.values()),
-      figures=figures,
-      centres=_centres(shown.centres),
-      events=_events(shown.events),
-      groups=_groups(shown.groups),
-      changed=changed,
-      regimes=_regimes(shown.regimes, list(changed)),
-      controls=_controls(shown.controls),
-      covariates=_covariates(shown.covariates),
-      replication=claims(shown.replication),
-      claimed_by=f'{references} claims'
-      if references
-      else 'Dankers & Titov (2024) report',
-      correlations=_correlations(shown.correlations),
+      title=_title(entries),
+      subtitle=f'Comparison of {len(entries)} studies of memloc_jax.',
+      questions=_questions(
+        tables, figures, conclusions.of_studies(vars(shown))
+      ),
     )
   )
   path = output / 'comparison.html'
   files.write(path, text.encode())
   return path
+
+
+def _title(entries: Sequence[summary.Entry]) -> str:
+  """What the page is about: the data by name, if they are few."""
+  tasks = list(dict.fromkeys(entry.task for entry in entries))
+  if len(tasks) > _MOST_NAMES:
+    return f'Memorisation in {len(tasks)} tasks'
+  return f'Memorisation in {findings.listed(tasks)}'
+
+
+def _questions(
+  tables: Mapping[str, Section],
+  figures: Sequence[questions.Image],
+  told: Sequence[conclusions.Conclusion],
+) -> list[questions.Question]:
+  """The sections of the page, with what can be concluded in each."""
+  answers = {each.table: each.answer for each in told}
+
+  def question(
+    id: str,
+    short: str,
+    title: str,
+    *names: str,
+    figures: Sequence[questions.Image] = (),
+  ) -> questions.Question:
+    return questions.Question(
+      id,
+      short,
+      title,
+      ' '.join(answers[name] for name in names if name in answers),
+      figures=figures,
+      tables=[tables[name] for name in names if tables[name].rows],
+    )
+
+  found = [
+    question('studies', 'Studies', 'What was learnt and memorised?', 'studies'),
+    question('claims', 'Claims', 'Do published claims hold?', 'replication'),
+    question(
+      'layers',
+      'Layers',
+      'Which layers hold what is memorised?',
+      'centres',
+      'events',
+      figures=figures,
+    ),
+    question(
+      'groups',
+      'Groups',
+      'Do groups of tasks differ in the depth of memorisation?',
+      'groups',
+    ),
+    question('regimes', 'Regimes', 'What do regimes change?', 'regimes'),
+    question(
+      'control',
+      'Control',
+      'Do techniques find planted memorisation?',
+      'controls',
+    ),
+    question(
+      'correlations',
+      'Correlations',
+      'Are techniques, models and depth correlated over studies?',
+      'correlations',
+    ),
+    question('texts', 'Texts', 'Are rare texts memorised more?', 'covariates'),
+  ]
+  return [each for each in found if not each.empty]
+
+
+def _sections(shown: _Shown, references: str | None) -> dict[str, Section]:
+  """The tables of the page, by the name of their files."""
+  study = (Cells('Task', 'task', style=''), Cells('Model', 'model', style=''))
+  verdict = Cells('Verdict', 'verdict', 'reason', 'verdict')
+  changed = _changed(shown.regimes)
+  claimed_by = (
+    f'{references} claims' if references else 'Dankers & Titov (2024) report'
+  )
+  return {
+    'studies': Section(
+      'Studies',
+      _studies(shown.studies),
+      (
+        *study,
+        Cells('Group', 'group', style=''),
+        Cells('Examples', 'examples'),
+        Cells('Wrong labels', 'noisy'),
+        Cells('Map runs', 'runs'),
+        *(
+          Cells(f'{head} {of}'.strip(), name, f'{name}_ends')
+          for name, (head, of) in _MEASURES.items()
+        ),
+        Cells('Cost', 'cost'),
+      ),
+      'Macro-F1 is that of the main models with wrong labels, on their own '
+      'training labels and on validation examples, and of their clean twins on '
+      "these, with Student's 95 % intervals over seeds. The AUROC is that with "
+      'which 1 - generalisation tells wrong labels from others; memorisation '
+      'is mean counterfactual memorisation; their intervals are over examples. '
+      'Cost is time on the machines that ran the studies.',
+    ),
+    'replication': Section(
+      'Published claims',
+      claims(shown.replication),
+      (
+        Cells('Claim', 'claim', style=''),
+        Cells('Published', 'published'),
+        Cells('Found', 'found', 'adjusted'),
+        Cells('Tasks', 'tasks'),
+        verdict,
+        Cells('Source', 'source', style=''),
+      ),
+      f'What {claimed_by} and what these studies say, with intervals over '
+      'tasks, adjusted for all claims (Holm). A published number is equivalent '
+      'to ours if our whole interval lies within δ of it, and contradicted if '
+      'none of it does; an inequality is supported if the whole interval '
+      'satisfies it, and contradicted if none of it does. Other models, sizes '
+      'or settings than published make these no replications in the strict '
+      'sense.',
+    ),
+    'centres': Section(
+      'Centres of gravity',
+      _centres(shown.centres),
+      (
+        *study,
+        Cells('Technique', 'technique', style=''),
+        Cells('M-CoG', 'mcog', 'interval'),
+        Cells('Mean profile', 'profile'),
+        Cells('Calibrated M-CoG', 'calibrated'),
+        Cells('Seeds', 'seeds'),
+      ),
+      "M-CoG: mean over seeds with its 95 % interval (Student's t); that of "
+      'the profile averaged over seeds, which is what the paper reports and '
+      'what correlations and claims are of; and this one calibrated, stretched '
+      'to 1 to L by its attainable range, which is not known of ablation.',
+    ),
+    'events': Section(
+      'Events',
+      _events(shown.events),
+      (
+        *study,
+        Cells('Event', 'event', style=''),
+        Cells('Layer', 'layer'),
+        Cells('Seeds', 'seeds'),
+        Cells('Seeds without', 'never'),
+      ),
+      'Layers, 0 being the embedding, at which something happens. Of '
+      'centroids: crossing, noisy examples are closer to their given class '
+      'than to their original one; initiation, classes come apart. Of probes: '
+      'memorisation, given labels of noisy examples are read; generalisation, '
+      'original ones of the others. Means over seeds, for which seeds where it '
+      'never happens count as one layer behind the last; then the lowest and '
+      'highest of the other seeds.',
+    ),
+    'groups': Section(
+      'Groups of tasks',
+      _groups(shown.groups),
+      (
+        Cells('Groups', 'groups', style=''),
+        Cells('Model', 'model', style=''),
+        Cells('Technique', 'technique', style=''),
+        Cells('Depths', 'depths'),
+        Cells('Difference', 'difference', 'adjusted'),
+        verdict,
+        Cells('Tasks', 'tasks'),
+      ),
+      'Depth of memory from 0, all in the first layer, to 1, all in the last, '
+      'by calibrated M-CoG: means over tasks and their difference, with an '
+      'interval over tasks (Welch), adjusted for all rows (Holm). The verdict '
+      'is on whether the groups differ.',
+    ),
+    'regimes': Section(
+      'Regimes',
+      _regimes(shown.regimes, list(changed)),
+      (
+        *study,
+        Cells('Regime', 'regime', style=''),
+        *(
+          Cells(f'{head} {of}'.strip(), name, f'{name}_ends')
+          for name, (head, of) in changed.items()
+        ),
+      ),
+      'What a regime changes: each measure with it minus the same one without '
+      'it. Pairs are examples that have wrong labels in both or in neither, '
+      'and seeds of main models (F1, and depth of memory from 0, all in the '
+      'first layer, to 1, all in the last, by calibrated M-CoG). Intervals are '
+      "over pairs (Student's) and adjusted for all cells (Holm); the verdict "
+      'is on whether the measure changes.',
+    ),
+    'controls': Section(
+      'Control setups',
+      _controls(shown.controls),
+      (
+        Cells('Technique', 'technique', style=''),
+        Cells('Model', 'model', style=''),
+        Cells('Accuracy@1', 'one', 'adjusted'),
+        Cells('Chance', 'chance'),
+        verdict,
+        Cells('Best trivial baseline', 'baseline', 'against', ''),
+        Cells('Above baseline', 'above', 'above_interval'),
+        Cells('Accuracy@2', 'two'),
+        Cells('Models / tasks', 'models'),
+      ),
+      'How often a technique names a layer that could learn the wrong labels '
+      'first (accuracy@1), and the share of its first two that are such layers '
+      '(accuracy@2). The verdict is on accuracy@1 above chance. Intervals are '
+      'over tasks and adjusted for all rows (Holm).',
+    ),
+    'correlations': Section(
+      'Correlations over studies',
+      _correlations(shown.correlations),
+      (
+        Cells('What', 'what', style=''),
+        Cells('Between', 'pair', style=''),
+        Cells('Correlation', 'value', 'adjusted'),
+        verdict,
+        Cells('Points / tasks', 'points'),
+      ),
+      'Of centres of gravity of mean profiles, from 0 in the first layer to 1 '
+      'in the last: Pearson between techniques, otherwise Spearman. Binarised '
+      'tasks are compared with their whole and left out of the rest. Brackets '
+      "hold Fisher's intervals with as many points as tasks, at least four, "
+      'adjusted for all rows (Holm); the verdict is on a correlation other '
+      'than 0.',
+    ),
+    'covariates': Section(
+      'Rare texts',
+      _covariates(shown.covariates),
+      (
+        *study,
+        Cells('Measure', 'measure', style=''),
+        Cells('Spearman', 'value', 'adjusted'),
+        verdict,
+        Cells('Examples', 'examples'),
+      ),
+      'Spearman correlation of counterfactual memorisation with length, rarity '
+      'of n-grams of words and the share of them that other texts have, over '
+      'examples with their right labels. Intervals are over examples and, '
+      'within a study, adjusted for all of its correlations (Holm); the '
+      'verdict is on a correlation other than 0.',
+    ),
+  }
 
 
 def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
@@ -177,19 +423,22 @@ def _studies(table: pd.DataFrame) -> list[dict[str, object]]:
       'examples': _whole(getattr(row, 'examples', None)),
       'noisy': _whole(getattr(row, 'noisy', None)),
       'runs': _whole(getattr(row, 'map_runs', None)),
-      'measures': [_measured(row, name) for name in _MEASURES],
       'cost': duration(row.seconds),
     }
+    | {key: value for name in _MEASURES for key, value in _measured(row, name)}
     for row in table.itertuples()
   ]
 
 
-def _measured(row: Any, name: str) -> tuple[str, str]:
-  """A number of `summary.studies` and its interval."""
+def _measured(row: Any, name: str) -> list[tuple[str, str]]:
+  """A number of `summary.studies` and its interval, by key."""
   value, low, high = (
     getattr(row, name + suffix, None) for suffix in ('', '_low', '_high')
   )
-  return number(value, 2), interval(low, high, 2)
+  return [
+    (name, number(value, 2)),
+    (f'{name}_ends', interval(low, high, 2)),
+  ]
 
 
 def _whole(value: float | None) -> str:
@@ -211,7 +460,8 @@ def _centres(table: pd.DataFrame) -> list[dict[str, str]]:
       'model': row.model,
       'technique': _technique(row.technique),
       'mcog': number(row.mcog, 2),
-      'interval': interval(row.low, row.high, 2),
+      'interval': interval(row.low, row.high, 2)
+      or findings.no_interval(int(row.seeds)),
       'profile': number(row.profile, 2),
       'calibrated': number(row.mcog_calibrated, 2),
       'seeds': str(row.seeds),
@@ -279,11 +529,12 @@ def _regimes(
     by_measure = of_one.set_index('measure')
     cells = by_measure.reindex(measures)
     cells = cells.fillna({'verdict': '', 'reason': ''})
-    measured = [
-      {'value': number(cell.difference, 2)} | judged(cell, 2)
-      for cell in cells.itertuples()
-    ]
-    rows.append(dict(zip(keys, values)) | {'measures': measured})
+    row = dict(zip(keys, values))
+    for name, cell in zip(measures, cells.itertuples()):
+      found = judged(cell, 2)
+      row[name] = number(cell.difference, 2)
+      row[f'{name}_ends'] = f'{found["adjusted"]} {found["verdict"]}'.strip()
+    rows.append(row)
   return rows
 
 
@@ -337,13 +588,20 @@ def claims(table: pd.DataFrame) -> list[dict[str, str]]:
       'published': signs[row.relation] + f'{row.published:g}',
       'found': number(row.value, digits(row.published)),
       'tasks': str(row.tasks),
-      'after': ', claim made afterwards' if row.fixed == 'after' else '',
       'source': row.source,
     }
-    | judged(row, digits(row.published))
+    | _claimed(row, digits(row.published))
     for row in table.itertuples()
     if row.verdict != replication.NOT_RUN
   ]
+
+
+def _claimed(row: Any, digits: int) -> dict[str, str]:
+  """What `judged` says, and whether the claim was made afterwards."""
+  found = judged(row, digits)
+  if row.fixed == 'after':
+    found['verdict'] += ', claim made afterwards'
+  return found
 
 
 def _correlations(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -171,7 +171,9 @@ def centres(table: pd.DataFrame) -> Figure:
       )
       for model, (fill, m) in zip(models, _markers())
     ]
-    panels[-1].legend(handles=handles, fontsize=8)
+    figure.legend(
+      handles=handles, loc='outside upper center', ncols=min(4, len(models))
+    )
     _group_legend(figure, list(table['group'].unique()))
     return figure
 
@@ -197,7 +199,7 @@ def matrix(rows: pd.DataFrame, title: str) -> Figure:
     image = axes.imshow(grid, cmap=style.DIVERGING, vmin=-1, vmax=1)
     for (i, j), value in np.ndenumerate(grid):
       if np.isfinite(value):
-        colour = 'white' if abs(value) > _BRIGHT else 'black'
+        colour = style.ON_DARK if abs(value) > _BRIGHT else style.ON_LIGHT
         axes.text(
           j, i, f'{value:.2f}', ha='center', va='center', color=colour, size=8
         )

@@ -9,23 +9,11 @@ import pandas as pd
 
 from memloc_jax.compare import replication
 from memloc_jax.estimators import verdicts
-from memloc_jax.report.content import group_name
+from memloc_jax.report.content import Tables, group_name
+from memloc_jax.report.findings import listed
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
 
-# Tables that are looked at.
-_OF_STUDY = (
-  'detection',
-  'control_summary',
-  'injection',
-  'control_pairs',
-  'mcog_summary',
-  'layer_agreement',
-  'correlations',
-  'covariates',
-  'deletion',
-  'unit_deletion',
-)
 _OF_STUDIES = ('replication', 'controls', 'groups', 'regimes', 'correlations')
 # First columns of names that stand in pairs.
 _PAIRED = ('a', 'technique_a')
@@ -42,10 +30,12 @@ class Conclusion(NamedTuple):
   Attributes:
     question: with its question mark.
     answer: sentences.
+    table: the one that answers it; of `injection`, with what was planted.
   """
 
   question: str
   answer: str
+  table: str = ''
 
 
 def of_study(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
@@ -54,10 +44,11 @@ def of_study(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
   Args:
     tables: by name; those that are missing or empty are left out.
   """
-  get = lambda name: tables.get(name, pd.DataFrame())
+  known = tables if isinstance(tables, Tables) else Tables(tables)
+  get = known.__getitem__
   return [
-    Conclusion(question, text)
-    for question, rows, names, noun in (
+    Conclusion(question, text, table)
+    for question, table, rows, names, noun in (
       *_detection(get('detection')),
       *_control(get('control_summary')),
       *_injection(get('injection')),
@@ -67,8 +58,26 @@ def of_study(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
   ]
 
 
-# A question, rows that answer it, columns that name them, and what they are.
-_Part = tuple[str, pd.DataFrame, list[str], str]
+def answers(tables: Mapping[str, pd.DataFrame], *names: str) -> list[str]:
+  """What can be said to the questions of some tables.
+
+  Args:
+    tables: of the study, by name.
+    names: see `Conclusion.table`.
+
+  Returns:
+    The answer, if it is one; otherwise each with its question.
+  """
+  found = [one for one in of_study(tables) if one.table in names]
+  found.sort(key=lambda one: names.index(one.table))
+  if len(found) == 1:
+    return [found[0].answer]
+  return [f'{one.question} {one.answer}' for one in found]
+
+
+# A question, the table, rows that answer it, columns that name them, and what
+# they are.
+_Part = tuple[str, str, pd.DataFrame, list[str], str]
 
 
 def _detection(table: pd.DataFrame) -> Iterator[_Part]:
@@ -81,6 +90,7 @@ def _detection(table: pd.DataFrame) -> Iterator[_Part]:
     yield (
       f'Do scores rank {group_name(positives)} above {group_name(negatives)} '
       'of the same given label?',
+      'detection',
       rows,
       ['score'],
       'score',
@@ -99,6 +109,7 @@ def _control(table: pd.DataFrame) -> Iterator[_Part]:
       if setup == 'graded'
       else 'Do techniques name a layer that could learn the wrong labels '
       f'(control setup, {setup})?',
+      'control_summary',
       rows,
       ['technique'],
       'technique',
@@ -113,6 +124,7 @@ def _injection(table: pd.DataFrame) -> Iterator[_Part]:
       'Do localisers find all layers that could learn the wrong labels?'
       if planted == 'layers'
       else 'Do maps over the text find the word that decides the label?',
+      f'injection {planted}',
       rows,
       ['localiser', 'variant'],
       'localiser',
@@ -123,6 +135,7 @@ def _rest(get) -> Iterator[_Part]:
   yield (
     'Does layer-wise memorisation lie in the layers that could learn the wrong '
     'labels?',
+    'control_pairs',
     get('control_pairs'),
     ['measure', 'source'],
     'control',
@@ -133,6 +146,7 @@ def _rest(get) -> Iterator[_Part]:
     mcog = mcog[default & (mcog['source'] == 'main')]
   yield (
     'Does the depth of memorisation differ from that of a flat profile?',
+    'mcog_summary',
     mcog,
     ['technique'],
     'technique',
@@ -142,18 +156,21 @@ def _rest(get) -> Iterator[_Part]:
     agreement = agreement[agreement['source'] == 'main']
   yield (
     'Do techniques rank layers as layer-wise memorisation does?',
+    'layer_agreement',
     agreement,
     ['technique'],
     'technique',
   )
   yield (
     'Is memorisation lost without the parts of the text that the map names?',
+    'deletion',
     get('deletion'),
     ['ranking', 'deleted'],
     'ranking',
   )
   yield (
     'Is memorisation lost without a few heads or neurons?',
+    'unit_deletion',
     get('unit_deletion'),
     ['deleted', 'kind', 'ranking'],
     'ranking',
@@ -161,6 +178,7 @@ def _rest(get) -> Iterator[_Part]:
   correlations = get('correlations')
   yield (
     'Do techniques agree on layers?',
+    'correlations',
     correlations[correlations['quantity'] == 'layers']
     if len(correlations)
     else correlations,
@@ -176,6 +194,7 @@ def _rest(get) -> Iterator[_Part]:
     )
   yield (
     'Does memorisation go along with length, rarity or overlap of texts?',
+    'covariates',
     covariates,
     ['measure'],
     'measure',
@@ -220,7 +239,7 @@ def of_studies(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
     if len(rows):
       text = answer(rows, names, noun, 'These studies')
       if text:
-        found.append(Conclusion(question, text))
+        found.append(Conclusion(question, text, name))
   return found
 
 
@@ -259,18 +278,16 @@ def answer(
     best = beside.loc[beside['baseline_value'].idxmax()]
     name = best['best_baseline'].replace('_', ' ')
     text += (
-      f' Better than the baseline: cannot be told; the trivial baseline {name} '
-      f'reaches {best["baseline_value"]:.2f}.'
+      ' Whether any is better than the baseline cannot be told; the trivial '
+      f'baseline {name} reaches {best["baseline_value"]:.2f}.'
     )
   return text
 
 
 def of_workdir(path: str | os.PathLike) -> list[str]:
   """Lines on the study in a folder, as its page has them."""
-  workdir = Workdir(path)
-  tables = {name: workdir.read_table(name) for name in _OF_STUDY}
-  known = {name: t for name, t in tables.items() if t is not None}
-  return [' '.join(each) for each in of_study(known)]
+  tables = Tables({}, Workdir(path).read_table)
+  return [f'{each.question} {each.answer}' for each in of_study(tables)]
 
 
 def of_comparison(path: str | os.PathLike) -> list[str]:
@@ -286,7 +303,7 @@ def of_comparison(path: str | os.PathLike) -> list[str]:
       table = pd.read_csv(file)
       words = table.columns.intersection(verdicts.WORDS)
       tables[name] = table.fillna(dict.fromkeys(words, ''))
-  return [' '.join(each) for each in of_studies(tables)]
+  return [f'{each.question} {each.answer}' for each in of_studies(tables)]
 
 
 def _named(row: pd.Series) -> str:
@@ -318,11 +335,11 @@ def _listed(rows: pd.DataFrame, column: str, noun: str) -> str:
   for word in words:
     of = rows[rows[column] == word]
     names = list(dict.fromkeys(of['_name']))
-    text = ', '.join(names)
+    text = listed(names)
     if len(names) > _MOST_NAMES:
       text = f'{len(of)} of {verdicts.count(len(rows), noun)}'
     if column == 'against_baseline':
       beside = sorted({name.replace('_', ' ') for name in of['best_baseline']})
-      text += f' ({", ".join(beside)})'
+      word += f' ({listed(beside)})'
     found.append(f'{word[0].upper()}{word[1:]}: {text}.')
   return ' '.join(found)

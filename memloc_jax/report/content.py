@@ -5,7 +5,7 @@ not part of the study.
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,44 @@ from memloc_jax.localisation import windows
 FITTED_ACCURACY = 0.9  # below, runs have not fitted
 FITTED_EXAMPLE = 0.5  # the same, of the runs that saw one example
 _FITTED_MACRO_F1 = 0.99
+# Of tasks, for readers.
+_NAMES = {'embedded': 'the embedded corpus (sailors and farmers)'}
 _SHORT = 1.0  # seconds; stages that take less are not listed
+
+
+class Tables(Mapping[str, pd.DataFrame]):
+  """The tables of a study by name; those that it does not have are empty."""
+
+  def __init__(
+    self,
+    known: Mapping[str, pd.DataFrame],
+    read: Callable[[str], pd.DataFrame | None] = lambda name: None,
+  ):
+    """Takes some tables, and what reads others when they are asked for."""
+    self._known, self._read = dict(known), read
+
+  def __getitem__(self, name: str) -> pd.DataFrame:
+    if name not in self._known:
+      found = self._read(name)
+      self._known[name] = pd.DataFrame() if found is None else found
+    return self._known[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._known)
+
+  def __len__(self) -> int:
+    return len(self._known)
 
 
 def number(value: Any, digits: int = 3) -> str:
   """A number with fixed digits and no minus at 0; a dash for a missing one."""
   return '–' if pd.isna(value) else f'{value:z.{digits}f}'
+
+
+def shown(value: Any) -> Any:
+  """The value of a cell as readers see it."""
+  missing_or_float = value is None or isinstance(value, float)
+  return number(value) if missing_or_float else value
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:
@@ -67,13 +99,33 @@ def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
   return accuracies
 
 
-def title(manifest: Mapping[str, Any], layers: pd.DataFrame) -> str:
-  """The question that the page answers."""
+def title(manifest: Mapping[str, Any]) -> str:
+  """What the page is about: the data by name."""
+  return f'Memorisation in {data_name(manifest)}'
+
+
+def data_name(manifest: Mapping[str, Any]) -> str:
+  """What the data are called: a user's own as their file."""
   config = manifest.get('config', {})
   files = pathlib.PurePath(_look_up(config, 'task', 'files')).name
-  task = files or _look_up(config, 'task', 'name') or 'this task'
-  where = ', and where' if len(layers) else ''
-  return f'What does a model memorise on {task}{where}?'
+  task = _look_up(config, 'task', 'name')
+  return files or _NAMES.get(task, task) or 'this task'
+
+
+def subtitle(manifest: Mapping[str, Any], examples: pd.DataFrame) -> str:
+  """Examples, classes and model in a line."""
+  parts = []
+  if not examples.empty:
+    noisy = int(examples['noisy'].sum())
+    wrong = f' ({noisy:,} with a wrong label)' if noisy else ''
+    parts.append(f'{len(examples):,} examples{wrong}')
+    parts.append(f'{examples["given"].nunique():,} classes')
+  model = _look_up(manifest.get('config', {}), 'model', 'source')
+  layers = manifest.get('model', {}).get('layers')
+  if model:
+    name = 'embedded encoder' if model == 'embedded' else model
+    parts.append(name + (f' ({layers} layers)' if layers else ''))
+  return ', '.join(parts)
 
 
 def fit(examples: pd.DataFrame) -> list[tuple[str, str]]:
@@ -212,8 +264,8 @@ def judged(row: Any, digits: int = 3) -> dict[str, str]:
 def group_name(group: str) -> str:
   """What a group of examples of the table `detection` is called."""
   return {
-    'noisy': 'noisy examples',
-    'clean': 'clean examples',
+    'noisy': 'wrong labels',
+    'clean': 'right labels',
     'rule': 'rule-followers',
     'exception': 'exceptions',
   }.get(group, group)

@@ -8,8 +8,8 @@ from memloc_jax.report import style
 
 _MOST_TICKS = 12
 _GROUPS = (
-  ('noisy', 'noisy labels', style.VERMILION),
-  ('clean', 'original labels', style.BLUE),
+  ('noisy', 'wrong labels', style.VERMILION),
+  ('clean', 'right labels', style.BLUE),
   ('all', 'all examples', style.BLUE),
 )
 
@@ -69,8 +69,5 @@ def memorisation(rows: pd.DataFrame) -> Figure:
       axes.xaxis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))
       axes.grid(axis='y', color='#DDDDDD', linewidth=0.6)
       axes.set_axisbelow(True)
-    left.legend()
-    figure.legend(
-      *right.get_legend_handles_labels(), loc='outside lower center', ncols=4
-    )
+    style.legend_below(figure)
     return figure

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from memloc_jax.curate import triage
+from memloc_jax.report import terms
 from memloc_jax.report.listings import shorten
 from memloc_jax.report.single_example_figures import player_names
 
@@ -20,21 +22,29 @@ _NUMBERS = {
   'seen': 'training_memorisation',
   'unseen': 'generalisation',
 }
+# The same, where they are there.
+_MORE_NUMBERS = {
+  'margin': 'label_margin',
+  'marginLow': 'label_margin_low',
+  'agreement': 'agreement',
+}
 _COUNTS = {'inRuns': 'in_runs', 'outRuns': 'out_runs'}
 _NAMES = ('given', 'original', 'suggested', 'category', 'kind')
 
 
-def data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+def data(tables: Mapping[str, pd.DataFrame], key: str = '') -> dict[str, Any]:
   """Data for the page's script; empty without scores of examples.
 
   Args:
     tables: by name.
+    key: under which the browser keeps decisions; '' not to keep them.
 
   Returns:
     `columns`: values by name, one an example, missing ones null; those of
     `names` are positions in lists of different words there. `layers`, where
     there are pairs of runs: `players`, and by example's place `shares`,
     `errors` and `facts`. `tokens`: by example's place, [text, contrast] each.
+    `review`: what a list of decisions needs, see `_review`. `terms`: meanings.
   """
   examples = tables['examples']
   if examples.empty or 'cm_low' not in examples:
@@ -48,6 +58,11 @@ def data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     columns[name] = _numbers(examples[column])
   for name, column in _COUNTS.items():
     columns[name] = examples[column].astype(int).tolist()
+  for name, column in _MORE_NUMBERS.items():
+    if column in examples:
+      columns[name] = _numbers(examples[column])
+  place = dict(zip(examples['index'].tolist(), range(len(examples))))
+  columns['rank'] = _ranks(examples, place)
   names = {}
   for name in _NAMES:
     if name in examples and examples[name].notna().any():
@@ -55,12 +70,60 @@ def data(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
       columns[name], names[name] = code.tolist(), words.astype(str).tolist()
   if 'cluster_size' in examples:
     columns['alike'] = (examples['cluster_size'] - 1).astype(int).tolist()
-  place = dict(zip(examples['index'].tolist(), range(len(examples))))
   return {
     'columns': columns,
     'names': names,
     'layers': _layers(tables, place),
     'tokens': _tokens(tables['tokens_by_example'], place),
+    'review': _review(tables, place, key),
+    'terms': terms.TERMS,
+  }
+
+
+def _ranks(
+  examples: pd.DataFrame, place: Mapping[int, int]
+) -> list[int | None]:
+  """Place of each example in the list of labels to check; None if kept."""
+  ranks: list[int | None] = [None] * len(examples)
+  if 'category' in examples:
+    doubtful = triage.doubtful(examples)['index'].tolist()
+    for rank, index in enumerate(doubtful):
+      ranks[place[index]] = rank
+  return ranks
+
+
+def _review(
+  tables: Mapping[str, pd.DataFrame], place: Mapping[int, int], key: str
+) -> dict[str, Any]:
+  """What decisions on labels need, to be read by `memloc apply`.
+
+  Returns:
+    `index` and `hash` of each example; `labels`, all that there are; `guarded`,
+    what stands in a file for texts that spreadsheets change; `decided`, what
+    was applied before, as [place, decision, label]; and the `key`.
+  """
+  examples, before = tables['examples'], tables['corrections']
+  labels = sorted({*examples['given'], *examples['original']})
+  texts = {*labels, *examples['id'].astype(str)}
+  guarded = {text: triage.guarded(text) for text in texts}
+  hashes = examples['hash'] if 'hash' in examples else [''] * len(examples)
+  return {
+    'index': examples['index'].tolist(),
+    'hash': list(hashes),
+    'labels': labels,
+    'guarded': dict(
+      sorted((text, cell) for text, cell in guarded.items() if text != cell)
+    ),
+    'decided': [
+      [
+        place[row.index],
+        row.decision,
+        row.label if row.decision == 'relabel' else '',
+      ]
+      for row in before.itertuples(index=False)
+      if row.index in place
+    ],
+    'key': key,
   }
 
 

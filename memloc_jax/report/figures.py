@@ -37,9 +37,16 @@ def memorisation_map(examples: pd.DataFrame) -> Figure:
     exception = np.zeros_like(noisy)
   groups = (
     # Name, members, marker, area, edge colour, edge width.
-    ('original label', ~noisy & ~exception, 'o', 16, '#7F93A6', 0.4),
-    ('exception', exception, '^', 34, 'black', 0.8),
-    ('noisy label', noisy, 'D', 26, style.VERMILION, 1.0),
+    (
+      'right label' if noisy.any() else 'examples',
+      ~noisy & ~exception,
+      'o',
+      16,
+      '#7F93A6',
+      0.4,
+    ),
+    ('exception', exception, '^', 34, style.INK, 0.8),
+    ('wrong label', noisy, 'D', 26, style.VERMILION, 1.0),
   )
   with style.styled():
     figure = Figure(figsize=(5.8, 4.6), layout='constrained')
@@ -69,8 +76,8 @@ def memorisation_map(examples: pd.DataFrame) -> Figure:
       xlim=(0, 1),
       ylim=(0, 1),
       aspect='equal',
-      xlabel='Generalisation:\np(given label), runs without the example',
-      ylabel='Training memorisation:\np(given label), runs with the example',
+      xlabel='Generalisation',
+      ylabel='Training memorisation',
     )
     axes.set_title('Memorisation map', pad=14)
     if len(shown):
@@ -130,7 +137,7 @@ def heat_map(measured: pd.DataFrame, title: str) -> Figure:
           ha='center',
           va='center',
           fontsize=7.5 if num_layers > 8 else 9,
-          color='white' if value > 0.68 else 'black',
+          color=style.ON_DARK if value > 0.68 else style.ON_LIGHT,
         )
     axes.set(xlabel='Layer', ylabel='Length of the window (layers)')
     axes.set_title(title)

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from memloc_jax.report import latex
+from memloc_jax.schema import Section
 from memloc_jax.study.workdir import whole
-
-# Of numbers in LaTeX.
-_DIGITS = 3
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
@@ -29,25 +28,15 @@ def write_figure(
     write(folder / f'{name}.{suffix}', data)
 
 
-def write_tables(folder: pathlib.Path, name: str, table: pd.DataFrame) -> None:
-  """Writes a table as CSV, with all digits, and as LaTeX (booktabs).
-
-  Args:
-    folder: made where it is missing.
-    name: of the files.
-    table: of numbers and texts.
-  """
+def write_csv(folder: pathlib.Path, name: str, table: pd.DataFrame) -> None:
+  """Writes a table as CSV, with all rows, columns and digits."""
   write(folder / f'{name}.csv', table.to_csv(index=False).encode())
-  shown = table.rename(columns=lambda column: column.replace('_', ' '))
-  latex = (
-    shown.style.hide(axis='index')
-    .format(precision=_DIGITS, na_rep='--', escape='latex')
-    .to_latex(hrules=True, column_format=_alignment(table))
-  )
-  write(folder / f'{name}.tex', latex.encode())
 
 
-def _alignment(table: pd.DataFrame) -> str:
-  return ''.join(
-    'r' if pd.api.types.is_numeric_dtype(kind) else 'l' for kind in table.dtypes
-  )
+def write_latex(
+  folder: pathlib.Path, name: str, section: Section, context: str = ''
+) -> None:
+  """Writes what a page shows of a table as LaTeX, see `latex.table`."""
+  if section.rows:
+    text = latex.table(section, name, context)
+    write(folder / f'{name}.tex', text.encode())

@@ -18,19 +18,25 @@ from memloc_jax.report import (
 )
 from memloc_jax.study.comparison import is_baseline
 
-EXAMPLES = 'Which examples?'
-DYNAMICS = 'How memorisation comes about'
-PRIVACY = 'Who can tell what was trained on?'
-LAYERS = 'Which layers?'
-WINDOWS = 'Windows of layers'
-INSIDE = 'Inside the network'
-CONTROL = 'Do techniques find planted memorisation?'
-SINGLE = 'Where is each example memorised?'
-TEXTS = 'By what of its text?'
+# Places of figures: the question of the page, and the title of the part of it
+# that is folded, if it is.
+EXAMPLES = ('examples', '')
+LAYERS = ('layers', '')
+AGREEMENT = ('layers', 'Agreement of techniques')
+CENTRES = ('layers', 'Centres of gravity as a figure')
+WINDOWS = ('layers', 'Windows of layers')
+INSIDE = ('layers', 'Probes, centroids and gradients')
+SINGLE = ('layers', 'Layers of single examples')
+TEXTS = ('words', '')
+CONTROL = ('control', '')
+PLANTED = ('control', 'Profiles of control models')
+DYNAMICS = ('more', 'How memorisation comes about')
+PRIVACY = ('more', 'Membership inference')
 
 MAP = 'memorisation_map'
 
 _FEWEST_FOR_MCOG = 3  # seeds
+_FEWEST_POINTS = 12  # seeds times layers, for a correlation to be shown
 
 # Where the profile is no mean of the heat map over lengths.
 _FROM_HEAT_MAP = {
@@ -46,13 +52,13 @@ class Entry:
   """One figure.
 
   Attributes:
-    group: heading under which it stands.
+    place: where on the page it stands, see above.
     name: of its files.
     caption: what it shows and how to read it.
     draw: makes it.
   """
 
-  group: str
+  place: tuple[str, str]
   name: str
   caption: str
   draw: Callable[[], Figure]
@@ -128,12 +134,13 @@ def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   if groups.empty or examples.empty:
     return
   yield Entry(
-    SINGLE,
+    LAYERS,
     'layers_by_group',
     'Layer-wise counterfactual memorisation: how much of it each layer brings '
     'when layers of a run that was trained on an example replace those of its '
     'twin that was not (Shapley values, which sum to the memorisation); means '
-    'over examples with 95 % intervals over pairs of runs.',
+    f'over examples with 95 % intervals over {examples["pairs"].iloc[0]} pairs '
+    'of runs.',
     lambda: draw.shares(groups),
   )
   yield Entry(
@@ -214,28 +221,32 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   mcog = headline(tables['mcog'])
   if layers.empty or mcog.empty:
     return
+  seeds = layers['seed'].nunique()
   yield Entry(
     LAYERS,
     'layers',
     'Share of the memory that each technique sees in each layer, summing to '
-    '1: thin lines are seeds, the thick one their mean, the vertical line its '
-    'centre of gravity (M-CoG), the horizontal one a profile without '
-    'preference. The last panels are trivial baselines.',
-    lambda: localisation_figures.profiles(_baselines_last(layers), mcog),
+    f'1: thin lines are seeds ({seeds}), the thick one their mean, the '
+    'vertical line its M-CoG, the horizontal one a flat profile. Trivial '
+    'baselines are grey.',
+    lambda: localisation_figures.profiles(baselines_last(layers), mcog),
   )
   yield Entry(
-    LAYERS,
+    CENTRES,
     'mcog',
-    'Centre of gravity by technique: circles are seeds, diamonds their mean '
-    'with one standard deviation. The grey bar is what all memory in the '
-    'first or in the last layer would give; the dashed line is a profile '
-    'without preference.',
+    f'M-CoG by technique: circles are seeds ({seeds}), diamonds their mean '
+    f'with its 95 % interval{_too_few(seeds)}. The grey bar is the attainable '
+    'range, the dashed line a flat profile; trivial baselines are grey.',
     lambda: localisation_figures.centres(
-      _baselines_last(mcog), int(layers['layer'].max())
+      baselines_last(mcog),
+      headline(tables['mcog_summary']),
+      int(layers['layer'].max()),
     ),
   )
   correlations = _main(tables['correlations'])
-  quantities = ['layers']
+  quantities = []
+  if len(layers) >= _FEWEST_POINTS * layers['technique'].nunique():
+    quantities.append('layers')
   if (mcog['seed'] != -1).sum() >= _FEWEST_FOR_MCOG * mcog[
     'technique'
   ].nunique():
@@ -250,7 +261,7 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'mcog': 'centres of gravity over seeds; few seeds make it coarse',
     }[quantity]
     yield Entry(
-      LAYERS,
+      AGREEMENT,
       f'agreement_{quantity}',
       f'Agreement of techniques: correlation of their {over}.',
       functools.partial(localisation_figures.agreement, correlations, quantity),
@@ -268,17 +279,16 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       yield Entry(
         CONTROL,
         f'control_{setup}',
-        'How often the heaviest layer is one of those that could learn the '
-        'wrong labels, with the intervals of the verdicts where there are any '
-        '(over seeds, adjusted for all techniques). With one trainable pair '
-        'any difference between two models points at it, so compare with the '
-        'baselines.',
+        f'Accuracy@1 of each technique over {of_setup["layers"].nunique()} '
+        f'control models × {of_setup["seed"].nunique()} seeds, with the '
+        'intervals of the verdicts where there are any; trivial baselines are '
+        'grey.',
         functools.partial(
           localisation_figures.control_bars, summary[summary['setup'] == setup]
         ),
       )
     yield Entry(
-      CONTROL,
+      PLANTED,
       f'control_layers_{setup}',
       'Mean share of the memory by layer in control models; filled circles '
       'mark the layers that could learn the wrong labels.'
@@ -286,7 +296,7 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       else 'Mean share of the memory by layer in models whose layers learn at '
       'rates that rise or fall with depth.',
       functools.partial(
-        localisation_figures.control_profiles, layers, _baselines_last(of_setup)
+        localisation_figures.control_profiles, layers, baselines_last(of_setup)
       ),
     )
 
@@ -315,7 +325,8 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       INSIDE,
       'probes',
       'What probes read from the first token at each layer; mean and one '
-      'standard deviation over models and probe seeds.',
+      f'standard deviation over {probes["seed"].nunique()} models and '
+      f'{probes["probe_seed"].nunique()} probe seeds.',
       lambda: draw.probes(probes),
     )
   centroids = _main(tables['centroids'])
@@ -329,7 +340,9 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'centroids',
       'Where hidden states lie between the centroids of the given (0) and the '
       'original class (1): median and the middle 75 % of all pairs of classes '
-      'pooled, averaged over seeds. Vertical lines are the mean layers of '
+      f'pooled, averaged over {centroids["seed"].nunique()} seeds; the scale '
+      'is logarithmic below -2 and above 2. Vertical lines are the mean layers '
+      'of '
       'crossing (noisy examples come closer to the given class) and '
       'initiation (classes stay apart from here on).',
       lambda: draw.centroids(centroids[pooled], events),
@@ -340,7 +353,8 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       INSIDE,
       'heads',
       'Accuracy that noisy examples lose more than clean ones of the same '
-      'margin when one attention head is cut.',
+      'margin when one attention head is cut, averaged over '
+      f'{heads["seed"].nunique()} models.',
       lambda: draw.heads(heads),
     )
   accounting = _main(tables['accounting'])
@@ -349,13 +363,21 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       INSIDE,
       'accounting',
       'Mean loss gradient of noisy and of as many clean examples, layer by '
-      'layer, after some epochs of training.',
+      'layer, after some epochs of training, averaged over '
+      f'{accounting["seed"].nunique()} models.',
       lambda: draw.accounting(accounting),
     )
 
 
-def _baselines_last(table: pd.DataFrame) -> pd.DataFrame:
+def _too_few(seeds: int) -> str:
+  """That there is no interval, where that is so."""
+  return f' ({seeds} seeds: no interval)' if seeds < _FEWEST_FOR_MCOG else ''
+
+
+def baselines_last(table: pd.DataFrame) -> pd.DataFrame:
   """Rows in their order, those of trivial baselines after the others."""
+  if table.empty:
+    return table
   baseline = table['technique'].map(is_baseline)
   return table.assign(_last=baseline).sort_values(
     '_last', kind='stable'

@@ -3,6 +3,9 @@
 Each takes tables of a study and returns a matplotlib Figure.
 """
 
+import textwrap
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,8 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from memloc_jax.report import style
+from memloc_jax.study.comparison import is_baseline
 
-_COLUMNS = 4
+_COLUMNS = 7
+# A profile whose peak is so many times that of all others has its own scale.
+_OWN_SCALE = 1.5
 _DASHES = (4, 3)
 # More ticks than this do not fit under a small panel.
 _MOST_TICKS = 8
@@ -32,79 +38,99 @@ def profiles(layers: pd.DataFrame, mcog: pd.DataFrame) -> Figure:
 
   Returns:
     The figure: a thin line a seed, their mean, its centre of gravity, and a
-    dashed line where every layer weighs the same.
+    dashed line where every layer weighs the same. Trivial baselines are grey
+    and have rows of their own; a profile much steeper than all others has its
+    own scale.
   """
-  techniques = list(dict.fromkeys(layers['technique']))
   centres = mcog[mcog['seed'] == -1].set_index('technique')['mcog']
   with style.styled():
-    figure, panels = _grid(len(techniques))
-    for axes, technique in zip(panels, techniques):
+    figure, panels = _grid(dict.fromkeys(layers['technique']))
+    for technique, axes in panels.items():
+      colour = style.GREY if is_baseline(technique) else style.BLUE
       by_seed = _by_seed(layers[layers['technique'] == technique])
       number = by_seed.index.to_numpy()
       axes.axhline(1 / len(number), color=style.GREY, lw=0.8, dashes=_DASHES)
       if by_seed.shape[1] > 1:
-        axes.plot(number, by_seed, color=style.BLUE, alpha=0.35, lw=1)
+        axes.plot(number, by_seed, color=colour, alpha=0.35, lw=1)
       axes.plot(
-        number, by_seed.mean(axis=1), color=style.BLUE, lw=2, marker='o', ms=4
+        number, by_seed.mean(axis=1), color=colour, lw=2, marker='o', ms=4
       )
       centre = centres.get(technique, np.nan)
       if np.isfinite(centre):
         axes.axvline(centre, color=style.VERMILION, lw=1.2, dashes=_DASHES)
-      axes.set_title(label(technique), fontsize=10)
       _layer_ticks(axes, number)
-    _finish(figure, panels)
+    tops = layers.groupby('technique')['weight'].max()
+    _finish(figure, panels, tops)
     return figure
 
 
-def centres(mcog: pd.DataFrame, num_layers: int) -> Figure:
-  """M-CoG of every technique: a point a seed, mean and standard deviation.
+def centres(
+  mcog: pd.DataFrame, summary: pd.DataFrame, num_layers: int
+) -> Figure:
+  """M-CoG of every technique: a point a seed, mean and 95 % interval.
 
   Args:
     mcog: rows of the table `mcog`, one variant a technique, of one source.
+    summary: rows of the table `mcog_summary` of the same.
     num_layers: L.
 
   Returns:
     The figure. The grey bar is the attainable range, the dashed line a
-    profile without preference.
+    profile without preference; trivial baselines are grey, behind a gap.
   """
   techniques = list(dict.fromkeys(mcog['technique']))
+  known = summary.set_index('technique')
+  # A gap where the baselines begin.
+  place: dict[str, float] = {}
+  for row, technique in enumerate(techniques):
+    place[technique] = row + 0.5 * is_baseline(technique)
+  lowest = max(place.values())
   with style.styled():
-    figure = Figure(
-      figsize=(6.2, 1.2 + 0.34 * len(techniques)), layout='constrained'
-    )
+    figure = Figure(figsize=(6.2, 1.2 + 0.3 * lowest), layout='constrained')
     axes = figure.add_subplot()
     middle = (num_layers + 1) / 2
     axes.axvline(middle, color=style.GREY, lw=0.8, dashes=_DASHES)
-    for row, technique in enumerate(techniques):
+    for technique, row in place.items():
+      baseline = is_baseline(technique)
       rows = mcog[mcog['technique'] == technique]
       seeds = rows.loc[rows['seed'] != -1, 'mcog'].dropna()
       low = rows['attainable_low'].iloc[0]
       high = rows['attainable_high'].iloc[0]
-      axes.plot([low, high], [row, row], color='#E3E7EB', lw=9, zorder=1)
+      axes.plot(
+        [low, high],
+        [row, row],
+        color='#E3E7EB',
+        lw=9,
+        zorder=1,
+        solid_capstyle='butt',
+      )
       axes.plot(
         seeds,
         np.full(len(seeds), row) + _spread(len(seeds)),
         'o',
-        color=style.BLUE,
+        color=style.GREY if baseline else style.BLUE,
         alpha=0.6,
         ms=4.5,
         zorder=2,
       )
       if len(seeds):
+        mean = seeds.mean()
+        ends = known.loc[technique, ['low', 'high']].to_numpy(np.float64)
+        bar = np.abs(ends - mean)[:, None] if np.isfinite(ends).all() else None
         axes.errorbar(
-          seeds.mean(),
+          mean,
           row,
-          xerr=seeds.std(ddof=1) if len(seeds) > 1 else None,
+          xerr=bar,
           fmt='D',
           ms=5,
-          color=style.VERMILION,
+          color=style.GREY if baseline else style.VERMILION,
           capsize=3,
           zorder=3,
         )
-    axes.set_yticks(range(len(techniques)), [label(t) for t in techniques])
+    axes.set_yticks(list(place.values()), [label(t) for t in techniques])
     axes.set(
       xlim=(0.8, num_layers + 0.2),
-      ylim=(len(techniques) - 0.4, -0.6),
+      ylim=(lowest + 0.6, -0.6),
       xlabel='Centre of gravity (layer)',
     )
     axes.set_title('Centre of gravity by technique')
@@ -144,7 +170,7 @@ def agreement(correlations: pd.DataFrame, quantity: str) -> Figure:
           ha='center',
           va='center',
           fontsize=8,
-          color='white' if abs(value) > 0.7 else 'black',
+          color=style.ON_DARK if abs(value) > 0.7 else style.ON_LIGHT,
         )
     axes.set_xticks(
       range(len(names)),
@@ -206,7 +232,7 @@ def control_bars(summary: pd.DataFrame) -> Figure:
     ]
     axes.set_yticks(where, names)
     axes.set(xlim=(0, 1), ylim=(len(ordered) - 0.4, -1.0), xlabel='Accuracy@1')
-    axes.set_title('Control setup: heaviest layer is a planted one')
+    axes.set_title('Accuracy@1 in control models')
     axes.tick_params(axis='y', length=0)
     return figure
 
@@ -225,8 +251,9 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
   sources = list(dict.fromkeys(controls['layers']))
   techniques = list(dict.fromkeys(controls['technique']))
   with style.styled():
-    figure, panels = _grid(len(techniques))
-    for axes, technique in zip(panels, techniques):
+    figure, panels = _grid(techniques)
+    tops: dict[str, float] = {}
+    for technique, axes in panels.items():
       for source, (dashes, colour) in zip(sources, style.series()):
         rows = layers[
           (layers['technique'] == technique) & (layers['source'] == source)
@@ -234,6 +261,7 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
         if rows.empty:
           continue
         mean = _by_seed(rows).mean(axis=1)
+        tops[technique] = max(tops.get(technique, 0.0), mean.max())
         axes.plot(
           mean.index,
           mean,
@@ -249,10 +277,9 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
         )
       number = np.unique(layers['layer'])
       axes.axhline(1 / len(number), color=style.GREY, lw=0.8, dashes=_DASHES)
-      axes.set_title(label(technique), fontsize=10)
       _layer_ticks(axes, number)
-    _finish(figure, panels)
-    handles, names = panels[0].get_legend_handles_labels()
+    _finish(figure, panels, pd.Series(tops))
+    handles, names = panels[techniques[0]].get_legend_handles_labels()
     figure.legend(
       handles,
       names,
@@ -273,30 +300,52 @@ def _spread(count: int) -> np.ndarray:
   return np.linspace(-0.16, 0.16, count) if count > 1 else np.zeros(count)
 
 
-def _grid(count: int) -> tuple[Figure, list[Axes]]:
-  """Panels on shared axes, as many as are asked for."""
-  columns = min(_COLUMNS, count)
-  rows = -(-count // columns)
+def _grid(names: Iterable[str]) -> tuple[Figure, dict[str, Axes]]:
+  """A panel a technique, trivial baselines in rows of their own."""
+  first, last = [], []
+  for name in names:
+    (last if is_baseline(name) else first).append(name)
+  columns = min(_COLUMNS, max(len(first), len(last)))
+  rows = [
+    group[start : start + columns]
+    for group in (first, last)
+    for start in range(0, len(group), columns)
+  ]
   figure = Figure(
-    figsize=(0.6 + 2.1 * columns, 0.9 + 1.75 * rows), layout='constrained'
+    figsize=(0.7 + 1.78 * columns, 0.6 + 1.6 * len(rows)), layout='constrained'
   )
-  every = figure.subplots(
-    rows, columns, sharex=True, sharey=True, squeeze=False
-  ).ravel()
-  for axes in every[count:]:
-    axes.remove()
-  panels = list(every[:count])
-  # Above a gap in the last row the shared axis has no panel to be read from.
-  for axes in panels[-columns:]:
-    axes.tick_params(labelbottom=True)
-    axes.set_xlabel('Layer')
-  return figure, panels
+  grid = figure.add_gridspec(len(rows), columns)
+  panels = {}
+  for at, row in enumerate(rows):
+    for column, name in enumerate(row):
+      panels[name] = figure.add_subplot(grid[at, column])
+      # Long names would run into the next panel's.
+      panels[name].set_title(textwrap.fill(label(name), 16), fontsize=10)
+  return figure, {name: panels[name] for name in (*first, *last)}
 
 
-def _finish(figure: Figure, panels: list[Axes]) -> None:
-  """Lets the shared axis reach 0 and names it."""
-  low, top = panels[0].get_ylim()
-  panels[0].set_ylim(min(0.0, low), top)
+def _finish(figure: Figure, panels: dict[str, Axes], tops: pd.Series) -> None:
+  """One vertical scale that reaches 0, but for a panel far above the others.
+
+  Args:
+    figure: of the panels.
+    panels: by technique.
+    tops: the highest weight of each technique.
+  """
+  highest = tops.max()
+  if len(tops) > 1:
+    steepest, second = tops.nlargest(2).items()
+    if steepest[1] > _OWN_SCALE * second[1]:
+      highest = second[1]
+  for name, axes in panels.items():
+    column = axes.get_subplotspec().colspan.start
+    own = tops.get(name, 0.0) > highest
+    axes.set_ylim(0, 1.08 * (tops[name] if own else highest))
+    axes.tick_params(labelleft=own or column == 0)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if own:
+      axes.set_title('own scale', loc='right', fontsize=9, fontweight='normal')
+  figure.supxlabel('Layer', fontsize=10)
   figure.supylabel('Share of the memory', fontsize=10)
 
 

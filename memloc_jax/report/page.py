@@ -2,7 +2,7 @@
 
 import importlib.resources
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -10,20 +10,23 @@ import pandas as pd
 
 from memloc_jax.report import (
   caveats,
-  conclusions,
   content,
   explorer,
   files,
+  findings,
   gallery,
   libraries,
   listings,
   methods,
+  questions,
   sections,
   style,
+  terms,
 )
+from memloc_jax.report.content import Tables
 from memloc_jax.schema import Section, Table
 
-# Small tables that papers print, as CSV and LaTeX too.
+# Small tables that papers print, as CSV too.
 _PAPER_TABLES = (
   'detection',
   'covariates',
@@ -36,30 +39,6 @@ _PAPER_TABLES = (
   'injection',
   'privacy',
 )
-
-
-class Tables(Mapping[str, pd.DataFrame]):
-  """The tables of a study by name; those that it does not have are empty."""
-
-  def __init__(
-    self,
-    known: Mapping[str, pd.DataFrame],
-    read: Callable[[str], pd.DataFrame | None] = lambda name: None,
-  ):
-    """Takes some tables, and what reads others when they are asked for."""
-    self._known, self._read = dict(known), read
-
-  def __getitem__(self, name: str) -> pd.DataFrame:
-    if name not in self._known:
-      found = self._read(name)
-      self._known[name] = pd.DataFrame() if found is None else found
-    return self._known[name]
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._known)
-
-  def __len__(self) -> int:
-    return len(self._known)
 
 
 def write_report(
@@ -88,57 +67,58 @@ def write_report(
   if not isinstance(tables, Tables):
     tables = Tables(tables)
   examples, runs = tables['examples'], tables['runs']
-  shown: dict[str, list[dict[str, str]]] = {}
-  images: dict[str, str] = {}
+  images: dict[tuple[str, str], list[questions.Image]] = {}
+  map_image = ''
   folder = workdir / 'figures'
   for entry in gallery.entries(tables):
     rendered = style.render(entry.draw())
     files.write_figure(folder, entry.name, rendered)
-    source = style.data_uri(rendered['svg'])
-    images[entry.name] = source
-    shown.setdefault(entry.group, []).append(
-      {'source': source, 'caption': entry.caption}
-    )
+    source = style.data_uri(style.adaptive(rendered['svg']))
+    if entry.name == gallery.MAP:
+      map_image = source  # It can be explored instead.
+      continue
+    width = style.width(rendered['svg'])
+    image = {'source': source, 'caption': entry.caption, 'width': width}
+    images.setdefault(entry.place, []).append(image)
   for name in _PAPER_TABLES:
     if len(tables[name]):
-      files.write_tables(workdir / 'tables', name, tables[name])
+      files.write_csv(workdir / 'tables', name, tables[name])
+  about = content.subtitle(manifest, examples)
+  context = f'{content.title(manifest)}{": " if about else ""}{about}.'
+  for name, section in sections.of_paper(tables):
+    files.write_latex(workdir / 'tables', name, section, context)
   config = manifest.get('config', {})
-  # The map can be explored instead.
-  shown.pop(gallery.EXAMPLES, None)
+  explored = explorer.data(
+    tables, manifest.get('data', {}).get('fingerprint', '')
+  )
   page = (
     environment()
     .get_template('report.html.j2')
     .render(
-      title=content.title(manifest, tables['layers']),
-      subtitle='Memorisation and localisation report of memloc_jax.',
+      title=content.title(manifest),
+      subtitle=about,
       warnings=[
         *content.warnings(examples, runs),
+        *caveats.corrections(tables['corrections']),
+      ],
+      notes=[
         *caveats.data(manifest),
         *caveats.duplicates(examples, manifest),
-        *caveats.corrections(tables['corrections']),
         *caveats.given(manifest),
         *manifest.get('notes', []),
       ],
-      conclusions=conclusions.of_study(tables),
+      findings=findings.of_study(tables, manifest),
+      of_examples=list(questions.of_examples(tables, manifest, bool(explored))),
+      questions=questions.others(
+        tables, manifest, images, _sections(tables, declared)
+      ),
       settings=content.settings(manifest, examples, runs),
-      fit=[
-        *content.fit(examples),
-        *caveats.variance(tables['variance_summary']),
-      ],
-      detection=sections.detection(tables),
-      figure_groups=shown,
-      remarks={gallery.DYNAMICS: content.one_run(tables['single_run'])},
-      sections=_sections(tables, declared),
-      explorer=explorer.data(tables),
-      map_image=images.get(gallery.MAP),
+      explorer=explored,
+      map_image=map_image,
       library=libraries.libraries(),
-      forecast=[
-        *content.forecast(tables['forecast']),
-        *content.covariates(tables['covariates']),
-      ],
-      unfitted=[*caveats.unfitted(examples), *caveats.flagged(manifest)],
       memorised=listings.memorised(examples),
       doubtful=listings.doubtful(examples),
+      workdir=workdir,
       methods=methods.methods(tables, config),
       config=content.configuration(manifest),
     )
@@ -161,12 +141,6 @@ def _sections(
   return [section for section in found if section.rows]
 
 
-def _shown(value: Any) -> Any:
-  """The value of a cell as readers see it."""
-  number = value is None or isinstance(value, float)
-  return content.number(value) if number else value
-
-
 def environment() -> jinja2.Environment:
   """Reads the templates of this package, and escapes what goes into them."""
   source = importlib.resources.files('memloc_jax.report')
@@ -179,5 +153,7 @@ def environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  found.filters['shown'] = _shown
+  found.filters['shown'] = content.shown
+  found.filters['explained'] = explainer = terms.Explainer()
+  found.globals['terms'] = explainer.met
   return found

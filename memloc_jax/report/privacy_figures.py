@@ -19,17 +19,22 @@ def curves(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
   """
   pooled = summary[summary['scope'] == 'pooled']
   area = pooled.groupby('attack')['auc'].first()
-  shown = rows[(rows['fpr'] > 0) & (rows['tpr'] > 0)]
-  lowest = float(shown['fpr'].min()) if len(shown) else 1e-3
+  above = rows.loc[(rows['fpr'] > 0) & (rows['tpr'] > 0), ['fpr', 'tpr']]
+  lowest = float(above['fpr'].min()) if len(above) else 1e-3
+  # Logarithmic axes have no 0: curves begin at the axes.
+  shown = rows.assign(
+    fpr=rows['fpr'].clip(lower=lowest), tpr=rows['tpr'].clip(lower=lowest)
+  )
   with style.styled():
-    figure = Figure(figsize=(5.2, 4.2), layout='constrained')
+    figure = Figure(figsize=(5.2, 4.4), layout='constrained')
     axes = figure.add_subplot()
     for (attack, of), colour in zip(
       shown.groupby('attack', sort=False), style.SERIES
     ):
+      of = of.sort_values(['fpr', 'tpr'])
       axes.plot(
-        of['fpr'],
-        of['tpr'],
+        [*of['fpr'], 1.0],
+        [*of['tpr'], 1.0],
         color=colour,
         lw=2,
         label=f'{attack} (AUC {area[attack]:.3f})',
@@ -46,5 +51,5 @@ def curves(rows: pd.DataFrame, summary: pd.DataFrame) -> Figure:
       ylabel='True positive rate',
     )
     axes.set_title('Membership inference')
-    axes.legend()
+    style.legend_below(figure)
     return figure

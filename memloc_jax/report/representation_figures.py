@@ -6,7 +6,6 @@ averaged.
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -60,7 +59,7 @@ def probes(rows: pd.DataFrame) -> Figure:
         xlabel='Layer (0: embeddings)', ylabel='Probe F1', ylim=(0, 1.02)
       )
       _finish(axes)
-      axes.legend()
+    style.legend_below(figure, columns=4)
     return figure
 
 
@@ -91,7 +90,7 @@ def centroids(rows: pd.DataFrame, events: pd.DataFrame) -> Figure:
       for group, name, colour in (
         ('given', 'clean examples of the given class', style.VERMILION),
         ('original', 'clean examples of the original class', style.BLUE),
-        ('noisy', 'noisy examples', 'black'),
+        ('noisy', 'noisy examples', style.INK),
       ):
         of_group = mean.loc[setup, group]
         axes.fill_between(
@@ -125,14 +124,12 @@ def centroids(rows: pd.DataFrame, events: pd.DataFrame) -> Figure:
       axes.set_title(_SETUPS[setup], fontsize=10)
       axes.set_xlabel('Layer')
       _finish(axes)
-    # Early layers hardly separate the classes: coordinates explode there.
-    panels[0].set(ylim=(-1, 2), ylabel='0: given class, 1: original class')
-    handles: dict[str, Artist] = {}
-    for axes in panels:
-      handles |= dict(zip(*axes.get_legend_handles_labels()[::-1]))
-    figure.legend(
-      handles.values(), handles, loc='outside lower center', ncols=3
-    )
+    # Early layers hardly separate the classes: coordinates explode there, and
+    # a scale that is logarithmic away from the classes shows them whole.
+    panels[0].set_yscale('symlog', linthresh=2, linscale=2)
+    panels[0].yaxis.set_major_formatter('{x:g}')
+    panels[0].set_ylabel('0: given class, 1: original class')
+    style.legend_below(figure)
     return figure
 
 
@@ -218,7 +215,7 @@ def accounting(rows: pd.DataFrame) -> Figure:
     right.set(ylim=(-1.05, 1.05), ylabel='Cosine')
     right.axhline(0, color=style.GREY, lw=0.8, dashes=(4, 3))
     right.set_title('Direction of gradients')
-    right.legend()
+    style.legend_below(figure, columns=6)
     return figure
 
 
@@ -231,7 +228,12 @@ def _band(
   of_layer = rows.groupby('layer')[column]
   mean, spread = of_layer.mean(), of_layer.std().fillna(0)
   axes.fill_between(
-    mean.index, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0
+    mean.index,
+    (mean - spread).clip(lower=0),  # No F1 lies outside.
+    (mean + spread).clip(upper=1),
+    color=colour,
+    alpha=0.15,
+    lw=0,
   )
   axes.plot(mean.index, mean, color=colour, lw=2, marker='o', ms=4, label=name)
 

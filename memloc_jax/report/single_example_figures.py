@@ -8,8 +8,8 @@ from memloc_jax.report import style
 
 _DASHES = (4, 3)
 _GROUPS = (
-  ('noisy', 'noisy labels', style.VERMILION),
-  ('clean', 'original labels', style.BLUE),
+  ('noisy', 'wrong labels', style.VERMILION),
+  ('clean', 'right labels', style.BLUE),
   ('all', 'all examples', style.BLUE),
 )
 _RANKINGS = {
@@ -61,7 +61,7 @@ def shares(rows: pd.DataFrame) -> Figure:
     axes.axhline(0, color=style.GREY, lw=0.8, dashes=_DASHES)
     axes.set(xlabel='Layer', ylabel='Share of the memorisation')
     axes.set_title('Memorisation by layer')
-    axes.legend()
+    style.legend_below(figure)
     return figure
 
 
@@ -109,8 +109,9 @@ def depths(examples: pd.DataFrame, noisy: np.ndarray, head: int) -> Figure:
   with style.styled():
     figure = Figure(figsize=(5.2, 3.4), layout='constrained')
     axes = figure.add_subplot()
-    kinds = [(noisy, 'noisy labels', style.VERMILION)]
-    kinds += [(~noisy, 'original labels', style.BLUE)]
+    kinds = [(noisy, 'wrong labels', style.VERMILION)]
+    right = 'right labels' if noisy.any() else 'all examples'
+    kinds += [(~noisy, right, style.BLUE)]
     kinds = [(chosen & sure, *rest) for chosen, *rest in kinds]
     kinds = [kind for kind in kinds if kind[0].any()]
     for number, (chosen, name, colour) in enumerate(kinds):
@@ -126,8 +127,7 @@ def depths(examples: pd.DataFrame, noisy: np.ndarray, head: int) -> Figure:
     axes.set_xticks(layers, [*layers[:-1], 'head'])
     axes.set(xlabel='Layer', ylabel='Share of the examples')
     axes.set_title('Memorisation depth')
-    if kinds:
-      axes.legend()
+    style.legend_below(figure)
     return figure
 
 
@@ -185,7 +185,7 @@ def patching(rows: pd.DataFrame) -> Figure:
     axes.set_xticks(sorted(set(rows['layer'])))
     axes.set(xlabel='Layer', ylabel='Share of the memorisation')
     axes.set_title('Activations patched from IN to OUT')
-    axes.legend()
+    style.legend_below(figure)
     return figure
 
 
@@ -248,7 +248,7 @@ def deletion(rows: pd.DataFrame) -> Figure:
       ylabel='Memorisation of what is left',
     )
     axes.set_title('Deletion test')
-    axes.legend(title='Hidden first')
+    style.legend_below(figure, title='Hidden first')
     return figure
 
 
@@ -282,7 +282,7 @@ def variants(rows: pd.DataFrame) -> Figure:
       ylabel='Share of the memorisation left',
     )
     axes.set_title('Perturbed texts')
-    axes.legend()
+    style.legend_below(figure, columns=4)
     return figure
 
 

@@ -3,10 +3,12 @@
 import base64
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -16,6 +18,10 @@ VERMILION = '#D55E00'
 GREY = '#6B6B6B'
 # For lines that must be told apart without an order.
 SERIES = (BLUE, VERMILION, '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
+# Of marks that have no other colour.
+INK = '#222222'
+# Of text on light and on dark cells, whatever the page.
+ON_LIGHT, ON_DARK = '#111111', 'white'
 # One hue, light for little and dark for much, so that it survives greyscale.
 SEQUENTIAL = LinearSegmentedColormap.from_list(
   'memloc_blues', ('#D9E5EE', '#6FA6CC', '#0A3566')
@@ -24,6 +30,23 @@ DIVERGING = LinearSegmentedColormap.from_list(
   'memloc_diverging',
   ('#0A3566', '#6FA6CC', '#F4F4F4', '#E79A5B', '#9C4400'),
 )
+
+# Of marks, lines and text on a dark page, by that on a light one.
+_DARK = {
+  BLUE: '#5fb0e5',
+  VERMILION: '#f5935a',
+  GREY: '#a9b4bf',
+  '#CC79A7': '#e3a3c6',
+  '#000000': '#e4e9ee',
+  '#222222': '#e4e9ee',
+  '#444444': '#8a95a1',
+  '#DDDDDD': '#36404b',
+  '#E3E7EB': '#36404b',
+  '#E8E8E8': '#2c343d',
+  '#B8BFC6': '#6d7883',
+}
+# Pixels of the page per point of a figure, so that all letters are alike.
+_SCALE = 1.25
 
 _PARAMETERS = {
   'font.family': 'sans-serif',
@@ -34,6 +57,7 @@ _PARAMETERS = {
   'axes.titlelocation': 'left',
   'axes.titlepad': 10,
   'axes.labelsize': 10,
+  'axes.facecolor': 'none',
   'axes.edgecolor': '#444444',
   'axes.linewidth': 0.8,
   'axes.spines.top': False,
@@ -61,6 +85,22 @@ def styled() -> Iterator[None]:
   """Draws and saves with the house style, and leaves no trace of it."""
   with matplotlib.rc_context(_PARAMETERS):
     yield
+
+
+def legend_below(figure: Figure, columns: int = 3, title: str = '') -> None:
+  """One legend for all panels, below them, where it hides no data."""
+  handles: dict[str, Artist] = {}
+  for axes in figure.axes:
+    for handle, name in zip(*axes.get_legend_handles_labels()):
+      handles.setdefault(name, handle)
+  if handles:
+    figure.legend(
+      handles.values(),
+      handles,
+      loc='outside lower center',
+      ncols=min(columns, len(handles)),
+      title=title or None,
+    )
 
 
 def render(figure: Figure) -> dict[str, bytes]:
@@ -92,6 +132,30 @@ def render(figure: Figure) -> dict[str, bytes]:
       figure.savefig(buffer, format=suffix, metadata=values, bbox_inches=extent)
       contents[suffix] = buffer.getvalue()
   return contents
+
+
+def width(svg: bytes) -> int:
+  """How wide a figure is on the page, in pixels: all have one scale."""
+  points = re.search(rb'<svg[^>]*?\bwidth="([0-9.]+)pt"', svg)
+  if points is None:
+    raise ValueError('The SVG has no width in points.')
+  return round(_SCALE * float(points[1]))
+
+
+def adaptive(svg: bytes) -> bytes:
+  """The SVG with colours that follow the reader's light or dark setting.
+
+  Marks keep their hue and get lighter, lines and text turn light, and the
+  background is the page's.
+  """
+  rules = ['svg{fill:#e4e9ee}', '#patch_1 path{fill:none!important}']
+  rules += [
+    f'[style*="{what}: {light.lower()}"]{{{what}:{dark}!important}}'
+    for light, dark in _DARK.items()
+    for what in ('fill', 'stroke')
+  ]
+  text = '@media (prefers-color-scheme:dark){' + ''.join(rules) + '}'
+  return svg.replace(b'<defs>', f'<style>{text}</style><defs>'.encode(), 1)
 
 
 def data_uri(svg: bytes) -> str:

@@ -1,6 +1,7 @@
 """Several studies together: who is compared with whom, and intervals."""
 
 import pathlib
+import shutil
 import tempfile
 
 import numpy as np
@@ -272,8 +273,28 @@ class SummaryTest(absltest.TestCase):
   def test_bad_folders(self):
     with self.assertRaisesRegex(InputError, 'holds no study'):
       summary.read([self.folder])
-    with self.assertRaisesRegex(InputError, 'are both studies of wic with one'):
-      summary.read([self.folders[0], self.folders[0]])
+
+  def test_studies_of_the_same_are_told_apart_by_folder(self):
+    first = self.folders[0]
+    copy = self.folder / 'copies' / first.name
+    again = self.folder / 'again'
+    for other in (copy, again):
+      shutil.copytree(first, other)
+    entries = summary.read([first, again, self.folders[-1]])
+    self.assertEqual(
+      [entry.model for entry in entries[:2]],
+      [f'one ({first.name})', 'one (again)'],
+    )
+    # One that nothing is like keeps its name.
+    self.assertNotIn('(', entries[2].model)
+    # Folders of one name are told apart by what they lie in.
+    entries = summary.read([first, copy])
+    self.assertEqual(
+      [entry.model for entry in entries],
+      [f'one ({self.folder.name}/{first.name})', f'one (copies/{first.name})'],
+    )
+    # The same folder is one study.
+    self.assertLen(summary.read([first, first]), 1)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from memloc_jax.curate import triage
 from memloc_jax.report import page
 from tests.report import pages
 
@@ -20,7 +21,10 @@ _BROWSER, _DRIVER = (shutil.which(x) for x in ('chromium', 'chromedriver'))
 _ROOT = pathlib.Path(__file__).parents[2]
 # To be looked at; git takes no notice of them.
 _SCREENSHOTS = _ROOT / 'workdirs' / 'screenshots'
-_MANIFEST = {'config': {'task': {'name': 'trec'}}}
+_MANIFEST = {
+  'config': {'task': {'name': 'trec'}},
+  'data': {'fingerprint': 'of these'},
+}
 _SECONDS = 30
 
 
@@ -89,11 +93,33 @@ class PageTest(absltest.TestCase):
     field.send_keys(Keys.CONTROL, 'a')
     field.send_keys(text or Keys.DELETE)
 
+  def top(self, element):
+    return self.run_script(
+      'return arguments[0].getBoundingClientRect().top', element
+    )
+
+  def look(self, view):
+    path = f"//*[@id='views']/button[starts-with(., '{view}')]"
+    self.browser.find_element(By.XPATH, path).click()
+
+  def decide(self, row, word):
+    rows = self.browser.find_elements(
+      By.CSS_SELECTOR, '#examples-table tbody tr[data-place]'
+    )
+    path = f".//*[@class='decision']/button[.='{word}']"
+    rows[row].find_element(By.XPATH, path).click()
+
+  def setUp(self):
+    super().setUp()
+    self.look('All examples')
+
   def shown(self):
     return self.find('#detail h3').text
 
   def tearDown(self):
     self.search('')
+    for button in self.browser.find_elements(By.ID, 'close'):
+      self.run_script('arguments[0].click()', button)
     super().tearDown()
 
   def test_nothing_fails_and_nothing_is_fetched(self):
@@ -109,7 +135,9 @@ class PageTest(absltest.TestCase):
     self.assertEqual(
       [x for x in fetched if not x.startswith(('data:', 'blob:'))], []
     )
-    self.assertEqual(self.run_script('return document.title')[:4], 'What')
+    self.assertEqual(
+      self.run_script('return document.title'), 'Memorisation in trec'
+    )
 
   def test_map_shows_every_example(self):
     count = self.run_script(
@@ -121,9 +149,105 @@ class PageTest(absltest.TestCase):
       len(self.browser.find_elements(By.TAG_NAME, 'canvas')), 0
     )
 
-  def test_begins_with_the_surest(self):
-    wanted = self.tables['examples'].nlargest(1, 'cm_low')['id'].item()
+  def test_begins_with_the_most_doubtful_labels(self):
+    examples = self.tables['examples']
+    doubtful = triage.doubtful(examples)
+    self.look('Labels to check')
+    self.assertIn(f'of {len(doubtful)} ', self.info())
+    self.assertIn(f'{doubtful["id"].iloc[0]} ', self.first_row().text)
+    self.look('All examples')
+    self.assertIn(f'of {_COUNT} ', self.info())
+    wanted = examples.nlargest(1, 'cm_low')['id'].item()
     self.assertIn(wanted, self.first_row().text)
+
+  def test_contents_bar_follows_the_page(self):
+    size = self.browser.get_window_size()
+    self.addCleanup(self.browser.set_window_size, size['width'], size['height'])
+    self.browser.set_window_size(size['width'], 600)
+    links = self.browser.find_elements(By.CSS_SELECTOR, '.contents a')
+    names = [link.text for link in links]
+    self.assertEqual(names[:2], ['Labels to check', 'Examples'])
+    self.assertEqual(names[-1], 'Methods')
+    bar = self.find('.contents')
+    for link in (links[1], links[-1], links[0]):
+      link.click()
+      target = link.get_attribute('href').partition('#')[2]
+      heading = self.find(f'#{target} h2')
+      # The bar stays in sight, and hides no heading.
+      self.wait(lambda heading=heading: self.top(heading) >= 0)
+      self.assertBetween(self.top(bar), -1, 1)
+      below = self.top(heading) - bar.size['height']
+      self.assertGreaterEqual(below, 0)
+      if target != 'methods':  # Which is too short to reach the top.
+        self.assertLess(below, 60)
+        self.wait(lambda link=link: link.get_attribute('aria-current'))
+
+  def test_detail_opens_under_its_row_and_closes(self):
+    rows = self.browser.find_elements(
+      By.CSS_SELECTOR, '#examples-table tbody tr[data-place]'
+    )
+    rows[2].click()
+    detail = self.find('#detail')
+    gap = self.top(detail) - (self.top(rows[2]) + rows[2].size['height'])
+    self.assertBetween(gap, -1, 20)
+    self.assertLess(self.top(detail), self.top(rows[3]))
+    self.assertIn('shown', rows[2].get_attribute('class'))
+    # There is one at a time.
+    rows[4].click()
+    self.assertLen(self.browser.find_elements(By.ID, 'detail'), 1)
+    self.assertNotIn('shown', rows[2].get_attribute('class'))
+    rows[4].click()
+    self.assertEmpty(self.browser.find_elements(By.ID, 'detail'))
+
+  def test_folded_parts_open(self):
+    part = self.find('#examples details')
+    line = part.find_element(By.TAG_NAME, 'p')
+    self.assertFalse(line.is_displayed())
+    part.find_element(By.TAG_NAME, 'summary').click()
+    self.assertTrue(line.is_displayed())
+    part.find_element(By.TAG_NAME, 'summary').click()
+
+  def test_decisions_are_downloaded_as_apply_reads_them(self):
+    self.look('Labels to check')
+    doubtful = triage.doubtful(self.tables['examples'])
+    button = self.find('#download-review')
+    self.assertFalse(button.is_enabled())
+    words = ('keep', 'relabel', 'drop')
+    for row, word in enumerate(words):
+      self.decide(row, word)
+    # One that is pressed again is taken back.
+    self.decide(3, 'drop')
+    self.decide(3, 'drop')
+    self.assertEqual(self.find('#reviewed').text, '3 decided')
+    # A decision does not open the row.
+    self.assertEmpty(self.browser.find_elements(By.ID, 'detail'))
+    file = self.folder / 'downloads' / 'reviewed.csv'
+    button.click()
+    self.wait(file.exists)
+    found = triage.read(file, self.tables['examples'], ['right', 'wrong'])
+    found = found.set_index('id')
+    self.assertEqual(
+      found['decision'].to_dict(), dict(zip(doubtful['id'], words))
+    )
+    relabelled = found[found['decision'] == 'relabel']
+    self.assertEqual(relabelled['label'].tolist(), ['right'])
+    # They are there again after the page was closed.
+    self.browser.refresh()
+    self.wait(
+      lambda: self.run_script('return document.documentElement.dataset.ready')
+    )
+    self.assertEqual(self.find('#reviewed').text, '3 decided')
+    for row, word in enumerate(words):
+      self.decide(row, word)
+    self.assertFalse(self.find('#download-review').is_enabled())
+
+  def test_headings_are_in_order(self):
+    levels = self.run_script(
+      "return [...document.querySelectorAll('h1,h2,h3')].map(x => x.tagName)"
+    )
+    self.assertEqual(levels[0], 'H1')
+    self.assertEqual(levels.count('H1'), 1)
+    self.assertEqual(set(levels[1:]), {'H2'})
 
   def test_filter_and_download_what_is_left(self):
     self.search('"row 7"')
@@ -135,11 +259,12 @@ class PageTest(absltest.TestCase):
     table = pd.read_csv(file)
     self.assertLen(table, wanted)
     self.assertTrue(table['Id'].str.contains('row 7').all())
-    self.assertTrue(table['Memorised'].is_monotonic_decreasing)
+    self.assertTrue(table['Lower end'].is_monotonic_decreasing)
+    self.assertNotIn('Decision', table)
 
   def test_sort(self):
     examples = self.tables['examples']
-    header = "//th[.//span[text()='Not trained on it']]//button"
+    header = "//th[.//span[text()='Generalisation']]//button"
     button = self.browser.find_element(By.XPATH, header)
     for wanted in ('nsmallest', 'nlargest'):
       button.click()
@@ -148,11 +273,14 @@ class PageTest(absltest.TestCase):
 
   def test_a_row_opens_by_click_and_by_key(self):
     rows = self.browser.find_elements(
-      By.CSS_SELECTOR, '#examples-table tbody tr'
+      By.CSS_SELECTOR, '#examples-table tbody tr[data-place]'
     )
     for row, opening in ((rows[3], 'click'), (rows[5], 'key')):
       wanted = row.find_element(By.TAG_NAME, 'td').text
-      row.click() if opening == 'click' else row.send_keys(Keys.ENTER)
+      if opening == 'click':
+        row.find_element(By.CSS_SELECTOR, '.text').click()
+      else:
+        row.send_keys(Keys.ENTER)
       self.assertEqual(self.shown(), wanted)
     self.wait(
       lambda: (
@@ -166,7 +294,7 @@ class PageTest(absltest.TestCase):
     first = self.shown()
     self.find('#next').click()
     second = self.browser.find_elements(
-      By.CSS_SELECTOR, '#examples-table tbody tr'
+      By.CSS_SELECTOR, '#examples-table tbody tr[data-place]'
     )[1]
     self.assertIn(f'{self.shown()} ', second.text)
     self.find('#previous').click()
@@ -177,11 +305,13 @@ class PageTest(absltest.TestCase):
     for button, wanted in (('#next', 'nlargest'), ('#previous', 'nsmallest')):
       self.first_row().click()
       self.assertNotIn('row 7', self.shown())
+      # The buttons are at the row; a shortcut to one out of sight.
+      press = self.find(button)
       self.search('"row 7"')
       among = examples[examples['id'].str.contains('row 7')]
       info = f'of {len(among)} '
       self.wait(lambda info=info: info in self.info())
-      self.find(button).click()
+      self.run_script('arguments[0].click()', press)
       found = getattr(among, wanted)(1, 'cm_low')['id'].item()
       self.assertEqual(self.shown(), found)
       self.search('')

@@ -1,7 +1,9 @@
 """The page on several studies."""
 
+import html
 import pathlib
 import re
+import shutil
 import tempfile
 from unittest import mock
 
@@ -33,13 +35,16 @@ class ComparisonTest(absltest.TestCase):
     path = comparison.write(self.folders, self.output)
     text = path.read_text('utf-8')
     self.assertIn('Comparison of 8 studies', text)
-    self.assertEqual(text.count('<figure>'), 5)
+    self.assertEqual(text.count('<figure '), 5)
     self.assertNotIn('<b>two', text)
     # Of examples with their right labels.
     self.assertEqual(text.count('[0.11, 0.33]'), 8)
     self.assertEqual(text.count('[0.70, 1.00]'), 8)
-    self.assertEqual(text.count('<td>crossing</td>'), 8)
-    self.assertNotRegex(text, r'(?:src|href)="(?!data:)')
+    self.assertEqual(text.count('data-head="Event">crossing'), 8)
+    self.assertNotRegex(text, r'(?:src|href)="(?!data:|#)')
+    # Captions stand outside the boxes in which wide tables scroll.
+    for box in re.findall('<div class="scroll".*?</div>', text, re.DOTALL):
+      self.assertNotIn('caption', box)
     names = ('curves', 'centres', 'events', 'correlations_techniques')
     for name in (*names, 'correlations_models'):
       for suffix in ('pdf', 'png', 'svg'):
@@ -48,7 +53,8 @@ class ComparisonTest(absltest.TestCase):
     self.assertLen(table, 8 * len(made_up.TECHNIQUES))
     latex = (self.output / 'tables/centres.tex').read_text('utf-8')
     self.assertIn(r'\toprule', latex)
-    self.assertLen(re.findall(r'\\\\', latex), len(table) + 1)
+    self.assertIn(r'\caption{M-CoG: mean over seeds', latex)
+    self.assertLen(re.findall(r'\\\\', latex), 15 + 1)
 
   def test_regimes_are_shown_against_the_same_study_without(self):
     folders = []
@@ -60,19 +66,21 @@ class ComparisonTest(absltest.TestCase):
       made_up.change_manifest(path, config__grid=grid)
       folders.append(path)
     text = comparison.write(folders, self.output).read_text('utf-8')
-    start = text.index('<h2>Regimes</h2>')
+    start = text.index('<section id="regimes">')
     part = text[start : text.index('</table>', start)]
-    self.assertLen(re.findall('<th class="number">', part), 7)
+    self.assertLen(re.findall('<th scope="col" class="number">', part), 7)
     self.assertNotIn('Constant', part)
-    self.assertIn('Generalisation<br>others', part)
-    self.assertIn('Depth<br>Swapping', part)
-    self.assertIn('<td>same</td><td>&lt;i&gt;other</td>', part)
-    self.assertRegex(part, r'0\.20\s+<span class="[a-z ]+">\[0\.20, 0\.20\]')
+    self.assertIn('data-head="Generalisation others"', part)
+    self.assertIn('data-head="Depth Swapping"', part)
+    self.assertRegex(
+      part, r'data-head="Model">same\s.*\s.*data-head="Regime">&lt;i&gt;other'
+    )
+    self.assertRegex(part, r'0\.20\s*<span class="[a-z ]+">\[0\.20, 0\.20\]')
     table = pd.read_csv(self.output / 'tables/regimes.csv')
     self.assertIn('depth constant', set(table['measure']))
     # Where no regime was studied there is nothing to show.
     text = comparison.write(self.folders, self.output).read_text('utf-8')
-    self.assertNotIn('<h2>Regimes</h2>', text)
+    self.assertNotIn('<section id="regimes">', text)
 
   def test_models_of_different_depth_share_an_axis(self):
     more = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
@@ -102,7 +110,7 @@ class ComparisonTest(absltest.TestCase):
     np.testing.assert_allclose(
       points, np.stack([table['depth'], [0, 1, 2, 3]], 1)
     )
-    [legend] = figure.legends
+    *_, legend = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     self.assertEqual(names, ['topic', 'medical'])
 
@@ -112,11 +120,12 @@ class ComparisonTest(absltest.TestCase):
       {'task': 'wic', 'group': 'nlu', 'technique': 'swapping'}
       | {'model': models, 'depth': np.linspace(0, 1, 10)}
     )
-    axes = draw.centres(table).axes[0]
+    figure = draw.centres(table)
+    axes = figure.axes[0]
     self.assertLen(axes.collections, 10)
     shown = [c.get_offsets()[0, 0] for c in axes.collections]
     np.testing.assert_allclose(shown, table['depth'])
-    legend = axes.get_legend()
+    legend, _ = figure.legends
     self.assertEqual([text.get_text() for text in legend.get_texts()], models)
     looks = {
       (line.get_marker(), line.get_fillstyle())
@@ -141,12 +150,22 @@ class ComparisonTest(absltest.TestCase):
   def test_studies_of_one_layer_have_no_depth(self):
     single = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)
     page = comparison.write([single], self.output)
-    self.assertIn('Centres of gravity', page.read_text('utf-8'))
+    self.assertIn('data-head="M-CoG"', page.read_text('utf-8'))
     self.assertFalse((self.output / 'figures/centres.svg').exists())
 
   def test_one_study_with_nothing_to_correlate(self):
     path = comparison.write(self.folders[:1], self.output)
-    self.assertNotIn('Correlations over studies', path.read_text('utf-8'))
+    self.assertNotIn('<section id="correlations">', path.read_text('utf-8'))
+
+  @mock.patch.object(comparison, 'drawn', return_value=())
+  def test_two_studies_of_the_same_stand_side_by_side(self, _):
+    again = self.folder / 'again'
+    shutil.copytree(self.folders[0], again)
+    path = comparison.write([self.folders[0], again], self.output)
+    text = path.read_text('utf-8')
+    self.assertIn('<h1>Memorisation in wic</h1>', text)
+    for name in (self.folders[0].name, 'again'):
+      self.assertIn(f'one ({name})', html.unescape(text))
 
   @mock.patch.object(comparison, 'drawn', return_value=())
   def test_claims_are_of_whom_they_are(self, _):
@@ -178,16 +197,16 @@ class ComparisonTest(absltest.TestCase):
       [folder, self.folders[-2], self.folders[-4]], self.output
     )
     text = output.read_text('utf-8')
-    centres = text.partition('<h2>Centres of gravity')[2]
+    centres = text.partition('aria-label="Centres of gravity"')[2]
     cells = re.findall(r'<td[^>]*>([^<]*?)\s*<', centres)
     row = cells[: cells.index('4.44') + 2]
     seeds = mcog.loc[(mcog['technique'] == 'swapping') & ~of_profile, 'mcog']
     self.assertEqual(row[-3:], [f'{seeds.mean():.2f}', '4.44', '5.55'])
-    for heading in ('Groups of tasks', 'Control setups'):
-      part = text.partition(f'<h2>{heading}')[2].partition('<h2>')[0]
+    for id in ('groups', 'control'):
+      part = text.partition(f'<section id="{id}"')[2].partition('<section')[0]
       self.assertIn('Constant (baseline)', part)
-      self.assertNotIn('<td>Constant</td>', part)
-    self.assertIn('<td>Of a user</td>', text)
+      self.assertNotRegex(part, r'>Constant\s*<')
+    self.assertRegex(text, r'>Of a user\s*<')
 
   def test_output_is_no_study(self):
     with self.assertRaisesRegex(InputError, 'is the folder of a study'):

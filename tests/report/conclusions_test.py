@@ -67,18 +67,21 @@ class ControlTest(parameterized.TestCase):
     (found,) = conclusions.of_study(tables)
     self.assertEqual(
       found.answer,
-      f'{_CANNOT}no interval can be computed from 1 seed. Better than the '
-      'baseline: cannot be told; the trivial baseline difference norm reaches '
-      '1.00.',
+      f'{_CANNOT}no interval can be computed from 1 seed. Whether any is '
+      'better than the baseline cannot be told; the trivial baseline '
+      'difference norm reaches 1.00.',
     )
+    self.assertEqual(found.table, 'control_summary')
     text, folder = self.text(tables)
-    first, _, _ = text.partition('Methods')
-    self.assertIn(' '.join(found), first)
+    text = text.partition('Do techniques find planted memorisation? This')[2]
+    first, _, _ = f'This{text}'.partition('Profiles of control models')
+    self.assertStartsWith(first, found.answer)
     summary = tables['control_summary']
     told = summary[~summary['baseline']]
     self.assertEqual(set(told['verdict']), {'cannot be told'})
-    # Once for each technique and its baseline, and in the conclusion.
-    self.assertEqual(first.count('cannot be told'), 2 * len(told) + 1)
+    # Once for each technique, in the answer, and of all in the caption.
+    self.assertEqual(first.count('cannot be told'), len(told) + 2)
+    self.assertIn('it cannot be told of any: no interval from 1 seed', first)
     for claim in (
       'supported',
       'contradicted',
@@ -107,7 +110,7 @@ class ControlTest(parameterized.TestCase):
     self.assertEqual(
       found.answer,
       'Supported: swapping. Cannot be told: gradients. Not better than the '
-      'baseline: swapping, gradients (difference norm).',
+      'baseline (difference norm): swapping and gradients.',
     )
     text, _ = self.text(tables)
     self.assertIn(found.answer, text)
@@ -176,7 +179,7 @@ class AnswerTest(absltest.TestCase):
     found = conclusions.answer(rows, ['claim'], 'claim', 'These studies')
     self.assertEqual(
       found,
-      'Supported: claim 0, claim 1. Cannot be told: 9 of 11 claims.',
+      'Supported: claim 0 and claim 1. Cannot be told: 9 of 11 claims.',
     )
 
   def test_nothing_claimed_is_nothing_concluded(self):

@@ -167,7 +167,9 @@ class FormatTest(parameterized.TestCase):
     )
     (row,) = rows()
     self.assertEqual(row['seeds'], '1.00, 3.00')
-    self.assertEqual((row['mean'], row['interval']), ('2.00', '–'))
+    self.assertEqual(
+      (row['mean'], row['interval']), ('2.00', '2 seeds: no interval')
+    )
     self.assertEqual((row['profile'], row['calibrated']), ('2.10', '2.20'))
     self.assertEqual(row['attainable'], '1.50 to 2.50')
     table['mcog'] = [2.1, 2.0, 1.0, 3.0]

@@ -61,7 +61,7 @@ class FigureTest(absltest.TestCase):
     self.assertEmpty([*gallery.entries(page.Tables({}))])
     tables = page.Tables({'dynamics_epochs': _rows()})
     (entry,) = gallery.entries(tables)
-    self.assertEqual(entry.group, gallery.DYNAMICS)
+    self.assertEqual(entry.place, gallery.DYNAMICS)
     self.assertLen(entry.draw().axes, 2)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from absl.testing import absltest
 
+from memloc_jax.curate import triage
 from memloc_jax.report import explorer
 from tests.report import pages
 
@@ -13,7 +14,7 @@ from tests.report import pages
 class DataTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    self.tables = pages.tables(12)
+    self.tables = pages.tables(12) | {'corrections': pd.DataFrame()}
 
   def test_every_example_as_in_the_table(self):
     found, examples = explorer.data(self.tables), self.tables['examples']
@@ -65,6 +66,29 @@ class DataTest(absltest.TestCase):
     )
     found = explorer.data(self.tables)['tokens']
     self.assertEqual(found, {4: [['un', 0.5], ['happy', -0.25], [' day', 0.0]]})
+
+  def test_labels_to_check_are_in_the_order_of_the_list(self):
+    ranks = explorer.data(self.tables)['columns']['rank']
+    listed = triage.doubtful(self.tables['examples'])['index'].tolist()
+    known = [i for i, rank in enumerate(ranks) if rank is not None]
+    self.assertCountEqual(known, listed)
+    self.assertEqual(sorted(known, key=ranks.__getitem__), listed)
+
+  def test_what_a_review_needs(self):
+    examples = self.tables['examples']
+    examples.loc[2, 'id'] = '=1+1'
+    self.tables['corrections'] = pd.DataFrame(
+      {'index': [5, 7], 'decision': ['relabel', 'keep']}
+      | {'label': ['right', 'wrong']}
+    )
+    found = explorer.data(self.tables, 'key')['review']
+    self.assertEqual(found['guarded'], {'=1+1': "'=1+1"})
+    self.assertEqual(found['hash'], examples['hash'].tolist())
+    self.assertEqual(found['labels'], ['right', 'wrong'])
+    self.assertEqual(
+      found['decided'], [[5, 'relabel', 'right'], [7, 'keep', '']]
+    )
+    self.assertEqual(found['key'], 'key')
 
   def test_without_pairs_and_without_scores(self):
     for name in ('pairs_by_example', 'layers_by_example', 'tokens_by_example'):

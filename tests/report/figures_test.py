@@ -52,9 +52,9 @@ class FiguresTest(parameterized.TestCase):
     self.assertEqual(
       groups,
       {
-        'original label (1)': [[0.9, 0.9]],
+        'right label (1)': [[0.9, 0.9]],
         'exception (1)': [[0.4, 0.8]],
-        'noisy label (2)': [[0.1, 1.0], [0.2, 0.9]],
+        'wrong label (2)': [[0.1, 1.0], [0.2, 0.9]],
       },
     )
 

@@ -37,6 +37,7 @@ class EntriesTest(absltest.TestCase):
 
   def test_controls_alone(self):
     control = {'technique': 'swapping', 'variant': '', 'setup': 'pair'}
+    control |= {'seed': 1}
     tables = _tables(
       layers=_layers('1+2'),
       mcog=_layers('1+2'),
@@ -83,7 +84,7 @@ class EntriesTest(absltest.TestCase):
   def test_baselines_are_last_and_unknown_techniques_are_none(self):
     names = ('constant', 'swapping', 'of a user')
     table = pd.DataFrame({'technique': names})
-    found = gallery._baselines_last(table)['technique'].tolist()
+    found = gallery.baselines_last(table)['technique'].tolist()
     self.assertEqual(found, ['swapping', 'of a user', 'constant'])
 
 

@@ -73,6 +73,25 @@ class ProfilesTest(parameterized.TestCase):
       ]
       self.assertEqual(upright, [3.25] if technique == 'swapping' else [])
 
+  def test_a_steep_profile_has_its_own_scale_and_baselines_their_own_row(self):
+    layers = _layers()
+    layers['weight'] = 1 / 6
+    steep = (layers['technique'] == 'probing') & (layers['layer'] == 3)
+    layers.loc[steep, 'weight'] = 1.0
+    figure = draw.profiles(layers, _mcog({'swapping': [2.0]}))
+    tops = {axes.get_title('left'): axes.get_ylim()[1] for axes in figure.axes}
+    self.assertGreater(tops.pop('Probing'), 1)
+    self.assertLen(set(tops.values()), 1)
+    self.assertLess(tops['Swapping'], 0.3)
+    rows = {
+      axes.get_title('left'): axes.get_subplotspec().rowspan.start
+      for axes in figure.axes
+    }
+    self.assertEqual(rows.pop('Constant'), 1)
+    self.assertEqual(set(rows.values()), {0})
+    for axes in figure.axes:  # Layers can be read in every row.
+      self.assertTrue(axes.xaxis.get_tick_params()['labelbottom'])
+
   def test_twenty_four_layers_have_few_ticks(self):
     layers = _layers(num_layers=24)
     axes = draw.profiles(layers, _mcog({'swapping': [2.0]})).axes[0]
@@ -80,9 +99,16 @@ class ProfilesTest(parameterized.TestCase):
 
 
 class CentresTest(absltest.TestCase):
-  def test_points_means_and_ranges(self):
+  def test_points_means_and_intervals(self):
     mcog = _mcog({'swapping': [2.0, 4.0, np.nan], 'gradients': [3.0]})
-    axes = draw.centres(mcog, 6).axes[0]
+    summary = pd.DataFrame(
+      {
+        'technique': ['swapping', 'gradients'],
+        'low': [1.5, np.nan],
+        'high': [5.0, np.nan],
+      }
+    )
+    axes = draw.centres(mcog, summary, 6).axes[0]
     names = [text.get_text() for text in axes.get_yticklabels()]
     self.assertEqual(names, ['Swapping', 'Gradients'])
     points = [l.get_xdata().tolist() for l in axes.lines if l.get_alpha()]
@@ -92,7 +118,8 @@ class CentresTest(absltest.TestCase):
       for container in axes.containers
       for segments in [c.get_segments() for c in container.lines[2]]
     ]
-    np.testing.assert_allclose(bars, [[3 - np.sqrt(2), 3 + np.sqrt(2)]])
+    # None where there is no interval.
+    np.testing.assert_allclose(bars, [[1.5, 5.0]])
 
 
 class AgreementTest(absltest.TestCase):

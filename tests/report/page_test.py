@@ -149,7 +149,7 @@ class PageTest(parameterized.TestCase):
     text = html.unescape(self._write(tables))
     row = tables['detection'].iloc[0]
     for wanted in (
-      'memorise on trec,',
+      '<h1>Memorisation in trec</h1>',
       '>files:here<',
       '>some/model<',
       '>4 × Some GPU<',
@@ -164,7 +164,7 @@ class PageTest(parameterized.TestCase):
       f'{row.auroc:.3f}',
       f'[{row.ap_low:.3f}, {row.ap_high:.3f}]',
       'same given label',
-      '<strong>0.960</strong>',
+      'saw the example, all examples: 0.960.',
       f'{tables["mcog"].mcog[1]:.2f}',
       'averages 0.900 over windows',
     ):
@@ -172,7 +172,7 @@ class PageTest(parameterized.TestCase):
     self.assertNotIn('Read with care', text)
     # The map stands where it can be explored, the others as figures.
     self.assertEqual(text.count('<img src="data:image/svg+xml;base64,'), 4)
-    self.assertEqual(text.count('<figure>'), 3)
+    self.assertEqual(text.count('<figure '), 3)
     self.assertCountEqual(
       self._files(),
       ['report.html']
@@ -187,9 +187,14 @@ class PageTest(parameterized.TestCase):
         for suffix in ('pdf', 'png', 'svg')
       ]
       + [
-        f'tables/{name}.{suffix}'
-        for name in ('detection', 'mcog', 'mcog_summary')
-        for suffix in ('csv', 'tex')
+        f'tables/{name}'
+        for name in (
+          'detection.csv',
+          'detection.tex',
+          'mcog.csv',
+          'mcog_summary.csv',
+          'mcog_summary.tex',
+        )
       ],
     )
 
@@ -211,7 +216,8 @@ class PageTest(parameterized.TestCase):
     self.assertNotRegex(text.lower(), r'<(link|iframe|object|base)\b')
     sources = re.findall(r'(?:src|href|srcset)\s*=\s*"([^"]{0,20})', text)
     self.assertNotEmpty(sources)
-    self.assertTrue(all(s.startswith('data:image/') for s in sources))
+    # Images that are in the page, and links to its own sections.
+    self.assertTrue(all(s.startswith(('data:image/', '#')) for s in sources))
     for outside in ('http:', 'https:', 'url(', '@import'):
       self.assertNotIn(outside, text)
 
@@ -233,15 +239,15 @@ class PageTest(parameterized.TestCase):
   def test_doubtful_labels_are_listed_surest_first(self):
     tables = _maps()
     text = self._write(tables)
-    section = text[text.index('Labels to check') :]
+    section = text[text.index('id="labels"') :]
     examples = tables['examples']
     wanted = examples[examples['noisy']].sort_values('label_margin_low')
     ids = re.findall(r'<td class="id">(row \d+)</td>', section)
     self.assertEqual(ids, wanted['id'].tolist()[::-1])
     examples['category'] = 'keep'
-    self.assertNotIn('Labels to check', self._write(tables))
+    self.assertNotIn('<td class="id">', self._write(tables))
     del examples['label_margin_low']
-    self.assertNotIn('Labels to check', self._write(tables))
+    self.assertNotIn('<td class="id">', self._write(tables))
 
   def test_long_texts_are_cut(self):
     tables = _maps()
@@ -253,17 +259,17 @@ class PageTest(parameterized.TestCase):
 
   def test_maps_without_swapping(self):
     text = self._write(_maps())
-    self.assertNotIn('M-CoG', text)
-    self.assertIn('Every example', text)
-    self.assertIn('Most memorised'.lower(), text)
-    self.assertEqual(text.count('<figure>'), 0)
+    self.assertNotIn('id="layers"', text)
+    self.assertIn('id="examples"', text)
+    self.assertIn('most memorised', text)
+    self.assertEqual(text.count('<figure '), 0)
 
   def test_swapping_without_maps(self):
     text = self._write(_swaps())
-    self.assertNotIn('Every example', text)
+    self.assertNotIn('id="examples"', text)
     self.assertLess(len(text), 10**6)  # No library that nothing needs.
     self.assertNotIn('AUROC', text)
-    self.assertEqual(text.count('<figure>'), 3)
+    self.assertEqual(text.count('<figure '), 3)
 
   def test_nothing_at_all_is_still_a_page(self):
     text = self._write({'examples': pd.DataFrame()}, {})
@@ -317,9 +323,9 @@ class PageTest(parameterized.TestCase):
     # Not those that are not adjusted.
     self.assertNotIn('[0.800, 0.950]', page)
     self.assertIn('not better than the baseline', page)
-    self.assertIn('constant (baseline)', page)
+    self.assertIn('Constant (baseline)', page)
     self._write({})
-    self.assertNotIn('Control setup', self._files()['report.html'].decode())
+    self.assertNotIn('id="control"', self._files()['report.html'].decode())
 
   def test_words_are_not_said_to_be_clustered(self):
     row = {
@@ -334,8 +340,62 @@ class PageTest(parameterized.TestCase):
       'chance': 0.1,
     }
     text = ' '.join(self._write({'injection': pd.DataFrame([row])}).split())
-    self.assertIn('of layers clustered by seed or pair', text)
-    self.assertIn('of words over examples, which share runs', text)
+    self.assertNotIn('clustered by seed or pair', text)
+    self.assertIn('Intervals are over examples, which share runs', text)
+
+  def test_every_question_has_an_answer_and_a_link(self):
+    text = self._write(_maps() | _swaps())
+    ids = re.findall(r'<section id="([\w-]+)">', text)
+    self.assertEqual(
+      ids, ['labels', 'examples', 'planted', 'layers', 'methods']
+    )
+    bar = text.partition('<nav')[2].partition('</nav>')[0]
+    self.assertEqual(re.findall(r'href="#([\w-]+)"', bar), ids)
+    for part in re.split('<section ', text)[1:-1]:
+      self.assertRegex(
+        part, r'^id="\w+">\s*<h2>[^<]+</h2>\s*<p class="answer">\S'
+      )
+
+  def test_begins_with_what_was_found(self):
+    tables = _maps() | _swaps()
+    tables['examples']['flagged'] = tables['examples']['noisy']
+    text = self._write(tables)
+    found = text.partition('class="findings"')[2].partition('</ul>')[0]
+    labels, examples, layers = (
+      re.sub('<[^>]+>', '', line)
+      for line in re.findall('<li>(.*)</li>', html.unescape(found))
+    )
+    # All 8 wrong labels are the first 8 of the list: Wilson's interval.
+    self.assertIn('8 of the 8 wrong labels (100% [68%, 100%])', labels)
+    self.assertIn('8 of 40 examples are flagged', examples)
+    self.assertIn('at most 5% of these flags are expected', examples)
+    mean = tables['mcog_summary']['mcog'].item()
+    self.assertIn(f'at layer {mean:.2f} of 4 (2 seeds: no interval)', layers)
+    self.assertIn('cannot be told', layers)
+
+  def test_own_data_without_wrong_labels_have_no_sections_on_them(self):
+    tables = _maps()
+    tables['examples']['noisy'] = False
+    tables['examples']['original'] = tables['examples']['given']
+    self.assertNotEmpty(tables['detection'])  # It is not even asked.
+    own = {'task': {'name': 'own', 'files': '/x/reviews.csv', 'noise': 0.0}}
+    text = self._write(tables, {'config': own})
+    for embedded in libraries.libraries():
+      text = text.replace(embedded, '')
+    page = text.partition('<body>')[2].partition('<script')[0].lower()
+    self.assertIn('memorisation in reviews.csv', page)
+    self.assertIn('id="labels"', page)
+    for absent in ('planted', 'wrong label', 'noisy', 'auroc', 'control'):
+      self.assertNotIn(absent, page.replace('class="controls"', ''))
+
+  def test_terms_have_their_meanings(self):
+    text = self._write(_maps() | _swaps())
+    for term in ('M-CoG', 'AUROC', 'flat profile', 'wrong labels'):
+      self.assertRegex(text, f'<abbr title="[^"]{{20,}}">{term}</abbr>')
+    listed = text.partition('<dl class="terms">')[2].partition('</dl>')[0]
+    self.assertIn('<dt>m-cog</dt>', listed)
+    # Those that the page does not use are left out.
+    self.assertNotIn('accuracy@1', listed)
 
   def test_writing_again_gives_the_same_bytes(self):
     tables = _maps() | _swaps()

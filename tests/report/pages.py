@@ -24,6 +24,7 @@ def tables(count: int, seed: int = 0) -> dict[str, pd.DataFrame]:
     {
       'index': index,
       'id': [f'row {i}' for i in index],
+      'hash': [f'{i:016x}' for i in index],
       'text': texts,
       'given': np.where(noisy, 'wrong', 'right'),
       'original': 'right',

@@ -156,7 +156,7 @@ class FiguresTest(parameterized.TestCase):
     noisy = np.array([False, False, False, True, False])
     (axes,) = single_example_figures.depths(pairs, noisy, 3).axes
     labels = axes.get_legend_handles_labels()[1]
-    self.assertEqual(labels, ['noisy labels (1)', 'original labels (3)'])
+    self.assertEqual(labels, ['wrong labels (1)', 'right labels (3)'])
     heights = [[bar.get_height() for bar in c] for c in axes.containers]
     np.testing.assert_allclose(heights[0], [0, 1, 0])
     np.testing.assert_allclose(heights[1], [0, 1 / 3, 1 / 3])

@@ -154,7 +154,7 @@ class StudyTest(absltest.TestCase):
   def test_report_is_about_controls(self):
     page = (self.workdir / 'report.html').read_text('utf-8')
     self.assertIn('Do techniques find planted memorisation?', page)
-    self.assertNotIn('Where in the network?', page)
+    self.assertNotIn('id="layers"', page)
 
 
 if __name__ == '__main__':

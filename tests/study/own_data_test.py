@@ -100,7 +100,7 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(manifest['data']['class_counts'], [8, 8])
     self.assertEqual(manifest['data']['validation'], 0)
     page = (workdir / 'report.html').read_text('utf-8')
-    self.assertIn('What does a model memorise on reviews.csv?', page)
+    self.assertIn('<h1>Memorisation in reviews.csv</h1>', page)
     self.assertIn('most memorised examples', page)
     self.assertIn(f'files:{path}', page)
     # Settings have the names they have.
@@ -143,8 +143,8 @@ class OwnDataTest(tiny.EncoderCase):
     self.assertEqual(found['num_positive'].max(), 3)
     self.assertNotEmpty(self.read(workdir, 'layers'))
     page = (workdir / 'report.html').read_text('utf-8')
-    self.assertIn('Are the wrong labels found?', page)
-    self.assertIn('memorise on checked.csv, and where?', page)
+    self.assertIn('Are the known wrong labels found?', page)
+    self.assertIn('<h1>Memorisation in checked.csv</h1>', page)
 
   @pytest.mark.full
   def test_a_folder_with_a_pool_and_main_models_without_wrong_labels(self):
