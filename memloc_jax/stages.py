@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from memloc_jax import user_code
-from memloc_jax.curate import decisions
 from memloc_jax.ensemble import compile, hosts
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
@@ -38,6 +37,7 @@ from memloc_jax.study import (
   compilation_cache,
   control,
   covariates,
+  decisions,
   dynamics,
   estimation,
   example_gradients,

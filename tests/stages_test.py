@@ -31,6 +31,7 @@ from tests.study import tiny
 # Another value of every setting that may change in a workdir, and the stages
 # that read it, beside those that need them.
 _FREE = {
+  'task.decisions': ('DECISIONS', ('estimate',)),
   'localise.techniques': (('swapping', 'constant'), ('localise',)),
   'localise.retrain.num_epochs': (2, ('retraining',)),
   'localise.retrain.learning_rate': (1e-4, ('retraining',)),
@@ -195,6 +196,8 @@ class IdentityTest(tiny.EncoderCase):
     noisy = cls.study.context.data.noisy[1]
     cls.file = cls.folder / 'chosen.txt'
     cls.file.write_text('\n'.join(map(str, np.flatnonzero(~noisy)[:9])))
+    cls.decisions = cls.folder / 'decisions.csv'
+    cls.decisions.write_text('hash,label\nabc,good\n')
 
   @classmethod
   @contextlib.contextmanager
@@ -216,7 +219,8 @@ class IdentityTest(tiny.EncoderCase):
     if name == 'localise.techniques':
       expected = with_needs(self.known, readers)
     else:
-      value = json.loads(json.dumps(value).replace('FILE', str(self.file)))
+      text = json.dumps(value).replace('FILE', str(self.file))
+      value = json.loads(text.replace('DECISIONS', str(self.decisions)))
       value = tuple(value) if isinstance(value, list) else value
       expected = with_needs(self.known, readers)
     after = self.identities(**{name.replace('.', '__'): value})

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from memloc_jax.curate import decisions, triage
+from memloc_jax.curate import triage
 from memloc_jax.errors import InputError, shown
-from memloc_jax.study import tables
+from memloc_jax.study import decisions, tables
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress

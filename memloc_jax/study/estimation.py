@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from memloc_jax.curate import decisions, triage
+from memloc_jax.curate import triage
 from memloc_jax.estimators import (
   detection,
   fitting,
@@ -27,7 +27,7 @@ from memloc_jax.schema import (
   TEXT,
   Table,
 )
-from memloc_jax.study import attribution, pilot
+from memloc_jax.study import attribution, decisions, pilot
 from memloc_jax.study.view import View
 
 EXAMPLES = Table(

@@ -396,7 +396,7 @@ class RunTest(parameterized.TestCase):
         question, _, answer = line.strip().partition('? ')
         self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
       self.assertEqual(page.count('cannot answer this question'), 1)
-      self.assertEqual(rest, '  1 question stays open; the report says why.')
+      self.assertEqual(rest, '  1 question stays open; the page says why.')
       (output / 'comparison.html').unlink()
     with unittest.mock.patch.object(report, 'write'):
       _, _, error = call('report', one)

@@ -12,14 +12,13 @@ import pandas as pd
 from absl.testing import absltest
 
 from memloc_jax.command import output, results
-from memloc_jax.report import conclusions
+from memloc_jax.report import findings
 from memloc_jax.study.workdir import Workdir
 
-_ANSWERS = [
-  'Do scores rank noisy examples above others? Supported: memorisation, and a '
-  'great many other scores that do not fit on one line of a terminal.',
-  'Do techniques agree? This study cannot answer this question: no interval.',
-  'Is it deep? This study cannot answer this question: no interval.',
+_FOUND = [
+  '5 of 10 labels are doubtful, of which the models that did not train on them '
+  'contradict two, and this sentence does not fit on one line of a terminal.',
+  'One is memorised.',
 ]
 
 
@@ -35,7 +34,7 @@ class ResultsTest(absltest.TestCase):
     self.workdir = Workdir(pathlib.Path(place) / 'my study')
     self.workdir.path.mkdir()
 
-  def said(self, categories=(), answers=(), out=None, **options) -> list[str]:
+  def said(self, categories=(), found=(), out=None, **options) -> list[str]:
     """Lines on a study whose examples have these categories."""
     if categories:
       examples = pd.DataFrame({'category': categories})
@@ -45,7 +44,7 @@ class ResultsTest(absltest.TestCase):
     out = out or io.StringIO()
     with (
       contextlib.redirect_stdout(out),
-      mock.patch.object(conclusions, 'of_workdir', return_value=list(answers)),
+      mock.patch.object(findings, 'of_workdir', return_value=list(found)),
       mock.patch.object(sys, 'argv', ['/bin/memloc']),
       mock.patch.dict('os.environ', COLUMNS='80'),
     ):
@@ -57,23 +56,19 @@ class ResultsTest(absltest.TestCase):
 
   def test_found_then_the_next_command_then_the_path(self):
     categories = ['relabel'] * 2 + ['review'] * 3 + ['keep'] * 5
-    lines = self.said(categories, _ANSWERS)
-    self.assertEqual(lines[0], 'found:')
-    self.assertStartsWith(lines[1], '  2 of 10 labels are contradicted')
-    self.assertEndsWith(lines[1], 'and 3 more that are open.')
-    self.assertEqual(lines[2], f'  {_ANSWERS[0]}')
-    self.assertEqual(lines[3], '  2 questions stay open; the report says why.')
-    self.assertStartsWith(lines[4], 'next: write keep, relabel or drop')
+    lines = self.said(categories, _FOUND)
+    self.assertEqual(lines[:3], ['found:', *(f'  {x}' for x in _FOUND)])
+    self.assertStartsWith(lines[3], 'next: write keep, relabel or drop')
     place = self.workdir.path
-    self.assertEqual(lines[5], f"  /bin/memloc apply '{place}' reviewed.csv")
-    self.assertEqual(lines[6:], [self.report()])
+    self.assertEqual(lines[4], f"  /bin/memloc apply '{place}' reviewed.csv")
+    self.assertEqual(lines[5:], [self.report()])
 
   def test_lines_fit_a_terminal(self):
-    lines = self.said(['review', 'keep'], _ANSWERS, out=_Terminal())
+    lines = self.said(['review', 'keep'], _FOUND, out=_Terminal())
     text = [line for line in lines if str(self.workdir.path) not in line]
     self.assertLessEqual(max(map(len, text)), 80)
     self.assertGreater(max(map(len, text)), 60)
-    self.assertIn('settle 1 of 2 labels, and leave 1 open;', ' '.join(lines))
+    self.assertIn(' '.join(_FOUND), ' '.join(' '.join(lines).split()))
 
   def test_without_doubtful_labels_runs_are_added(self):
     lines = self.said(['keep'])
@@ -102,7 +97,7 @@ class ResultsTest(absltest.TestCase):
 
   def test_quiet_says_the_path_alone(self):
     self.assertEqual(self.said(), [self.report()])  # Nothing was found.
-    found = self.said(['relabel'], _ANSWERS, quiet=True)
+    found = self.said(['relabel'], _FOUND, quiet=True)
     self.assertEqual(found, [self.report()])
 
 

@@ -18,11 +18,11 @@ import pyarrow.parquet
 from absl.testing import absltest, parameterized
 
 from memloc_jax import stages
-from memloc_jax.curate import apply, decisions
+from memloc_jax.curate import apply
 from memloc_jax.errors import InputError
 from memloc_jax.report import caveats
 from memloc_jax.study import config as study_config
-from memloc_jax.study import estimation
+from memloc_jax.study import decisions, estimation
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.runs import Runs

@@ -31,8 +31,9 @@ MAY_IMPORT = {
   'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
   'presets': set(),
   'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
-  'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
-  'command': _MEASURES | {'study', 'curate', 'compare', 'report', 'stages'},
+  'api': _MEASURES | {'study', 'curate.triage', 'report', 'stages', 'presets'},
+  'command': _MEASURES
+  | {'study', 'curate', 'curate.triage', 'compare', 'report', 'stages'},
 }
 
 
