@@ -252,7 +252,8 @@ def shell(words: Sequence[str], columns: int) -> list[str]:
     words: quoted where they must be.
     columns: of a line, unless a word is longer.
   """
-  lines, left = [], list(words)
+  lines: list[str] = []
+  left = list(words)
   while left:
     line = '  ' if not lines else '    '
     line += left.pop(0)

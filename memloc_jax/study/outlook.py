@@ -266,4 +266,4 @@ def _measured(
   seen = plain.schedule.steps_per_epoch * program.batch_size
   padded = seen / _epoch(table) * lengths.mean() / length
   processes = jax.process_count() if engine.together else 1
-  return example * padded / processes, memory
+  return float(example * padded / processes), memory

