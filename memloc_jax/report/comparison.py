@@ -15,6 +15,7 @@ from memloc_jax.compare import (
   summary,
 )
 from memloc_jax.errors import InputError
+from memloc_jax.estimators import verdicts
 from memloc_jax.report import comparison_figures as draw
 from memloc_jax.report import (
   conclusions,
@@ -26,7 +27,7 @@ from memloc_jax.report import (
 )
 from memloc_jax.report.content import duration, interval, judged, number
 from memloc_jax.schema import Cells, Section
-from memloc_jax.study.comparison import is_baseline
+from memloc_jax.study.comparison import default_variants, is_baseline
 
 _TITLES = {
   'techniques': 'Agreement of techniques',
@@ -124,9 +125,7 @@ def write(
     .render(
       title=_title(entries),
       subtitle=f'Comparison of {len(entries)} studies of memloc_jax.',
-      questions=_questions(
-        tables, figures, conclusions.of_studies(vars(shown))
-      ),
+      questions=_questions(tables, figures, _answers(shown)),
     )
   )
   path = output / 'comparison.html'
@@ -142,13 +141,49 @@ def _title(entries: Sequence[summary.ComparedStudy]) -> str:
   return f'Memorisation in {findings.listed(tasks)}'
 
 
+def _answers(shown: _Shown) -> dict[str, str]:
+  """What the studies say to each question, by the table behind it."""
+  told = conclusions.of_studies(vars(shown))
+  found = {each.table: each.answer for each in told}
+  for group, name in (('noisy', 'wrong labels'), ('clean', 'right labels')):
+    means = shown.studies.get(f'memorisation_{group}', pd.Series(dtype=float))
+    if means.notna().any():
+      studies = f'{len(means)} {"study" if len(means) == 1 else "studies"}'
+      found['studies'] = (
+        f'Counterfactual memorisation of {name} averages {_between(means)} '
+        f'over {studies}.'
+      )
+      break
+  if len(shown.centres):
+    named = shown.centres[~shown.centres['baseline']]
+    if named['mcog_calibrated'].notna().any():
+      found['centres'] = (
+        'Calibrated M-CoG lies between layers '
+        f'{_between(named["mcog_calibrated"], " and ")} over '
+        f'{named["technique"].nunique()} techniques.'
+      )
+  if len(shown.covariates) and 'verdict' in shown.covariates:
+    clean = shown.covariates[shown.covariates['among'] == 'clean']
+    told_of = (clean['verdict'] == verdicts.SUPPORTED).sum()
+    found['covariates'] = (
+      f'{told_of} of {len(clean)} correlations with length, rarity or overlap '
+      'are surely other than 0.'
+    )
+  return found
+
+
+def _between(values: pd.Series, word: str = ' to ') -> str:
+  """The lowest and the highest value, or the one that there is."""
+  ends = dict.fromkeys(number(x, 2) for x in (values.min(), values.max()))
+  return word.join(ends)
+
+
 def _questions(
   tables: Mapping[str, Section],
   figures: Sequence[questions.Image],
-  told: Sequence[conclusions.Conclusion],
+  answers: Mapping[str, str],
 ) -> list[questions.Question]:
   """The sections of the page, with what can be concluded in each."""
-  answers = {each.table: each.answer for each in told}
 
   def question(
     id: str,
@@ -539,6 +574,10 @@ def _regimes(
 
 
 def _controls(table: pd.DataFrame) -> list[dict[str, str]]:
+  """The default variant of each technique; the CSV file has all."""
+  if len(table):
+    default = table['technique'].map(default_variants(table))
+    table = table[default == table['variant']]
   return [
     {
       'technique': _technique(row.technique, row.variant),

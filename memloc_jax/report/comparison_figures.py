@@ -14,8 +14,11 @@ from memloc_jax.compare import summary
 from memloc_jax.localisation import centroids
 from memloc_jax.report import style
 from memloc_jax.report.localisation_figures import label
+from memloc_jax.study.comparison import is_baseline
 
 _DASHES = (4, 3)
+# A technique with a peak so many times that of the median has its own scale.
+_STEEP = 2.0
 _GROUPS = {
   'nlu': ('NLU', style.BLUE),
   'sentiment': ('sentiment', style.VERMILION),
@@ -61,10 +64,13 @@ def curves(layers: pd.DataFrame) -> Figure:
 
   Returns:
     The figure: means over seeds, coloured by group of tasks, and a dashed line
-    where every layer weighs the same; the panels of a technique share axes.
+    where every layer weighs the same; panels share axes, but for techniques
+    that are much steeper than the others. Trivial baselines come last.
   """
   techniques = list(dict.fromkeys(layers['technique']))
+  techniques.sort(key=is_baseline)
   models = list(dict.fromkeys(layers['model']))
+  scales = _scales(layers)
   with style.styled():
     figure = Figure(
       figsize=(0.6 + 1.5 * len(techniques), 0.9 + 1.7 * len(models)),
@@ -79,14 +85,29 @@ def curves(layers: pd.DataFrame) -> Figure:
         & (layers['model'] == models[row])
       ]
       _profiles(axes, chosen)
+      axes.set_ylim(0, scales[techniques[column]])
       if row == 0:
-        axes.set_title(label(techniques[column]), fontsize=10)
+        title = textwrap.fill(label(techniques[column]), 12)
+        axes.set_title(title, fontsize=10)
       if column == 0:
         axes.set_ylabel(models[row], fontsize=9)
       if row == len(models) - 1:
         axes.set_xlabel('Layer')
     _group_legend(figure, list(layers['group'].unique()))
     return figure
+
+
+def _scales(layers: pd.DataFrame) -> dict[str, float]:
+  """Top of the vertical axis of each technique: one for all but steep ones.
+
+  Args:
+    layers: from `summary.profiles`.
+  """
+  keys = ['technique', 'task', 'model', 'layer']
+  means = layers.groupby(keys)['weight'].mean()
+  tops = means.groupby('technique').max()
+  ordinary = tops[tops <= _STEEP * tops.median()].max()
+  return {name: 1.08 * max(top, ordinary) for name, top in tops.items()}
 
 
 def _profiles(axes: Axes, layers: pd.DataFrame) -> None:

@@ -278,8 +278,8 @@ def answer(
     best = beside.loc[beside['baseline_value'].idxmax()]
     name = best['best_baseline'].replace('_', ' ')
     text += (
-      ' Whether any is better than the baseline cannot be told; the trivial '
-      f'baseline {name} reaches {best["baseline_value"]:.2f}.'
+      f' None can be judged against the trivial baseline {name}, which reaches '
+      f'{best["baseline_value"]:.2f}.'
     )
   return text
 

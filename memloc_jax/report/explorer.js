@@ -297,6 +297,8 @@
   map.on('plotly_selected', event => {
     if (event && event.points.length) {
       choose(event.points.map(point => point.customdata));
+      // The list is above the map, and may be out of sight.
+      clear.scrollIntoView({block: 'nearest'});
     }
   });
   clear.addEventListener('click', () => {
@@ -433,11 +435,7 @@
     'example more (orange) or less (blue) than others.';
   const step = by => {
     const places = order();
-    if (!places.length) return;
-    const at = places.indexOf(current);
-    // One that is not listed has no neighbours.
-    const next = at < 0 ? (by > 0 ? 0 : places.length - 1)
-      : (at + by + places.length) % places.length;
+    const next = (places.indexOf(current) + by + places.length) % places.length;
     show(places[next]);
     byId(by > 0 ? 'next' : 'previous').focus();
   };

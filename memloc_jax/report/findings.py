@@ -201,15 +201,15 @@ def detection(tables: Tables, kind: str) -> str:
       'other examples of the same given label.'
     )
   row = rows.iloc[0]
-  ends = [
+  low, high = (
     row[name] if pd.notna(row.get(name)) else row[f'auroc_{end}']
     for name, end in (('adjusted_low', 'low'), ('adjusted_high', 'high'))
-  ]
-  sure = ends[0] > 0.5
+  )
+  sure = low > 0.5
   text = (
     ('Yes: generalisation' if sure else 'Not surely: generalisation')
     + f' ranks {name} below other examples of the same given '
-    f'label with an AUROC of {number(row["auroc"], 2)} {interval(*ends, 2)}'
+    f'label with an AUROC of {number(row["auroc"], 2)} {interval(low, high, 2)}'
   )
   best = row.get('best_baseline') or ''
   if best:

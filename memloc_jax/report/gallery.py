@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from memloc_jax.estimators import verdicts
 from memloc_jax.report import (
   dynamics_figures,
   figures,
@@ -275,12 +276,13 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     return
   for setup in dict.fromkeys(controls['setup']):
     of_setup = controls[controls['setup'] == setup]
+    seeds = of_setup['seed'].nunique()
     if setup != 'graded':
       yield Entry(
         CONTROL,
         f'control_{setup}',
         f'Accuracy@1 of each technique over {of_setup["layers"].nunique()} '
-        f'control models × {of_setup["seed"].nunique()} seeds, with the '
+        f'control models × {verdicts.count(seeds, "seed")}, with the '
         'intervals of the verdicts where there are any; trivial baselines are '
         'grey.',
         functools.partial(

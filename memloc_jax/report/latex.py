@@ -1,11 +1,13 @@
 """A section of a page as a table for a paper: booktabs, caption and label."""
 
+import re
 from collections.abc import Sequence
 
 from memloc_jax.report.content import shown
 from memloc_jax.schema import Cells, Section
 
 MOST_ROWS = 15
+_NEGATIVE = re.compile(r'(?<![\w.)-])-(?=\d)')
 # What LaTeX does not take as it stands.
 _WRITTEN = str.maketrans(
   {
@@ -69,8 +71,8 @@ def table(section: Section, name: str, context: str = '') -> str:
 
 
 def escape(text: str) -> str:
-  """The text as LaTeX prints it."""
-  return text.translate(_WRITTEN)
+  """The text as LaTeX prints it, with a minus before negative numbers."""
+  return _NEGATIVE.sub('−', text).translate(_WRITTEN)
 
 
 def _says_something(cells: Cells, rows: Sequence) -> bool:

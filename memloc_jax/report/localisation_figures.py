@@ -82,8 +82,8 @@ def centres(
   known = summary.set_index('technique')
   # A gap where the baselines begin.
   place: dict[str, float] = {}
-  for row, technique in enumerate(techniques):
-    place[technique] = row + 0.5 * is_baseline(technique)
+  for number, technique in enumerate(techniques):
+    place[technique] = number + 0.5 * is_baseline(technique)
   lowest = max(place.values())
   with style.styled():
     figure = Figure(figsize=(6.2, 1.2 + 0.3 * lowest), layout='constrained')
@@ -302,7 +302,8 @@ def _spread(count: int) -> np.ndarray:
 
 def _grid(names: Iterable[str]) -> tuple[Figure, dict[str, Axes]]:
   """A panel a technique, trivial baselines in rows of their own."""
-  first, last = [], []
+  first: list[str] = []
+  last: list[str] = []
   for name in names:
     (last if is_baseline(name) else first).append(name)
   columns = min(_COLUMNS, max(len(first), len(last)))
@@ -337,15 +338,18 @@ def _finish(figure: Figure, panels: dict[str, Axes], tops: pd.Series) -> None:
     steepest, second = tops.nlargest(2).items()
     if steepest[1] > _OWN_SCALE * second[1]:
       highest = second[1]
+  lowest: dict[int, Axes] = {}
   for name, axes in panels.items():
     column = axes.get_subplotspec().colspan.start
     own = tops.get(name, 0.0) > highest
     axes.set_ylim(0, 1.08 * (tops[name] if own else highest))
     axes.tick_params(labelleft=own or column == 0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    lowest[column] = axes  # Rows come from top to bottom.
     if own:
       axes.set_title('own scale', loc='right', fontsize=9, fontweight='normal')
-  figure.supxlabel('Layer', fontsize=10)
+  for axes in lowest.values():
+    axes.set_xlabel('Layer')
   figure.supylabel('Share of the memory', fontsize=10)
 
 

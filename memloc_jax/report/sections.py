@@ -175,7 +175,7 @@ def control(tables: Tables, every: bool = False) -> Section:
   if len(summary) and not every:
     default = summary['technique'].map(default_variants(summary))
     summary = summary[default == summary['variant']]
-  graded = len(summary) and (summary['setup'] == 'graded')
+  some = len(summary) > 0 and bool((summary['setup'] == 'graded').any())
   rows = []
   for row in baselines_last(summary).itertuples():
     verdict, of_graded = judged(row), row.setup == 'graded'
@@ -194,7 +194,6 @@ def control(tables: Tables, every: bool = False) -> Section:
       | verdict
     )
   why = _common_reason(rows)
-  some = len(rows) and graded.any()
   rank = Cells('Rank\ncorrelation', 'rank', 'rank_interval')
   return Section(
     'Control setup',
@@ -390,12 +389,12 @@ def privacy(tables: Tables) -> Section:
         'auc_interval': interval(first['auc_low'], first['auc_high'], 2),
         'members': f'{first["num_members"]:,} / {first["num_non_members"]:,}',
       }
-      rates = {
+      reached = {
         f'tpr {each.fpr:g}': f'{number(each.tpr, 2)} '
         f'{interval(each.tpr_low, each.tpr_high, 2)}'.strip()
         for each in of_one.itertuples()
       }
-      rows.append(row | rates)
+      rows.append(row | reached)
   rates = sorted({key for row in rows for key in row if key.startswith('tpr')})
   rows = [dict.fromkeys(rates, '–') | row for row in rows]
   return Section(

@@ -36,6 +36,7 @@ _DARK = {
   BLUE: '#5fb0e5',
   VERMILION: '#f5935a',
   GREY: '#a9b4bf',
+  '#0A3566': '#e3f2ff',
   '#CC79A7': '#e3a3c6',
   '#000000': '#e4e9ee',
   '#222222': '#e4e9ee',

@@ -49,6 +49,7 @@ class EntriesTest(absltest.TestCase):
 
   def test_graded_controls_have_no_accuracy(self):
     control = {'technique': 'swapping', 'variant': '', 'setup': 'graded'}
+    control |= {'seed': 1}
     tables = _tables(
       layers=_layers('rising'),
       control=[control | {'layers': 'rising'}],

@@ -57,6 +57,8 @@ class TableTest(parameterized.TestCase):
     ({}, '2.35 [2.10, 2.60]'),
     ({'ends': '2 seeds: no interval'}, '2.35 (2 seeds: no interval)'),
     ({'ends': ''}, '2.35'),
+    ({'value': '-0.1', 'ends': '[-0.2, 0.0]'}, '$-$0.1 [$-$0.2, 0.0]'),
+    ({'value': 'l1-2', 'ends': '1-3'}, 'l1-2 (1-3)'),
     ({'value': 2.35}, '2.350 [2.10, 2.60]'),
     ({'value': '2.35 ± 0.13', 'ends': ''}, r'2.35 $\pm$ 0.13'),
   )
