@@ -104,6 +104,7 @@ class Command:
     config: where its settings come from: 'file' for `--config` and single
       settings, 'workdir' for its first word, so that only settings of `engine`
       can be given; '' where it needs none.
+    preset: what `--config` is where it is not given; '' where it must be.
   """
 
   about: str
@@ -111,6 +112,7 @@ class Command:
   words: tuple[str, ...] = ()
   flags: tuple[Flag, ...] = ()
   config: str = ''
+  preset: str = ''
 
 
 def parse(
@@ -129,6 +131,8 @@ def parse(
   """
   # Settings can only be changed once it is known which there are.
   first = sorted(words, key=lambda word: not re.match('--?config=', word))
+  if command.preset and not any(re.match('--?config=', w) for w in first):
+    first = [f'--config={command.preset}', *first]
   argv = [f'memloc {name}', *first]
   if command.config == 'workdir':
     _refuse_config(name, command, argv)
@@ -170,7 +174,7 @@ def parse(
 def usage(name: str, command: Command) -> str:
   """How the command is called, on one line."""
   parts = ['memloc', name, *command.words]
-  if command.config == 'file':
+  if command.config == 'file' and not command.preset:
     parts += ['--config=PRESET_OR_FILE', '--workdir=FOLDER']
   if command.flags or command.config:
     parts.append('[--FLAG=VALUE ...]')

@@ -24,12 +24,12 @@ class SignalsTest(parameterized.TestCase):
       ),
       unittest.mock.patch.object(study, 'stored', side_effect=InputError),
       unittest.mock.patch.object(study.hosts, 'join', side_effect=InputError),
-      unittest.mock.patch.object(stages, 'check_study', return_value=''),
+      unittest.mock.patch.object(stages, 'validate_study', return_value=''),
       contextlib.suppress(InputError),
     ):
       command.run(call)
     self.assertTrue(process.loaded.called)
-    self.assertEqual(process.listen.called, name in ('run', 'extend'))
+    self.assertEqual(process.listen.called, name in ('run', 'check', 'extend'))
 
 
 class DevicesTest(parameterized.TestCase):

@@ -26,13 +26,15 @@ MAY_IMPORT = {
   'curate.triage': {'tasks'},
   'study': _MEASURES | {'schema', 'pairs.settings', 'curate.triage'},
   'curate': _MEASURES | {'curate.triage', 'study'},
+  'curate.check': _MEASURES | {'curate.triage', 'study', 'stages'},
   'pairs': _MEASURES | {'pairs.settings', 'study', 'schema'},
   'compare': _MEASURES | {'study'},
   'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
   'presets': set(),
   'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
-  'api': _MEASURES | {'study', 'report', 'stages', 'presets'},
-  'command': _MEASURES | {'study', 'curate', 'compare', 'report', 'stages'},
+  'api': _MEASURES | {'study', 'curate.check', 'report', 'stages', 'presets'},
+  'command': _MEASURES
+  | {'study', 'curate', 'curate.check', 'compare', 'report', 'stages'},
 }
 
 
