@@ -150,6 +150,7 @@ def _means(model, params, tokens):
   _, states = interface.apply_blocks(
     model, params['blocks'], h, mask, collect=True
   )
+  assert states is not None  # They are collected.
   means = jnp.mean(states, axis=2, where=mask[None, :, :, None])
   means /= jnp.linalg.norm(means, axis=-1, keepdims=True)
   return jnp.moveaxis(means, 0, 1).reshape(len(means[0]), -1)

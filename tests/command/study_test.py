@@ -17,6 +17,8 @@ class SignalsTest(parameterized.TestCase):
     process = unittest.mock.create_autospec(ending.Process, instance=True)
     process.asked.return_value = False
     words = [word for word in command.words if not word.startswith('[')]
+    if name == 'check':
+      words += ['--text=text', '--label=label']
     call = parser.parse(name, command, process, words)
     with (
       unittest.mock.patch.object(
