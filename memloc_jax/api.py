@@ -18,16 +18,18 @@ import hashlib
 import json
 import pathlib
 import warnings
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from ml_collections import config_dict
 
+from memloc_jax.curate import check as checking
 from memloc_jax.curate import triage
 from memloc_jax.errors import InputError, shown
 from memloc_jax.estimators import predictions
+from memloc_jax.presets import check as check_preset
 from memloc_jax.report import gallery
 from memloc_jax.stages import known_tables, run_study
 from memloc_jax.study import config as study_config
@@ -43,6 +45,7 @@ _OF_THE_DATA = ('name', 'source', 'files', 'text', 'label')
 _FURTHER = ('id', 'true_label', 'paraphrase')
 
 MINILM = study_config.MINILM
+_Done = TypeVar('_Done')
 
 
 # Why tables have nothing to say of layers and of single examples.
@@ -305,7 +308,7 @@ def memorise(
   config.model.source = model
   config.map.num_runs = runs
   config.map.pairs = pairs
-  return _run(config, data, text, label, workdir, settings)
+  return _run(config, data, text, label, workdir, settings, _study)
 
 
 def localise(
@@ -348,7 +351,50 @@ def localise(
   config.task.noise = noise
   config.map.num_runs = 0
   config.train.seeds = tuple(range(1, seeds + 1))
-  return _run(config, data, text, label, workdir, settings)
+  return _run(config, data, text, label, workdir, settings, _study)
+
+
+def check(
+  data: pd.DataFrame,
+  text: Hashable,
+  label: Hashable,
+  workdir: str | pathlib.Path,
+  model: str = MINILM,
+  settings: Mapping[str, Any] | None = None,
+) -> checking.Checked:
+  """Lists the rows whose labels may be wrong, most doubtful first.
+
+  A probe on the frozen encoder writes a first `triage.csv` into the workdir;
+  fine-tuned models refine it, five at a time, until its top is stable. The data
+  are kept as `memorise` keeps them.
+
+  Args:
+    data: one row an example.
+    text: column of the texts.
+    label: column of the labels.
+    workdir: folder of the results, made if it is not there.
+    model: hub id or folder of the encoder that is fine-tuned.
+    settings: of the study by dotted name, as for `memorise`.
+
+  Returns:
+    What was found; `labels` is the list.
+
+  Raises:
+    InputError: the data, the columns, a setting or the model is at fault.
+  """
+  config = check_preset.get_config()
+  config.model.source = model
+
+  def run(
+    study: study_config.StudyConfig, folder: pathlib.Path
+  ) -> checking.Checked:
+    return checking.check(study, folder, Progress(quiet=True))
+
+  return _run(config, data, text, label, workdir, settings, run)
+
+
+def _study(study: study_config.StudyConfig, folder: pathlib.Path) -> Result:
+  return Result(run_study(study, folder, Progress(quiet=True)))
 
 
 def _run(
@@ -358,7 +404,8 @@ def _run(
   label: Hashable,
   workdir: str | pathlib.Path,
   settings: Mapping[str, Any] | None,
-) -> Result:
+  run: Callable[[study_config.StudyConfig, pathlib.Path], _Done],
+) -> _Done:
   for name, value in (settings or {}).items():
     if name in (f'task.{setting}' for setting in _OF_THE_DATA):
       raise InputError(
@@ -383,7 +430,7 @@ def _run(
     with whole(file) as path:
       path.write_bytes(content)
   try:
-    return Result(run_study(study, folder.path, Progress(quiet=True)))
+    return run(study, folder.path)
   except InputError:
     if new and _data_of(folder) != str(file):  # They were refused.
       file.unlink()

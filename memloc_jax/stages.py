@@ -433,7 +433,7 @@ def plan_study(
     return planning.plan(study, check_input, due)
 
 
-def check_study(
+def validate_study(
   config: StudyConfig,
   workdir: str | pathlib.Path,
   progress: Progress | None = None,

@@ -170,6 +170,19 @@ class ApiTest(tiny.EncoderCase):
     self.assertEqual(api._file(content, folder), file)
     self.assertEqual(api._file(b'other', folder).parent, folder.path.resolve())
 
+  def test_check(self):
+    found = self.call(
+      api.check, 'checked', settings=self.settings | {'map.num_epochs': 1}
+    )
+    labels = found.labels
+    self.assertCountEqual(labels['text'], self.data['sentence'])
+    self.assertTrue(labels['generalisation'].is_monotonic_increasing)
+    self.assertGreaterEqual(found.runs, 10)
+    sample = pd.read_csv(found.workdir / 'sample.csv')
+    path = self.folder / 'reviewed.csv'
+    sample.assign(decision='keep').to_csv(path, index=False)
+    self.assertEqual(found.review(path).estimate.high, 0)
+
   def test_any_text_is_kept_as_it_is(self):
     words = ['a\rb', 'c\r\nd\ne', '"f", g', ' h ', 'i' * 140_000, 'ü \u2028']
     self.data.loc[self.data.index[: len(words)], 'sentence'] = words

@@ -72,12 +72,12 @@ def compare(workdir: str | os.PathLike) -> Path | None:
   return comparison.write(folders, root) if folders else None
 
 
-def check(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
-  """What was found of every study, a line each; see `stages.check_study`."""
+def validate(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
+  """What was found of every study, a line each; see `stages.validate_study`."""
   root, lines = _root(workdir), []
   for cell in cells:
     with _named(cell):
-      lines.append(stages.check_study(cell.config, root / cell.name))
+      lines.append(stages.validate_study(cell.config, root / cell.name))
   return '\n'.join(lines)
 
 

@@ -58,6 +58,49 @@ def _plan(call: Call) -> None:
 
 
 def _check(call: Call) -> None:
+  """Writes the labels to check in a file, most doubtful first."""
+  from memloc_jax.command import output, study
+  from memloc_jax.curate import check
+
+  call.process.loaded()
+  [file], config = call.words, call.flags.config
+  # Named alike, whatever the format.
+  name = pathlib.Path(file).name.partition('.')[0]
+  workdir = call.flags.workdir or f'{name}-check'
+  call.process.workdir = workdir
+  if call.flags.reviewed is not None:
+    print(check.review(workdir, call.flags.reviewed).text)
+    return
+  for name in ('text', 'label'):
+    if not call.flags[name].value:
+      raise InputError(
+        f'memloc check: --{name} is missing: name the column of the {name}s, '
+        f'as in memloc check {file} --text=sentence --label=label.'
+      )
+    config.task[name] = call.flags[name].value
+  config.task.files = file
+  config.task.id = call.flags.id or config.task.id
+  with study.together(call, saves=True):
+    study.say_devices(call)
+    found = check.check(
+      study.configured(call),
+      workdir,
+      study.progress(call),
+      call.process.asked,
+    )
+  place = pathlib.Path(workdir)
+  print(found.text)
+  print(f'labels to check: {place / "triage.csv"}')
+  sample = place / 'sample.csv'
+  print(
+    f'To estimate how many are wrong, decide on the rows of {sample}, then:'
+  )
+  given = [f'--workdir={workdir}'] if call.flags.workdir else []
+  words = ['check', file, *given, f'--reviewed={sample}']
+  print(output.command(words))
+
+
+def _validate(call: Call) -> None:
   """Refuses what a run would refuse before it begins."""
   from memloc_jax import stages
   from memloc_jax.command import configs, grid_runs, study
@@ -66,7 +109,7 @@ def _check(call: Call) -> None:
   if call.words:
     if call.flags['config'].present:
       raise InputError(
-        'memloc check: takes --config and --workdir, or a workdir alone.'
+        'memloc validate: takes --config and --workdir, or a workdir alone.'
       )
     config, workdir = configs.stored(call.words[0]), call.words[0]
     cells: Sequence[grid_runs.Cell] = ()
@@ -74,9 +117,9 @@ def _check(call: Call) -> None:
     config, workdir, cells = study.declared(call)
   study.devices()
   if cells:
-    print(grid_runs.check(cells, workdir))
+    print(grid_runs.validate(cells, workdir))
   else:
-    print(stages.check_study(config, workdir))
+    print(stages.validate_study(config, workdir))
 
 
 def _extend(call: Call) -> None:
@@ -343,13 +386,43 @@ COMMANDS: dict[str, Command] = {
     example='plan --config=quickstart --workdir=workdirs/quickstart',
   ),
   'check': Command(
+    'Lists the rows of a file whose labels may be wrong, most doubtful first, '
+    'in triage.csv: within a minute or two from a frozen encoder, then better '
+    'from fine-tuned models. Stops by itself, or by Ctrl-C, and keeps the '
+    'list.',
+    _check,
+    words=('FILE',),
+    flags=(
+      Flag('text', str, 'Column of the texts, or several with commas.'),
+      Flag('label', str, 'Column of the labels.'),
+      Flag('id', str, 'Column that identifies each row, if there is one.'),
+      Flag(
+        'workdir',
+        str,
+        'Folder of the results; by default FILE-check, in the current folder.',
+      ),
+      Flag(
+        'reviewed',
+        str,
+        'A copy of sample.csv with decisions: prints how many labels are '
+        'wrong, and trains nothing.',
+      ),
+      _QUIET,
+      _VERBOSE,
+      *_PROCESSES,
+    ),
+    config='file',
+    preset='check',
+    example='check train.csv --text=sentence --label=label',
+  ),
+  'validate': Command(
     'Reads settings, data and model and says whether a study can run, in '
     'seconds; of a new one, with the flags of run, or of that in a workdir.',
-    _check,
+    _validate,
     words=('[WORKDIR]',),
     flags=(_WORKDIR, *_SEVERAL, _VERBOSE),
     config='file',
-    example='check --config=quickstart --workdir=workdirs/quickstart',
+    example='validate --config=quickstart --workdir=workdirs/quickstart',
   ),
   'extend': Command(
     'Adds map runs to a finished study, once or until they are enough.',

@@ -115,6 +115,7 @@ class Command:
     config: where its settings come from: 'file' for `--config` and single
       settings, 'workdir' for its first word, so that only settings of `engine`
       can be given; '' where it needs none.
+    preset: what `--config` is where it is not given; '' where it must be.
   """
 
   about: str
@@ -123,6 +124,7 @@ class Command:
   flags: tuple[Flag, ...] = ()
   config: str = ''
   example: str = ''
+  preset: str = ''
 
 
 def parse(
@@ -141,6 +143,8 @@ def parse(
   """
   # Settings can only be changed once it is known which there are.
   first = sorted(words, key=lambda word: not re.match('--?config=', word))
+  if command.preset and not any(re.match('--?config=', w) for w in first):
+    first = [f'--config={command.preset}', *first]
   argv = [f'memloc {name}', *first]
   if command.config == 'workdir':
     _refuse_config(name, command, argv)
@@ -182,7 +186,7 @@ def parse(
 def usage(name: str, command: Command) -> str:
   """How the command is called, on one line."""
   parts = ['memloc', name, *command.words]
-  if command.config == 'file':
+  if command.config == 'file' and not command.preset:
     parts += ['--config=PRESET_OR_FILE', '--workdir=FOLDER']
   if command.flags or command.config:
     parts.append('[--FLAG=VALUE ...]')

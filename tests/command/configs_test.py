@@ -13,7 +13,7 @@ from memloc_jax.study import config as study_config
 from tests.command.console import call
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_SHIPPED = ('own_data', 'quickstart', 'trec_minilm')
+_SHIPPED = ('check', 'own_data', 'quickstart', 'trec_minilm')
 
 
 class PresetsTest(parameterized.TestCase):
@@ -58,8 +58,9 @@ class PresetsTest(parameterized.TestCase):
   def test_other_names_are_told_which_there_are(self):
     with self.assertRaisesRegex(
       InputError,
-      '^--config=mine: is neither a file nor a preset; presets are own_data, '
-      'quickstart, trec_minilm, control, coverage, layerwise, planted, study.$',
+      '^--config=mine: is neither a file nor a preset; presets are check, '
+      'own_data, quickstart, trec_minilm, control, coverage, layerwise, '
+      'planted, study.$',
     ):
       configs.Parser().parse('mine')
 

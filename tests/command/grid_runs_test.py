@@ -51,11 +51,11 @@ class RefusedTest(tiny.EncoderCase):
     config = study_config.from_config_dict(values)
     cells[2] = grid.Cell(2, cells[2].name, config)
     root = self.folder / 'bad'
-    for refuse in (_run, grid_runs.check):
+    for refuse in (_run, grid_runs.validate):
       with self.assertRaisesRegex(InputError, 'nowhere') as caught:
         refuse(cells, root)
       self.assertStartsWith(str(caught.exception), f'{cells[2].name}: ')
-    lines = grid_runs.check(cells[:2], root).splitlines()
+    lines = grid_runs.validate(cells[:2], root).splitlines()
     for line, cell in zip(lines, cells[:2], strict=True):
       self.assertStartsWith(line, f'{root / cell.name} can run: ')
     self.assertFalse(root.exists())

@@ -97,9 +97,9 @@ class ImportsTest(parameterized.TestCase):
     kept = name if name == 'mine' else f'{self.file} sha256:{digest}'
     self.assertEqual(config.code.imports, (kept,))
     with unittest.mock.patch.object(
-      stages, 'check_study', return_value=''
+      stages, 'validate_study', return_value=''
     ) as check:
-      status, _, error = call('check', str(self.workdir))
+      status, _, error = call('validate', str(self.workdir))
     self.assertEqual(status, 0, error)
     again, folder = check.call_args.args
     # Its class is another one, as it has been made again.
@@ -147,7 +147,7 @@ class ImportsTest(parameterized.TestCase):
     self.started('--config=quickstart', f'--import={self.file}')
     self.file.write_text(_TECHNIQUE.replace('0.5', '0.75'), 'utf-8')
     for words in (
-      ('check', str(self.workdir)),
+      ('validate', str(self.workdir)),
       ('report', str(self.workdir)),
       ('report', str(self.place)),
       ('run', f'--config={self.workdir}', '--workdir=new'),
@@ -159,9 +159,11 @@ class ImportsTest(parameterized.TestCase):
     moved = self.place / 'moved' / 'mine.py'
     moved.parent.mkdir()
     self.file.rename(moved)
-    self.assertIn('No such file', self.refused('check', str(self.workdir)))
-    with unittest.mock.patch.object(stages, 'check_study', return_value=''):
-      status, _, error = call('check', str(self.workdir), f'--import={moved}')
+    self.assertIn('No such file', self.refused('validate', str(self.workdir)))
+    with unittest.mock.patch.object(stages, 'validate_study', return_value=''):
+      status, _, error = call(
+        'validate', str(self.workdir), f'--import={moved}'
+      )
     self.assertEqual(status, 0, error)
     self.assertEqual(TECHNIQUES['mine'].settings().threshold, 0.75)
     self.forget()

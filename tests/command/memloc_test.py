@@ -287,10 +287,11 @@ class WorkdirTest(parameterized.TestCase):
     self.assertEqual(self.done(*words, '--verbose'), 'tables\n')
     whole.assert_called_once()
 
-  def test_check(self):
-    check = self.replace(stages, 'check_study', 'can run')
-    self.assertEqual(self.done('check', self.workdir), 'can run\n')
-    check.assert_called_once_with(self.config, self.workdir)
+  def test_validate(self):
+    validate = self.replace(stages, 'validate_study', 'can run')
+    out = self.done('validate', self.workdir)
+    self.assertEqual(out, 'can run\n')
+    validate.assert_called_once_with(self.config, self.workdir)
 
   def test_a_workdir_is_a_configuration(self):
     run = self.replace(study, 'run_study', self.place)
@@ -326,14 +327,14 @@ class WorkdirTest(parameterized.TestCase):
   def test_settings_that_cannot_be_read(self, values, sentence):
     path = pathlib.Path(self.workdir, 'config.json')
     path.write_text(values if values == '{' else json.dumps(values), 'utf-8')
-    for command in ('verify', 'export', 'extend', 'check'):
+    for command in ('verify', 'export', 'extend', 'validate'):
       status, out, error = call(command, self.workdir)
       self.assertEqual((status, out), (2, ''))
       self.assertIn(f'{path}', error)
       self.assertIn(sentence, error)
       self.assertEqual(error.count('\n'), 1)
 
-  @parameterized.parameters('verify', 'export', 'extend', 'check')
+  @parameterized.parameters('verify', 'export', 'extend', 'validate')
   def test_folders_without_a_study(self, command):
     status, _, error = call(command, str(self.place / 'none'))
     self.assertEqual(status, 2)
@@ -507,8 +508,8 @@ class RefusedTest(parameterized.TestCase):
     (['report', 'no/such/folder'], 'holds no study'),
     (['verify'], 'WORKDIR is missing; usage: memloc verify WORKDIR ['),
     (['apply', 'a'], 'REVIEWED is missing; usage: memloc apply WORKDIR REV'),
-    (['check', 'a', '--config=quickstart'], 'or a workdir alone'),
-    (['check'], '--config is missing'),
+    (['validate', 'a', '--config=quickstart'], 'or a workdir alone'),
+    (['validate'], '--config is missing'),
     (['verify', 'a', 'b'], "does not take 'b'"),
     (['verify', 'a', '--run=x'], '--run=x'),
     (['verify', 'a', '--config.engine.lane=2'], 'mean --config.engine.lanes?'),

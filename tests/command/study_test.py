@@ -17,6 +17,8 @@ class SignalsTest(parameterized.TestCase):
     process = unittest.mock.create_autospec(ending.Process, instance=True)
     process.asked.return_value = False
     words = [word for word in command.words if not word.startswith('[')]
+    if name == 'check':
+      words += ['--text=text', '--label=label']
     call = parser.parse(name, command, process, words)
     with (
       unittest.mock.patch.object(
@@ -24,12 +26,12 @@ class SignalsTest(parameterized.TestCase):
       ),
       unittest.mock.patch.object(study, 'stored', side_effect=InputError),
       unittest.mock.patch.object(study.hosts, 'join', side_effect=InputError),
-      unittest.mock.patch.object(stages, 'check_study', return_value=''),
+      unittest.mock.patch.object(stages, 'validate_study', return_value=''),
       contextlib.suppress(InputError),
     ):
       command.run(call)
     self.assertTrue(process.loaded.called)
-    self.assertEqual(process.listen.called, name in ('run', 'extend'))
+    self.assertEqual(process.listen.called, name in ('run', 'check', 'extend'))
 
 
 class DevicesTest(parameterized.TestCase):

@@ -450,7 +450,7 @@ class ApplyTest(tiny.EncoderCase):
     words = shlex.split(done.stdout.splitlines()[-1])
     self.assertIn(f'--workdir={workdir}-corrected', words)
     # As printed, but that nothing is trained.
-    words[words.index('run')] = 'check'
+    words[words.index('run')] = 'validate'
     checked = subprocess.run(
       words, capture_output=True, text=True, check=False, cwd=self.place
     )

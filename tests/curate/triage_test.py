@@ -105,6 +105,7 @@ def _examples(n=12, **columns):
       'label_margin': np.linspace(0.9, -0.9, n),
       'label_margin_low': np.linspace(0.5, -1, n),
       'category': ['review', 'relabel', 'keep'] * (n // 3),
+      'cluster': np.arange(n),
     }
     | columns
   )
@@ -132,6 +133,37 @@ class TriageTest(parameterized.TestCase):
     self.assertEqual(table['category'].tolist(), order)
     self.assertEqual(table['row'].tolist(), [i + 101 for i in table['index']])
     self.assertEqual(set(table['decision']) | set(table['new_label']), {''})
+
+  def test_everything_is_listed_by_doubt_alone(self):
+    likely = [0.4, 0.3, 1.0, np.nan, 0.1, 1.0, 0.2, 0.3, 1.0, 0.1, 0.4, 1.0]
+    table = triage.rows(
+      _examples(generalisation=likely), range(12), everything=True
+    )
+    order = [4, 9, 6, 1, 7, 0, 10, 2, 5, 8, 11, 3]
+    self.assertEqual(table['index'].tolist(), order)
+
+  def test_how_sure_a_suggestion_is(self):
+    examples = _examples(
+      given=['good'] * 6 + ['bad'] * 6,
+      generalisation=[0.2] * 12,
+      label_margin=[0.5] * 12,
+    )
+    table = triage.rows(examples, range(12), everything=True)
+    # `bad` leads by 0.5 where `good` is given; given, it has 0.2 itself.
+    sure = table.set_index('given')['suggested_probability']
+    self.assertEqual(set(sure['good']), {0.7})
+    self.assertEqual(set(sure['bad']), {0.2})
+
+  def test_duplicates_with_another_label_are_named(self):
+    clusters = [0, 0, 0, 0, 0, 5, 6, 6, 8, 9, 10, 11]
+    given = ['good', 'bad', 'bad', 'bad', 'bad'] + ['good'] * 7
+    examples = _examples(cluster=clusters, given=given)
+    table = triage.rows(examples, range(12), everything=True)
+    found = table.set_index('index')['duplicates']
+    self.assertEqual(found[0], 'k1: bad; k2: bad; k3: bad')
+    self.assertEqual(found[4], 'k0: good')
+    # One by itself, and two that agree.
+    self.assertEqual(found[[5, 6, 7]].tolist(), [''] * 3)
 
   def test_order_of_examples_does_not_matter(self):
     examples = _examples()

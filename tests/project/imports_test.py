@@ -26,14 +26,31 @@ MAY_IMPORT = {
   'curate.triage': {'tasks'},
   'study': _MEASURES | {'schema', 'pairs.settings', 'curate.triage'},
   'curate': _MEASURES | {'curate.triage', 'study'},
+  'curate.check': _MEASURES | {'curate.triage', 'study', 'stages'},
   'pairs': _MEASURES | {'pairs.settings', 'study', 'schema'},
   'compare': _MEASURES | {'study'},
   'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
   'presets': set(),
   'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
-  'api': _MEASURES | {'study', 'curate.triage', 'report', 'stages', 'presets'},
+  'api': _MEASURES
+  | {
+    'study',
+    'curate.check',
+    'curate.triage',
+    'report',
+    'stages',
+    'presets',
+  },
   'command': _MEASURES
-  | {'study', 'curate', 'curate.triage', 'compare', 'report', 'stages'},
+  | {
+    'study',
+    'curate',
+    'curate.check',
+    'curate.triage',
+    'compare',
+    'report',
+    'stages',
+  },
 }
 
 

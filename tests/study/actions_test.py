@@ -68,7 +68,7 @@ class ActionsTest(tiny.EncoderCase):
 
   def test_a_check_writes_nothing_and_says_what_was_found(self):
     before = tiny.files(self.workdir)
-    found = stages.check_study(self.config, self.workdir)
+    found = stages.validate_study(self.config, self.workdir)
     self.assertNotIn('\n', found)
     self.assertStartsWith(found, f'{self.workdir} can run: 80 examples to')
     runs = len(pd.read_parquet(self.workdir / 'runs.parquet'))
@@ -77,17 +77,17 @@ class ActionsTest(tiny.EncoderCase):
     )
     self.assertEqual(tiny.files(self.workdir), before)
     folder = self.folder / 'checked'
-    found = stages.check_study(self.config, folder)
+    found = stages.validate_study(self.config, folder)
     self.assertEndsWith(found, f'{runs} of {runs} runs to train.')
     self.assertFalse(folder.exists())
 
   def test_a_check_refuses_what_a_run_does(self):
     other = tiny.config(self.encoder, self.folder, map__num_epochs=1)
     with self.assertRaisesRegex(InputError, 'map.num_epochs is 2 there and 1'):
-      stages.check_study(other, self.workdir)
+      stages.validate_study(other, self.workdir)
     other = tiny.config(self.encoder, self.folder, engine__lanes=10**9)
     with self.assertRaisesRegex(InputError, 'lanes=1000000000: training'):
-      stages.check_study(other, self.folder / 'checked')
+      stages.validate_study(other, self.folder / 'checked')
 
   @pytest.mark.full
   def test_plans_share_what_they_compile(self):

@@ -315,7 +315,7 @@ class BadInputTest(parameterized.TestCase):
       exec(path.read_text('utf-8'), scope)  # As config_flags does.
       study_config.from_config_dict(scope['get_config']())
 
-  @parameterized.parameters('run', 'plan', 'check')
+  @parameterized.parameters('run', 'plan', 'validate')
   def test_entrypoint_says_one_sentence_and_exits_with_2(self, action):
     rows = [*_ROWS, {'text': 'the ship', 'coarse_label': 'WHAT'}]
     finished = subprocess.run(
