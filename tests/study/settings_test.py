@@ -33,6 +33,7 @@ _FREE = frozenset(
     'task.id',
     'task.true_label',
     'task.paraphrase',
+    'task.decisions',
     'model.source',
     'model.read_out',
     'localise.retrain.held_out',
