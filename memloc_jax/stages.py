@@ -471,7 +471,8 @@ def _stop_together(study: Runs, due: bool, stopped: Preempted | None) -> None:
     Preempted: one was asked to.
   """
   [is_due, *_], asked, was_stopped = hosts.gather(
-    np.array([due, study.asked_to_stop(), stopped is not None])
+    # A finished stage takes no time, so that nothing is to be stopped there.
+    np.array([due, due and study.asked_to_stop(), stopped is not None])
   ).T
   if was_stopped.any() or (is_due and asked.any()):
     raise stopped or Preempted(STOPPED)

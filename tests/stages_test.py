@@ -141,7 +141,7 @@ class ListTest(absltest.TestCase):
     known = stages.stages_of(StudyConfig()).values()
     written = [table for each in known for table in each.table_names]
     self.assertEqual(
-      [*stages.known_tables()], [*written, 'c_score', 'corrections']
+      [*stages.known_tables()], [*written, 'c_score', 'corrections', 'sample']
     )
 
   def test_settings_that_are_declared_are_there_and_free(self):

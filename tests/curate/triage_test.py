@@ -399,7 +399,9 @@ class TriageTest(parameterized.TestCase):
     self.refused(f'triage.csv: no column {name!r}', table)
 
   def test_missing_file(self):
-    with self.assertRaisesRegex(InputError, 'gone.csv: no such'):
+    with self.assertRaisesRegex(
+      InputError, 'gone.csv: there is no such file; copy'
+    ):
       triage.read(self.folder / 'gone.csv', _examples(), CLASSES)
 
   def test_unknown_id(self):

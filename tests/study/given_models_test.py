@@ -65,7 +65,9 @@ class StudyTest(GivenCase):
         self.record(row).logits, self.predicted(params), atol=1e-4
       )
     # Their own embeddings matter, or nothing is tested.
-    other = self.noisy | {'embeddings': self.done.pretrained['embeddings']}
+    other = self.noisy | {
+      'embeddings': self.done.context.pretrained['embeddings']
+    }
     gap = np.abs(self.predicted(other) - self.record(0).logits)
     self.assertGreater(gap.max(), 0.05)
 

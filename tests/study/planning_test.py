@@ -221,7 +221,7 @@ class RefusedTest(tiny.EncoderCase):
     ('has no runs', {'map__num_runs': 0, 'train__seeds': ()}),
     ('too few examples', {'task__noise': 0.01}),
     ('control.pairs', {'control__seeds': (1,), 'control__pairs': ((2, 3),)}),
-    ('needs noisy', {'control__seeds': (1,), 'task__noise': 0.0}),
+    ('needs wrong labels', {'control__seeds': (1,), 'task__noise': 0.0}),
     ('max_length=', {'task__buckets': (16, 64)}),
     ('buckets', {'task__buckets': (4,)}),
     ('one class only', {'task__limit': 1}),
