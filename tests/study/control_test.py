@@ -74,7 +74,7 @@ class SetupsTest(parameterized.TestCase):
       control.setups(_study(6, pairs=pairs))
 
   def test_refuses_a_task_without_noise(self):
-    with self.assertRaisesRegex(InputError, 'noise is 0'):
+    with self.assertRaisesRegex(InputError, 'noise=0: .* needs wrong labels'):
       control.setups(_study(noise=0.0))
 
   def test_seeds_take_noise_draws_in_turn(self):

@@ -106,8 +106,8 @@ class OwnDataTest(tiny.EncoderCase):
     # Settings have the names they have.
     page = page.partition('Complete configuration')[0]
     page = re.sub('<style>.*</style>|src="data:[^"]*"', '', page, flags=re.S)
-    for absent in ('noisy', 'AUROC', 'M-CoG', 'nan', '–'):
-      self.assertNotIn(absent, page)
+    for absent in ('noisy', 'AUROC', 'M-CoG', r'\bnan\b', '–'):
+      self.assertNotRegex(page, absent)
 
   @pytest.mark.full
   def test_known_corrections_and_main_models(self):
@@ -230,7 +230,7 @@ class OwnDataTest(tiny.EncoderCase):
   def test_a_study_of_nothing_is_refused(self):
     path = self.write('none.csv', ('text', 'label'), _ROWS)
     workdir = self.folder / 'none'
-    with self.assertRaisesRegex(InputError, 'no runs.*map.num_runs'):
+    with self.assertRaisesRegex(InputError, 'map.num_runs=0: the study has no runs'):
       tiny.run(self.config(task__files=path, map__num_runs=0), workdir)
     self.assertFalse(workdir.exists())
 
