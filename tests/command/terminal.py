@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CTRL_C = b'\x03'
+_SIZE = ('COLUMNS', 'LINES')
 # Makes standard input the terminal that Ctrl-C is pressed in, in a process of
 # its own: JAX warns where a process that uses it is forked.
 _IN_TERMINAL = """
@@ -43,13 +44,15 @@ def in_terminal(
   """
   terminal, inside = pty.openpty()
   termios.tcsetwinsize(inside, (24, columns))
+  # pytest-xdist sets a width, which would count for more than the terminal's.
+  around = {k: v for k, v in os.environ.items() if k not in _SIZE}
   process = subprocess.Popen(
     [sys.executable, '-c', _IN_TERMINAL, *command],
     stdin=inside,
     stdout=inside,
     stderr=inside,
     cwd=_ROOT,
-    env=os.environ | {'PYTHONPATH': str(_ROOT)} | environment,
+    env=around | {'PYTHONPATH': str(_ROOT)} | environment,
     start_new_session=True,
   )
   os.close(inside)
