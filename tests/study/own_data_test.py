@@ -230,7 +230,9 @@ class OwnDataTest(tiny.EncoderCase):
   def test_a_study_of_nothing_is_refused(self):
     path = self.write('none.csv', ('text', 'label'), _ROWS)
     workdir = self.folder / 'none'
-    with self.assertRaisesRegex(InputError, 'map.num_runs=0: the study has no runs'):
+    with self.assertRaisesRegex(
+      InputError, 'map.num_runs=0: the study has no runs'
+    ):
       tiny.run(self.config(task__files=path, map__num_runs=0), workdir)
     self.assertFalse(workdir.exists())
 
