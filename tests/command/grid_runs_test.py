@@ -299,12 +299,15 @@ def _write_task(folder, task):
   """Compressed lines of JSON with integer labels, and what they mean."""
   folder.mkdir(parents=True)
   classes = len(task.label_names)
-  words = ('hill', 'lake', 'road', 'tree')
+  words = ('ship', 'barn', 'sailor', 'sea')  # Which the encoder knows.
   for split, count in (('train', 12), (task.pool, 4)):
     if split is None:
       continue
     rows = [
-      {task.text_fields[0]: f'{words[i % 4]} {i} {split}', 'label': i % classes}
+      {
+        task.text_fields[0]: f'the old {words[i % 4]} {i} {split}',
+        'label': i % classes,
+      }
       for i in range(count * classes)
     ]
     lines = ''.join(json.dumps(row) + '\n' for row in rows)
