@@ -9,8 +9,8 @@ import importlib
 import os
 from typing import Any
 
-# Or `transformers`, of which tokenizers alone are used, says as it is imported
-# that there is no PyTorch.
+# Silences the warning of `transformers` that PyTorch is missing: only its
+# tokenizers are used.
 os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 
 __version__ = '0.1.0'

@@ -101,7 +101,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MapRuns:
-  """What the map runs were trained on and what they predict.
+  """Training subsets and predictions of the map runs.
 
   K runs that did not diverge, n training examples, in the order of `examples`.
 
@@ -377,7 +377,7 @@ def check(
     settings: of the study by dotted name, as for `memorise`.
 
   Returns:
-    What was found; `labels` is the list.
+    The finished check; its `labels` are the list.
 
   Raises:
     InputError: the data, the columns, a setting or the model is at fault.

@@ -73,7 +73,7 @@ def compare(workdir: str | os.PathLike) -> Path | None:
 
 
 def validate(cells: Sequence[Cell], workdir: str | os.PathLike) -> str:
-  """What was found of every study, a line each; see `stages.validate_study`."""
+  """One line per study on its data and runs; see `stages.validate_study`."""
   root, lines = _root(workdir), []
   for cell in cells:
     with _named(cell):
