@@ -501,7 +501,7 @@ def _lines(data: pd.DataFrame, named: Mapping[str, Any]) -> bytes:
   rows = sources.rows_of({'train': frames.table(data, named)}, task)['train']
   names, true = np.array(rows.label_names, object), rows.true_labels
   columns = {
-    'text': [text for (text,) in rows.segments],
+    'text': rows.texts[0],
     'label': names[rows.labels],
     'id': rows.ids,
     'true_label': names[rows.labels if true is None else true],

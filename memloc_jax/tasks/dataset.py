@@ -245,6 +245,7 @@ def assemble(
       'least 2 are needed for validation and test'
     )
   validation, test = splits.halve_pool(pool, config.seed)
+  segments = train.segments
   if train.true_labels is not None:
     labels, noisy = splits.known_label_sets(train.labels, train.true_labels)
   else:
@@ -252,7 +253,7 @@ def assemble(
       train.labels, config.noise, config.seed, config.noise_draws, rng
     )
   tokens = encode.tokenise(
-    train.segments + validation.segments + test.segments,
+    segments + validation.segments + test.segments,
     pathlib.Path(tokenizer_folder),
     config.max_length,
     cache,
@@ -264,7 +265,7 @@ def assemble(
   else:
     buckets = encode.choose_buckets(tokens.length, config.max_length)
   ends = np.cumsum([len(train), len(validation), len(test)]).tolist()
-  texts = tuple(tokens.assemble(s) for s in train.segments)
+  texts = tuple(tokens.assemble(s) for s in segments)
   assert train.positions is not None  # `Rows` makes them.
   dataset = Dataset(
     task=task,
@@ -276,9 +277,9 @@ def assemble(
     noisy=noisy,
     validation_labels=validation.labels,
     test_labels=test.labels,
-    segments=train.segments,
+    segments=segments,
     texts=texts,
-    ids=train.ids,
+    ids=tuple(train.ids),
     hashes=tuple(_text_hash(text) for text in texts),
     kinds=train.kinds,
     positions=train.positions,

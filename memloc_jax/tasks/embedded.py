@@ -198,10 +198,10 @@ def corpus(seed: int = 1, train: int = 480, pool: int = 200) -> dict[str, Rows]:
         if text not in seen and (word is None or label != label_of[word]):
           break
       seen.add(text)
-      texts.append((text,))
+      texts.append(text)
       labels.append(label if word is None else label_of[word])
     splits[name] = Rows(
-      segments=tuple(texts),
+      texts=(tuple(texts),),
       labels=np.asarray(labels, np.int32),
       label_names=_class_names('embedded'),
       ids=tuple(str(i) for i in range(num)),
@@ -269,7 +269,7 @@ def agreement(seed: int, train: int, pool: int) -> dict[str, Rows]:
       pairs.append((text, f'everyone felt {felt[0]} and {felt[1]}'))
       labels.append(agree)
     splits[name] = Rows(
-      segments=tuple(pairs),
+      texts=tuple(zip(*pairs)),
       labels=np.asarray(labels, np.int32),
       label_names=_class_names('embedded_agreement'),
       ids=tuple(str(i) for i in range(num)),

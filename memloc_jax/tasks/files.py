@@ -25,6 +25,7 @@ import pyarrow.parquet
 
 from memloc_jax.errors import InputError, cut, shown, visible
 from memloc_jax.tasks import label
+from memloc_jax.tasks.rows import Column
 
 SPLITS = ('train', 'validation', 'test')
 SUFFIXES = ('.jsonl', '.jsonl.gz', '.json', '.csv', '.tsv', '.parquet')
@@ -56,7 +57,6 @@ _SEPARATORS = (',', ';', '\t', '|')
 # Tells spreadsheets the separator; they may fill the line up with it.
 _SEP_LINE = re.compile(r'"?sep=(.)"?[,;\t|]*', re.IGNORECASE)
 _SPACE = re.compile(r'[ \t\r\n]*')
-_INTERNED = 1000  # different values of a column, kept once each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +124,11 @@ class SourceTable:
     return None if names is None else _canonical_names(names, place)
 
 
-class Stored(Mapping[str, list]):
-  """Columns of Arrow's that are decoded when they are first asked for.
+class Stored(Mapping[str, Sequence[Any]]):
+  """Columns of Arrow's that are read when they are first asked for.
 
-  What nobody names is neither read nor turned into Python objects.
+  What nobody names is not read, and texts and numbers are not turned into
+  Python objects.
   """
 
   def __init__(
@@ -144,13 +145,18 @@ class Stored(Mapping[str, list]):
       batches: reads the column of a name, in parts.
     """
     self._where, self._names, self._batches = where, tuple(names), batches
-    self._read: dict[str, list] = {}
+    self._read: dict[str, Sequence[Any]] = {}
 
-  def __getitem__(self, name: str) -> list:
+  def __getitem__(self, name: str) -> Sequence[Any]:
     if name not in self._names:
       raise KeyError(name)
     if name not in self._read:
-      self._read[name] = self._decoded(name)
+      try:
+        self._read[name] = self._cells(name)
+      except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(
+          f'{self._where}: column {name!r} cannot be read ({_cause(error)})'
+        ) from error
     return self._read[name]
 
   def __contains__(self, name: object) -> bool:
@@ -162,22 +168,24 @@ class Stored(Mapping[str, list]):
   def __len__(self) -> int:
     return len(self._names)
 
-  def _decoded(self, name: str) -> list:
-    values: list = []
-    known: dict[Any, Any] = {}
-    try:
-      for batch in self._batches(name):
-        for value in self._values(name, batch, len(values)):
-          if isinstance(value, str | bytes):
-            # The names of few classes, over and over.
-            keep = known.get if len(known) >= _INTERNED else known.setdefault
-            value = keep(value, value)
-          values.append(value)
-    except (OSError, pyarrow.ArrowException) as error:
-      raise InputError(
-        f'{self._where}: column {name!r} cannot be read ({_cause(error)})'
-      ) from error
-    return values
+  def _cells(self, name: str) -> Sequence[Any]:
+    parts: list[pyarrow.Array] = []
+    values: list[Any] = []
+    rows = 0
+    for batch in self._batches(name):
+      if pyarrow.types.is_dictionary(batch.type):
+        batch = batch.dictionary_decode()
+      if _is_plain(batch.type):
+        try:
+          batch.validate(full=True)
+        except pyarrow.ArrowInvalid:
+          self._values(name, batch, rows)  # Names the row.
+          raise
+        parts.append(batch)
+      else:
+        values += self._values(name, batch, rows)
+      rows += len(batch)
+    return Column(parts, parts[0].type) if parts else values
 
   def _values(self, name: str, batch: pyarrow.Array, before: int) -> list:
     """Python values of a batch; InputError naming the row of a bad one."""
@@ -201,6 +209,18 @@ class Stored(Mapping[str, list]):
             f'column {name!r} that cannot be read ({_cause(error)})'
           ) from error
       raise
+
+
+def _is_plain(kind: pyarrow.DataType) -> bool:
+  """Whether all valid cells of a type can be decoded."""
+  tests = pyarrow.types
+  return (
+    tests.is_string(kind)
+    or tests.is_large_string(kind)
+    or tests.is_integer(kind)
+    or tests.is_floating(kind)
+    or tests.is_boolean(kind)
+  )
 
 
 def listed(names: Iterable[Any]) -> str:

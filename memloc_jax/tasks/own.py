@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from memloc_jax.errors import InputError, cut, shown
 from memloc_jax.tasks import label
 from memloc_jax.tasks.files import SourceTable
@@ -40,7 +42,8 @@ def check(table: SourceTable, task: Task, training: bool) -> None:
   if not training:
     return
   known = table.names_of(name)
-  _check_classes(table.where, name, [label.named(c, known) for c in labels])
+  names = {label.named(cell, known) for cell in labels}
+  _check_classes(table.where, name, len(names), len(labels))
   if task.paraphrase_field:
     name, texts = table.column(task.paraphrase_field)
     _check_texts(table, name, texts)
@@ -117,29 +120,40 @@ def _check_labels(table: SourceTable, name: str, cells: Sequence[Any]) -> None:
     )
 
 
-def _check_classes(where: str, name: str, labels: Sequence[Any]) -> None:
-  classes = len(set(labels))
+def _check_classes(where: str, name: str, classes: int, rows: int) -> None:
   # Two classes are what a task is, however few its rows.
-  if classes > max(2, len(labels) / 2):
+  if classes > max(2, rows / 2):
     raise InputError(
       f'{where}: column {name!r} has {classes:,} different labels in '
-      f'{len(labels):,} rows; it looks like an id, a number or a text'
+      f'{rows:,} rows; it looks like an id, a number or a text'
     )
 
 
 def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
-  rows: dict[str, int] = {}
   for row, value in enumerate(ids, 1):
     if missing(value):
       raise InputError(f'{where}: row {row} has no id in column {name!r}')
-    # Compared as they will be written.
+  if found := repeated(ids):
+    first, again = found
+    raise InputError(
+      f'{where}: rows {first + 1} and {again + 1} both have the id '
+      f'{shown(stripped(ids[first]))} in column {name!r}; blanks around an id '
+      'do not count'
+    )
+
+
+def repeated(ids: Sequence[Any]) -> tuple[int, int] | None:
+  """Rows, from 0, of the first id that comes twice, compared as `stripped`."""
+  # The ids themselves may take more memory than all texts do.
+  hashes = np.fromiter((hash(stripped(value)) for value in ids), np.int64)
+  if len(np.unique(hashes)) == len(ids):
+    return None
+  rows: dict[str, int] = {}
+  for row, value in enumerate(ids):
     first = rows.setdefault(stripped(value), row)
     if first != row:
-      raise InputError(
-        f'{where}: rows {first} and {row} both have the id '
-        f'{shown(stripped(value))} in column {name!r}; blanks around an id do '
-        'not count'
-      )
+      return first, row
+  return None
 
 
 def _number(value: Any) -> float | None:

@@ -1,9 +1,68 @@
 """One split of a task as read from a source: texts, labels, identities."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow
+
+_BATCH = 2048  # cells that are decoded at a time
+
+
+class Column(Sequence[Any]):
+  """Cells that stay Arrow's until somebody looks at them.
+
+  The Python object of a short text is larger than the text, and so is the
+  tuple that holds it.
+  """
+
+  def __init__(self, parts: Iterable[pyarrow.Array], kind: pyarrow.DataType):
+    """Keeps the cells as they are.
+
+    Args:
+      parts: the cells, each of which can be decoded.
+      kind: their type.
+    """
+    self._cells = pyarrow.chunked_array(list(parts), kind)
+
+  @classmethod
+  def of(cls, texts: Iterable[str]) -> 'Column':
+    """A column of texts, all of them valid Unicode."""
+    texts, parts = iter(texts), []
+    while batch := list(itertools.islice(texts, _BATCH)):
+      parts.append(pyarrow.array(batch, pyarrow.string()))
+    return cls(parts, pyarrow.string())
+
+  def __len__(self) -> int:
+    return len(self._cells)
+
+  def __iter__(self) -> Iterator[Any]:
+    for part in self._cells.chunks:
+      for start in range(0, len(part), _BATCH):
+        yield from part.slice(start, _BATCH).to_pylist()
+
+  def __getitem__(self, at: Any) -> Any:
+    if isinstance(at, slice):
+      return [self[i] for i in range(len(self))[at]]
+    return self._cells[at].as_py()
+
+
+class Numbers(Sequence[str]):
+  """Numbers that are written when somebody looks at them."""
+
+  def __init__(self, numbers: range):
+    """Keeps the numbers."""
+    self._numbers = numbers
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, at: Any) -> Any:
+    if isinstance(at, slice):
+      return Numbers(self._numbers[at])
+    return str(self._numbers[at])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,11 +70,11 @@ class Rows:
   """Examples in source order.
 
   Attributes:
-    segments: the text fields of each example, [n] tuples of equal length.
+    texts: the text fields, one column of [n] for each.
     labels: index into `label_names`, int32 [n].
     label_names: name of each class.
     ids: identity of each example: the source's `id` column where it has one,
-      else the 0-based position in the source, before anything was dropped.
+      else the position in the source, from 0, before anything was dropped.
     kinds: 'rule' or 'exception' of each example where the source knows it.
     cues: the word that alone decides each example's label where the source
       knows it; '' for examples without one.
@@ -27,10 +86,10 @@ class Rows:
       that of the examples themselves.
   """
 
-  segments: tuple[tuple[str, ...], ...]
+  texts: tuple[Sequence[str], ...]
   labels: np.ndarray
   label_names: tuple[str, ...]
-  ids: tuple[str, ...]
+  ids: Sequence[str]
   kinds: tuple[str, ...] | None = None
   cues: tuple[str, ...] | None = None
   true_labels: np.ndarray | None = None
@@ -39,10 +98,15 @@ class Rows:
 
   def __post_init__(self):
     if self.positions is None:
-      object.__setattr__(self, 'positions', range(len(self.segments)))
+      object.__setattr__(self, 'positions', range(len(self.labels)))
 
   def __len__(self) -> int:
-    return len(self.segments)
+    return len(self.labels)
+
+  @property
+  def segments(self) -> tuple[tuple[str, ...], ...]:
+    """The text fields of each example, [n] tuples of equal length."""
+    return tuple(zip(*self.texts))
 
   def take(self, indices: Sequence[int] | np.ndarray) -> 'Rows':
     """Returns the rows at `indices`, int [rows], in that order."""
@@ -52,12 +116,18 @@ class Rows:
     true = self.true_labels
     return dataclasses.replace(
       self,
-      segments=pick(self.segments),
+      texts=tuple(_column(texts, indices) for texts in self.texts),
       labels=self.labels[indices],
-      ids=pick(self.ids),
+      ids=_column(self.ids, indices),
       kinds=known(self.kinds),
       cues=known(self.cues),
       true_labels=None if true is None else true[indices],
       paraphrases=known(self.paraphrases),
       positions=pick(self.positions),
     )
+
+
+def _column(texts: Sequence[str], indices: np.ndarray) -> Sequence[str]:
+  """Some of the texts, kept as all are."""
+  picked = (texts[i] for i in indices.tolist())
+  return Column.of(picked) if isinstance(texts, Column) else tuple(picked)

@@ -1,6 +1,5 @@
 """The one way in: a source string and a task to labelled rows of text."""
 
-import array
 import collections
 import dataclasses
 import re
@@ -15,7 +14,7 @@ from memloc_jax.tasks import catalogue, embedded, files, frames, hub, own, saved
 from memloc_jax.tasks import label as labelling
 from memloc_jax.tasks.files import SourceTable
 from memloc_jax.tasks.registry import ALIASES, Task
-from memloc_jax.tasks.rows import Rows
+from memloc_jax.tasks.rows import Column, Numbers, Rows
 
 # Halves of characters, and what comes of bytes that were not UTF-8.
 _SURROGATES = re.compile('[\ud800-\udfff]')
@@ -212,14 +211,15 @@ def _ids(table: SourceTable, task: Task, rows: int) -> Sequence[str]:
   """The identity of each row."""
   if (task.id_field or 'id') in table.columns:
     try:
-      ids = list(map(own.stripped, table.columns[task.id_field or 'id']))
+      ids = table.columns[task.id_field or 'id']
     except InputError:  # Not readable.
       if task.id_field:
         raise
-      ids = []
-    if len(set(ids)) == rows:
-      return ids
-  return [str(i) for i in range(rows)]
+      ids = ()
+    if len(ids) and own.repeated(ids) is None:
+      names = map(own.stripped, ids)
+      return Column.of(names) if isinstance(ids, Column) else tuple(names)
+  return Numbers(range(rows))
 
 
 def _column(
@@ -287,17 +287,19 @@ def _expected(known: Sequence[str] | None) -> str:
 def _label_names(train: _NamedRows, task: Task) -> tuple[str, ...]:
   if task.label_names is not None:
     return task.label_names
-  single = [names[0] for names in train.labels if len(names) == 1]
-  counts = collections.Counter(single)
+  counts = collections.Counter(
+    names[0] for names in train.labels if len(names) == 1
+  )
   names = [name for name, _ in counts.most_common(task.top_labels or None)]
   return labelling.ordered(names)
 
 
 def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   index: Mapping[str, int] = {name: i for i, name in enumerate(names)}
-  kept, labels, segments = array.array('q'), array.array('i'), []
+  labels = np.full(len(table.labels), -1, np.int32)  # -1 of what is dropped.
   seen = set()
-  for i, (label, *row) in enumerate(zip(table.labels, *table.texts)):
+  rows = zip(table.labels, table.ids, *table.texts)
+  for i, (label, identity, *row) in enumerate(rows):
     texts = tuple(map(labelling.scalar, row))
     empty = [
       field
@@ -324,19 +326,23 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
       {
         **dict(zip(task.text_fields, texts)),
         task.label_field: label[0],
-        task.id_field or 'id': table.ids[i],
+        task.id_field or 'id': identity,
       },
     )
-    kept.append(i)
-    labels.append(index[label[0]])
-    segments.append(texts)
-  return Rows(
-    segments=tuple(segments),
-    labels=np.asarray(labels, np.int32),
+    labels[i] = index[label[0]]
+  whole = Rows(
+    texts=tuple(
+      column
+      if isinstance(column, Column)
+      else tuple(map(labelling.scalar, column))
+      for column in table.texts
+    ),
+    labels=labels,
     label_names=names,
-    ids=tuple(table.ids[i] for i in kept),
-    positions=None if len(kept) == len(table.labels) else tuple(kept),
+    ids=table.ids,
   )
+  kept = labels >= 0
+  return whole if kept.all() else whole.take(np.flatnonzero(kept))
 
 
 def _refuse_surrogates(place: str, cells: Mapping[str, str]) -> None:

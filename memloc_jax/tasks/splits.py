@@ -60,7 +60,7 @@ def binarise(train: Rows, pool: Rows) -> tuple[Rows, Rows]:
     rows = rows.take(np.flatnonzero(np.isin(rows.labels, classes)))
     labels = np.searchsorted(classes, rows.labels).astype(np.int32)
     return Rows(
-      rows.segments,
+      rows.texts,
       labels,
       names,
       rows.ids,

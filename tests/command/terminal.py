@@ -44,6 +44,10 @@ def in_terminal(
   """
   terminal, inside = pty.openpty()
   termios.tcsetwinsize(inside, (24, columns))
+  # Else Ctrl-C drops what is written and not yet read, such as a line's end.
+  modes = termios.tcgetattr(inside)
+  modes[3] |= termios.NOFLSH
+  termios.tcsetattr(inside, termios.TCSANOW, modes)
   # pytest-xdist sets a width, which would count for more than the terminal's.
   around = {k: v for k, v in os.environ.items() if k not in _SIZE}
   process = subprocess.Popen(

@@ -207,7 +207,7 @@ class _OddTest(parameterized.TestCase):
   def assert_good(self, rows, texts=_TEXTS, labels=_LABELS):
     self.assertEqual([text for (text,) in rows.segments], texts)
     self.assertEqual([rows.label_names[i] for i in rows.labels], labels)
-    self.assertEqual(rows.ids, tuple(map(str, range(len(texts)))))
+    self.assertEqual(tuple(rows.ids), tuple(map(str, range(len(texts)))))
 
   def refused(self, where, parts, call, *arguments, **named):
     """One sentence that names the source and has these parts."""

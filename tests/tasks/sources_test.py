@@ -66,7 +66,7 @@ class FormatTest(_FolderTest):
     self.assertEqual(rows['train'].segments, tuple((t,) for t in _TEXTS))
     self.assertEqual(rows['train'].labels.tolist(), [3, 4, 3, 5, 0, 2])
     self.assertEqual(rows['train'].labels.dtype, np.int32)
-    self.assertEqual(rows['train'].ids, ('0', '1', '2', '3', '4', '5'))
+    self.assertEqual(tuple(rows['train'].ids), ('0', '1', '2', '3', '4', '5'))
     self.assertEqual(rows['pool'].labels.tolist(), [5, 0, 2])
 
   @parameterized.parameters(*files.SUFFIXES)
@@ -97,7 +97,7 @@ class FormatTest(_FolderTest):
       marked = [{**row, 'id': f'{split} {row["label"]}'} for row in rows]
       _write(self.folder / f'{split}.jsonl', marked)
     pool = self.load(task)['pool']
-    self.assertEqual(pool.ids, (f'{expected} 0', f'{expected} 1'))
+    self.assertEqual(tuple(pool.ids), (f'{expected} 0', f'{expected} 1'))
 
 
 class ColumnTest(_FolderTest):
@@ -157,7 +157,7 @@ class ColumnTest(_FolderTest):
     rows = [{'text': f't{i}', 'label': i % 4} for i in range(8)]
     train = self.train(rows, task='stormfront')
     self.assertEqual(train.labels.tolist(), [0, 1, 0, 1])
-    self.assertEqual(train.ids, ('0', '1', '4', '5'))
+    self.assertEqual(tuple(train.ids), ('0', '1', '4', '5'))
 
   def test_reuters_filter(self):
     # Ten topics of falling frequency: the last two fall out.
@@ -176,7 +176,7 @@ class ColumnTest(_FolderTest):
     self.assertEqual(train.label_names, tuple(f'topic{i}' for i in range(8)))
     self.assertLen(train, sum(12 - i for i in range(8)))
     # Duplicates are sought inside each split only.
-    self.assertEqual(self.load('reuters')['pool'].ids, ('0', '3'))
+    self.assertEqual(tuple(self.load('reuters')['pool'].ids), ('0', '3'))
 
 
 class BadInputTest(_FolderTest):

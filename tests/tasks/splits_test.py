@@ -15,7 +15,7 @@ from memloc_jax.tasks.rows import Rows
 def _rows(labels, names=('a', 'b', 'c', 'd')):
   n = len(labels)
   return Rows(
-    segments=tuple((f'text {i}',) for i in range(n)),
+    texts=(tuple(f'text {i}' for i in range(n)),),
     labels=np.asarray(labels, np.int32),
     label_names=names,
     ids=tuple(str(i) for i in range(n)),
