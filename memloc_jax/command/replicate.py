@@ -27,7 +27,7 @@ def show(folders: Sequence[str | os.PathLike], references: str | None) -> None:
   for row in shown:
     value = f'{row["found"]} {row["adjusted"]}'.strip()
     reason = f' ({row["reason"]})' * bool(row['reason'])
-    verdict = row['verdict'] + reason + row['after']
+    verdict = row['verdict'] + reason
     table.add_row(row['claim'], row['published'], value, row['tasks'], verdict)
   output.show(table)
   rest = len(found) - len(shown)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from memloc_jax.compare import replication
 from memloc_jax.estimators import verdicts
-from memloc_jax.report.content import Tables, group_name
+from memloc_jax.report.content import Tables, group_name, largest
 from memloc_jax.report.findings import listed
 from memloc_jax.study.comparison import default_variants
 from memloc_jax.study.workdir import Workdir
@@ -274,8 +274,7 @@ def answer(
   known = beside['against_baseline'] != verdicts.CANNOT_BE_TOLD
   if known.any():
     text += ' ' + _listed(beside, 'against_baseline', noun)
-  elif len(beside):
-    best = beside.loc[beside['baseline_value'].idxmax()]
+  elif (best := largest(beside, 'baseline_value')) is not None:
     name = best['best_baseline'].replace('_', ' ')
     text += (
       f' None can be judged against the trivial baseline {name}, which reaches '

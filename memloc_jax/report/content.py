@@ -74,6 +74,12 @@ def duration(seconds: float) -> str:
   return f'{hours} h {minutes:02d} min'
 
 
+def largest(rows: pd.DataFrame, column: str) -> pd.Series | None:
+  """The row with the largest value of a column; None if all are missing."""
+  rows = rows.dropna(subset=column)
+  return None if rows.empty else rows.loc[rows[column].idxmax()]
+
+
 def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
   """IN accuracy on all and on noisy examples; NaN where there is none.
 

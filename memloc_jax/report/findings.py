@@ -14,7 +14,7 @@ import pandas as pd
 from memloc_jax.curate import triage
 from memloc_jax.estimators import flagging, intervals, layerwise, verdicts
 from memloc_jax.report import content
-from memloc_jax.report.content import interval, number
+from memloc_jax.report.content import interval, largest, number
 from memloc_jax.report.gallery import headline
 from memloc_jax.report.localisation_figures import label
 from memloc_jax.study.comparison import is_baseline
@@ -233,11 +233,10 @@ def _layerwise(tables: Tables) -> str:
   groups = groups[groups['source'] == 'main']
   group = 'noisy' if (groups['group'] == 'noisy').any() else 'all'
   rows = groups[(groups['group'] == group) & (groups['layer'] > 0)]
-  total = rows['share'].sum()
-  if rows.empty or not total > 0:
+  total, best = rows['share'].sum(), largest(rows, 'share')
+  if best is None or not total > 0:
     return ''
   head = rows['layer'].max()
-  best = rows.loc[rows['share'].idxmax()]
   where = (
     'the classification head'
     if best['layer'] == head
@@ -332,9 +331,9 @@ def words(tables: Tables) -> str:
   if table.empty or 'less_low' not in table:
     return ''
   rows = table[table['ranking'] == 'map']
-  if rows.empty:
+  row = largest(rows, 'deleted')
+  if row is None:
     return ''
-  row = rows.loc[rows['deleted'].idxmax()]
   units = verdicts.count(int(row['deleted']), 'unit')
   less = (
     f'{number(row["less_than_random"], 2)} '
@@ -357,9 +356,9 @@ def privacy(tables: Tables) -> str:
   if table.empty:
     return ''
   rows = table[table['scope'] == 'pooled'].drop_duplicates('attack')
-  if rows.empty:
+  row = largest(rows, 'auc')
+  if row is None:
     return ''
-  row = rows.loc[rows['auc'].idxmax()]
   return (
     f'The best attack, {row["attack"]}, tells members from others with an '
     f'AUC of {number(row["auc"], 2)} '

@@ -1,5 +1,7 @@
 """Published claims: what is compared with what, and the verdicts."""
 
+import contextlib
+import io
 import pathlib
 import tempfile
 
@@ -8,6 +10,7 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 from scipy import stats
 
+from memloc_jax.command import replicate
 from memloc_jax.compare import contrasts, measures, replication, summary
 from memloc_jax.errors import InputError
 from memloc_jax.estimators import verdicts
@@ -59,6 +62,15 @@ class ClaimsTest(parameterized.TestCase):
     of_one = layers[layers['technique'] == 'swapping']
     share = of_one.groupby('layer')['raw'].mean().max()
     self.assertAlmostEqual(row['largest share swapping'], share)
+
+  def test_claims_on_the_terminal(self):
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+      replicate.show(self.folders, None)
+    claims = replication.references(None)
+    found = replication.replicate(self.entries, claims)
+    for claim in found.loc[found['verdict'] != replication.NOT_RUN, 'claim']:
+      self.assertIn(claim.split()[0], shown.getvalue())
+    self.assertIn('more claims need studies', shown.getvalue())
 
   def test_nothing_has_no_largest_share(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))

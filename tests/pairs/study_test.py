@@ -288,10 +288,10 @@ class StudyTest(tiny.EncoderCase):
   def test_report_shows_them(self):
     page = (self.workdir / 'report.html').read_text('utf-8')
     for words in (
-      'Where is each example memorised?',
-      'By what of its text?',
+      'Which layers hold what is memorised?',
+      'Which words does memorisation depend on?',
+      'Do techniques find planted memorisation?',
       'Shares in control models',
-      'Every example',
       'Memory in a known place',
     ):
       self.assertIn(words, page)

@@ -152,6 +152,8 @@ class ExecutionTest(absltest.TestCase):
     for words in sorted(commands, key=_order):
       if words[1] == 'apply':
         self.review()
+      if any(word.startswith('--reviewed=') for word in words):
+        self.decide()
       if words[1] == 'c-score':
         self.other_ratios()
       settings = {}
@@ -175,6 +177,15 @@ class ExecutionTest(absltest.TestCase):
       rows = list(csv.DictReader(file))
     rows[0]['decision'] = 'drop'
     self.write('reviewed.csv', rows)
+
+  def decide(self):
+    """Decides on all rows of the sample."""
+    path = self.folder / 'train-check/sample.csv'
+    with open(path, encoding='utf-8', newline='') as file:
+      rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+      row['decision'] = 'keep' if number else 'drop'
+    self.write('train-check/sample.csv', rows)
 
   def other_ratios(self):
     """The studies that the C-score is made of."""

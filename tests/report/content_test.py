@@ -5,7 +5,7 @@ import pandas as pd
 from absl.testing import absltest, parameterized
 
 from memloc_jax.estimators import fitting, memorisation, predictions
-from memloc_jax.report import content, listings, page, sections
+from memloc_jax.report import content, findings, listings, page, sections
 from memloc_jax.study import comparison
 
 
@@ -29,6 +29,19 @@ def _examples(accuracy=(1.0, 1.0), in_runs=(1, 3), noisy=True):
       'training_memorisation_accuracy': accuracy,
     }
   )
+
+
+class LargestTest(absltest.TestCase):
+  def test_missing_values_do_not_count(self):
+    rows = pd.DataFrame({'auc': [np.nan, 0.4, 0.6, np.nan]}, index=list('abcd'))
+    self.assertEqual(content.largest(rows, 'auc').name, 'c')
+    self.assertIsNone(content.largest(rows.loc[['a', 'd']], 'auc'))
+    self.assertIsNone(content.largest(rows[:0], 'auc'))
+
+  def test_a_study_too_small_for_attacks_has_a_page(self):
+    rows = pd.DataFrame({'attack': ['lira'], 'scope': ['pooled']})
+    rows = rows.assign(auc=np.nan, auc_low=np.nan, auc_high=np.nan)
+    self.assertEqual(findings.privacy({'privacy': rows}), '')
 
 
 class FitTest(absltest.TestCase):

@@ -198,7 +198,7 @@ class FaultsTest(tiny.EncoderCase):
       self.assertTrue(len(line) <= 80 or str(self.folder) in line, line)
       # Times are whole.
       if re.search(r' \d+:\d\d', line):
-        self.assertRegex(line, r'\d+:\d\d(, (about \d|a few) .* left)? *$')
+        self.assertRegex(line, r'\d+:\d\d(, (about \d+|a few) .* left)? *$')
     shown = ' '.join(shown.split())
     self.assertIn('the same command again to continue', shown)
     if len(presses) > 1:
