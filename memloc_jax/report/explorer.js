@@ -265,7 +265,8 @@
   });
   const layout = () => ({
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: colour('--ink'), family: 'system-ui, sans-serif'},
+    font: {color: colour('--ink'),
+      family: getComputedStyle(document.body).fontFamily},
     margin: {l: 60, r: 10, t: 10, b: 50}, height: 420, hovermode: 'closest',
     dragmode: 'select', legend: {orientation: 'h', y: -0.18},
     hoverlabel: {align: 'left'},

@@ -68,14 +68,15 @@ def write_report(
     tables = Tables(tables)
   examples, runs = tables['examples'], tables['runs']
   images: dict[tuple[str, str], list[questions.Image]] = {}
-  map_image = ''
+  the_map = {}
   folder = workdir / 'figures'
   for entry in gallery.entries(tables):
     rendered = style.render(entry.draw())
     files.write_figure(folder, entry.name, rendered)
     source = style.data_uri(style.adaptive(rendered['svg']))
     if entry.name == gallery.MAP:
-      map_image = source  # It can be explored instead.
+      # It can be explored instead.
+      the_map = {'source': source, 'caption': entry.caption}
       continue
     width = style.width(rendered['svg'])
     image = {'source': source, 'caption': entry.caption, 'width': width}
@@ -114,7 +115,7 @@ def write_report(
       ),
       settings=content.settings(manifest, examples, runs),
       explorer=explored,
-      map_image=map_image,
+      map=the_map,
       library=libraries.libraries(),
       memorised=listings.memorised(examples),
       doubtful=listings.doubtful(examples),
@@ -157,3 +158,4 @@ def environment() -> jinja2.Environment:
   found.filters['explained'] = explainer = terms.Explainer()
   found.globals['terms'] = explainer.met
   return found
+  found.globals['font'] = style.FONT
