@@ -101,7 +101,8 @@ def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
 
 def title(manifest: Mapping[str, Any]) -> str:
   """What the page is about: the data by name."""
-  return f'Memorisation in {data_name(manifest)}'
+  about = 'Labels to check' if 'check' in manifest else 'Memorisation'
+  return f'{about} in {data_name(manifest)}'
 
 
 def data_name(manifest: Mapping[str, Any]) -> str:
