@@ -294,12 +294,16 @@ def events(table: pd.DataFrame) -> Figure:
       )
     # Those at one place share a name, or none could be read.
     known = wide.reset_index()
-    name = 'task' if known['task'].nunique() > 1 else 'model'
+    # Models have longer names than tasks.
+    several = known['task'].nunique() > 1
+    name, between = ('task', ', ') if several else ('model', '\n')
     for place, names in known.groupby(['initiation', 'crossing'])[name]:
+      right = place[0] > top / 2
       axes.annotate(
-        ', '.join(dict.fromkeys(names)),
+        between.join(dict.fromkeys(names)),
         place,
-        xytext=(4, 3),
+        xytext=(-4 if right else 4, 3),
+        ha='right' if right else 'left',
         textcoords='offset points',
         size=9,
       )

@@ -172,7 +172,7 @@ class ComparisonTest(absltest.TestCase):
     ]
     [axes] = draw.events(pd.DataFrame(rows)).axes
     names = [text.get_text() for text in axes.texts]
-    self.assertEqual(names, [', '.join(models)])
+    self.assertEqual(names, ['\n'.join(models)])
     table = pd.DataFrame(
       [
         key | {'model': m, 'technique': 'swapping', 'depth': 0.5}
