@@ -161,7 +161,6 @@ def _checked(
   words = ['memloc', 'check', manifest['config']['task']['files']]
   words += [f'--workdir={workdir}', '--reviewed=reviewed.csv']
   return {
-    'number': findings.number_wrong(manifest),
     'reviewed': 'reviewed' in manifest['check'],
     'offered': int(tables['sample']['offered'].sum()),
     'command': shlex.join(words),

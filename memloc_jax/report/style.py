@@ -159,13 +159,14 @@ def adaptive(svg: bytes) -> bytes:
   Marks keep their hue and get lighter, lines and text turn light, and the
   background is the page's.
   """
-  rules = ['svg{fill:#e4e9ee}', '#patch_1 path{fill:none!important}']
+  rules = ['svg{fill:#e4e9ee}']
   rules += [
     f'[style*="{what}: {light.lower()}"]{{{what}:{dark}!important}}'
     for light, dark in _DARK.items()
     for what in ('fill', 'stroke')
   ]
-  text = '@media (prefers-color-scheme:dark){' + ''.join(rules) + '}'
+  text = '#patch_1 path{fill:none!important}'
+  text += '@media (prefers-color-scheme:dark){' + ''.join(rules) + '}'
   svg = svg.replace(_MEASURED.encode(), FONT.encode())
   return svg.replace(b'<defs>', f'<style>{text}</style><defs>'.encode(), 1)
 
