@@ -280,6 +280,12 @@ def write_report(study: View) -> None:
   reporting.report(study, [*known_tables().values()])
 
 
+def rewrite_report(workdir: str | pathlib.Path) -> pathlib.Path:
+  """Rewrites the report of a workdir from its tables, and returns its path."""
+  reporting.write(Workdir(workdir), [*known_tables().values()])
+  return Workdir(workdir).path / 'report.html'
+
+
 def _of_technique(name: str) -> Stage:
   technique = TECHNIQUES[name]
   return Stage(

@@ -91,9 +91,11 @@ def _check(call: Call) -> None:
   place = pathlib.Path(workdir)
   print(found.text)
   print(f'labels to check: {place / "triage.csv"}')
+  print(f'report: {place / "report.html"}')
   sample = place / 'sample.csv'
   print(
-    f'To estimate how many are wrong, decide on the rows of {sample}, then:'
+    f'To estimate how many are wrong, decide on the rows of {sample} (or in '
+    'the report), then:'
   )
   given = [f'--workdir={workdir}'] if call.flags.workdir else []
   words = ['check', file, *given, f'--reviewed={sample}']
@@ -162,14 +164,12 @@ def _apply(call: Call) -> None:
   from memloc_jax import stages
   from memloc_jax.command import output, study
   from memloc_jax.curate import apply
-  from memloc_jax.report import stage as report
-  from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
   workdir, reviewed = call.words
   config = study.stored(call)
   done = apply.apply(config, workdir, reviewed, call.flags.output)
-  report.write(Workdir(workdir), [*stages.known_tables().values()])
+  stages.rewrite_report(workdir)
   print(output.wrapped(done.text))
   print(f'corrected data: {done.output}')
   print('next, for new scores:')
@@ -206,7 +206,6 @@ def _report(call: Call) -> None:
   from memloc_jax.command import results
   from memloc_jax.compare import summary
   from memloc_jax.report import comparison
-  from memloc_jax.report import stage as report
   from memloc_jax.study.workdir import Workdir
 
   call.process.loaded()
@@ -214,8 +213,9 @@ def _report(call: Call) -> None:
   folders = summary.studies_in(call.words)
   if len(folders) == 1 and not (output or references):
     workdir = Workdir(folders[0])
-    report.write(workdir, [*stages.known_tables().values()])
-    if workdir.read_json('stages/report.json') is None:
+    stages.rewrite_report(workdir.path)
+    finished = workdir.has('stages/report.json') or workdir.has('sample.csv')
+    if not finished:
       print(
         'memloc: the study is not finished: its report has what there is so '
         'far. Run the command that began it again to continue.',

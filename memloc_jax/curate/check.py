@@ -124,7 +124,7 @@ def check(
   progress: Progress | None = None,
   asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Checked:
-  """Writes `triage.csv`, again whenever more is known, and `sample.csv`.
+  """Writes `triage.csv`, again whenever more is known, a sample and a page.
 
   Where it was stopped, the same call goes on.
 
@@ -173,6 +173,7 @@ def check(
     if done:
       with folder.in_use():
         _offer(context, folder, found.examples, table)
+        _show(folder, by_models=found.text)
       return found
     config = actions.with_block(config, folder, BLOCK)
 
@@ -295,11 +296,25 @@ def _offer(
   folder.write_table(tables.SAMPLE, sample.reset_index(drop=True))
 
 
+def _show(folder: Workdir, **news: str) -> None:
+  """Writes the page, with what is known of the number of wrong labels.
+
+  Args:
+    folder: of the check.
+    **news: `by_models` or `reviewed`, a sentence.
+  """
+  manifest = folder.read_json('manifest.json')
+  known = manifest.get('check', {}) | news
+  folder.write_json('manifest.json', manifest | {'check': known})
+  stages.rewrite_report(folder.path)
+
+
 def review(workdir: str | pathlib.Path, reviewed: str | pathlib.Path) -> Review:
   """How many labels are wrong, by decisions on the rows of `sample.csv`.
 
   Relabelled and dropped rows count as wrong, kept ones as right. Decisions on
   other rows count for nothing here, since nobody knows how they were chosen.
+  The page has the estimate, too.
 
   Args:
     workdir: folder of a check.
@@ -329,7 +344,7 @@ def review(workdir: str | pathlib.Path, reviewed: str | pathlib.Path) -> Review:
       'drop into the column decision of its rows.'
     )
   wrong = decided['stale'].to_numpy()
-  return Review(
+  found = Review(
     estimate=wrong_labels.estimate(
       1 - examples['generalisation'].to_numpy(),
       sample['stratum'].to_numpy() - 1,
@@ -341,3 +356,6 @@ def review(workdir: str | pathlib.Path, reviewed: str | pathlib.Path) -> Review:
     wrong=int(wrong.sum()),
     undecided=len(offered) - len(decided),
   )
+  with folder.in_use():
+    _show(folder, reviewed=found.text)
+  return found

@@ -297,4 +297,4 @@ def section(
 
 def count(number: int, unit: str) -> str:
   """'1 seed', '3 seeds'."""
-  return f'{number:,} {unit}' + 's' * (number != 1)
+  return f'{number:,} {unit}' + ('' if number == 1 else 's')

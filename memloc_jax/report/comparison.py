@@ -25,7 +25,13 @@ from memloc_jax.report import (
   questions,
   style,
 )
-from memloc_jax.report.content import duration, interval, judged, number
+from memloc_jax.report.content import (
+  TASK_NAMES,
+  duration,
+  interval,
+  judged,
+  number,
+)
 from memloc_jax.schema import Cells, Section
 from memloc_jax.study.comparison import default_variants, is_baseline
 
@@ -138,7 +144,8 @@ def _title(entries: Sequence[summary.ComparedStudy]) -> str:
   tasks = list(dict.fromkeys(entry.task for entry in entries))
   if len(tasks) > _MOST_NAMES:
     return f'Memorisation in {len(tasks)} tasks'
-  return f'Memorisation in {findings.listed(tasks)}'
+  names = [TASK_NAMES.get(task, task) for task in tasks]
+  return f'Memorisation in {findings.listed(names)}'
 
 
 def _answers(shown: _Shown) -> dict[str, str]:
@@ -148,10 +155,9 @@ def _answers(shown: _Shown) -> dict[str, str]:
   for group, name in (('noisy', 'wrong labels'), ('clean', 'right labels')):
     means = shown.studies.get(f'memorisation_{group}', pd.Series(dtype=float))
     if means.notna().any():
-      studies = f'{len(means)} {"study" if len(means) == 1 else "studies"}'
       found['studies'] = (
         f'Counterfactual memorisation of {name} averages {_between(means)} '
-        f'over {studies}.'
+        f'over {_count_of(shown.studies)}.'
       )
       break
   if len(shown.centres):
@@ -170,6 +176,18 @@ def _answers(shown: _Shown) -> dict[str, str]:
       'are surely other than 0.'
     )
   return found
+
+
+def _count_of(table: pd.DataFrame) -> str:
+  """How many studies a table has, as '2 studies'."""
+  count = len(table[['task', 'model']].drop_duplicates())
+  return f'{count} {"study" if count == 1 else "studies"}'
+
+
+def _span(counts: pd.Series, unit: str) -> str:
+  """'1 seed', '3 seeds' or '3 to 5 seeds'."""
+  low, high = counts.min(), counts.max()
+  return (f'{low:,} to ' if low < high else '') + verdicts.count(high, unit)
 
 
 def _between(values: pd.Series, word: str = ' to ') -> str:
@@ -415,9 +433,10 @@ def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
   if len(shown.layers):
     yield (
       'curves',
-      'Share of the memory in each layer: a row a model, a column a technique, '
-      'a line a task, means over seeds. The dashed line is a profile without '
-      'preference.',
+      f'Share of the memory in each layer, {_count_of(shown.layers)}: a row a '
+      'model, a column a technique, a line a task, means over '
+      f'{_span(_seeds(shown.layers), "seed")}. The dashed line is a flat '
+      'profile.',
       draw.curves(shown.layers),
     )
   if len(shown.centres) and shown.centres['depth'].notna().any():
@@ -425,8 +444,8 @@ def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
       'centres',
       'Depth of the memory by technique, from 0, all in the first layer, to 1, '
       'all in the last: calibrated centre of gravity (of ablation, as it is), '
-      'whatever the number of layers; bars are means of groups of tasks, '
-      'binarised ones left out.',
+      f'whatever the number of layers, of {_count_of(shown.centres)}; bars are '
+      'means of groups of tasks, binarised ones left out.',
       draw.centres(shown.centres.dropna(subset=['depth'])),
     )
   table = shown.events
@@ -434,7 +453,8 @@ def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
     yield (
       'events',
       'Mean layers at which the classes have come apart (initiation) and noisy '
-      'examples are closer to their given class (crossing).',
+      'examples are closer to their given class (crossing), '
+      f'{_count_of(table[table["event"] == "crossing"])}.',
       draw.events(table),
     )
   if len(shown.correlations):
@@ -444,9 +464,16 @@ def drawn(shown: _Shown) -> Iterator[tuple[str, str, object]]:
         yield (
           f'correlations_{what}',
           f'{title}: correlation of relative centres of gravity, from 0 in '
-          'the first layer to 1 in the last, over studies.',
+          'the first layer to 1 in the last, over '
+          f'{_span(rows["points"], "point")} of '
+          f'{_span(rows["tasks"], "task")}.',
           draw.matrix(rows, title),
         )
+
+
+def _seeds(layers: pd.DataFrame) -> pd.Series:
+  """How many seeds each study and technique has."""
+  return layers.groupby(['task', 'model', 'technique'])['seed'].nunique()
 
 
 def _studies(table: pd.DataFrame) -> list[dict[str, object]]:

@@ -48,12 +48,15 @@ def _present(groups: Iterable[str]) -> list[str]:
 
 
 def _group_legend(figure: Figure, groups: Iterable[str]) -> None:
+  """What the colours mean, if there are several."""
   handles = [
     Line2D([], [], color=group_colour(g), marker='o', ls='', label=name)
     for g in _present(groups)
     for name, *_ in [_GROUPS.get(g, (g,))]
   ]
-  figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+  if len(handles) > 1:
+    count = len(handles)
+    figure.legend(handles=handles, loc='outside lower center', ncols=count)
 
 
 def curves(layers: pd.DataFrame) -> Figure:
@@ -73,7 +76,7 @@ def curves(layers: pd.DataFrame) -> Figure:
   scales = _scales(layers)
   with style.styled():
     figure = Figure(
-      figsize=(0.6 + 1.5 * len(techniques), 0.9 + 1.7 * len(models)),
+      figsize=(_width(0.8, len(techniques)), 0.9 + 1.7 * len(models)),
       layout='constrained',
     )
     panels = figure.subplots(
@@ -85,16 +88,34 @@ def curves(layers: pd.DataFrame) -> Figure:
         & (layers['model'] == models[row])
       ]
       _profiles(axes, chosen)
-      axes.set_ylim(0, scales[techniques[column]])
+      top = scales[techniques[column]]
+      axes.set_ylim(0, top)
+      before = scales[techniques[column - 1]] if column else 0
+      axes.tick_params(labelleft=top != before)
       if row == 0:
-        title = textwrap.fill(label(techniques[column]), 12)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(_title(techniques[column]), fontsize=10)
       if column == 0:
-        axes.set_ylabel(models[row], fontsize=9)
+        axes.set_ylabel(textwrap.fill(models[row], 20), fontsize=9)
       if row == len(models) - 1:
         axes.set_xlabel('Layer')
     _group_legend(figure, list(layers['group'].unique()))
     return figure
+
+
+def _width(beside: float, panels: int) -> float:
+  """Of a figure in inches, so that the page need not make it smaller.
+
+  Args:
+    beside: inches left of the panels.
+    panels: how many stand side by side.
+  """
+  return min(beside + 1.5 * panels, style.WIDEST)
+
+
+def _title(technique: str) -> str:
+  """Of a panel; long names would run into the next one's."""
+  name = textwrap.fill(label(technique), 12)
+  return f'{name}\n(baseline)' if is_baseline(technique) else name
 
 
 def _scales(layers: pd.DataFrame) -> dict[str, float]:
@@ -141,7 +162,10 @@ def centres(table: pd.DataFrame) -> Figure:
     for models, and the mean of each group, without binarised tasks, as a bar.
   """
   techniques = list(dict.fromkeys(table['technique']))
+  techniques.sort(key=is_baseline)
   models = list(dict.fromkeys(table['model']))
+  # One above the other, since they may have equal depths.
+  offsets = np.linspace(-0.2, 0.2, len(models)) if len(models) > 1 else [0.0]
   order = [
     task
     for group in _present(table['group'])
@@ -150,7 +174,7 @@ def centres(table: pd.DataFrame) -> Figure:
   place = {task: row for row, task in enumerate(order)}
   with style.styled():
     figure = Figure(
-      figsize=(1.2 + 1.5 * len(techniques), 1.5 + 0.3 * len(order)),
+      figsize=(_width(1.2, len(techniques)), 1.8 + 0.4 * len(order)),
       layout='constrained',
     )
     panels = figure.subplots(
@@ -158,12 +182,12 @@ def centres(table: pd.DataFrame) -> Figure:
     )[0]
     for axes, technique in zip(panels, techniques):
       rows = table[table['technique'] == technique]
-      for model, (fill, marker) in zip(models, _markers()):
+      for model, offset, (fill, marker) in zip(models, offsets, _markers()):
         of = rows[rows['model'] == model]
         colours = [group_colour(g) for g in of['group']]
         axes.scatter(
           of['depth'],
-          of['task'].map(place),
+          of['task'].map(place) + offset,
           facecolors=colours if fill == 'full' else fill,
           edgecolors=colours,
           marker=marker,
@@ -180,10 +204,12 @@ def centres(table: pd.DataFrame) -> Figure:
           alpha=0.5,
           zorder=2,
         )
-      # Long names would run into the next panel's.
-      axes.set_title(textwrap.fill(label(technique), 12), fontsize=10)
+      axes.set_title(_title(technique), fontsize=10)
       axes.set_xlabel('Depth')
       axes.grid(axis='y', color='#E8E8E8', lw=0.6)
+    # All of what is possible, and whatever lies beyond.
+    ends = [table['depth'].min(), table['depth'].max()]
+    panels[0].set_xlim(min(0, ends[0]) - 0.04, max(1, ends[1]) + 0.04)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].set_ylim(len(order) - 0.5, -0.5)
     handles = [
@@ -222,15 +248,24 @@ def matrix(rows: pd.DataFrame, title: str) -> Figure:
       if np.isfinite(value):
         colour = style.ON_DARK if abs(value) > _BRIGHT else style.ON_LIGHT
         axes.text(
-          j, i, f'{value:.2f}', ha='center', va='center', color=colour, size=8
+          j, i, f'{value:.2f}', ha='center', va='center', color=colour, size=9
         )
-    shown = [label(name) for name in names]
-    axes.set_xticks(range(len(names)), shown, rotation=40, ha='right')
+    models = (rows['what'] == 'models').any()
+    shown = names if models else [label(name) for name in names]
+    axes.set_xticks(
+      range(len(names)),
+      shown,
+      rotation=45,
+      ha='right',
+      rotation_mode='anchor',
+    )
     axes.set_yticks(range(len(names)), shown)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label('Correlation')
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -257,15 +292,20 @@ def events(table: pd.DataFrame) -> Figure:
       axes.scatter(
         row['initiation'], row['crossing'], color=group_colour(group), s=36
       )
-    # Tasks at one place share a name, or none could be read.
-    places = wide.reset_index().groupby(['initiation', 'crossing'])['task']
-    for place, tasks in places:
+    # Those at one place share a name, or none could be read.
+    known = wide.reset_index()
+    # Models have longer names than tasks.
+    several = known['task'].nunique() > 1
+    name, between = ('task', ', ') if several else ('model', '\n')
+    for place, names in known.groupby(['initiation', 'crossing'])[name]:
+      right = place[0] > top / 2
       axes.annotate(
-        ', '.join(dict.fromkeys(tasks)),
+        between.join(dict.fromkeys(names)),
         place,
-        xytext=(4, 3),
+        xytext=(-4 if right else 4, 3),
+        ha='right' if right else 'left',
         textcoords='offset points',
-        size=8,
+        size=9,
       )
     axes.set(
       xlim=(0, top),
@@ -274,6 +314,6 @@ def events(table: pd.DataFrame) -> Figure:
       xlabel='Initiation (layer)',
       ylabel='Crossing (layer)',
     )
-    axes.set_title('When classes part and noisy examples cross')
+    axes.set_title('Initiation and crossing')
     _group_legend(figure, list(wide.index.get_level_values('group')))
     return figure

@@ -17,7 +17,7 @@ FITTED_ACCURACY = 0.9  # below, runs have not fitted
 FITTED_EXAMPLE = 0.5  # the same, of the runs that saw one example
 _FITTED_MACRO_F1 = 0.99
 # Of tasks, for readers.
-_NAMES = {'embedded': 'the embedded corpus (sailors and farmers)'}
+TASK_NAMES = {'embedded': 'the embedded corpus (sailors and farmers)'}
 _SHORT = 1.0  # seconds; stages that take less are not listed
 
 
@@ -107,7 +107,8 @@ def in_accuracy(examples: pd.DataFrame) -> dict[str, float]:
 
 def title(manifest: Mapping[str, Any]) -> str:
   """What the page is about: the data by name."""
-  return f'Memorisation in {data_name(manifest)}'
+  about = 'Labels to check' if 'check' in manifest else 'Memorisation'
+  return f'{about} in {data_name(manifest)}'
 
 
 def data_name(manifest: Mapping[str, Any]) -> str:
@@ -115,7 +116,7 @@ def data_name(manifest: Mapping[str, Any]) -> str:
   config = manifest.get('config', {})
   files = pathlib.PurePath(_look_up(config, 'task', 'files')).name
   task = _look_up(config, 'task', 'name')
-  return files or _NAMES.get(task, task) or 'this task'
+  return files or TASK_NAMES.get(task, task) or 'this task'
 
 
 def subtitle(manifest: Mapping[str, Any], examples: pd.DataFrame) -> str:

@@ -36,10 +36,15 @@
       decided.set(at, rest);
     }
   } catch {}  // Not every browser keeps something of a file.
+  // The rows that `memloc check` asks for, and their order.
+  const sample = new Map(review.sample.map((at, i) => [at, i]));
   const complete = ([decision, label]) => decision !== 'relabel' || label;
   const summary = () => {
     const done = [...decided.values()].filter(complete).length;
-    byId('reviewed').textContent = done ? `${done} decided` : '';
+    const ofSample = review.sample
+      .filter(at => decided.has(at) && complete(decided.get(at))).length;
+    byId('reviewed').textContent = !done ? '' : `${done} decided` +
+      (sample.size ? `, ${ofSample} of ${sample.size} of the sample` : '');
     byId('download-review').disabled = !done;
     byId('next-step').hidden = !done;
   };
@@ -144,9 +149,12 @@
         : other(at) || (names.suggested ? 'none' : ''))]
       : []),
     numeric('Generalisation', 'unseen'),
-    numeric('Counterfactual memorisation', 'memorisation', 'low', 'high'),
+    {...numeric('Counterfactual memorisation', 'memorisation', 'low', 'high'),
+      visible: !sample.size},
     hidden('Lower end', 'low'), hidden('Training memorisation', 'seen'),
     hidden('Rank', 'rank'),
+    ...(sample.size ? [{...hidden('Place in the sample'),
+      data: at => sample.get(at) ?? null}] : []),
     {title: 'Decision', data: () => '', orderable: false, searchable: false,
       className: 'decide', createdCell: (place, _, at) =>
         place.append(decision(at))},
@@ -158,12 +166,17 @@
     made.scope = 'col';
     if (terms[title.toLowerCase()]) made.title = terms[title.toLowerCase()];
   }
-  const views = [
+  const views = (sample.size ? [
+    {label: 'Most doubtful first', holds: () => true,
+      order: [[at('Generalisation'), 'asc']]},
+    {label: 'Sample to review', holds: i => sample.has(i),
+      order: [[at('Place in the sample'), 'asc']]},
+  ] : [
     {label: 'Labels to check', holds: i => columns.rank[i] !== null,
       order: [[at('Rank'), 'asc']]},
     {label: 'All examples', holds: () => true,
       order: [[at('Lower end'), 'desc']]},
-  ].map(view => ({...view, size: all.filter(view.holds).length}))
+  ]).map(view => ({...view, size: all.filter(view.holds).length}))
     .filter(view => view.size);
   const listed = new Set(['Given label', 'True label', 'Suggested label']);
   const table = new DataTable(byId('examples-table'), {
@@ -196,6 +209,9 @@
         each.dataset.head = titles[i].title;
         each.classList.toggle('empty', !each.childNodes.length);
       });
+      if (sample.has(place)) {
+        row.cells[0].append(' ', element('span', 'tag', 'sample'));
+      }
     },
   });
   const order = () =>
@@ -216,7 +232,7 @@
   look(views[0]);
   summary();
 
-  // The map.
+  // The map, which the page of a check does not have.
   const map = byId('map');
   const groups = [
     [columns.noisy.some(x => x) ? 'right label' : 'examples', 'circle', 6,
@@ -265,7 +281,8 @@
   });
   const layout = () => ({
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: colour('--ink'), family: 'system-ui, sans-serif'},
+    font: {color: colour('--ink'),
+      family: getComputedStyle(document.body).fontFamily},
     margin: {l: 60, r: 10, t: 10, b: 50}, height: 420, hovermode: 'closest',
     dragmode: 'select', legend: {orientation: 'h', y: -0.18},
     hoverlabel: {align: 'left'},
@@ -276,12 +293,14 @@
   });
   const options = {displayModeBar: false, responsive: true};
   const colouring = byId('map-colour');
-  colouring.closest('.controls').hidden = groups.length < 2;
-  const draw = () =>
+  const draw = () => map &&
     Plotly.react(map, traces(colouring.value), layout(), options);
-  map.replaceChildren();
-  await draw();
-  colouring.addEventListener('change', draw);
+  if (map) {
+    colouring.closest('.controls').hidden = groups.length < 2;
+    map.replaceChildren();
+    await draw();
+    colouring.addEventListener('change', draw);
+  }
 
   // What is marked in the map is what the table lists.
   const clear = byId('map-clear');
@@ -294,7 +313,7 @@
     clear.hidden = places === null;
     table.draw();
   };
-  map.on('plotly_selected', event => {
+  if (map) map.on('plotly_selected', event => {
     if (event && event.points.length) {
       choose(event.points.map(point => point.customdata));
       // The list is above the map, and may be out of sight.
@@ -439,7 +458,7 @@
     show(places[next]);
     byId(by > 0 ? 'next' : 'previous').focus();
   };
-  map.on('plotly_click', event => show(event.points[0].customdata));
+  if (map) map.on('plotly_click', event => show(event.points[0].customdata));
   const rows = byId('examples-table').tBodies[0];
   const open = event => {
     if (event.target.closest('button, select')) return;

@@ -100,9 +100,14 @@ def _review(
   Returns:
     `index` and `hash` of each example; `labels`, all that there are; `guarded`,
     what stands in a file for texts that spreadsheets change; `decided`, what
-    was applied before, as [place, decision, label]; and the `key`.
+    was applied before, as [place, decision, label]; `sample`, the places of
+    those that `memloc check` offers, in no order that means anything; and the
+    `key`.
   """
   examples, before = tables['examples'], tables['corrections']
+  sample = tables['sample']
+  if len(sample):
+    sample = sample[sample['offered']].sort_values(['hash', 'index'])
   labels = sorted({*examples['given'], *examples['original']})
   texts = {*labels, *examples['id'].astype(str)}
   guarded = {text: triage.guarded(text) for text in texts}
@@ -123,6 +128,7 @@ def _review(
       for row in before.itertuples(index=False)
       if row.index in place
     ],
+    'sample': [place[row.index] for row in sample.itertuples(index=False)],
     'key': key,
   }
 

@@ -33,6 +33,8 @@ def of_study(tables: Tables, manifest: Mapping[str, Any]) -> list[str]:
     tables: by name; missing ones are empty.
     manifest: what `manifest.json` holds.
   """
+  if 'check' in manifest:
+    return [number_wrong(manifest), labels(tables)]
   found = [
     labels(tables),
     memorised(tables, manifest),
@@ -60,6 +62,12 @@ def kind_of_wrong(manifest: Mapping[str, Any]) -> str:
   """'planted' wrong labels, or those 'known' to be wrong."""
   noise = manifest.get('config', {}).get('task', {}).get('noise', 1)
   return 'planted' if noise else 'known'
+
+
+def number_wrong(manifest: Mapping[str, Any]) -> str:
+  """How many labels are wrong: by a review or, before it, by the models."""
+  found = manifest['check']
+  return found.get('reviewed') or found['by_models']
 
 
 def labels(tables: Tables) -> str:

@@ -93,9 +93,9 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     yield Entry(
       EXAMPLES,
       MAP,
-      'Memorisation map. On the dashed line an example is treated alike '
-      'whether or not it was trained on; the further above it, the more of '
-      'its label is memorised.',
+      f'Memorisation map of {_of_map(tables["examples"])}. On the dashed line '
+      'an example is treated alike whether or not it was trained on; the '
+      'further above it, the higher its counterfactual memorisation.',
       lambda: figures.memorisation_map(tables['examples']),
     )
   if len(tables['dynamics_epochs']):
@@ -103,18 +103,19 @@ def entries(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       DYNAMICS,
       'dynamics',
       'Counterfactual memorisation after every logged epoch, mean over '
-      'examples with its 95 % interval over runs, and the accuracy of runs '
-      'that were trained on an example and of those that were not. A run that '
-      'stopped early stays as it was.',
+      f'{_examples(_whole(tables["dynamics_epochs"]))} with its 95 % interval '
+      'over runs, and the accuracy of runs that were trained on an example and '
+      'of those that were not. A run that stopped early stays as it was.',
       lambda: dynamics_figures.memorisation(tables['dynamics_epochs']),
     )
   if len(tables['privacy_curve']):
     yield Entry(
       PRIVACY,
       'privacy',
-      'How well an attacker tells what a run was trained on, all runs in one '
-      'ROC on logarithmic axes; the dashed line is chance. On the left are '
-      'examples of which the attacker is sure.',
+      'How well an attacker tells what a run was trained on, '
+      f'{_attacked(tables["privacy"])} in one ROC on logarithmic axes; the '
+      'dashed line is chance. On the left are examples of which the attacker '
+      'is sure.',
       lambda: privacy_figures.curves(
         tables['privacy_curve'], tables['privacy']
       ),
@@ -134,20 +135,21 @@ def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   examples = tables['pairs_by_example']
   if groups.empty or examples.empty:
     return
+  pairs = _pairs(tables)
   yield Entry(
     LAYERS,
     'layers_by_group',
     'Layer-wise counterfactual memorisation: how much of it each layer brings '
     'when layers of a run that was trained on an example replace those of its '
     'twin that was not (Shapley values, which sum to the memorisation); means '
-    f'over examples with 95 % intervals over {examples["pairs"].iloc[0]} pairs '
-    'of runs.',
+    f'over {_examples(len(examples))} with 95 % intervals over {pairs}.',
     lambda: draw.shares(groups),
   )
   yield Entry(
     SINGLE,
     'layers_by_class',
-    'The same means over the examples of each given label.',
+    'Layer-wise counterfactual memorisation by given label, mean over '
+    f'{_examples(len(examples))} and {pairs}.',
     lambda: draw.classes(groups),
   )
   known = tables['examples']
@@ -158,7 +160,8 @@ def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     SINGLE,
     'depths',
     'Memorisation depth: the layer up to which half of an example is '
-    'memorised, among examples that surely are (interval above 0).',
+    f'memorised, among {_examples((examples["cm_pairs_low"] > 0).sum())} of '
+    f'{len(examples):,} that surely are (interval over {pairs} above 0).',
     lambda: draw.depths(examples, noisy, int(groups['layer'].max())),
   )
   if len(hybrids):
@@ -166,8 +169,9 @@ def _single(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       SINGLE,
       'hybrids',
       'Validation accuracy of the hybrids of two runs, by how many of the '
-      'layers (and the head) are from the other one. Where it falls, hybrids '
-      'are broken models, and shares say as much about that.',
+      'layers (and the head) are from the other one, with its 95 % interval '
+      f'over {pairs}. Where it falls, hybrids are broken models, and shares '
+      'say as much about that.',
       lambda: draw.hybrids(hybrids),
     )
 
@@ -176,21 +180,22 @@ def _patching(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   draw, rows = single_example_figures, tables['patching_summary']
   if rows.empty:
     return
-  count = f'the {rows["examples"].iloc[0]} most memorised examples'
+  examples, pairs = _most(rows), verdicts.count(rows['pairs'].iloc[0], 'pair')
   yield Entry(
     SINGLE,
     'patching',
-    f'What of the memorisation of {count} an activation brings when it is put '
-    'from the run that was trained on an example into its twin: ratios of '
-    "means with 95 % intervals over pairs (Student's t). The stream after a "
-    'layer is a hybrid from below.',
+    f'How much of the memorisation of {examples} an activation brings when it '
+    'is put from the run that was trained on an example into its twin: ratios '
+    f"of means with 95 % intervals over {pairs} (Student's t). The stream "
+    'after a layer is a hybrid from below.',
     lambda: draw.patching(rows),
   )
   if (rows['site'] == 'head').any():
     yield Entry(
       SINGLE,
       'patched_heads',
-      'The same of single attention heads.',
+      f'How much of the memorisation of {examples} single attention heads '
+      f'bring when they are patched: ratios of means over {pairs}.',
       lambda: draw.patched_heads(rows),
     )
 
@@ -201,18 +206,18 @@ def _texts(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     yield Entry(
       TEXTS,
       'deletion',
-      'Memorisation of the most memorised examples when the units of the text '
+      f'Memorisation of {_most(tables["deletion"])} when the units of the text '
       'that matter most are hidden, ranked on other pairs of runs than it is '
-      'measured on; bands are 95 % intervals over pairs.',
+      f'measured on; bands are 95 % intervals over {_pairs(tables)}.',
       lambda: draw.deletion(tables['deletion']),
     )
   if len(tables['variants']):
     yield Entry(
       TEXTS,
       'variants',
-      'What is left of the memorisation of the same examples when their texts '
-      'are perturbed: ratio of means with 95 % intervals over pairs '
-      "(Student's t).",
+      f'Share of the memorisation of {_most(tables["variants"])} that is left '
+      'when their texts are perturbed: ratio of means with 95 % intervals over '
+      f"{_pairs(tables)} (Student's t).",
       lambda: draw.variants(tables['variants']),
     )
 
@@ -223,21 +228,22 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
   if layers.empty or mcog.empty:
     return
   seeds = layers['seed'].nunique()
+  of_seeds = f'the {verdicts.count(seeds, "seed")}'
   yield Entry(
     LAYERS,
     'layers',
     'Share of the memory that each technique sees in each layer, summing to '
-    f'1: thin lines are seeds ({seeds}), the thick one their mean, the '
-    'vertical line its M-CoG, the horizontal one a flat profile. Trivial '
-    'baselines are grey.',
+    f'1: thin lines are {of_seeds}, the thick one their mean, the vertical '
+    'line its M-CoG, the horizontal one a flat profile. Trivial baselines are '
+    'grey.',
     lambda: localisation_figures.profiles(baselines_last(layers), mcog),
   )
   yield Entry(
     CENTRES,
     'mcog',
-    f'M-CoG by technique: circles are seeds ({seeds}), diamonds their mean '
-    f'with its 95 % interval{_too_few(seeds)}. The grey bar is the attainable '
-    'range, the dashed line a flat profile; trivial baselines are grey.',
+    f'M-CoG by technique: circles are {of_seeds}, diamonds their mean '
+    f'{_with_interval(seeds)}. The grey bar is the attainable range, the '
+    'dashed line a flat profile; trivial baselines are grey.',
     lambda: localisation_figures.centres(
       baselines_last(mcog),
       headline(tables['mcog_summary']),
@@ -256,10 +262,12 @@ def _layers(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     if correlations.empty or correlations['pearson'].isna().all():
       return
     over = {
-      'layers': 'weights over seeds and layers. The layers of one model are '
-      'not independent, so a high correlation here does not show that '
-      'techniques agree',
-      'mcog': 'centres of gravity over seeds; few seeds make it coarse',
+      'layers': f'weights over {verdicts.count(seeds, "seed")} and '
+      f'{verdicts.count(layers["layer"].nunique(), "layer")}. The layers of '
+      'one model are not independent, so a high correlation here does not show '
+      'that techniques agree',
+      'mcog': f'centres of gravity over {verdicts.count(seeds, "seed")}; few '
+      'seeds make it coarse',
     }[quantity]
     yield Entry(
       AGREEMENT,
@@ -276,15 +284,14 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     return
   for setup in dict.fromkeys(controls['setup']):
     of_setup = controls[controls['setup'] == setup]
-    seeds = of_setup['seed'].nunique()
+    seeds = verdicts.count(of_setup['seed'].nunique(), 'seed')
+    models = f'{of_setup["layers"].nunique()} control models × {seeds}'
     if setup != 'graded':
       yield Entry(
         CONTROL,
         f'control_{setup}',
-        f'Accuracy@1 of each technique over {of_setup["layers"].nunique()} '
-        f'control models × {verdicts.count(seeds, "seed")}, with the '
-        'intervals of the verdicts where there are any; trivial baselines are '
-        'grey.',
+        f'Accuracy@1 of each technique over {models}, with the intervals of '
+        'the verdicts where there are any; trivial baselines are grey.',
         functools.partial(
           localisation_figures.control_bars, summary[summary['setup'] == setup]
         ),
@@ -292,11 +299,12 @@ def _control(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
     yield Entry(
       PLANTED,
       f'control_layers_{setup}',
-      'Mean share of the memory by layer in control models; filled circles '
-      'mark the layers that could learn the wrong labels.'
-      if setup != 'graded'
-      else 'Mean share of the memory by layer in models whose layers learn at '
-      'rates that rise or fall with depth.',
+      f'Mean share of the memory by layer in {models}; '
+      + (
+        'filled circles mark the layers that could learn the wrong labels.'
+        if setup != 'graded'
+        else 'their layers learn at rates that rise or fall with depth.'
+      ),
       functools.partial(
         localisation_figures.control_profiles, layers, baselines_last(of_setup)
       ),
@@ -313,7 +321,8 @@ def _windows(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       WINDOWS,
       f'heat_map_{technique}',
       f'{name}: error on the given labels of noisy examples, averaged over '
-      'the windows of one length that contain a layer.'
+      'the windows of one length that contain a layer and over '
+      f'{verdicts.count(rows["seed"].nunique(), "seed")}.'
       + _FROM_HEAT_MAP.get(technique, ''),
       functools.partial(figures.heat_map, rows, f'{name}: error by window'),
     )
@@ -327,8 +336,8 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       INSIDE,
       'probes',
       'What probes read from the first token at each layer; mean and one '
-      f'standard deviation over {probes["seed"].nunique()} models and '
-      f'{probes["probe_seed"].nunique()} probe seeds.',
+      f'standard deviation over {_models(probes)} and '
+      f'{verdicts.count(probes["probe_seed"].nunique(), "probe seed")}.',
       lambda: draw.probes(probes),
     )
   centroids = _main(tables['centroids'])
@@ -342,11 +351,10 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'centroids',
       'Where hidden states lie between the centroids of the given (0) and the '
       'original class (1): median and the middle 75 % of all pairs of classes '
-      f'pooled, averaged over {centroids["seed"].nunique()} seeds; the scale '
-      'is logarithmic below -2 and above 2. Vertical lines are the mean layers '
-      'of '
-      'crossing (noisy examples come closer to the given class) and '
-      'initiation (classes stay apart from here on).',
+      f'pooled, averaged over {_models(centroids)}; the scale is logarithmic '
+      'below -2 and above 2. Vertical lines are the mean layers of crossing '
+      '(noisy examples come closer to the given class) and initiation (classes '
+      'stay apart from here on).',
       lambda: draw.centroids(centroids[pooled], events),
     )
   heads = _main(tables['heads'])
@@ -355,8 +363,7 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       INSIDE,
       'heads',
       'Accuracy that noisy examples lose more than clean ones of the same '
-      'margin when one attention head is cut, averaged over '
-      f'{heads["seed"].nunique()} models.',
+      f'margin when one attention head is cut, averaged over {_models(heads)}.',
       lambda: draw.heads(heads),
     )
   accounting = _main(tables['accounting'])
@@ -366,14 +373,58 @@ def _inside(tables: Mapping[str, pd.DataFrame]) -> Iterator[Entry]:
       'accounting',
       'Mean loss gradient of noisy and of as many clean examples, layer by '
       'layer, after some epochs of training, averaged over '
-      f'{accounting["seed"].nunique()} models.',
+      f'{_models(accounting)}.',
       lambda: draw.accounting(accounting),
     )
 
 
-def _too_few(seeds: int) -> str:
-  """That there is no interval, where that is so."""
-  return f' ({seeds} seeds: no interval)' if seeds < _FEWEST_FOR_MCOG else ''
+def _examples(count: int) -> str:
+  return verdicts.count(count, 'example')
+
+
+def _of_map(examples: pd.DataFrame) -> str:
+  """How many points the map has, and how many runs they rest on."""
+  known = examples.dropna(subset=['generalisation', 'training_memorisation'])
+  runs = (examples['in_runs'] + examples['out_runs']).max()
+  return f'{_examples(len(known))} and {verdicts.count(runs, "run")}'
+
+
+def _whole(rows: pd.DataFrame) -> int:
+  """How many examples the groups of a table have together."""
+  sizes = rows.groupby('group')['examples'].first()
+  return int(sizes['all'] if 'all' in sizes else sizes.sum())
+
+
+def _attacked(privacy: pd.DataFrame) -> str:
+  """What the pooled ROC of the attacks is of."""
+  first = privacy[privacy['scope'] == 'pooled'].iloc[0]
+  return (
+    f'{first["num_members"]:,} members and {first["num_non_members"]:,} others '
+    f'of {verdicts.count(first["num_targets"], "run")}'
+  )
+
+
+def _most(rows: pd.DataFrame) -> str:
+  """The examples whose texts are looked at."""
+  count = rows['examples'].iloc[0]
+  return f'the {verdicts.count(count, "most memorised example")}'
+
+
+def _pairs(tables: Mapping[str, pd.DataFrame]) -> str:
+  """How many pairs of runs there are."""
+  rows = tables['pairs_by_example']
+  return verdicts.count(rows['pairs'].iloc[0], 'pair') if len(rows) else 'pairs'
+
+
+def _models(rows: pd.DataFrame) -> str:
+  return verdicts.count(rows['seed'].nunique(), 'model')
+
+
+def _with_interval(seeds: int) -> str:
+  """That means over so many seeds have one, or why they do not."""
+  if seeds < _FEWEST_FOR_MCOG:
+    return f'({verdicts.count(seeds, "seed")}: no interval)'
+  return 'with its 95 % interval'
 
 
 def baselines_last(table: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,8 @@ def profiles(layers: pd.DataFrame, mcog: pd.DataFrame) -> Figure:
   """
   centres = mcog[mcog['seed'] == -1].set_index('technique')['mcog']
   with style.styled():
-    figure, panels = _grid(dict.fromkeys(layers['technique']))
+    tops = layers.groupby('technique')['weight'].max()
+    figure, panels = _grid(dict.fromkeys(layers['technique']), tops)
     for technique, axes in panels.items():
       colour = style.GREY if is_baseline(technique) else style.BLUE
       by_seed = _by_seed(layers[layers['technique'] == technique])
@@ -59,7 +60,6 @@ def profiles(layers: pd.DataFrame, mcog: pd.DataFrame) -> Figure:
       if np.isfinite(centre):
         axes.axvline(centre, color=style.VERMILION, lw=1.2, dashes=_DASHES)
       _layer_ticks(axes, number)
-    tops = layers.groupby('technique')['weight'].max()
     _finish(figure, panels, tops)
     return figure
 
@@ -169,7 +169,7 @@ def agreement(correlations: pd.DataFrame, quantity: str) -> Figure:
           '–' if np.isnan(value) else f'{value:.2f}',
           ha='center',
           va='center',
-          fontsize=8,
+          fontsize=9,
           color=style.ON_DARK if abs(value) > 0.7 else style.ON_LIGHT,
         )
     axes.set_xticks(
@@ -198,17 +198,17 @@ def control_bars(summary: pd.DataFrame) -> Figure:
 
   Returns:
     The figure: accuracy@1 with the interval of its verdict where there is one,
-    baselines in grey, chance dashed.
+    baselines in grey behind a gap, chance dashed.
   """
   with style.styled():
     figure = Figure(
-      figsize=(6.2, 1.2 + 0.34 * len(summary)), layout='constrained'
+      figsize=(6.2, 1.4 + 0.34 * len(summary)), layout='constrained'
     )
     axes = figure.add_subplot()
     ordered = summary.sort_values('baseline', kind='stable')
-    where = np.arange(len(ordered))
+    where = np.arange(len(ordered)) + 0.5 * ordered['baseline'].to_numpy()
     accuracy = ordered['accuracy_1'].to_numpy()
-    axes.barh(
+    bars = axes.barh(
       where,
       accuracy,
       height=0.62,
@@ -221,17 +221,19 @@ def control_bars(summary: pd.DataFrame) -> Figure:
       ),
       error_kw={'ecolor': '#222222', 'elinewidth': 1, 'capsize': 3},
     )
+    # A bar of 0 cannot be seen.
+    axes.bar_label(bars, fmt='%.2f', padding=4, fontsize=9)
     chance = ordered['chance'].iloc[0]
     axes.axvline(chance, color=style.VERMILION, lw=1.2, dashes=_DASHES)
     axes.text(
-      chance, -0.75, ' chance', color=style.VERMILION, fontsize=8.5, va='center'
+      chance, -0.75, ' chance', color=style.VERMILION, fontsize=9, va='center'
     )
     names = [
       label(row.technique) + ' (baseline)' * bool(row.baseline)
       for row in ordered.itertuples()
     ]
     axes.set_yticks(where, names)
-    axes.set(xlim=(0, 1), ylim=(len(ordered) - 0.4, -1.0), xlabel='Accuracy@1')
+    axes.set(xlim=(0, 1), ylim=(where[-1] + 0.6, -1.0), xlabel='Accuracy@1')
     axes.set_title('Accuracy@1 in control models')
     axes.tick_params(axis='y', length=0)
     return figure
@@ -251,8 +253,15 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
   sources = list(dict.fromkeys(controls['layers']))
   techniques = list(dict.fromkeys(controls['technique']))
   with style.styled():
-    figure, panels = _grid(techniques)
-    tops: dict[str, float] = {}
+    means = (
+      layers[
+        layers['technique'].isin(techniques) & layers['source'].isin(sources)
+      ]
+      .groupby(['technique', 'source', 'layer'])['weight']
+      .mean()
+    )
+    tops = means.groupby('technique').max()
+    figure, panels = _grid(techniques, tops)
     for technique, axes in panels.items():
       for source, (dashes, colour) in zip(sources, style.series()):
         rows = layers[
@@ -261,7 +270,6 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
         if rows.empty:
           continue
         mean = _by_seed(rows).mean(axis=1)
-        tops[technique] = max(tops.get(technique, 0.0), mean.max())
         axes.plot(
           mean.index,
           mean,
@@ -278,7 +286,7 @@ def control_profiles(layers: pd.DataFrame, controls: pd.DataFrame) -> Figure:
       number = np.unique(layers['layer'])
       axes.axhline(1 / len(number), color=style.GREY, lw=0.8, dashes=_DASHES)
       _layer_ticks(axes, number)
-    _finish(figure, panels, pd.Series(tops))
+    _finish(figure, panels, tops)
     handles, names = panels[techniques[0]].get_legend_handles_labels()
     figure.legend(
       handles,
@@ -300,29 +308,52 @@ def _spread(count: int) -> np.ndarray:
   return np.linspace(-0.16, 0.16, count) if count > 1 else np.zeros(count)
 
 
-def _grid(names: Iterable[str]) -> tuple[Figure, dict[str, Axes]]:
-  """A panel a technique, trivial baselines in rows of their own."""
-  first: list[str] = []
-  last: list[str] = []
-  for name in names:
-    (last if is_baseline(name) else first).append(name)
-  columns = min(_COLUMNS, max(len(first), len(last)))
+def _own_scale(tops: pd.Series) -> str | None:
+  """The technique whose profile is far above all others, if there is one."""
+  if len(tops) < 2:
+    return None
+  (name, top), (_, second) = tops.nlargest(2).items()
+  return name if top > _OWN_SCALE * second else None
+
+
+def _grid(
+  names: Iterable[str], tops: pd.Series
+) -> tuple[Figure, dict[str, Axes]]:
+  """A panel a technique, trivial baselines in rows of their own.
+
+  Args:
+    names: of the techniques.
+    tops: the highest weight of each; one that has its own scale comes last of
+      its rows, so that no other panel seems to have it.
+  """
+  names, own = list(names), _own_scale(tops)
+  groups = (
+    [name for name in names if not is_baseline(name)],
+    [name for name in names if is_baseline(name)],
+  )
+  columns = min(_COLUMNS, max(map(len, groups)))
   rows = [
     group[start : start + columns]
-    for group in (first, last)
+    for group in (
+      sorted(group, key=lambda name: name == own) for group in groups
+    )
     for start in range(0, len(group), columns)
   ]
   figure = Figure(
-    figsize=(0.7 + 1.78 * columns, 0.6 + 1.6 * len(rows)), layout='constrained'
+    figsize=(0.7 + 1.72 * columns, 0.6 + 1.6 * len(rows)), layout='constrained'
   )
   grid = figure.add_gridspec(len(rows), columns)
+  place = {
+    name: grid[at, column]
+    for at, row in enumerate(rows)
+    for column, name in enumerate(row)
+  }
   panels = {}
-  for at, row in enumerate(rows):
-    for column, name in enumerate(row):
-      panels[name] = figure.add_subplot(grid[at, column])
-      # Long names would run into the next panel's.
-      panels[name].set_title(textwrap.fill(label(name), 16), fontsize=10)
-  return figure, {name: panels[name] for name in (*first, *last)}
+  for name in (*groups[0], *groups[1]):
+    panels[name] = figure.add_subplot(place[name])
+    # Long names would run into the next panel's.
+    panels[name].set_title(textwrap.fill(label(name), 16), fontsize=10)
+  return figure, panels
 
 
 def _finish(figure: Figure, panels: dict[str, Axes], tops: pd.Series) -> None:
@@ -333,23 +364,17 @@ def _finish(figure: Figure, panels: dict[str, Axes], tops: pd.Series) -> None:
     panels: by technique.
     tops: the highest weight of each technique.
   """
-  highest = tops.max()
-  if len(tops) > 1:
-    steepest, second = tops.nlargest(2).items()
-    if steepest[1] > _OWN_SCALE * second[1]:
-      highest = second[1]
-  lowest: dict[int, Axes] = {}
+  steepest = _own_scale(tops)
+  highest = tops.drop(steepest).max() if steepest else tops.max()
   for name, axes in panels.items():
-    column = axes.get_subplotspec().colspan.start
-    own = tops.get(name, 0.0) > highest
+    own = name == steepest
+    first = axes.get_subplotspec().colspan.start == 0
     axes.set_ylim(0, 1.08 * (tops[name] if own else highest))
-    axes.tick_params(labelleft=own or column == 0)
+    axes.tick_params(labelleft=own or first)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    lowest[column] = axes  # Rows come from top to bottom.
+    axes.set_xlabel('Layer')
     if own:
       axes.set_title('own scale', loc='right', fontsize=9, fontweight='normal')
-  for axes in lowest.values():
-    axes.set_xlabel('Layer')
   figure.supylabel('Share of the memory', fontsize=10)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ _PAPER_TABLES = (
   'injection',
   'privacy',
 )
+# A check is about labels alone.
+_OF_CHECKS = ('examples', 'runs', 'sample', 'corrections')
 
 
 def write_report(
@@ -58,7 +61,8 @@ def write_report(
     manifest: what `manifest.json` holds. All keys are optional: `config`
       (nested), `versions` (by package), `device` (with `count` and `kind`),
       `precision` (by what it applies to), `commit`, and `cost` (by stage,
-      with `seconds`).
+      with `seconds`). `check`, of `memloc check`, has what is known of the
+      number of wrong labels: `by_models` and, after a review, `reviewed`.
     declared: tables of which those that bring a section get one.
 
   Returns:
@@ -66,16 +70,20 @@ def write_report(
   """
   if not isinstance(tables, Tables):
     tables = Tables(tables)
+  checked = _checked(workdir, tables, manifest)
+  if checked:
+    tables = Tables({name: tables[name] for name in _OF_CHECKS})
   examples, runs = tables['examples'], tables['runs']
   images: dict[tuple[str, str], list[questions.Image]] = {}
-  map_image = ''
+  the_map = {}
   folder = workdir / 'figures'
-  for entry in gallery.entries(tables):
+  for entry in () if checked else gallery.entries(tables):
     rendered = style.render(entry.draw())
     files.write_figure(folder, entry.name, rendered)
     source = style.data_uri(style.adaptive(rendered['svg']))
     if entry.name == gallery.MAP:
-      map_image = source  # It can be explored instead.
+      # It can be explored instead.
+      the_map = {'source': source, 'caption': entry.caption}
       continue
     width = style.width(rendered['svg'])
     image = {'source': source, 'caption': entry.caption, 'width': width}
@@ -98,7 +106,7 @@ def write_report(
       title=content.title(manifest),
       subtitle=about,
       warnings=[
-        *content.warnings(examples, runs),
+        *content.warnings(pd.DataFrame() if checked else examples, runs),
         *caveats.corrections(tables['corrections']),
       ],
       notes=[
@@ -114,7 +122,8 @@ def write_report(
       ),
       settings=content.settings(manifest, examples, runs),
       explorer=explored,
-      map_image=map_image,
+      map=the_map,
+      checked=checked,
       library=libraries.libraries(),
       memorised=listings.memorised(examples),
       doubtful=listings.doubtful(examples),
@@ -141,6 +150,23 @@ def _sections(
   return [section for section in found if section.rows]
 
 
+def _checked(
+  workdir: pathlib.Path,
+  tables: Mapping[str, pd.DataFrame],
+  manifest: Mapping[str, Any],
+) -> dict[str, Any]:
+  """What the page of a check says of its sample; empty for other studies."""
+  if 'check' not in manifest:
+    return {}
+  words = ['memloc', 'check', manifest['config']['task']['files']]
+  words += [f'--workdir={workdir}', '--reviewed=reviewed.csv']
+  return {
+    'reviewed': 'reviewed' in manifest['check'],
+    'offered': int(tables['sample']['offered'].sum()),
+    'command': shlex.join(words),
+  }
+
+
 def environment() -> jinja2.Environment:
   """Reads the templates of this package, and escapes what goes into them."""
   source = importlib.resources.files('memloc_jax.report')
@@ -156,4 +182,5 @@ def environment() -> jinja2.Environment:
   found.filters['shown'] = content.shown
   found.filters['explained'] = explainer = terms.Explainer()
   found.globals['terms'] = explainer.met
+  found.globals['font'] = style.FONT
   return found

@@ -95,6 +95,14 @@ def of_examples(
   if not explored:
     return
   examples = tables['examples']
+  if 'check' in manifest:
+    yield Question(
+      'labels',
+      'Labels to check',
+      'Which labels should be checked?',
+      f'All {len(examples):,} rows are listed, the most doubtful label first.',
+    )
+    return
   yield Question(
     'labels',
     'Labels to check',

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from memloc_jax.report import style
 
@@ -56,10 +56,11 @@ def probes(rows: pd.DataFrame) -> Figure:
       panels[1].set_title('Which label of a noisy example?')
     for axes in panels:
       axes.set(
-        xlabel='Layer (0: embeddings)', ylabel='Probe F1', ylim=(0, 1.02)
+        xlabel='Layer (0: embeddings)', ylabel='Probe F1', ylim=(-0.02, 1.02)
       )
       _finish(axes)
-    style.legend_below(figure, columns=4)
+      # Each panel has its own: one colour means different things in them.
+      axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
@@ -167,10 +168,10 @@ def heads(rows: pd.DataFrame) -> Figure:
       rasterized=True,
     )
     bar = figure.colorbar(cells, ax=axes)
-    bar.set_label('Noisy lose more')
+    bar.set_label('Noisy minus clean')
     bar.outline.set_visible(False)
     axes.set(xlabel='Attention head', ylabel='Layer')
-    axes.set_title('One head cut')
+    axes.set_title('Accuracy lost by single-head ablation')
     axes.spines[:].set_visible(False)
     for axis in (axes.xaxis, axes.yaxis):
       axis.set_major_locator(MaxNLocator(_MOST_TICKS, integer=True))
@@ -210,6 +211,9 @@ def accounting(rows: pd.DataFrame) -> Figure:
       axes.set_xlabel('Layer')
       _finish(axes)
     left.set(yscale='log', ylabel='Noisy norm / clean norm')
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter('{x:g}')
+    left.yaxis.set_minor_formatter('')
     left.axhline(1, color=style.GREY, lw=0.8, dashes=(4, 3))
     left.set_title('Size of gradients')
     right.set(ylim=(-1.05, 1.05), ylabel='Cosine')

@@ -89,7 +89,9 @@ def classes(rows: pd.DataFrame) -> Figure:
     axes.set(xlabel='Layer')
     axes.set_title('Memorisation by layer and given label')
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.9)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9)
+    bar.set_label('Share')
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -155,7 +157,7 @@ def hybrids(rows: pd.DataFrame) -> Figure:
       ylim=(0, 1.02),
     )
     axes.set_xticks(rows['players'])
-    axes.set_title('Hybrids are models')
+    axes.set_title('Accuracy of hybrids')
     return figure
 
 
@@ -210,7 +212,9 @@ def patched_heads(rows: pd.DataFrame) -> Figure:
     axes.set(xlabel='Head', ylabel='Layer')
     axes.set_title('Patched attention heads')
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.9)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9)
+    bar.set_label('Share')
+    bar.outline.set_visible(False)
     return figure
 
 

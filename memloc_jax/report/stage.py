@@ -17,7 +17,7 @@ def report(study: View, declared: Sequence[Table] = ()) -> None:
 
 
 def write(workdir: Workdir, declared: Sequence[Table] = ()) -> None:
-  """The same of what a workdir holds now.
+  """Rewrites the report from the tables on disk.
 
   Args:
     workdir: of the study.

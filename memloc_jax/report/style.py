@@ -46,8 +46,17 @@ _DARK = {
   '#E8E8E8': '#2c343d',
   '#B8BFC6': '#6d7883',
 }
-# Pixels of the page per point of a figure, so that all letters are alike.
+# Of the page and its figures alike. Figures are measured in DejaVu Sans, which
+# is wider than any of these, so that their letters have room.
+FONT = (
+  "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', "
+  'sans-serif'
+)
+_MEASURED = "'DejaVu Sans', sans-serif"
+# Pixels of the page per point of a figure, so that all letters are alike, and
+# how wide a figure can be without being made smaller, in inches.
 _SCALE = 1.25
+WIDEST = 12.8
 
 _PARAMETERS = {
   'font.family': 'sans-serif',
@@ -69,8 +78,9 @@ _PARAMETERS = {
   'legend.frameon': False,
   'figure.dpi': 100,
   'savefig.dpi': 200,
-  'svg.fonttype': 'path',
-  'pdf.fonttype': 42,  # As text, which can be searched and edited.
+  # As text, which can be searched and edited.
+  'svg.fonttype': 'none',
+  'pdf.fonttype': 42,
   # Random ids would make two files of the same figure differ.
   'svg.hashsalt': 'memloc_jax',
 }
@@ -144,18 +154,20 @@ def width(svg: bytes) -> int:
 
 
 def adaptive(svg: bytes) -> bytes:
-  """The SVG with colours that follow the reader's light or dark setting.
+  """The SVG in the page's font and in colours of its light or dark setting.
 
   Marks keep their hue and get lighter, lines and text turn light, and the
   background is the page's.
   """
-  rules = ['svg{fill:#e4e9ee}', '#patch_1 path{fill:none!important}']
+  rules = ['svg{fill:#e4e9ee}']
   rules += [
     f'[style*="{what}: {light.lower()}"]{{{what}:{dark}!important}}'
     for light, dark in _DARK.items()
     for what in ('fill', 'stroke')
   ]
-  text = '@media (prefers-color-scheme:dark){' + ''.join(rules) + '}'
+  text = '#patch_1 path{fill:none!important}'
+  text += '@media (prefers-color-scheme:dark){' + ''.join(rules) + '}'
+  svg = svg.replace(_MEASURED.encode(), FONT.encode())
   return svg.replace(b'<defs>', f'<style>{text}</style><defs>'.encode(), 1)
 
 

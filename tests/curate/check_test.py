@@ -176,6 +176,9 @@ class RefinedTest(CheckCase):
     self.assertRegex(error, r'10 runs: \d+ of the \d+ rows at the top')
     self.assertLen(self.listed(), 16)
     self.assertRegex(out, r'at most \d+ of 16 labels')
+    page = self.workdir / 'report.html'
+    self.assertIn('report: train-check/report.html', out)
+    self.assertRegex(page.read_text('utf-8'), r'at most \d+ of 16 labels')
     command = shlex.split(out.splitlines()[-1])
     words = command[command.index('check') :]
     self.assertEqual(
@@ -189,13 +192,23 @@ class RefinedTest(CheckCase):
     # All 16 rows were offered, so that the number is known.
     status, out, error = call(*words)
     self.assertEqual((status, error), (0, ''))
-    self.assertStartsWith(out, 'About 1 of 16 labels are wrong [1, 1]; the ')
-    self.assertEqual(tiny.files(self.workdir), before)
+    found = 'About 1 of 16 labels are wrong [1, 1]; the '
+    self.assertStartsWith(out, found)
+    self.assertIn(found, page.read_text('utf-8'))
+    # Of the rest, only the manifest that the page is made of has changed.
+    after = tiny.files(self.workdir)
+    self.assertCountEqual(
+      [name for name in before if after[name] != before[name]],
+      ['manifest.json', 'report.html'],
+    )
+    self.assertEqual(after.keys(), before.keys())
 
 
 class ReviewTest(CheckCase):
   def setUp(self):
     super().setUp()
+    # There are too few columns for a page.
+    self.enterContext(mock.patch.object(stages, 'rewrite_report'))
     rng = np.random.default_rng(1)
     count = 100
     self.examples = pd.DataFrame(
@@ -259,6 +272,8 @@ class ReviewTest(CheckCase):
     found = self.decided(wrong=[])
     self.assertEqual((found.wrong, found.estimate.low), (0, 0))
     self.assertStartsWith(found.text, 'None of 40 reviewed labels is wrong; at')
+    manifest = self.folder_of.read_json('manifest.json')
+    self.assertEqual(manifest['check'], {'reviewed': found.text})
 
   def test_the_number_is_weighted_by_strata(self):
     order = self.examples.sort_values('generalisation')['index'].tolist()

@@ -51,10 +51,16 @@ def _browser(downloads: str, dark: bool) -> webdriver.Chrome:
 @absltest.skipUnless(
   _BROWSER and _DRIVER, 'chromium and chromedriver are not installed'
 )
-class PageTest(absltest.TestCase):
-  """One page, opened once; every test begins with all examples listed."""
+class BrowserCase(absltest.TestCase):
+  """One page, opened once."""
 
   dark = False
+  manifest = _MANIFEST
+
+  @classmethod
+  def make(cls):
+    """The tables of the page."""
+    return pages.tables(_COUNT)
 
   @classmethod
   def setUpClass(cls):
@@ -62,8 +68,8 @@ class PageTest(absltest.TestCase):
     cls.folder = pathlib.Path(
       cls.enterClassContext(tempfile.TemporaryDirectory())
     )
-    cls.tables = pages.tables(_COUNT)
-    path = page.write_report(cls.folder, cls.tables, _MANIFEST)
+    cls.tables = cls.make()
+    path = page.write_report(cls.folder, cls.tables, cls.manifest)
     cls.browser = _browser(str(cls.folder / 'downloads'), cls.dark)
     cls.addClassCleanup(cls.browser.quit)
     cls.browser.get(path.as_uri())
@@ -108,6 +114,10 @@ class PageTest(absltest.TestCase):
     )
     path = f".//*[@class='decision']/button[.='{word}']"
     rows[row].find_element(By.XPATH, path).click()
+
+
+class PageTest(BrowserCase):
+  """Every test begins with all examples listed."""
 
   def setUp(self):
     super().setUp()
@@ -361,6 +371,53 @@ class PageTest(absltest.TestCase):
     name = 'dark' if self.dark else 'light'
     path = _SCREENSHOTS / f'report_{name}.png'
     self.assertTrue(self.browser.save_screenshot(str(path)))
+
+
+class CheckPageTest(BrowserCase):
+  """The page of `memloc check`, which offers a sample."""
+
+  manifest = {
+    'config': {'task': {'name': 'own', 'files': 'a.csv', 'noise': 0.0}},
+    'data': {'fingerprint': 'of a check'},
+    'check': {'by_models': 'At most 9 of 120 labels are wrong.'},
+  }
+
+  @classmethod
+  def make(cls):
+    examples = pages.tables(_COUNT)['examples'].drop(columns='kind')
+    examples = examples.assign(noisy=False, original=examples['given'])
+    sample = examples[['index', 'id', 'hash']].assign(
+      offered=examples['index'] % 30 == 7
+    )
+    return {'examples': examples, 'sample': sample}
+
+  def test_rows_of_the_sample_are_marked_and_counted(self):
+    sample = self.tables['sample']
+    offered = sample.loc[sample['offered'], 'id'].tolist()
+    self.look('Sample to review')
+    self.assertIn(f'of {len(offered)} ', self.info())
+    ids = self.browser.find_elements(By.CSS_SELECTOR, '#examples-table td.id')
+    self.assertCountEqual(
+      [each.text for each in ids], [f'{id} sample' for id in offered]
+    )
+    self.decide(0, 'keep')
+    said = self.find('#reviewed').text
+    self.assertEqual(said, '1 decided, 1 of 4 of the sample')
+    self.look('Most doubtful first')
+    self.assertIn(f'of {_COUNT} ', self.info())
+    examples = self.tables['examples']
+    first = examples.sort_values('generalisation')['id'].iloc[0]
+    self.assertStartsWith(self.first_row().text, first)
+    self.first_row().click()
+    self.assertEqual(self.find('#detail h3').text, first)
+
+  def test_nothing_fails(self):
+    severe = [
+      entry['message']
+      for entry in self.browser.get_log('browser')
+      if entry['level'] == 'SEVERE'
+    ]
+    self.assertEqual(severe, [])
 
 
 class DarkPageTest(PageTest):

@@ -38,6 +38,19 @@ class ComparisonTest(absltest.TestCase):
     self.assertIn('Comparison of 8 studies', text)
     self.assertEqual(text.count('<figure '), 5)
     self.assertNotIn('<b>two', text)
+    # Captions say how many studies, seeds, or points and tasks there are.
+    captions = re.findall('<figcaption>(.*?)</figcaption>', text)
+    words = [
+      ('8 studies', '3 seeds'),
+      ('8 studies',),
+      ('8 studies',),
+      ('8 points', '4 tasks'),
+      ('4 tasks',),
+    ]
+    self.assertLen(captions, len(words))
+    for caption, each in zip(captions, words):
+      for wanted in each:
+        self.assertIn(wanted, caption)
     # Of examples with their right labels.
     self.assertEqual(text.count('[0.11, 0.33]'), 8)
     self.assertEqual(text.count('[0.70, 1.00]'), 8)
@@ -127,7 +140,7 @@ class ComparisonTest(absltest.TestCase):
     self.assertLen(axes.collections, 10)
     shown = [c.get_offsets()[0, 0] for c in axes.collections]
     np.testing.assert_allclose(shown, table['depth'])
-    legend, _ = figure.legends
+    (legend,) = figure.legends  # One group needs no other.
     self.assertEqual([text.get_text() for text in legend.get_texts()], models)
     looks = {
       (line.get_marker(), line.get_fillstyle())
@@ -148,6 +161,33 @@ class ComparisonTest(absltest.TestCase):
     [axes] = draw.events(pd.DataFrame(rows)).axes
     names = {text.get_text(): text.xy for text in axes.texts}
     self.assertEqual(names, {'rte, wic': (3.0, 1.0), 'cola': (3.0, 2.0)})
+
+  def test_studies_of_one_task_go_by_their_models(self):
+    models = ('one (a)', 'one (b_c)')
+    key = {'task': 'wic', 'group': 'nlu'}
+    rows = [
+      key | {'model': model, 'setup': 'noisy', 'event': event, 'layer': 1.0}
+      for model in models
+      for event in ('crossing', 'initiation')
+    ]
+    [axes] = draw.events(pd.DataFrame(rows)).axes
+    names = [text.get_text() for text in axes.texts]
+    self.assertEqual(names, ['\n'.join(models)])
+    table = pd.DataFrame(
+      [
+        key | {'model': m, 'technique': 'swapping', 'depth': 0.5}
+        for m in models
+      ]
+    )
+    places = [
+      c.get_offsets()[0] for c in draw.centres(table).axes[0].collections
+    ]
+    # No point hides another.
+    self.assertGreater(np.ptp([y for _, y in places]), 0.2)
+    pair = {'what': 'models', 'a': models[0], 'b': models[1], 'value': 0.5}
+    axes = draw.matrix(pd.DataFrame([pair]), 'title').axes[0]
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    self.assertEqual(shown, list(models))
 
   def test_studies_of_one_layer_have_no_depth(self):
     single = made_up.workdir(self.folder, 'wic', 'single', 1.0, num_layers=1)

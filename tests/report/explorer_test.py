@@ -14,7 +14,9 @@ from tests.report import pages
 class DataTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
-    self.tables = pages.tables(12) | {'corrections': pd.DataFrame()}
+    self.tables = pages.tables(12)
+    for name in ('corrections', 'sample'):
+      self.tables[name] = pd.DataFrame()
 
   def test_every_example_as_in_the_table(self):
     found, examples = explorer.data(self.tables), self.tables['examples']
@@ -89,6 +91,15 @@ class DataTest(absltest.TestCase):
       found['decided'], [[5, 'relabel', 'right'], [7, 'keep', '']]
     )
     self.assertEqual(found['key'], 'key')
+
+  def test_the_sample_is_in_an_order_that_means_nothing(self):
+    examples = self.tables['examples']
+    hashes = ['c', 'a', 'd', 'b'] * 3
+    self.tables['sample'] = examples[['index']].assign(
+      hash=hashes, offered=examples['index'] < 4
+    )
+    found = explorer.data(self.tables)['review']['sample']
+    self.assertEqual(found, [1, 3, 0, 2])
 
   def test_without_pairs_and_without_scores(self):
     for name in ('pairs_by_example', 'layers_by_example', 'tokens_by_example'):

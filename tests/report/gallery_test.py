@@ -1,7 +1,10 @@
 """Which figures a study gets: by its tables, models and variants."""
 
+import re
+
+import numpy as np
 import pandas as pd
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from memloc_jax.report import gallery, methods, page
 
@@ -75,6 +78,7 @@ class EntriesTest(absltest.TestCase):
       ('ablation', 'minus the same of clean examples of the same margin'),
     ):
       window = {'technique': technique, 'variant': '', 'source': 'main'}
+      window |= {'seed': 1}
       (entry,) = gallery.entries(_tables(windows=[window]))
       caption = ' '.join(entry.caption.split())
       if words is None:
@@ -87,6 +91,115 @@ class EntriesTest(absltest.TestCase):
     table = pd.DataFrame({'technique': names})
     found = gallery.baselines_last(table)['technique'].tolist()
     self.assertEqual(found, ['swapping', 'of a user', 'constant'])
+
+
+# What the caption of each figure has to name; see `_sized`.
+_SIZES = {
+  'memorisation_map': ('examples', 'runs'),
+  'dynamics': ('examples',),
+  'privacy': ('members', 'others', 'targets'),
+  'layers_by_group': ('examples', 'pairs'),
+  'layers_by_class': ('examples', 'pairs'),
+  'depths': ('examples', 'pairs', 'sure'),
+  'hybrids': ('pairs',),
+  'patching': ('most', 'pairs'),
+  'patched_heads': ('most', 'pairs'),
+  'deletion': ('most', 'pairs'),
+  'variants': ('most', 'pairs'),
+  'layers': ('seeds',),
+  'mcog': ('seeds',),
+  'agreement_layers': ('layers', 'seeds'),
+  'agreement_mcog': ('seeds',),
+  'control_pair': ('seeds', 'sources'),
+  'control_layers_pair': ('seeds', 'sources'),
+  'control_layers_graded': ('seeds', 'sources'),
+  'heat_map_swapping': ('seeds',),
+  'probes': ('probe_seeds', 'seeds'),
+  'centroids': ('seeds',),
+  'heads': ('seeds',),
+  'accounting': ('seeds',),
+}
+
+
+def _sized(size):
+  """Tables of a study that has every figure, by the size of each sample."""
+  index = np.arange(size['examples'])
+  noisy = index % 2 == 0
+  seeds = range(size['seeds'])
+  main = {'technique': 'swapping', 'variant': '', 'source': 'main'}
+  layers = [
+    main | {'technique': technique, 'seed': seed, 'layer': layer}
+    for technique in ('swapping', 'gradients')
+    for seed in seeds
+    for layer in range(size['layers'])
+  ]
+  control = {'technique': 'swapping', 'variant': ''}
+  of_seeds = [main | {'seed': seed} for seed in seeds]
+  most = {'examples': size['most'], 'pairs': size['pairs']}
+  return _tables(
+    examples={
+      'index': index,
+      'noisy': noisy,
+      'generalisation': 0.5,
+      'training_memorisation': 0.5,
+      'in_runs': 3,
+      'out_runs': size['runs'] - 3,
+    },
+    dynamics_epochs={
+      'group': ['noisy', 'clean'],
+      'examples': [noisy.sum(), (~noisy).sum()],
+    },
+    privacy_curve=[{'attack': 'LiRA'}],
+    privacy=[
+      {'scope': 'pooled', 'num_members': size['members']}
+      | {'num_non_members': size['others'], 'num_targets': size['targets']}
+    ],
+    pairs_by_example={
+      'index': index,
+      'pairs': size['pairs'],
+      'cm_pairs_low': np.where(index < size['sure'], 0.5, 0.0),
+    },
+    layers_by_group=[{'source': 'main', 'layer': 1}],
+    hybrids=[{'source': 'main'}],
+    patching_summary=[most | {'site': 'head'}],
+    deletion=[most],
+    variants=[most],
+    layers=layers,
+    mcog=layers,
+    correlations=[{'source': 'main', 'pearson': 0.5}],
+    control_summary=[control | {'setup': 'pair'}],
+    control=[
+      control | {'setup': setup, 'seed': seed, 'layers': f'{source}+'}
+      for setup in ('pair', 'graded')
+      for seed in seeds
+      for source in range(size['sources'])
+    ],
+    windows=of_seeds,
+    probes=[
+      {'source': 'main', 'seed': seed, 'probe_seed': probe_seed}
+      for seed in seeds
+      for probe_seed in range(size['probe_seeds'])
+    ],
+    centroids=[each | {'given': 'all'} for each in of_seeds],
+    heads=of_seeds,
+    accounting=of_seeds,
+  )
+
+
+class CaptionsTest(parameterized.TestCase):
+  @parameterized.parameters(0, 50)
+  def test_every_caption_names_its_sample_size(self, more):
+    names = sorted({name for each in _SIZES.values() for name in each})
+    size = {name: 11 + 3 * at + more for at, name in enumerate(names)}
+    size['examples'], size['members'] = 200 + more, 1300 + more
+    found = {}
+    for entry in gallery.entries(_sized(size)):
+      numbers = {
+        int(text.replace(',', ''))
+        for text in re.findall(r'\d[\d,]*', entry.caption)
+      }
+      found[entry.name] = tuple(n for n in names if size[n] in numbers)
+    self.assertEqual(found, _SIZES)
 
 
 class MethodsTest(absltest.TestCase):

@@ -1,8 +1,11 @@
 """The report page: complete, self-contained, escaped, whole or not at all."""
 
+import base64
 import html
+import json
 import pathlib
 import re
+import shlex
 import tempfile
 import unittest.mock
 import xml.etree.ElementTree
@@ -387,6 +390,63 @@ class PageTest(parameterized.TestCase):
     self.assertIn('id="labels"', page)
     for absent in ('planted', 'wrong label', 'noisy', 'auroc', 'control'):
       self.assertNotIn(absent, page.replace('class="controls"', ''))
+
+  def _check(self, **news):
+    """The page of a check of 40 rows that offers the first four of them."""
+    examples = _examples().assign(hash=[f'{i:016x}' for i in range(40)])
+    sample = examples[['index', 'id', 'hash']].assign(
+      offered=examples['index'] < 4
+    )
+    config = {'task': {'name': 'own', 'files': 'my reviews.csv', 'noise': 0.0}}
+    check = {'by_models': 'At most 9 of 40 labels are wrong.'} | news
+    return self._write(
+      {'examples': examples, 'sample': sample},
+      {'config': config, 'check': check},
+    )
+
+  def test_a_check_says_how_many_labels_are_wrong_and_what_comes_next(self):
+    page = self._check()
+    text = html.unescape(page)
+    body = text.partition('<body>')[2]
+    self.assertIn('<h1>Labels to check in my reviews.csv</h1>', text)
+    self.assertEqual(re.findall(r'<section id="(\w+)"', text), [
+      'labels', 'methods',
+    ])  # fmt: skip
+    found = body.partition('class="findings"')[2].partition('</ul>')[0]
+    self.assertIn('At most 9 of 40 labels are wrong.', found)
+    steps = body.partition('class="steps"')[2].partition('</details>')[0]
+    self.assertStartsWith(steps, ' open>')
+    self.assertIn('A review of 4 rows', steps)
+    (command,) = re.findall('<code>(.*?)</code>', steps)
+    self.assertEqual(
+      shlex.split(command),
+      ['memloc', 'check', 'my reviews.csv', f'--workdir={self.workdir}']
+      + ['--reviewed=reviewed.csv'],
+    )
+    # Neither the map nor what draws it.
+    self.assertNotIn('id="map"', text)
+    self.assertNotIn(libraries.libraries().plotly, page)
+    self.assertFalse((self.workdir / 'figures').exists())
+    (data,) = re.findall('id="examples-data">(.*?)</script>', text)
+    sample = json.loads(data)['review']['sample']
+    self.assertCountEqual(sample, range(4))
+
+  def test_a_check_that_was_reviewed_has_the_estimate(self):
+    text = self._check(reviewed='About 5 of 40 labels are wrong [4, 9].')
+    self.assertNotIn('At most 9', text)
+    found = text.partition('class="findings"')[2].partition('</ul>')[0]
+    self.assertIn('About 5 of 40 labels are wrong [4, 9].', found)
+    self.assertIn('<details class="steps">', text)
+
+  def test_figures_have_the_font_of_the_page(self):
+    text = html.unescape(self._write(_maps() | _swaps()))
+    (font,) = re.findall(r'body \{[^}]*font: 16px/1\.5 ([^;]*);', text)
+    images = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', text)
+    self.assertNotEmpty(images)
+    for image in images:
+      svg = base64.b64decode(image).decode()
+      fonts = re.findall(r'font-family: ([^;"]*)', html.unescape(svg))
+      self.assertEqual(set(fonts), {font})
 
   def test_terms_have_their_meanings(self):
     text = self._write(_maps() | _swaps())

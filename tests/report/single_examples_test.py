@@ -72,7 +72,7 @@ def _tables():
   deletion = pd.DataFrame(
     [
       {'ranking': name, 'deleted': k, 'memorisation': 0.8 / (1 + k * weight)}
-      | {'low': 0.1, 'high': 0.9}
+      | {'low': 0.1, 'high': 0.9, 'examples': 3}
       for name, weight, counts in (
         ('nothing', 1, (0,)),
         ('map', 2, (1, 2)),
@@ -84,7 +84,7 @@ def _tables():
   variants = pd.DataFrame(
     [
       {'kind': kind, 'strength': s, 'left': 1 - s}
-      | {'left_low': 0.9 - s, 'left_high': 1.1 - s}
+      | {'left_low': 0.9 - s, 'left_high': 1.1 - s, 'examples': 3}
       for kind in ('typos', 'shuffle')
       for s in (0.1, 0.5)
     ]
@@ -92,6 +92,7 @@ def _tables():
   patching = pd.DataFrame(
     [
       {'site': site, 'layer': layer, 'unit': unit, 'examples': 3}
+      | {'pairs': 4}
       | {'recovery': 0.1 * layer + 0.01 * unit, 'low': 0.0, 'high': 0.5}
       for site, units in (
         ('stream', (-1,)),
