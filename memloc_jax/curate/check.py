@@ -102,14 +102,25 @@ class Review:
     if not self.wrong:
       text = (
         f'None of {self.decided} reviewed labels is wrong; at most '
-        f'{found.high:,} of {n} are (95 %).'
+        f'{found.high:,} of {n} are (95 %)'
       )
+      even = wrong_labels.at_most(self.examples, self.decided)
+      if even > found.high:
+        text += (
+          f', or {even:,} if doubtful labels are wrong only as often as others'
+        )
+      text += '.'
     else:
       text = (
         f'About {found.count:,.0f} of {n} labels are wrong [{found.low:,}, '
         f'{found.high:,}]; the first {found.cut_off:,} rows of triage.csv '
         f'should hold {100 * wrong_labels.PROMISE:.0f} % of them.'
       )
+      if found.low < found.high:
+        text += (
+          ' This assumes that doubtful labels are wrong at least as often as '
+          'others.'
+        )
     if self.undecided:
       text += (
         f' {self.undecided} rows of the sample have no decision; the numbers '

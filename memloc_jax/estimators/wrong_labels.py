@@ -1,20 +1,32 @@
-"""How many labels are wrong: by a model alone, and by a reviewed sample."""
+"""How many labels are wrong: by a model alone, and by a reviewed sample.
+
+For every choice see docs/decisions/2026-11-30-check.md.
+"""
 
 import dataclasses
+import functools
 
 import numpy as np
-from scipy import signal, special, stats
+from scipy import special, stats
 
 from memloc_jax.estimators import intervals
 
 # Shares of the examples in each stratum, the most doubtful first, and how many
-# of each are offered. See docs/decisions/2026-11-30-check.md, as for the rest.
-SHARES = (0.05, 0.10, 0.25, 0.60)
-OFFERED = (5, 7, 10, 18)
+# of each are offered.
+SHARES = (0.05, 0.10, 0.15, 0.20, 0.50)
+OFFERED = (4, 9, 10, 9, 8)
 # Share of the wrong labels that the first rows should hold.
 PROMISE = 0.9
-# Least part of a wrong label that the upper limit adds in each stratum.
-_ADDED = 0.2
+# The model of `estimate` on a grid, with the prior of what is not a level.
+# Half of it says that doubt tells nothing, a third that no wrong label is
+# beyond what doubt tells.
+_SLOPES, _SLOPE_PRIOR = np.linspace(0, 3, 10), np.array([9] + 9 * [1])
+_LEVELS, _POWER = np.linspace(-12, 8, 51), 0.4
+_EVEN = np.array([0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08])
+_EVEN_PRIOR = np.array([3, 1, 1, 1, 1, 1, 1])
+# Groups of neighbouring ranks, at most, and draws from the posterior. What the
+# interval holds of it, so that it covers 95 % where the curve is another one.
+_GROUPS, _DRAWS, _HELD = 200, 2000, 0.96
 # A prediction is sure from this probability on. Its share of errors may exceed
 # what it claims by this much (Guo et al., 2017, found up to about as much).
 _SURE, _OVERCONFIDENCE = 0.9, 0.05
@@ -25,7 +37,7 @@ class Estimate:
   """How many of n labels are wrong, by a reviewed sample.
 
   Attributes:
-    count: estimate, weighted by strata; not rounded.
+    count: stratified estimate, not rounded.
     low: lower end of the 95 % interval of the number.
     high: upper end.
     cut_off: how many of the most doubtful labels should hold the share
@@ -75,7 +87,7 @@ def strata(doubt: np.ndarray) -> np.ndarray:
     doubt: higher for labels believed wrong, [n]; NaN counts as the least.
 
   Returns:
-    int64 [n], from 0 to 3.
+    int64 [n], from 0 to 4.
   """
   order = np.argsort(-doubt, kind='stable')
   ends = np.round(np.cumsum(SHARES[:-1]) * len(doubt)).astype(int)
@@ -115,17 +127,25 @@ def estimate(
 ) -> Estimate:
   """How many labels are wrong, and how far down the list most of them are.
 
-  Limits of the strata are joined by melding (Fay, Proschan and Brittain,
-  2015): each has a distribution of its lower and of its upper limit over all
-  confidence levels, and the limits of the number are quantiles of the sums of
-  independent draws from these. The lower distributions are exact
-  (hypergeometric). An exact upper one is that of one more wrong label than was
-  found, in every stratum; here only a part of one is added: the mean doubt of
-  the stratum, at least `_ADDED`. That is conservative as long as the doubt has
-  some truth.
+  The number is the stratified estimate, the sum of size times share wrong in
+  the sample: unbiased, whatever the doubt is worth. The interval and the
+  cut-off are those of a logistic calibration of the doubt's rank (Cox, 1958),
+  to which wrong labels that the rank does not tell are added:
+
+    p_i = c + (1 - c) / (1 + exp(b logit(u_i) - a)),  u_i = (rank_i - 1/2) / n
+
+  The chance p_i that label i is wrong falls with its rank or stays (b >= 0);
+  the sample depends on the rank alone, so that its design can be ignored
+  (Rubin, 1976). The prior is near Jeffreys' on the mean of the curve,
+  half on b = 0 and half uniform on b, and spread over the scales of c. The
+  labels that nobody reviewed are drawn from the posterior (as of auditors'
+  strata, Meeden, 2002); the interval is the shortest that holds 96 % of the
+  numbers, and as much longer as the stratified estimate needs; the cut-off is
+  where the expected share of the wrong labels reaches `PROMISE`. If the less
+  doubtful labels are wrong more often than others, the interval covers less.
 
   Args:
-    doubt: chance that each label is wrong, in [0, 1], [n].
+    doubt: higher for labels believed wrong, [n]; NaN counts as the least.
     stratum: of each example, as it was when the sample was drawn, int [n].
     reviewed: indices of the examples that were decided on: of every stratum a
       random sample, int [k].
@@ -134,58 +154,89 @@ def estimate(
   Returns:
     The estimate.
   """
-  doubt = np.clip(np.nan_to_num(doubt), 1e-6, 1 - 1e-6)
-  sizes = np.bincount(stratum, minlength=len(SHARES))
-  drawn = np.bincount(stratum[reviewed], minlength=len(sizes))
-  found = np.bincount(stratum[reviewed], wrong, len(sizes)).astype(int)
-  total, lower, upper = 0.0, np.ones(1), np.ones(1)
-  chance = np.zeros(len(doubt))
-  for h in np.flatnonzero(sizes):
-    size, k, x = int(sizes[h]), int(drawn[h]), int(found[h])
-    inside = stratum == h
-    expected = doubt[inside].mean()
-    # With one row that the model reviews.
-    rate = (x + expected) / (k + 1)
-    total += size * (x / k if k else rate)
-    chance[inside] = rate * doubt[inside] / expected
-    lower = signal.fftconvolve(lower, _lower(size, k, x))
-    upper = signal.fftconvolve(upper, _upper(size, k, x, max(expected, _ADDED)))
-  chance[reviewed] = wrong
-  tail = (1 - intervals.CONFIDENCE) / 2
-  order = np.argsort(-doubt, kind='stable')
-  reached = np.cumsum(chance[order])
+  wrong = np.asarray(wrong, float)
+  doubt = np.nan_to_num(doubt, nan=-np.inf)
+  n, groups = len(doubt), min(len(doubt), _GROUPS)
+  group = np.empty(n, np.int64)
+  # Of the strata first, since these decided what was drawn.
+  group[np.lexsort((-doubt, stratum))] = np.arange(n) * groups // n
+  chance, prior = _curves(n, groups)
+  seen = group[reviewed]
+  log = np.log(chance[:, seen]) @ wrong + np.log1p(-chance[:, seen]) @ (
+    1 - wrong
+  )
+  weight = np.cumsum(prior * np.exp(log - log.max()))
+  # Systematic draws, which vary less than independent ones.
+  steps = (np.arange(_DRAWS) + 0.5) / _DRAWS
+  curve = np.searchsorted(weight, steps * weight[-1])
+  rng = np.random.default_rng(0x77726F6E67)
+  unseen = np.bincount(group, minlength=groups)
+  unseen -= np.bincount(seen, minlength=groups)
+  rest = rng.binomial(unseen, chance[curve])
+  total = rest.sum(axis=1) + int(wrong.sum())
+  low, high = _shortest(total)
+
+  each = lambda values: (values / np.maximum(unseen, 1))[group]
+  share = each((rest / np.maximum(total, 1)[:, None]).mean(axis=0))
+  share[reviewed] = wrong * (1 / np.maximum(total, 1)).mean()
+  reached = np.cumsum(share[np.argsort(-doubt, kind='stable')])
+
+  count, expected = 0.0, each(rest.mean(axis=0))
+  for h in np.unique(stratum):
+    inside, drawn = stratum == h, stratum[reviewed] == h
+    if drawn.any():
+      count += inside.sum() * wrong[drawn].mean()
+    else:
+      count += expected[inside].sum()
   return Estimate(
-    count=float(total),
-    low=int(np.searchsorted(np.cumsum(lower), tail)),
-    high=int(np.searchsorted(np.cumsum(upper), 1 - tail)),
-    cut_off=int(np.searchsorted(reached, PROMISE * reached[-1])) + 1,
+    count=float(count),
+    low=min(low, int(count + 1e-9)),
+    high=max(high, int(np.ceil(count - 1e-9))),
+    # Sums have rounding errors.
+    cut_off=int(np.searchsorted(reached, PROMISE * reached[-1] - 1e-9)) + 1,
   )
 
 
-def _lower(size: int, drawn: int, found: int) -> np.ndarray:
-  """Distribution of a stratum's lower limit over 0 to `size`.
+@functools.lru_cache(maxsize=1)
+def _curves(n: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
+  """Chances of all curves of `estimate` for n ranks, and their prior.
 
-  The limit at level 1 - a is the least number that has a chance above a of as
-  many as were found.
+  Returns:
+    Chances by group of ranks, [curves, groups], and prior, [curves].
   """
-  at_least = stats.hypergeom.sf(found - 1, size, np.arange(size + 1), drawn)
-  return np.diff(at_least, prepend=0.0)
-
-
-def _upper(size: int, drawn: int, found: int, added: float) -> np.ndarray:
-  """Distribution of a stratum's upper limit over 0 to `size`.
-
-  Beta-binomial for the rows that were not drawn, from `found + added` wrong
-  ones among `drawn + 1`.
-  """
-  a, b = found + added, drawn + 1 - found - added
-  rest = np.arange(size - drawn + 1)
-  log = (
-    special.betaln(rest + a, rest[::-1] + b)
-    - special.betaln(a, b)
-    - special.betaln(rest + 1, rest[::-1] + 1)
-    - np.log(size - drawn + 1)
+  sizes = np.bincount(np.arange(n) * groups // n)
+  rank = (np.cumsum(sizes) - sizes / 2) / n
+  curve = special.expit(
+    _LEVELS[:, None, None] - _SLOPES[:, None] * special.logit(rank)
   )
-  distribution = np.zeros(size + 1)
-  distribution[rest + found] = np.exp(log)
-  return distribution
+  mean = curve @ sizes / n
+  # Jeffreys' prior of a small rate is uniform on its root; this is near it.
+  prior = np.gradient(mean**_POWER, axis=0) * _SLOPE_PRIOR
+  even = _EVEN[:, None, None, None]
+  chance = even + (1 - even) * curve
+  prior = _EVEN_PRIOR[:, None, None] * prior
+  return chance.reshape(-1, groups), prior.ravel()
+
+
+def _shortest(values: np.ndarray) -> tuple[int, int]:
+  """Shortest interval that holds `_HELD` of the values, the lowest of them."""
+  values = np.sort(values)
+  inside = int(np.ceil(_HELD * len(values)))
+  ends = values[inside - 1 :]
+  first = int((ends - values[: len(ends)]).argmin())
+  return int(values[first]), int(ends[first])
+
+
+def at_most(count: int, reviewed: int) -> int:
+  """How many labels can be wrong if none of a random sample is.
+
+  Args:
+    count: of all labels.
+    reviewed: how many of them were drawn, each as probable as any other.
+
+  Returns:
+    The one-sided 95 % limit, exact (hypergeometric).
+  """
+  number = np.arange(count - reviewed + 1)
+  none = stats.hypergeom.pmf(0, count, number, reviewed)
+  return int(np.flatnonzero(none > 1 - intervals.CONFIDENCE)[-1])

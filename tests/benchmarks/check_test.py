@@ -55,10 +55,15 @@ class CheckTest(absltest.TestCase):
       }
       for draw in range(3)
     ]
+    none = {'rate': 0.0, 'wrong': 0, 'recall at the cut-off': None}
+    draws.append({**draws[0], **none, 'estimate': [0.0, 0, 20]})
+    del draws[-1]['quality']
     text = check.summary(draws)
     self.assertIn('first list minus embeddings: +0.100 [+0.100, +0.100]', text)
     self.assertIn('last list minus embeddings: +0.200', text)
-    self.assertIn('intervals that hold: 2 of 3', text)
+    # The ends of 30 [20, 31], [20, 32], [20, 33] and 0 [0, 20].
+    self.assertIn('intervals that hold: 3 of 4; ranges before review: 4', text)
+    self.assertIn('mean recall at the cut-off 0.900, promised 0.9', text)
 
 
 if __name__ == '__main__':

@@ -258,7 +258,7 @@ class ReviewTest(CheckCase):
     # Each row stands for so many; together they are all.
     self.assertAlmostEqual((1 / table['probability']).sum(), 100)
     sizes = table.groupby('stratum').size()
-    self.assertEqual(sizes.tolist(), [5, 7, 10, 18])
+    self.assertEqual(sizes.tolist(), [4, 9, 10, 9, 8])
     self.assertFalse(table['generalisation'].is_monotonic_increasing)
 
   def test_a_begun_review_is_not_drawn_anew(self):
@@ -274,16 +274,22 @@ class ReviewTest(CheckCase):
     self.assertStartsWith(found.text, 'None of 40 reviewed labels is wrong; at')
     manifest = self.folder_of.read_json('manifest.json')
     self.assertEqual(manifest['check'], {'reviewed': found.text})
+    # Exact if the 40 are as good as a simple random sample.
+    self.assertEndsWith(
+      found.text,
+      ' (95 %), or 5 if doubtful labels are wrong only as often as others.',
+    )
 
   def test_the_number_is_weighted_by_strata(self):
     order = self.examples.sort_values('generalisation')['index'].tolist()
     found = self.decided(wrong=order[:5])
-    # All 5 of the first stratum, which was offered whole.
+    # All 5 of the first stratum, of which 4 were offered.
     self.assertAlmostEqual(found.estimate.count, 5)
     self.assertEqual((found.decided, found.undecided), (40, 0))
-    self.assertEqual(found.estimate.low, 5)
+    self.assertEqual((found.wrong, found.estimate.low), (4, 4))
     self.assertGreater(found.estimate.high, 5)
-    self.assertStartsWith(found.text, 'About 5 of 100 labels are wrong [5, ')
+    self.assertStartsWith(found.text, 'About 5 of 100 labels are wrong [4, ')
+    self.assertIn('doubtful labels are wrong at least as often as', found.text)
 
   def test_rows_without_a_decision_are_left_out(self):
     found = self.decided(wrong=[], rows=slice(25))

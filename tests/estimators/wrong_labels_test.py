@@ -1,5 +1,8 @@
 """How many labels are wrong: known answers, and coverage in simulation."""
 
+import itertools
+from unittest import mock
+
 import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
@@ -9,7 +12,7 @@ from memloc_jax.estimators import wrong_labels
 
 # Doubts of right and of wrong labels: shares and Beta distributions. `good`
 # has average precision .80 at 8 % wrong, `poor` .50; in `hidden` half of the
-# wrong labels look right (.57).
+# wrong labels look right (.57). In `blind` doubt says nothing.
 _WORLDS = {
   'good': ((0.8, 0.8, 12), (0.5, 12, 0.8), (3, 1.5)),
   'poor': ((0.7, 1.2, 6), (0.5, 4, 1), (2, 2)),
@@ -19,13 +22,17 @@ _WORLDS = {
 
 def simulated(world, rate, rng, count=400):
   """Doubts of labels, and which are wrong."""
-  (easy, *sure), (plain, *found), confusable = _WORLDS[world]
+  (easy, *sure), (plain, *found), confusable = _WORLDS.get(
+    world, _WORLDS['good']
+  )
   wrong = np.zeros(count, bool)
   wrong[rng.choice(count, round(rate * count), replace=False)] = True
   mixed = lambda share, one, other: np.where(
     rng.random(count) < share, rng.beta(*one, count), rng.beta(*other, count)
   )
   right = mixed(easy, sure, (1.6, 2))
+  if world == 'blind':
+    return right, wrong
   return np.where(wrong, mixed(plain, found, confusable), right), wrong
 
 
@@ -39,8 +46,8 @@ class SampleTest(parameterized.TestCase):
   def test_strata_go_by_the_rank_of_the_doubt(self):
     doubt = np.random.default_rng(1).random(400)
     stratum = wrong_labels.strata(doubt)
-    self.assertEqual(np.bincount(stratum).tolist(), [20, 40, 100, 240])
-    for above, below in ((0, 1), (1, 2), (2, 3)):
+    self.assertEqual(np.bincount(stratum).tolist(), [20, 40, 60, 80, 200])
+    for above, below in itertools.pairwise(range(5)):
       self.assertGreater(
         doubt[stratum == above].min(), doubt[stratum == below].max()
       )
@@ -85,23 +92,63 @@ class EstimateTest(parameterized.TestCase):
     self.assertEqual(found.low, 0)
     self.assertGreater(found.high, 60)
 
-  @parameterized.parameters(0, 1, 5, 20, 40)
-  def test_the_lower_limit_of_one_stratum_is_the_exact_one(self, found):
-    doubt = np.full(400, 0.5)
-    sample = np.arange(40)
-    result = wrong_labels.estimate(
-      doubt, np.zeros(400, int), sample, sample < found
-    )
-    at_least = lambda total: stats.hypergeom.sf(found - 1, 400, total, 40)
-    exact = next(t for t in range(401) if at_least(t) >= 0.025)
-    self.assertEqual(result.low, exact)
+  @parameterized.parameters(0, 2, 5, 10, 20)
+  def test_where_doubt_tells_nothing_it_is_about_jeffreys_interval(self, found):
+    """Of a simple random sample: wrong labels spread evenly over the ranks."""
+    doubt = np.linspace(1, 0, 400)
+    sample = np.arange(5, 400, 10)
+    wrong = np.arange(40) * found % 40 < found
+    result = wrong_labels.estimate(doubt, np.zeros(400, int), sample, wrong)
     self.assertAlmostEqual(result.count, 10 * found)
-    self.assertGreater(result.high, result.count - 1e-9)
+    rng = np.random.default_rng(1)
+    rate = rng.beta(found + 0.5, 40.5 - found, 100_000)
+    low, high = wrong_labels._shortest(found + rng.binomial(360, rate))
+    self.assertBetween(result.low, 0.85 * low - 3, 1.1 * low + 3)
+    self.assertBetween(result.high, 0.9 * high - 3, 1.1 * high + 3)
+    # Nine tenths of the labels are as far as nine tenths of the way.
+    self.assertBetween(result.cut_off, 290, 365)
+
+  def test_only_the_order_of_doubts_counts(self):
+    rng = np.random.default_rng(6)
+    doubt, wrong = simulated('good', 0.08, rng)
+    found = reviewed(doubt, wrong, 1)
+    self.assertEqual(reviewed(doubt**3 / 2, wrong, 1), found)
+    doubt[doubt.argmin()] = np.nan
+    self.assertEqual(reviewed(doubt, wrong, 1), found)
+
+  def test_wrong_labels_of_little_doubt_make_the_list_long(self):
+    doubt = np.linspace(1, 0, 400)
+    stratum = wrong_labels.strata(doubt)
+    sample = wrong_labels.draw(stratum, seed=1)
+    found = lambda wrong: wrong_labels.estimate(doubt, stratum, sample, wrong)
+    top = stratum[sample] == 0
+    low = top.copy()
+    low[np.flatnonzero(stratum[sample] == 4)[0]] = True
+    self.assertLess(found(top).cut_off, 130)
+    self.assertGreater(found(low).cut_off, 220)
+    self.assertGreater(found(low).high, found(top).high + 10)
+
+  def test_it_holds_the_stratified_number(self):
+    """Even if all that was found is where the model expects the least."""
+    doubt = np.linspace(1, 0, 400)
+    stratum = wrong_labels.strata(doubt)
+    sample = wrong_labels.draw(stratum, seed=1)
+    found = wrong_labels.estimate(doubt, stratum, sample, stratum[sample] == 4)
+    self.assertAlmostEqual(found.count, 200)
+    self.assertGreaterEqual(found.high, 200)
+
+  @parameterized.parameters((400, 40, 27), (400, 400, 0), (30, 10, 6))
+  def test_at_most_where_none_was_found(self, count, drawn, limit):
+    self.assertEqual(wrong_labels.at_most(count, drawn), limit)
+    none = lambda total: stats.hypergeom.pmf(0, count, total, drawn)
+    self.assertGreater(none(limit), 0.05)
+    self.assertLessEqual(none(limit + 1), 0.05)
 
   def test_unbiased(self):
     rng = np.random.default_rng(4)
     doubt, wrong = simulated('good', 0.08, rng)
-    counts = [reviewed(doubt, wrong, seed).count for seed in range(400)]
+    with mock.patch.object(wrong_labels, '_DRAWS', 20):  # Not of the number.
+      counts = [reviewed(doubt, wrong, seed).count for seed in range(400)]
     error = np.std(counts) / np.sqrt(len(counts))
     self.assertLess(abs(np.mean(counts) - wrong.sum()), 4 * error)
 
