@@ -515,9 +515,8 @@ class AbstractTable:
       self._placed(jax.ShapeDtypeStruct(bucket, jnp.int32), None),
       self._placed(jax.ShapeDtypeStruct(indices, jnp.int32), 1),
     )
-    beside = (state.optimisers, segment.run, segment.examples[1:])
-    if runs < width:
-      beside = (state.params, *beside)
+    whole = state.params if runs < width else ()
+    beside = (whole, state.optimisers, segment.run, segment.examples[1:])
     needed = on_device(beside) + sized(predict.compile()).needed
     return found._replace(needed=max(found.needed, needed))
 

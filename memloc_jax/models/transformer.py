@@ -116,8 +116,9 @@ class Transformer(interface.Model):
     parts = self.parts
     of = lambda module, key, *inputs: module.init(key, *inputs)['params']
     keys = jax.random.split(block_key, self.num_layers)
-    inputs = (h, mask, constants, None, {}, None)
-    init_block = lambda key: of(parts.block, key, *inputs)
+    init_block = lambda key: of(
+      parts.block, key, h, mask, constants, None, {}, None
+    )
     final: dict[str, Tree] = {}
     if parts.final is not None:
       final |= of(parts.final, embed_key, h)
@@ -368,13 +369,11 @@ def attend(
     [batch, length, head * head_width], edited at the site 'heads'; length 1
     with `read`.
   """
-  query = narrow(read, query)
-  allowed, keep = (
-    x
-    if x is None or x.shape[2] == 1
-    else narrow(read, x.swapaxes(1, 2)).swapaxes(1, 2)
-    for x in (allowed, keep)
-  )
+  if read is not None:
+    query = read(query)
+    of_query = lambda x: read(x.swapaxes(1, 2)).swapaxes(1, 2)
+    allowed = allowed if allowed.shape[2] == 1 else of_query(allowed)
+    keep = None if keep is None else of_query(keep)
   scores = jnp.einsum(
     'bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32
   )
