@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
+from memloc_jax.ensemble import schedule, vectorise
 from memloc_jax.ensemble import step as step_lib
-from memloc_jax.ensemble import vectorise
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.schedule import Epoch, Schedule
 from memloc_jax.ensemble.step import Run, State
@@ -372,10 +372,15 @@ class AbstractTable:
       table.seed,
     )
     totals = (n * program.num_epochs for n in self.schedule.steps_per_source)
+    first, *others = table.examples
+    if table.validation is not None:
+      first = first.followed_by(table.validation)
+    self.examples = first, *others
     vectorised = Vectorised(
       model=engine.model,
       program=program,
       buckets=tuple(examples.buckets for examples in table.examples),
+      predicted=schedule.lengths_in_order(first.length, EVALUATION_BATCH),
       totals=tuple(totals),
       placement=engine.placement,
       random_start=bool(
@@ -389,10 +394,6 @@ class AbstractTable:
     calls = math.ceil(steps / engine.segment_steps)
     self.segment_steps = math.ceil(steps / calls)
     self.own = program.own_layers(engine.model.num_layers)
-    first, *others = table.examples
-    if table.validation is not None:
-      first = first.followed_by(table.validation)
-    self.examples = first, *others
 
   def arguments(self, width: int) -> tuple[State, Segment]:
     """Shapes of what `Vectorised.segment` takes for a chunk of `width` runs."""
@@ -504,15 +505,18 @@ class AbstractTable:
     # As `train.Evaluation` calls it, which finds it compiled.
     batches = -(-len(self.examples[0]) // EVALUATION_BATCH)
     bucket = (min(batches, EVALUATION_BATCHES),)
-    indices = (*bucket, width, EVALUATION_BATCH)
+    runs = self.vectorised.predicts_at_once(width)
+    indices = (*bucket, runs, EVALUATION_BATCH)
+    params = self.arguments(runs)[0].params
     predict = self.vectorised.predict.lower(
-      state.params,
+      params,
       segment.shared,
       segment.examples[0],
       self._placed(jax.ShapeDtypeStruct(bucket, jnp.int32), None),
       self._placed(jax.ShapeDtypeStruct(indices, jnp.int32), 1),
     )
-    beside = (state.optimisers, segment.run, segment.examples[1:])
+    whole = state.params if runs < width else ()
+    beside = (whole, state.optimisers, segment.run, segment.examples[1:])
     needed = on_device(beside) + sized(predict.compile()).needed
     return found._replace(needed=max(found.needed, needed))
 

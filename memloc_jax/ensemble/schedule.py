@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from memloc_jax.tasks import encode
 from memloc_jax.tasks.encode import Encoded
 
 # Batches per sorted group. Larger groups need less padding; with smaller ones,
@@ -136,6 +137,27 @@ class Schedule:
       group = slice(first, first + size)
       order[group] = order[group][np.argsort(lengths[group], kind='stable')]
     return order
+
+
+def lengths_in_order(length: np.ndarray, batch_size: int) -> tuple[int, ...]:
+  """Padded lengths for the batches of `in_order`.
+
+  They fit closer than buckets for training, in which batches of several runs
+  have to agree, and whose programs are larger.
+
+  Args:
+    length: tokens of each example, int32 [n].
+    batch_size: examples per batch.
+
+  Returns:
+    At most six even lengths, increasing, but that the last is the longest
+    example's.
+  """
+  longest = int(length.max())
+  ends = np.sort(length)[::-1][::batch_size]  # The longest of each batch.
+  even = np.minimum(ends + ends % 2, longest)
+  steps = sorted(set(even.tolist()))
+  return encode.choose_buckets(even, longest, most=6, steps=steps)
 
 
 def in_order(

@@ -519,10 +519,22 @@ class Evaluation:
     Returns:
       [runs, n + m, classes]; NaN for examples that are not predicted.
     """
+    vectorised = self._placed.vectorised
+    size = vectorised.predicts_at_once(len(member))
+    if size == len(member):
+      return self._logits(params, member)
+    parts = [
+      self._logits(vectorised.take(params, run), member[run : run + 1])
+      for run in range(len(member))
+    ]
+    return np.concatenate(parts)
+
+  def _logits(self, params: Tree, member: np.ndarray) -> np.ndarray:
+    """The same of runs that are predicted at once."""
     placed, vectorised = self._placed, self._placed.vectorised
-    place, buckets = vectorised.place, vectorised.buckets[0]
+    place = vectorised.place
     steps = schedule.in_order(
-      self.lengths, buckets, member, compile.EVALUATION_BATCH
+      self.lengths, vectorised.predicted, member, compile.EVALUATION_BATCH
     )
     classes = vectorised.program.objectives[0].num_outputs
     result = np.full((*member.shape, classes), np.nan, np.float32)

@@ -69,6 +69,8 @@ class Vectorised:
     model: the model.
     program: the table's program.
     buckets: padded lengths of each objective's data.
+    predicted: padded lengths of batches of the first objective's data that are
+      only predicted.
     totals: updates of each objective in the whole schedule.
     placement: where the runs lie.
     random_start: whether any run starts a layer from random weights.
@@ -79,6 +81,7 @@ class Vectorised:
   model: Model
   program: Program
   buckets: tuple[tuple[int, ...], ...]
+  predicted: tuple[int, ...]
   totals: tuple[int, ...]
   placement: Placement
   random_start: bool
@@ -108,11 +111,28 @@ class Vectorised:
   def predict(self):
     """(params, shared, examples, bucket, indices) -> logits.
 
-    Of the first objective, in evaluation mode. `bucket` is [batches], `indices`
+    Of the first objective, in evaluation mode. `bucket` is the number of a
+    length in `predicted`, [batches], and `indices`
     [batches, runs, batch] with -1 for padding; the logits are
     [batches, runs, batch, classes].
     """
     return self.placement.compile(self._predict, (0, None, None, None, 1), 1)
+
+  @functools.cached_property
+  def take(self):
+    """(params, number) -> params of that run alone, [1, ...]."""
+    one = lambda x, number: lax.dynamic_slice_in_dim(x, number, 1)
+    return jax.jit(
+      lambda params, number: jax.tree.map(lambda x: one(x, number), params)
+    )
+
+  def predicts_at_once(self, width: int) -> int:
+    """Runs of a chunk of `width` that `predict` takes at once.
+
+    On CPU the products of one run at a time are faster than those of several,
+    and nothing else is there to keep busy.
+    """
+    return 1 if self.unroll and self.placement.mesh.size == 1 else width
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
     params = step_lib.start_params(
@@ -216,7 +236,7 @@ class Vectorised:
       jax.vmap(
         functools.partial(one, length), in_axes=(0, None if common else 0)
       )
-      for length in self.buckets[0]
+      for length in self.predicted
     ]
 
     def body(carry, inputs):

@@ -115,7 +115,7 @@ def _predict(model, variant, params, means, tokens):
   constants = jax.tree.map(jnp.asarray, model.constants())
   site, _, how = variant.partition('-')
 
-  def apply(treated, layer, h):
+  def apply(treated, layer, h, read):
     at = lambda tree: jax.tree.map(lambda x: x[layer], tree)
     edits = {}
     if site != 'skip':
@@ -125,8 +125,10 @@ def _predict(model, variant, params, means, tokens):
         value = (means[site][layer] * treated)[None, None]
       edits = {site: Edit(keep, value)}
     block = at(params['blocks'])
-    after = model.block(block, at(constants), h, mask, None, edits)
-    return jnp.where(treated == 1, h, after) if site == 'skip' else after
+    after = model.block(block, at(constants), h, mask, None, edits, read)
+    if site != 'skip':
+      return after
+    return jnp.where(treated == 1, h if read is None else read(h), after)
 
   embedded = model.embed(params['embeddings'], tokens, None)
   logits = hypotheses.logits(model, params, apply, embedded, tokens)

@@ -17,8 +17,11 @@ from memloc_jax.localisation import representations, windows
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 
-# (1 for the treated block and 0 for the plain one, layer, stream) -> stream.
-Apply = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (1 for the treated block and 0 for the plain one, layer, stream, what is read
+# of it or None for all) -> stream.
+Apply = Callable[
+  [jax.Array, jax.Array, jax.Array, interface.Read | None], jax.Array
+]
 
 
 class Pass(NamedTuple):
@@ -37,6 +40,12 @@ class Pass(NamedTuple):
   treated: np.ndarray
   source: np.ndarray
   target: np.ndarray
+
+
+def split(steps: Pass, num_layers: int) -> tuple[Pass, Pass]:
+  """The passes below the last layer, and those of the last layer."""
+  last = steps.layer == num_layers - 1
+  return Pass(*(x[~last] for x in steps)), Pass(*(x[last] for x in steps))
 
 
 def tree(masks: np.ndarray) -> tuple[Pass, np.ndarray]:
@@ -72,30 +81,44 @@ def tree(masks: np.ndarray) -> tuple[Pass, np.ndarray]:
   return Pass(*np.asarray(passes, np.int32).T), at
 
 
-def streams(
-  apply: Apply, embedded: jax.Array, steps: Pass, num_slots: int
+def read_outs(
+  apply: Apply,
+  read: interface.Read,
+  embedded: jax.Array,
+  below: Pass,
+  last: Pass,
+  num_slots: int,
 ) -> jax.Array:
-  """Residual streams after all passes; to be called inside `jit`.
+  """What is read of the streams after all passes; to be called inside `jit`.
 
-  The passes are scanned, so the program holds a single block whatever the
-  number of layers, and the device is kept busy by the size of the batch.
+  The passes are scanned, so the program holds two blocks whatever the number of
+  layers, and the device is kept busy by the size of the batch.
 
   Args:
     apply: runs one block, plain or treated.
+    read: [batch, length, width] to [batch, 1, width].
     embedded: the stream before the first block, [batch, length, width].
-    steps: the passes, each field int [passes].
+    below: the passes below the last layer, each field int [passes].
+    last: those of the last layer.
     num_slots: streams that are held at once.
 
   Returns:
-    [num_slots, batch, length, width].
+    [num_slots, batch, width].
   """
   held = jnp.zeros((num_slots, *embedded.shape), embedded.dtype)
 
   def run(held, step):
-    h = apply(step.treated, step.layer, held[step.source])
+    h = apply(step.treated, step.layer, held[step.source], None)
     return held.at[step.target].set(h), None
 
-  return lax.scan(run, held.at[0].set(embedded), steps)[0]
+  held, _ = lax.scan(run, held.at[0].set(embedded), below)
+
+  def end(_, step):
+    h = apply(step.treated, step.layer, held[step.source], read)
+    return None, h[:, 0]
+
+  _, after = lax.scan(end, None, last)
+  return jnp.zeros_like(held[:, :, 0]).at[last.target].set(after)
 
 
 def logits(
@@ -121,9 +144,15 @@ def logits(
   """
   masks = windows.masks(model.num_layers)
   steps, slot = tree(np.insert(masks, 0, False, axis=0))
-  after = streams(apply, embedded, steps, int(slot.max()) + 1)
-  finished = model.finish(params['final'], after)
-  x = jax.vmap(lambda h: model.read_out(h, tokens))(finished)
+  read = lambda h: model.read_out(h, tokens)[:, None]
+  after = read_outs(
+    apply,
+    read,
+    embedded,
+    *split(steps, model.num_layers),
+    int(slot.max()) + 1,
+  )
+  x = model.finish(params['final'], after)
   final, head = params['final'], params['heads']['main']
   return jax.vmap(lambda x: model.head(final, head, x, None))(x)[slot]
 

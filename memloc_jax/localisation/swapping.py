@@ -39,10 +39,10 @@ def swap_logits(
   blocks = jax.tree.map(lambda *x: jnp.stack(x), noisy['blocks'], other_blocks)
   constants = jax.tree.map(jnp.asarray, model.constants())
 
-  def apply(swapped, layer, h):
+  def apply(swapped, layer, h, read):
     block = jax.tree.map(lambda x: x[swapped, layer], blocks)
     of_layer = jax.tree.map(lambda x: x[layer], constants)
-    return model.block(block, of_layer, h, mask, None, {})
+    return model.block(block, of_layer, h, mask, None, {}, read)
 
   embedded = model.embed(noisy['embeddings'], tokens, None)
   return hypotheses.logits(model, noisy, apply, embedded, tokens)

@@ -76,7 +76,7 @@ class _Block(nn.Module):
   config: Encoder
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits):
+  def __call__(self, h, mask, constants, dropout, edits, read=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
@@ -98,6 +98,10 @@ class _Block(nn.Module):
       edits,
       dropout,
       keep_weights,
+      read,
+    )
+    h, keep_mlp, *keep_attention = (
+      transformer.narrow(read, x) for x in (h, keep_mlp, *keep_attention)
     )
     attention = transformer.dense(config, context, width, 'output')
     attention = transformer.apply_edit(edits, 'attention', attention)

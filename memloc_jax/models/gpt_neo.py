@@ -75,7 +75,7 @@ class _Block(nn.Module):
   config: GptNeo
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits):
+  def __call__(self, h, mask, constants, dropout, edits, read=None):
     config = self.config
     batch, length, width = h.shape
     keep_weights, keep_attention, keep_mlp = transformer.dropout_masks(
@@ -99,6 +99,10 @@ class _Block(nn.Module):
       edits,
       dropout,
       keep_weights,
+      read,
+    )
+    h, keep_attention, keep_mlp = (
+      transformer.narrow(read, x) for x in (h, keep_attention, keep_mlp)
     )
     attention = transformer.dense(config, context, width, 'output')
     attention = transformer.apply_edit(edits, 'attention', attention)

@@ -92,7 +92,7 @@ class _Block(nn.Module):
   config: GptNeoX
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits):
+  def __call__(self, h, mask, constants, dropout, edits, read=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
@@ -113,6 +113,10 @@ class _Block(nn.Module):
       edits,
       dropout,
       keep_weights,
+      read,
+    )
+    h, keep_attention, keep_mlp = (
+      transformer.narrow(read, x) for x in (h, keep_attention, keep_mlp)
     )
     attention = transformer.dense(config, context, width, 'output')
     attention = transformer.apply_edit(edits, 'attention', attention)

@@ -77,6 +77,9 @@ SITES = {
   'mlp': '[batch, length, width], after the second projection',
 }
 
+# What is kept of a sequence: [batch, length, ...] to [batch, 1, ...].
+Read = Callable[[jax.Array], jax.Array]
+
 # In place of an `Edit`, a direct call of `Model.block` may also give a function
 # of what is there, as to take note of it.
 Edits = Mapping[str, Edit | Callable[[jax.Array], jax.Array]]
@@ -154,6 +157,7 @@ class Model(abc.ABC):
     mask: jax.Array,
     dropout: Dropout | None,
     edits: Edits,
+    read: Read | None = None,
   ) -> jax.Array:
     """One block.
 
@@ -164,9 +168,12 @@ class Model(abc.ABC):
       mask: True at real tokens, bool [batch, length].
       dropout: this layer's stream, or None.
       edits: interventions by site, see `SITES`; {} for none.
+      read: the one position that is wanted; the block computes little more
+        than that needs. Edits are then of that position alone.
 
     Returns:
-      The residual stream after the block, [batch, length, width].
+      The residual stream after the block, [batch, length, width], or
+      [batch, 1, width] with `read`.
     """
 
   @abc.abstractmethod
@@ -175,7 +182,7 @@ class Model(abc.ABC):
 
   @abc.abstractmethod
   def read_out(self, h: jax.Array, tokens: Tokens) -> jax.Array:
-    """The position that the head sees, [batch, width]."""
+    """The position that the head sees, [batch, ...] of [batch, length, ...]."""
 
   @abc.abstractmethod
   def head(
@@ -239,6 +246,7 @@ def apply_blocks(
   edits: Edits | None = None,
   first: int = 0,
   collect: bool = False,
+  read: Read | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
   """Runs consecutive blocks.
 
@@ -255,10 +263,12 @@ def apply_blocks(
     edits: interventions by site, each leaf with a leading layer axis.
     first: 0-based index of the first of these blocks in the whole model.
     collect: also return the stream after every block.
+    read: the one position that is returned. Unless there are edits, the last
+      of unrolled blocks then computes little more than that needs.
 
   Returns:
     The stream after the last block, and [layer, batch, length, width] if
-    `collect` else None.
+    `collect` else None; with `read`, lengths are 1.
 
   Raises:
     ValueError: an edit is of no known site.
@@ -270,12 +280,24 @@ def apply_blocks(
   if isinstance(blocks, list):
     collected: list[jax.Array] = []
     begin = 0
+    blocks = [part for part in blocks if num_blocks(part)]
     for part in blocks:
       end = begin + num_blocks(part)
       of_part = jax.tree.map(lambda x, b=begin, e=end: x[b:e], edits)
+      last = part is blocks[-1]
       h, states = apply_blocks(
-        model, part, h, mask, dropout, of_part, first + begin, collect
+        model,
+        part,
+        h,
+        mask,
+        dropout,
+        of_part,
+        first + begin,
+        collect,
+        read if last else None,
       )
+      if read is not None and states is not None and not last:
+        states = jax.vmap(read)(states)
       if states is not None:
         collected.append(states)
       begin = end
@@ -286,33 +308,38 @@ def apply_blocks(
     lambda x: x[first : first + count], model.constants()
   )
 
-  def run(h, layer, block, constants, edits):
-    stream = None if dropout is None else dropout.fold(layer)
-    return model.block(block, constants, h, mask, stream, edits)
+  keep = read or (lambda h: h)
 
-  if model.remat:
+  def make(read: Read | None):
+    def run(h, layer, block, constants, edits):
+      stream = None if dropout is None else dropout.fold(layer)
+      return model.block(block, constants, h, mask, stream, edits, read)
+
     # A scan's body is compiled by itself: nothing there could be merged.
-    run = jax.checkpoint(run, prevent_cse=unrolled)
+    return jax.checkpoint(run, prevent_cse=unrolled) if model.remat else run
 
   if not unrolled:
+    run = make(None)
 
     def body(h, inputs):
       h = run(h, *inputs)
-      return h, h if collect else None
+      return h, keep(h) if collect else None
 
     layers = first + np.arange(count, dtype=np.int32)
-    return lax.scan(body, h, (layers, blocks, constants, edits))
+    h, states = lax.scan(body, h, (layers, blocks, constants, edits))
+    return keep(h), states
 
   # Traced once for all layers; XLA compiles it as if it were not there.
-  run = jax.jit(run)
+  run = jax.jit(make(None))
   outputs = []
   for i, block in enumerate(blocks):
+    narrow = read is not None and not edits and i == count - 1
     at = lambda x, i=i: x[i]
-    h = run(
+    h = (jax.jit(make(read)) if narrow else run)(
       h, first + i, block, jax.tree.map(at, constants), jax.tree.map(at, edits)
     )
-    outputs.append(h)
-  return h, jnp.stack(outputs) if collect else None
+    outputs.append(h if narrow else keep(h))
+  return outputs[-1], jnp.stack(outputs) if collect else None
 
 
 def real_tokens(tokens: Tokens) -> jax.Array:
@@ -367,6 +394,7 @@ def forward(
   """
   fold = lambda i: None if dropout is None else dropout.fold(i)
   mask = real_tokens(tokens)
+  read = lambda h: model.read_out(h, tokens)[:, None]
   embedded = model.embed(params['embeddings'], tokens, fold(_EMBED_STREAM))
   h, states = apply_blocks(
     model,
@@ -376,15 +404,16 @@ def forward(
     dropout,
     edits,
     collect=hidden != 'none',
+    read=None if hidden == 'all' else read,
   )
   finished = model.finish(params['final'], h)
-  x = model.read_out(finished, tokens)
+  x = model.read_out(finished, tokens) if hidden == 'all' else finished[:, 0]
   logits = model.head(
     params['final'], params['heads'][head], x, fold(_HEAD_STREAM)
   )
   if states is None:
     return Output(logits, None)
-  states = jnp.concatenate([embedded[None], states[:-1], finished[None]])
   if hidden == 'read_out':
-    states = jax.vmap(lambda h: model.read_out(h, tokens))(states)
-  return Output(logits, states)
+    embedded = read(embedded)
+  states = jnp.concatenate([embedded[None], states[:-1], finished[None]])
+  return Output(logits, states if hidden == 'all' else states[:, :, 0])

@@ -89,7 +89,7 @@ class _Block(nn.Module):
   config: Opt
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits):
+  def __call__(self, h, mask, constants, dropout, edits, read=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
@@ -108,6 +108,10 @@ class _Block(nn.Module):
       transformer.causal(length) & mask[:, None, None, :],
       (width // config.num_heads) ** 0.5,
       edits,
+      read=read,
+    )
+    h, keep_attention, keep_mlp = (
+      transformer.narrow(read, x) for x in (h, keep_attention, keep_mlp)
     )
     attention = transformer.dense(config, context, width, 'output')
     attention = transformer.apply_edit(edits, 'attention', attention)

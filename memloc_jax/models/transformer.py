@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import lax
 from jax.extend import random
 
 from memloc_jax.models import interface, products
-from memloc_jax.models.interface import Dropout, Edits, Tokens, Tree
+from memloc_jax.models.interface import Dropout, Edits, Read, Tokens, Tree
 
 
 class Parts(NamedTuple):
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
 
   Attributes:
     embeddings: (tokens, dropout) -> [batch, length, width].
-    block: (h, mask, constants, dropout, edits) -> the stream after it.
+    block: (h, mask, constants, dropout, edits, read) -> the stream after it.
     final: (h) -> the stream after the final norm; None for post-norm models.
     projection: (x) -> the head's input; None where it is the stream itself.
   """
@@ -116,7 +116,9 @@ class Transformer(interface.Model):
     parts = self.parts
     of = lambda module, key, *inputs: module.init(key, *inputs)['params']
     keys = jax.random.split(block_key, self.num_layers)
-    init_block = lambda key: of(parts.block, key, h, mask, constants, None, {})
+    init_block = lambda key: of(
+      parts.block, key, h, mask, constants, None, {}, None
+    )
     final: dict[str, Tree] = {}
     if parts.final is not None:
       final |= of(parts.final, embed_key, h)
@@ -137,10 +139,10 @@ class Transformer(interface.Model):
     """What stands before the blocks."""
     return self.parts.embeddings.apply({'params': embeddings}, tokens, dropout)
 
-  def block(self, block, constants, h, mask, dropout, edits):
+  def block(self, block, constants, h, mask, dropout, edits, read=None):
     """Attention and MLP with their residual connections."""
     return self.parts.block.apply(
-      {'params': block}, h, mask, constants, dropout, edits
+      {'params': block}, h, mask, constants, dropout, edits, read
     )
 
   def finish(self, final, h):
@@ -171,8 +173,8 @@ class Transformer(interface.Model):
 
 
 def last_token(h: jax.Array, tokens: Tokens) -> jax.Array:
-  """The last real position, [batch, width]: the read-out of causal models."""
-  last = (tokens.length - 1)[:, None, None]
+  """The last real position, [batch, ...]: the read-out of causal models."""
+  last = (tokens.length - 1).reshape(-1, *(1,) * (h.ndim - 1))
   return jnp.take_along_axis(h, last, axis=1)[:, 0]
 
 
@@ -309,6 +311,11 @@ def apply_dropout(
   return jnp.where(keep, scaled, jnp.zeros_like(x))
 
 
+def narrow(read: Read | None, x: jax.Array | None) -> Any:
+  """The one position that is wanted of [batch, length, ...], if one is."""
+  return x if read is None or x is None else read(x)
+
+
 def apply_edit(edits: Edits, site: str, x: jax.Array) -> jax.Array:
   """Applies the edit of `site` to `x`, of any shape, if there is one."""
   if site not in edits:
@@ -342,6 +349,7 @@ def attend(
   edits: Edits,
   dropout: Dropout | None = None,
   keep: jax.Array | None = None,
+  read: Read | None = None,
 ) -> jax.Array:
   """Attention of all heads; the softmax is float32.
 
@@ -355,10 +363,17 @@ def attend(
     edits: interventions by site.
     dropout: the stream, or None.
     keep: weights that stay, from `dropout_masks`; None drops none.
+    read: the one query that is wanted.
 
   Returns:
-    [batch, length, head * head_width], edited at the site 'heads'.
+    [batch, length, head * head_width], edited at the site 'heads'; length 1
+    with `read`.
   """
+  if read is not None:
+    query = read(query)
+    of_query = lambda x: read(x.swapaxes(1, 2)).swapaxes(1, 2)
+    allowed = allowed if allowed.shape[2] == 1 else of_query(allowed)
+    keep = None if keep is None else of_query(keep)
   scores = jnp.einsum(
     'bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32
   )

@@ -24,13 +24,16 @@ class Layout:
   """Coalitions as the program takes them.
 
   Attributes:
-    steps: passes of blocks; treated ones are those of the first model.
+    below: passes of blocks below the last layer; treated ones are those of the
+      first model.
+    last: those of the last layer.
     slot: in which each hybrid's stream ends, int32 [M].
     head: which hybrids have the first model's head, bool [M].
     num_slots: streams that are held at once.
   """
 
-  steps: hypotheses.Pass
+  below: hypotheses.Pass
+  last: hypotheses.Pass
   slot: np.ndarray
   head: np.ndarray
   num_slots: int
@@ -53,19 +56,27 @@ def layouts(
   width = np.diff(shapley.spans(num_layers, span), axis=1)[:, 0] + 1
   player = np.repeat(np.arange(len(width)), width)
   found = [hypotheses.tree(each.masks[:, player]) for each in coalitions]
-  most = max(len(steps.layer) for steps, _ in found)
   used = max(int(slot.max()) + 1 for _, slot in found)
   # What is added to shorter ones runs in a slot of its own.
-  ragged = any(len(steps.layer) < most for steps, _ in found)
+  parts = [hypotheses.split(steps, num_layers) for steps, _ in found]
+  most = [max(len(steps.layer) for steps in part) for part in zip(*parts)]
+  ragged = any(
+    len(steps.layer) < size for part in parts for steps, size in zip(part, most)
+  )
   idle = (0, 0, used, used)  # In the order of the fields of `Pass`.
   result = []
-  for each, (steps, slot) in zip(coalitions, found):
-    pad = most - len(steps.layer)
-    steps = hypotheses.Pass(
-      *(np.append(x, np.full(pad, y, np.int32)) for x, y in zip(steps, idle))
+  for each, part, (_, slot) in zip(coalitions, parts, found):
+    below, last = (
+      hypotheses.Pass(
+        *(
+          np.append(x, np.full(size - len(x), y, np.int32))
+          for x, y in zip(steps, idle)
+        )
+      )
+      for steps, size in zip(part, most)
     )
-    head = each.masks[:, -1]
-    result.append(Layout(steps, slot.astype(np.int32), head, used + ragged))
+    head, slot = each.masks[:, -1], slot.astype(np.int32)
+    result.append(Layout(below, last, slot, head, used + ragged))
   return result
 
 
@@ -82,23 +93,24 @@ class Values(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'num_slots'))
-def _values(model, num_slots, pair, steps, slot, head, tokens, labels):
+def _values(model, num_slots, pair, below, last, slot, head, tokens, labels):
   """Probability of the label, and whether it is predicted, [M, batch] each."""
   mask = interface.real_tokens(tokens)
   constants = jax.tree.map(jnp.asarray, model.constants())
 
-  def apply(treated, layer, h):
+  def apply(treated, layer, h, read):
     block = jax.tree.map(lambda x: x[treated, layer], pair.blocks)
     of_layer = jax.tree.map(lambda x: x[layer], constants)
-    return model.block(block, of_layer, h, mask, None, {})
+    return model.block(block, of_layer, h, mask, None, {}, read)
 
   embedded = model.embed(pair.embeddings, tokens, None)
-  streams = hypotheses.streams(apply, embedded, steps, num_slots)
+  read = lambda h: model.read_out(h, tokens)[:, None]
+  after = hypotheses.read_outs(apply, read, embedded, below, last, num_slots)
 
   def logits(which):
     final, own = jax.tree.map(lambda x: x[which], pair.ends)
-    read = lambda h: model.read_out(model.finish(final, h), tokens)
-    return jax.vmap(lambda h: model.head(final, own, read(h), None))(streams)
+    finish = lambda h: model.finish(final, h)
+    return jax.vmap(lambda h: model.head(final, own, finish(h), None))(after)
 
   both = jnp.stack([logits(0), logits(1)])
   chosen = both[head.astype(jnp.int32), slot]
@@ -177,7 +189,8 @@ def values(
         model,
         layout.num_slots,
         pair,
-        layout.steps,
+        layout.below,
+        layout.last,
         layout.slot,
         layout.head,
         tokens,

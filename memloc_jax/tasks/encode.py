@@ -34,6 +34,12 @@ _TOKENIZER_FILES = (
 _MOST_UNKNOWN = 0.9
 # Share of unknown words from which it is worth a sentence.
 _MANY_UNKNOWN = 0.2
+# Lengths that `choose_buckets` chooses from.
+_STEPS = (
+  *range(4, 33, 4),
+  *range(40, 65, 8),
+  *(s << k for k in range(1, 12) for s in (48, 64)),
+)
 # Raise when cached arrays would no longer be what this module computes.
 _CACHE_VERSION = 4
 
@@ -262,27 +268,30 @@ def _special(tokenizer: Any, name: str, folder: pathlib.Path) -> str:
 
 
 def choose_buckets(
-  lengths: np.ndarray, max_length: int, most: int = 4, slack: float = 0.05
+  lengths: np.ndarray,
+  max_length: int,
+  most: int = 4,
+  slack: float = 0.05,
+  steps: Sequence[int] = _STEPS,
 ) -> tuple[int, ...]:
   """Chooses the padded lengths that waste little and are few.
 
   Each bucket is one more compiled program, so of the numbers of buckets up to
   `most` the smallest is taken whose padded tokens are within `slack` of what
   `most` would need. For a number of buckets the choice is exact, by dynamic
-  programming over multiples of 4 up to 32 and of 8 up to 64, and half-octave
-  steps above.
+  programming.
 
   Args:
     lengths: number of tokens of each example, int [n], none above max_length.
     max_length: upper limit of every bucket.
     most: most buckets to use.
     slack: accepted excess of padded tokens.
+    steps: lengths to choose from, as far as `max_length`; by default multiples
+      of 4 up to 32 and of 8 up to 64, and half-octave steps above.
 
   Returns:
     Increasing bucket lengths; the last one holds every example.
   """
-  steps = [*range(4, 33, 4), *range(40, 65, 8)]
-  steps += [s << k for k in range(1, 12) for s in (48, 64)]
   candidates = sorted({min(step, max_length) for step in steps})
   longest = int(lengths.max())
   candidates = [

@@ -5,6 +5,7 @@ from absl.testing import absltest, parameterized
 
 from memloc_jax.ensemble import membership as membership_lib
 from memloc_jax.ensemble import schedule
+from memloc_jax.tasks import encode
 from memloc_jax.tasks.encode import Encoded
 
 _BUCKETS = (8, 16, 32)
@@ -149,6 +150,29 @@ class InOrderTest(parameterized.TestCase):
     self.assertTrue(
       (length.max((1, 2)) <= np.array(_BUCKETS)[plan.bucket]).all()
     )
+
+  @parameterized.product(seed=(0, 1, 2, 3), batch=(1, 8, 32, 100))
+  def test_lengths_fit_batches_closer_than_buckets(self, seed, batch):
+    rng = np.random.default_rng(seed)
+    length = np.minimum(4 + rng.geometric(0.1, 300), 64).astype(np.int32)
+    lengths = schedule.lengths_in_order(length, batch)
+    self.assertLessEqual(len(lengths), 6)
+    self.assertEqual(lengths[-1], length.max())
+    self.assertTrue(all(size % 2 == 0 for size in lengths[:-1]))
+    everyone = np.ones((1, 300), bool)
+
+    def tokens(lengths):
+      plan = schedule.in_order(length, lengths, everyone, batch)
+      return np.array(lengths)[plan.bucket].sum()
+
+    self.assertLessEqual(
+      tokens(lengths), tokens(encode.choose_buckets(length, 64))
+    )
+
+  def test_lengths_are_those_of_the_batches(self):
+    length = np.array([31, 3, 4, 13, 12, 29], np.int32)
+    self.assertEqual(schedule.lengths_in_order(length, 2), (4, 14, 31))
+    self.assertEqual(schedule.lengths_in_order(length, 6), (31,))
 
 
 if __name__ == '__main__':

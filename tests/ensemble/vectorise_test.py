@@ -29,6 +29,7 @@ def _vectorised(devices=4, random_start=False, **changes):
     model=toy.MODEL,
     program=Program((Objective('main', 3),), num_epochs=1, **changes),
     buckets=(toy.BUCKETS,),
+    predicted=toy.BUCKETS,
     totals=(5,),
     placement=placement.over_devices('runs', jax.local_devices()[:devices]),
     random_start=random_start,

@@ -80,7 +80,7 @@ class _Counting(bert.Bert):
 
   passes: list[int] = dataclasses.field(default_factory=list, compare=False)
 
-  def block(self, block, constants, h, mask, dropout, edits):
+  def block(self, block, constants, h, mask, dropout, edits, read=None):
     jax.debug.callback(lambda h: self.passes.append(len(h)), h)
     return h
 
@@ -92,8 +92,8 @@ class _Shifting(bert.Bert):
   def constants(self):
     return {'shift': np.arange(self.num_layers, dtype=np.float32)}
 
-  def block(self, block, constants, h, mask, dropout, edits):
-    h = super().block(block, {}, h, mask, dropout, edits)
+  def block(self, block, constants, h, mask, dropout, edits, read=None):
+    h = super().block(block, {}, h, mask, dropout, edits, read)
     return h + constants['shift'] * jnp.sin(h)
 
   def finish(self, final, h):

@@ -91,6 +91,24 @@ class ForwardTest(parameterized.TestCase):
       atol=1e-5,
     )
 
+  @parameterized.product(name=NAMES, rate=(0.0, 0.3))
+  def test_the_last_block_at_the_read_out_alone(self, name, rate):
+    """Logits and gradients are those of all positions, under dropout too."""
+    model, params, tokens = load(name)
+    unrolled = params | {'blocks': interface.unstack(params['blocks'])}
+    stream = dropout(rate) if rate else None
+
+    def loss(params, hidden):
+      found = interface.forward(
+        model, params, tokens, dropout=stream, hidden=hidden
+      )
+      return jnp.sum(jnp.sin(found.logits)), found.logits
+
+    grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    chex.assert_trees_all_close(
+      grad(unrolled, 'none'), grad(unrolled, 'all'), rtol=1e-4, atol=1e-5
+    )
+
   @parameterized.parameters((name,) for name in NAMES)
   def test_stack_inverts_unstack(self, name):
     _, params, _ = load(name)

@@ -178,7 +178,8 @@ class LayoutTest(absltest.TestCase):
   def test_prefixes_are_run_once(self):
     """Of L layers there are 2 + 4 + ... + 2^L passes, and 2^L streams."""
     (layout,) = hybrids.layouts([shapley.exact(5)], 4, 1)
-    self.assertLen(layout.steps.layer, 2 + 4 + 8 + 16)
+    self.assertLen(layout.below.layer, 2 + 4 + 8)
+    self.assertLen(layout.last.layer, 16)
     self.assertEqual(layout.num_slots, 16)
 
   def test_tree_reaches_every_hypothesis(self):
