@@ -381,8 +381,14 @@ def run_study(
 def _left(study: Runs, unfinished: Collection[str]) -> forecast.Work:
   """What is left to do of the stages that are not finished."""
   known = stages_of(study.context.config)
-  reads = {name: known[name].runs for name in unfinished}
-  return outlook.work(study, unfinished, reads)
+  localise = study.context.config.localise
+  looked_at = {
+    'input_maps': localise.inputs.examples,
+    'patching': localise.patching.examples,
+    'units': localise.units.examples,
+  }
+  due = [name for name in unfinished if looked_at.get(name, 1)]
+  return outlook.work(study, due, {name: known[name].runs for name in due})
 
 
 def outlook_of(

@@ -157,6 +157,8 @@ class ExecutionTest(absltest.TestCase):
       if words[1] == 'c-score':
         self.other_ratios()
       settings = {}
+      if '--config=quickstart' in words:
+        settings['map.pairs'] = 2
       if '--config.map.pairs=16' in words:
         settings['map.seed'] = 2
         words = [*words]
@@ -198,7 +200,12 @@ class ExecutionTest(absltest.TestCase):
           f'--workdir=workdirs/ratio_{ratio}',
           f'--config.map.ratio={ratio}',
         ],
-        **{'train.seeds': '()', 'control.seeds': '()'},
+        **{
+          'train.seeds': '()',
+          'control.seeds': '()',
+          'map.num_runs': 12,
+          'map.pairs': 0,  # Which are of halves.
+        },
       )
 
 

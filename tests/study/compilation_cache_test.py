@@ -327,6 +327,7 @@ class StudyTest(tiny.EncoderCase):
       'train.evaluate_every': 2,
       'train.snapshots': '(1,)',
       'map.num_runs': 4,
+      'map.pairs': 0,
       'map.num_epochs': 2,
       'map.evaluate_every': 2,
       'control.seeds': '()',

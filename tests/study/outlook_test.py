@@ -40,6 +40,17 @@ class OutlookTest(tiny.EncoderCase):
     # Without main models and pairs.
     self.assertNoCommonElements(['train', 'swapping', 'patching'], work.stages)
 
+  def test_analyses_of_no_examples_take_no_time(self):
+    config = self.config(
+      map__pairs=2,
+      localise__patching__examples=0,
+      localise__units__examples=0,
+    )
+    study = Runs(Context(config, Workdir(self.folder / 'none'), Progress()))
+    work = stages._left(study, stages.due(study))
+    self.assertContainsSubset(['layerwise', 'input_maps'], work.stages)
+    self.assertNoCommonElements(['patching', 'units'], work.stages)
+
   def test_time_grows_with_epochs_and_nothing_is_written(self):
     with mock.patch.object(outlook, '_measured', return_value=(0.5, _PARTS)):
       few = self.found(self.config(map__num_epochs=10))

@@ -11,7 +11,9 @@ from absl.testing import absltest
 
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.presets import quickstart
+from memloc_jax.report import content, explorer
 from memloc_jax.study import config as study_config
+from memloc_jax.study.workdir import Workdir
 from tests.study import tiny
 
 
@@ -32,6 +34,7 @@ class QuickstartTest(absltest.TestCase):
       if lanes or devices or seed != 1:
         values.train.seeds = ()  # Only the map is compared.
         values.control.seeds = ()
+        values.localise.inputs.examples = 0
       config = study_config.from_config_dict(values)
       return tiny.run(config, folder / f'{lanes}-{seed}-{devices}')
 
@@ -51,6 +54,35 @@ class QuickstartTest(absltest.TestCase):
     # The reference's blocks are frozen: it is not meant to fit.
     main = runs[(runs['table'] == 'main') & (runs['purpose'] != 'frozen')]
     self.assertGreaterEqual(main['train_macro_f1'].min(), 0.99)
+
+  def test_rows_of_the_list_open_with_layers_and_words(self):
+    workdir = Workdir(self.study())
+    data = explorer.data(content.Tables({}, workdir.read_table))
+    self.assertEqual(data['layers']['players'], ['1', '2', '3', '4', 'head'])
+    self.assertLen(data['layers']['shares'], 480)
+    np.testing.assert_allclose(
+      np.sum(data['layers']['shares'], axis=1),
+      data['layers']['memorisation'],
+      atol=1e-3,
+    )
+    rank = data['columns']['rank']
+    first = [place for place, at in enumerate(rank) if at in range(20)]
+    self.assertLen(first, 20)
+    coloured = set(first) & set(data['tokens'])
+    self.assertGreaterEqual(len(coloured), 16)
+    for place in coloured:
+      words, contrast = zip(*data['tokens'][place])
+      text = data['columns']['text'][place]
+      self.assertEqual(''.join(words).split(), text.lower().split())
+      self.assertGreater(max(contrast), 0)
+
+  def test_examples_are_flagged_as_memorised(self):
+    """Which six pairs could do of none."""
+    examples = pd.read_parquet(self.study() / 'examples.parquet')
+    flagged = examples[examples['flagged']]
+    self.assertGreaterEqual(len(flagged), 20)
+    known = flagged['noisy'] | (flagged['kind'] == 'exception')
+    self.assertGreaterEqual(known.mean(), 0.9)
 
   def test_every_technique_and_the_control_have_answers(self):
     workdir = self.study()
