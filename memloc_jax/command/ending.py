@@ -334,7 +334,9 @@ def say(message: str | None, name: str = 'memloc: ') -> None:
       text = f'{name}{message}'
       if name and sys.stderr.isatty():
         text = '\n'.join(map(_wrapped, text.splitlines()))
-      print(text, file=sys.stderr, flush=True)
+      # In one write, or another thread's line might come before the line's end
+      # where Python does not buffer.
+      print(f'{text}\n', end='', file=sys.stderr, flush=True)
 
 
 def _wrapped(line: str) -> str:

@@ -168,4 +168,5 @@ def say_devices(call: Call) -> None:
   if jax.process_count() > 1:
     text += f' in {jax.process_count()} processes'
   if hosts.is_first() and not call.flags.quiet:
-    print(text)
+    # In one write, see `ending.say`.
+    print(f'{text}\n', end='', flush=True)
