@@ -180,6 +180,13 @@ class EstimateTest(parameterized.TestCase):
       self.assertGreaterEqual(reached, wrong_labels.PROMISE - 0.03)
 
   @parameterized.parameters(0.02, 0.08, 0.15)
+  @pytest.mark.full
+  def test_where_doubt_says_nothing(self, rate):
+    """A list that is nearly whole, and an interval that is nearly exact."""
+    reached = self.check_coverage('blind', rate, repetitions=400, least=0.92)
+    self.assertGreaterEqual(reached, wrong_labels.PROMISE - 0.03)
+
+  @parameterized.parameters(0.02, 0.08, 0.15)
   def test_most_are_above_the_cut_off(self, rate):
     reached = self.check_coverage('good', rate, repetitions=60, least=0.93)
     self.assertGreaterEqual(reached, wrong_labels.PROMISE - 0.03)

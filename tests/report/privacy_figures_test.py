@@ -32,6 +32,8 @@ class CurvesTest(absltest.TestCase):
         np.isclose(points[0], [left, bottom]).any(), f'{name} hangs in the air'
       )
       self.assertTrue((np.diff(points, axis=0) >= 0).all())
+    # Where the straight line between two points enters, not in the corner.
+    np.testing.assert_allclose(lines['RMIA'][0], [left, 0.6 * 0.09 / 0.39])
     # What is found without a false alarm is on the left axis.
     self.assertIn([left, 0.2], lines['LiRA'].round(9).tolist())
     self.assertEmpty([axes.get_legend()] if axes.get_legend() else [])
