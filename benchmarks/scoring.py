@@ -52,7 +52,7 @@ def scorer(
   shared = {'embeddings': workload.params['embeddings']}
   shared, placed = programs.place((shared, examples), run_axis=None)
   everything = np.ones((num_runs, len(examples.length)), bool)
-  at_once = programs.predicts_at_once(num_runs)
+  at_once = 1 if programs.predicts_one_by_one else num_runs
   plan = schedule.in_order(
     examples.length, programs.predicted, everything[:at_once], batch_size
   )

@@ -208,7 +208,8 @@ class Process:
     with contextlib.suppress(OSError):
       # Of a progress bar: its line, and the cursor that it hides.
       bar = '\r\x1b[2K\x1b[?25h' if os.isatty(2) else ''
-      os.write(2, f'{bar}memloc: {message}\n'.encode())
+      text = f'memloc: {message}'
+      os.write(2, f'{bar}{_wrapped(text) if bar else text}\n'.encode())
     os._exit(status)
 
   def _explained(self, error: BaseException) -> tuple[int, str | None, bool]:

@@ -134,7 +134,7 @@ def _group(manifest: dict[str, Any]) -> str:
 def _models(
   configs: Sequence[dict[str, Any]], folders: Sequence[pathlib.Path]
 ) -> list[str]:
-  """What the models of studies are called side by side, see `ComparedStudy`."""
+  """Names of the models in a comparison, see `ComparedStudy`."""
   names = [_model_names(config) for config in configs]
   meant = collections.defaultdict(set)
   for config, (short, whole) in zip(configs, names):

@@ -64,7 +64,7 @@ class Checked:
 
   @property
   def text(self) -> str:
-    """What was found, in a sentence or two."""
+    """The result in one or two sentences."""
     least, most = self.wrong
     count = f'between {least:,} and {most:,}' if least else f'at most {most:,}'
     return (
@@ -79,7 +79,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Review:
-  """What a reviewed sample says.
+  """The estimate from a reviewed sample.
 
   Attributes:
     estimate: how many labels are wrong.
@@ -97,7 +97,7 @@ class Review:
 
   @property
   def text(self) -> str:
-    """What was found, in a sentence or two."""
+    """The result in one or two sentences."""
     found, n = self.estimate, f'{self.examples:,}'
     if not self.wrong:
       text = (
@@ -137,7 +137,7 @@ def check(
 ) -> Checked:
   """Writes `triage.csv`, again whenever more is known, a sample and a page.
 
-  Where it was stopped, the same call goes on.
+  If it was stopped, the same call continues.
 
   Args:
     config: the study, see the preset `check`; its file is read and checked
@@ -147,7 +147,7 @@ def check(
     asked_to_stop: polled; what was done is then saved.
 
   Returns:
-    What was found, once the list is stable or rests on 30 runs.
+    The result, once the list is stable or rests on 30 runs.
 
   Raises:
     InputError: the settings, the data, the model or the folder is at fault.
@@ -252,7 +252,7 @@ def _probed(context: Context) -> pd.DataFrame:
 def _found(
   context: Context, folder: Workdir, examples: pd.DataFrame
 ) -> Checked:
-  """What the runs so far have found."""
+  """The result of the runs so far."""
   member, logits = folder.array('membership'), folder.array('logits')
   labels = context.data.labels[context.noisy_set]
   now = label_errors(member, logits, labels)
@@ -335,8 +335,8 @@ def review(workdir: str | pathlib.Path, reviewed: str | pathlib.Path) -> Review:
     The estimate.
 
   Raises:
-    InputError: there is no sample, or the review cannot be meant or decides
-      on none of it.
+    InputError: there is no sample, or the review is invalid or decides on
+      none of its rows.
   """
   folder = Workdir(workdir)
   examples, sample = folder.read_table('examples'), folder.read_table('sample')

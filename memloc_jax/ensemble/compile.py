@@ -376,11 +376,15 @@ class AbstractTable:
     if table.validation is not None:
       first = first.followed_by(table.validation)
     self.examples = first, *others
+    # Where one length is asked for, one program is.
+    predicted = first.buckets
+    if len(predicted) > 1:
+      predicted = schedule.lengths_in_order(first.length, EVALUATION_BATCH)
     vectorised = Vectorised(
       model=engine.model,
       program=program,
       buckets=tuple(examples.buckets for examples in table.examples),
-      predicted=schedule.lengths_in_order(first.length, EVALUATION_BATCH),
+      predicted=predicted,
       totals=tuple(totals),
       placement=engine.placement,
       random_start=bool(
@@ -505,7 +509,7 @@ class AbstractTable:
     # As `train.Evaluation` calls it, which finds it compiled.
     batches = -(-len(self.examples[0]) // EVALUATION_BATCH)
     bucket = (min(batches, EVALUATION_BATCHES),)
-    runs = self.vectorised.predicts_at_once(width)
+    runs = 1 if self.vectorised.predicts_one_by_one else width
     indices = (*bucket, runs, EVALUATION_BATCH)
     params = self.arguments(runs)[0].params
     predict = self.vectorised.predict.lower(

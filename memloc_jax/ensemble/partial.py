@@ -169,7 +169,10 @@ class PartialStore:
   def _open(self, folder: pathlib.Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
       folder.absolute(),
-      options=ocp.CheckpointManagerOptions(max_to_keep=KEPT),
+      # Saves that a killed process left unfinished are removed.
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=KEPT, cleanup_tmp_directories=True
+      ),
       item_handlers={
         'state': ocp.PyTreeCheckpointHandler(),
         'about': ocp.JsonCheckpointHandler(),

@@ -520,8 +520,7 @@ class Evaluation:
       [runs, n + m, classes]; NaN for examples that are not predicted.
     """
     vectorised = self._placed.vectorised
-    size = vectorised.predicts_at_once(len(member))
-    if size == len(member):
+    if not vectorised.predicts_one_by_one:
       return self._logits(params, member)
     parts = [
       self._logits(vectorised.take(params, run), member[run : run + 1])

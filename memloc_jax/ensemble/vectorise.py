@@ -126,13 +126,14 @@ class Vectorised:
       lambda params, number: jax.tree.map(lambda x: one(x, number), params)
     )
 
-  def predicts_at_once(self, width: int) -> int:
-    """Runs of a chunk of `width` that `predict` takes at once.
+  @property
+  def predicts_one_by_one(self) -> bool:
+    """Whether `predict` takes the runs of a chunk one at a time.
 
-    On CPU the products of one run at a time are faster than those of several,
-    and nothing else is there to keep busy.
+    On a CPU the products of one run are faster than those of several at once.
     """
-    return 1 if self.unroll and self.placement.mesh.size == 1 else width
+    mesh = self.placement.mesh
+    return mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu'
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
     params = step_lib.start_params(

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +90,7 @@ def read_outs(
   last: Pass,
   num_slots: int,
 ) -> jax.Array:
-  """What is read of the streams after all passes; to be called inside `jit`.
+  """Read-outs of the streams after all passes; to be called inside `jit`.
 
   The passes are scanned, so the program holds two blocks whatever the number of
   layers, and the device is kept busy by the size of the batch.
@@ -115,6 +116,7 @@ def read_outs(
 
   def end(_, step):
     h = apply(step.treated, step.layer, held[step.source], read)
+    chex.assert_axis_dimension(h, 1, 1)
     return None, h[:, 0]
 
   _, after = lax.scan(end, None, last)

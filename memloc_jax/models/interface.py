@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Self
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ SITES = {
   'mlp': '[batch, length, width], after the second projection',
 }
 
-# What is kept of a sequence: [batch, length, ...] to [batch, 1, ...].
+# Selects the position to read: [batch, length, ...] to [batch, 1, ...].
 Read = Callable[[jax.Array], jax.Array]
 
 # In place of an `Edit`, a direct call of `Model.block` may also give a function
@@ -168,8 +169,8 @@ class Model(abc.ABC):
       mask: True at real tokens, bool [batch, length].
       dropout: this layer's stream, or None.
       edits: interventions by site, see `SITES`; {} for none.
-      read: the one position that is wanted; the block computes little more
-        than that needs. Edits are then of that position alone.
+      read: selects the position to return. Behind the attention, only that
+        position is computed, and edits apply to it alone.
 
     Returns:
       The residual stream after the block, [batch, length, width], or
@@ -263,8 +264,8 @@ def apply_blocks(
     edits: interventions by site, each leaf with a leading layer axis.
     first: 0-based index of the first of these blocks in the whole model.
     collect: also return the stream after every block.
-    read: the one position that is returned. Unless there are edits, the last
-      of unrolled blocks then computes little more than that needs.
+    read: selects the position to return. If blocks are unrolled and there are
+      no edits, the last block computes no other behind its attention.
 
   Returns:
     The stream after the last block, and [layer, batch, length, width] if
@@ -338,6 +339,8 @@ def apply_blocks(
     h = (jax.jit(make(read)) if narrow else run)(
       h, first + i, block, jax.tree.map(at, constants), jax.tree.map(at, edits)
     )
+    if narrow:  # A block that ignores `read` would be read at another position.
+      chex.assert_axis_dimension(h, 1, 1)
     outputs.append(h if narrow else keep(h))
   return outputs[-1], jnp.stack(outputs) if collect else None
 

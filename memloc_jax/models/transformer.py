@@ -312,7 +312,7 @@ def apply_dropout(
 
 
 def narrow(read: Read | None, x: jax.Array | None) -> Any:
-  """The one position that is wanted of [batch, length, ...], if one is."""
+  """`x`, [batch, length, ...], at the position to read; all of it if None."""
   return x if read is None or x is None else read(x)
 
 
@@ -363,7 +363,7 @@ def attend(
     edits: interventions by site.
     dropout: the stream, or None.
     keep: weights that stay, from `dropout_masks`; None drops none.
-    read: the one query that is wanted.
+    read: selects the query to compute; None computes all.
 
   Returns:
     [batch, length, head * head_width], edited at the site 'heads'; length 1

@@ -127,8 +127,7 @@ class SourceTable:
 class Stored(Mapping[str, Sequence[Any]]):
   """Columns of Arrow's that are read when they are first asked for.
 
-  What nobody names is not read, and texts and numbers are not turned into
-  Python objects.
+  Other columns are not read. Texts and numbers stay in Arrow's memory.
   """
 
   def __init__(

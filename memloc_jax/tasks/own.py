@@ -144,7 +144,7 @@ def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
 
 def repeated(ids: Sequence[Any]) -> tuple[int, int] | None:
   """Rows, from 0, of the first id that comes twice, compared as `stripped`."""
-  # The ids themselves may take more memory than all texts do.
+  # A set of the ids may take more memory than all texts do.
   hashes = np.fromiter((hash(stripped(value)) for value in ids), np.int64)
   if len(np.unique(hashes)) == len(ids):
     return None

@@ -12,10 +12,9 @@ _BATCH = 2048  # cells that are decoded at a time
 
 
 class Column(Sequence[Any]):
-  """Cells that stay Arrow's until somebody looks at them.
+  """A column that stays in Arrow's memory and is decoded on access.
 
-  The Python object of a short text is larger than the text, and so is the
-  tuple that holds it.
+  As a Python object, a short text takes several times the memory.
   """
 
   def __init__(self, parts: Iterable[pyarrow.Array], kind: pyarrow.DataType):
@@ -50,7 +49,7 @@ class Column(Sequence[Any]):
 
 
 class Numbers(Sequence[str]):
-  """Numbers that are written when somebody looks at them."""
+  """Integers as texts, which are made on access."""
 
   def __init__(self, numbers: range):
     """Keeps the numbers."""

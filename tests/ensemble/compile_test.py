@@ -240,6 +240,26 @@ class ActivationsTest(parameterized.TestCase):
       self.assertGreater(layout.bytes.total(3), 3 * layout.bytes.weights)
 
 
+class PredictedTest(toy.TestCase):
+  def lengths(self, buckets, **changes):
+    examples = dataclasses.replace(toy.examples(), buckets=buckets)
+    table = dataclasses.replace(toy.table(toy.runs(4)), examples=(examples,))
+    return AbstractTable(toy.engine(self.folder(), **changes), table).vectorised
+
+  def test_one_bucket_is_one_program(self):
+    last = toy.BUCKETS[-1:]
+    self.assertEqual(self.lengths(last).predicted, last)
+    several = self.lengths(toy.BUCKETS).predicted
+    self.assertEqual(several[-1], toy.examples().length.max())
+
+  def test_one_cpu_device_predicts_runs_one_by_one(self):
+    for devices in (1, 4):
+      vectorised = self.lengths(
+        toy.BUCKETS, devices=tuple(jax.local_devices()[:devices])
+      )
+      self.assertEqual(vectorised.predicts_one_by_one, devices == 1)
+
+
 class EngineTest(toy.TestCase):
   @pytest.mark.full
   def test_the_plan_is_what_the_engine_chooses_by(self):

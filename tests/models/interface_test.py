@@ -1,6 +1,7 @@
 """What must hold for the forward pass of every family."""
 
 import copy
+import dataclasses
 import functools
 
 import chex
@@ -108,6 +109,18 @@ class ForwardTest(parameterized.TestCase):
     chex.assert_trees_all_close(
       grad(unrolled, 'none'), grad(unrolled, 'all'), rtol=1e-4, atol=1e-5
     )
+
+  def test_a_block_that_ignores_the_position_is_refused(self):
+    class Deaf(type(load('opt_post_norm')[0])):
+      def block(self, block, constants, h, mask, dropout, edits, read=None):
+        return super().block(block, constants, h, mask, dropout, edits)
+
+    model, params, tokens = load('opt_post_norm')
+    fields = dataclasses.fields(model)
+    deaf = Deaf(**{f.name: getattr(model, f.name) for f in fields})
+    unrolled = params | {'blocks': interface.unstack(params['blocks'])}
+    with self.assertRaises(AssertionError):
+      interface.forward(deaf, unrolled, tokens)
 
   @parameterized.parameters((name,) for name in NAMES)
   def test_stack_inverts_unstack(self, name):
