@@ -8,6 +8,7 @@ import time
 import pandas as pd
 from absl.testing import absltest
 from selenium import webdriver
+from selenium.common import exceptions
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
@@ -79,7 +80,10 @@ class BrowserCase(absltest.TestCase):
 
   @classmethod
   def wait(cls, condition):
-    return WebDriverWait(cls.browser, _SECONDS).until(lambda _: condition())
+    # The table is drawn anew while it is looked at: a row may be gone.
+    stale = [exceptions.StaleElementReferenceException]
+    wait = WebDriverWait(cls.browser, _SECONDS, ignored_exceptions=stale)
+    return wait.until(lambda _: condition())
 
   @classmethod
   def run_script(cls, script, *arguments):
