@@ -127,15 +127,16 @@ def widest(devices: list[jax.Device], one_run: int) -> int:
   return _WIDEST
 
 
-def _even(num_runs: int, most: int) -> int:
+def _even(num_runs: int, most: int, platform: str) -> int:
   """The number of lanes, at least half of `most`, that takes the least time.
 
-  A chunk takes the time of its lanes, spare ones included, and about that of
-  one more.
+  A chunk takes the time of its lanes, spare ones included, and some more: about
+  that of one lane, and of a quarter of one on CPU (docs/performance.md).
   """
+  more = 0.25 if platform == 'cpu' else 1.0
   most = min(most, num_runs)
   widths = range(most, (most + 1) // 2 - 1, -1)
-  return min(widths, key=lambda width: -(-num_runs // width) * (width + 1))
+  return min(widths, key=lambda width: -(-num_runs // width) * (width + more))
 
 
 def choose_lanes(
@@ -165,8 +166,9 @@ def choose_lanes(
   """
   limit = memory_limit(devices) if limit is None else limit
   per_device = -(-num_runs // len(devices))
+  platform = devices[0].platform
   most = widest(devices, at_least(2) - at_least(1))
-  lanes = requested or _even(per_device, most)
+  lanes = requested or _even(per_device, most, platform)
   while True:
     needed = at_least(lanes)
     if needed <= limit:
@@ -177,7 +179,7 @@ def choose_lanes(
     fitting = lanes * limit // needed
     if requested or fitting == 0:
       raise _too_wide(lanes, needed, limit)
-    lanes = _even(per_device, min(fitting, lanes - 1))
+    lanes = _even(per_device, min(fitting, lanes - 1), platform)
 
 
 class Bytes(NamedTuple):
