@@ -33,7 +33,10 @@ _FITTED, _DOUBT = 0.6, 0.15
 
 
 def work(
-  study: Runs, due: Collection[str], reads: Mapping[str, tuple[str, ...]]
+  study: Runs,
+  due: Collection[str],
+  reads: Mapping[str, tuple[str, ...]],
+  ahead: int = 0,
 ) -> Work:
   """What is left to do of a study.
 
@@ -42,6 +45,7 @@ def work(
     due: names of the stages that are not finished.
     reads: for each stage, beginnings of the names of tables of runs that it
       looks at.
+    ahead: map runs that later calls are expected to add.
   """
   names, pending = tuple(study.tables), {}
   for name, table in study.tables.items():
@@ -49,7 +53,7 @@ def work(
       row not in table.given and not table.done(study.store, row, hash)
       for row, hash in enumerate(study.hashes[name])
     )
-    pending[name] = count * _epoch(table) * table.program.num_epochs
+    pending[name] = count * _of_run(table)
   manifest = study.context.workdir.read_json('manifest.json') or {}
   cost = manifest.get('cost', {}).get(forecast.TRAINING, {})
   return Work(
@@ -64,7 +68,13 @@ def work(
       and (not reads[name] or _any(names, reads[name]))
     ),
     spent=cost.get('seconds', 0.0),
+    later=ahead * _of_run(study.map_tables[0]) if ahead else 0.0,
   )
+
+
+def _of_run(table: TrainingTable) -> float:
+  """Examples that a run trains on in all of its epochs."""
+  return _epoch(table) * table.program.num_epochs
 
 
 def _epoch(table: TrainingTable) -> float:
