@@ -36,8 +36,7 @@ help:
 	@echo 'make clean        removes environment, caches and the first study'
 
 quickstart: install
-	$(BIN)/python experiments/run.py --config=quickstart \
-	  --workdir=workdirs/quickstart
+	$(BIN)/memloc run --config=quickstart --workdir=workdirs/quickstart
 
 install: $(VENV)/.installed $(VENV)/.installed-minilm
 

@@ -8,6 +8,7 @@ scores.example('17')
 scores.runs.membership
 layers = memloc_jax.localise(data, 'sentence', 'label', workdir='where')
 layers.curves
+finished = memloc_jax.Result('workdirs/quickstart')
 """
 
 import contextlib
@@ -56,7 +57,10 @@ _NO_CURVES = (
   'see scores.example(id).layers.'
 )
 _NO_MAP = 'the study has no map runs: set runs, as in memorise(..., runs=30).'
-_NO_PAIRS = 'the study has no pairs of map runs: set pairs=4 in memorise.'
+_NO_PAIRS = (
+  'the study has no pairs of map runs: set pairs=4 in memorise, or '
+  '--config.map.pairs=4 in memloc run.'
+)
 _NO_TOKENS = (
   'only the most memorised examples have them: raise '
   "settings={'localise.inputs.examples': ...}."
@@ -128,13 +132,24 @@ class MapRuns:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """A finished study.
+  """A finished study, also one of the command line.
 
   Attributes:
     workdir: its folder; all tables are Parquet files there.
+
+  Raises:
+    InputError: there is no such folder.
   """
 
   workdir: pathlib.Path
+
+  def __post_init__(self):
+    """Takes the folder's name, too."""
+    object.__setattr__(self, 'workdir', pathlib.Path(self.workdir))
+    if not self.workdir.is_dir():
+      raise InputError(
+        f'{self.workdir}: there is no such folder; name the workdir of a study.'
+      )
 
   def table(self, name: str) -> pd.DataFrame:
     """One of the tables in docs/tables.md, or a technique's own.

@@ -308,6 +308,7 @@ def run_study(
   profile: bool = False,
   stages: Collection[str] = (),
   programs: dict[Any, Any] | None = None,
+  ahead: int = 0,
 ) -> pathlib.Path:
   """Runs every stage that is not finished in the workdir.
 
@@ -321,6 +322,8 @@ def run_study(
     profile: whether to trace some early training steps into `profile/`.
     stages: names of those to run, with all that they need; empty for all.
     programs: compiled ones that studies of one process share; filled here.
+    ahead: map runs that calls to come are expected to add, which count in the
+      time that is left.
 
   Returns:
     The workdir.
@@ -360,7 +363,7 @@ def run_study(
           folder.remove(f'stages/{name}.json')
       _record_cost(context, 'check', began)
     names = [each.name for each in unfinished]
-    context.progress.expect(forecast.Forecast(_left(study, names)))
+    context.progress.expect(_left(study, names, ahead))
     stopped = None
     for at in [*order, None]:
       is_due = at in unfinished
@@ -378,7 +381,9 @@ def run_study(
   return folder.path
 
 
-def _left(study: Runs, unfinished: Collection[str]) -> forecast.Work:
+def _left(
+  study: Runs, unfinished: Collection[str], ahead: int = 0
+) -> forecast.Work:
   """What is left to do of the stages that are not finished."""
   known = stages_of(study.context.config)
   localise = study.context.config.localise
@@ -388,7 +393,8 @@ def _left(study: Runs, unfinished: Collection[str]) -> forecast.Work:
     'units': localise.units.examples,
   }
   due = [name for name in unfinished if looked_at.get(name, 1)]
-  return outlook.work(study, due, {name: known[name].runs for name in due})
+  reads = {name: known[name].runs for name in due}
+  return outlook.work(study, due, reads, ahead)
 
 
 def outlook_of(

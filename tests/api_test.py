@@ -150,6 +150,7 @@ class ApiTest(tiny.EncoderCase):
     self.assertIn('memorisation 0.50 [0.25, 0.75]\nlayers: 2 rows', str(one))
 
   def test_studies_without_a_map_say_so(self):
+    (self.folder / 'empty').mkdir()
     found = api.Result(self.folder / 'empty')
     for ask in (
       lambda: found.labels_to_check,
@@ -158,6 +159,13 @@ class ApiTest(tiny.EncoderCase):
     ):
       with self.assertRaisesRegex(InputError, 'no map runs: set runs'):
         ask()
+
+  def test_a_finished_study_is_opened_by_the_name_of_its_folder(self):
+    found = api.Result(str(self.folder))
+    self.assertEqual(found.report, self.folder / 'report.html')
+    self.assertTrue(found.examples.empty)
+    with self.assertRaisesRegex(InputError, 'nowhere: there is no such folder'):
+      api.Result('nowhere')
 
   def test_data_of_an_earlier_version_stay_beside_the_workdir(self):
     named = {'text': 'sentence', 'label': 'mood'}

@@ -69,7 +69,7 @@ def _check(call: Call) -> None:
   workdir = call.flags.workdir or f'{name}-check'
   call.process.workdir = workdir
   if call.flags.reviewed is not None:
-    print(check.review(workdir, call.flags.reviewed).text)
+    print(output.wrapped(check.review(workdir, call.flags.reviewed).text))
     return
   for name in ('text', 'label'):
     if not call.flags[name].value:
@@ -89,17 +89,19 @@ def _check(call: Call) -> None:
       call.process.asked,
     )
   place = pathlib.Path(workdir)
-  print(found.text)
-  print(f'labels to check: {place / "triage.csv"}')
-  print(f'report: {place / "report.html"}')
   sample = place / 'sample.csv'
+  print(output.wrapped(found.text))
   print(
-    f'To estimate how many are wrong, decide on the rows of {sample} (or in '
-    'the report), then:'
+    output.wrapped(
+      f'next: to estimate how many are wrong, decide on the rows of {sample} '
+      '(or in the report), then'
+    )
   )
   given = [f'--workdir={workdir}'] if call.flags.workdir else []
   words = ['check', file, *given, f'--reviewed={sample}']
   print(output.command(words))
+  print(f'labels to check: {place / "triage.csv"}')
+  print(f'report: {place / "report.html"}')
 
 
 def _validate(call: Call) -> None:

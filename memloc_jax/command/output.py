@@ -3,6 +3,7 @@
 import math
 import pathlib
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -114,4 +115,5 @@ def program() -> list[str]:
     return [sys.executable, '-m', 'memloc_jax.command']
   if program.endswith('.py'):
     return [sys.executable, program]
-  return [program]
+  name = pathlib.Path(program).name
+  return [name if shutil.which(name) == program else program]

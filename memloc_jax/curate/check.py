@@ -153,7 +153,17 @@ def check(
     InputError: the settings, the data, the model or the folder is at fault.
     Preempted: it was asked to stop.
   """
-  folder, progress = Workdir(workdir), progress or Progress()
+  progress = progress or Progress()
+  with progress.as_one():
+    return _check(config, Workdir(workdir), progress, asked_to_stop)
+
+
+def _check(
+  config: StudyConfig,
+  folder: Workdir,
+  progress: Progress,
+  asked_to_stop: Callable[[], bool],
+) -> Checked:
   programs: dict[Any, Any] = {}
   context = _first_list(config, folder, progress, programs)
   config = folder.with_added(config)
@@ -165,6 +175,7 @@ def check(
       asked_to_stop,
       stages=('estimate',),
       programs=programs,
+      ahead=max(_LEAST - config.map.size, 0),
     )
     examples = folder.table('examples')
     found = _found(context, folder, examples)
@@ -173,7 +184,7 @@ def check(
       estimation.write_triage(folder, progress, table, only_new=True)
     stable = found.overlap >= _STABLE and found.runs >= _LEAST
     done = stable or config.map.size + BLOCK > _MOST
-    line = f'{found.runs} runs'
+    line = f'{found.runs} runs after {progress.passed()}'
     if found.runs > BLOCK:
       before = round(found.overlap * found.top)
       line += (
@@ -214,8 +225,9 @@ def _first_list(
         )
         estimation.write_triage(folder, progress, table)
       progress.message(
-        f'{folder.path / "triage.csv"}: a first list of {len(table):,} rows, '
-        'most doubtful first; runs follow, which refine it'
+        f'after {progress.passed()}: a first list of {len(table):,} rows in '
+        f'{folder.path / "triage.csv"}, most doubtful first; runs follow, '
+        'which refine it'
       )
   return context
 

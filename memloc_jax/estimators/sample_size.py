@@ -224,18 +224,10 @@ def power(
   Returns:
     In [0, 1]; 0 where a side has no run.
   """
-  single = runs - 2 * pairs
-  k = round(single * ratio)
-  tests = []
-  if 0 < k < single:
-    tests.append(_of_runs(effect, k, single - k))
-  if pairs:
-    tests.append(_of_pairs(effect, pairs))
-  if not tests:
+  test = _test(effect, runs, ratio, pairs)
+  if test is None:
     return 0.0
-  p, chances = tests[0]
-  if len(tests) > 1:
-    p, chances = _of_both(tests[0], tests[1], single / runs)
+  p, chances = test
   order = np.argsort(p)
   accuracy = effect.accuracy
 
@@ -253,8 +245,49 @@ def power(
   return float(found[at[enough[-1] if len(enough) else 0]])
 
 
+def chance_of_flag(
+  effect: Effect, flagged: int, runs: int, ratio: float = 0.5, pairs: int = 0
+) -> float:
+  """Chance that a finished map flags one more memorised example.
+
+  Where `flagged` of n examples are, one more is if its p-value is at most
+  (flagged + 1) rate / n. No share of memorised examples is assumed.
+
+  Args:
+    effect: a memorised example; `share` is not used.
+    flagged: other examples that are flagged.
+    runs: of the map.
+    ratio: share of the runs that an example is in.
+    pairs: on complementary halves, two of the runs each.
+
+  Returns:
+    In [0, 1]; 0 where a side has no run.
+  """
+  test = _test(effect, runs, ratio, pairs)
+  if test is None:
+    return 0.0
+  p, chances = test
+  level = (flagged + 1) * effect.rate / effect.examples
+  found = chances(effect.accuracy - effect.memorisation)[p <= level]
+  return float(min(found.sum(), 1.0))
+
+
 # p-values of a test, and their chances by the accuracy of OUT runs, [m].
 _Test = tuple[np.ndarray, Callable[[float], np.ndarray]]
+
+
+def _test(effect: Effect, runs: int, ratio: float, pairs: int) -> _Test | None:
+  """The test of a map; None where a side has no run."""
+  single = runs - 2 * pairs
+  k = round(single * ratio)
+  tests = []
+  if 0 < k < single:
+    tests.append(_of_runs(effect, k, single - k))
+  if pairs:
+    tests.append(_of_pairs(effect, pairs))
+  if len(tests) > 1:
+    return _of_both(tests[0], tests[1], single / runs)
+  return tests[0] if tests else None
 
 
 def _of_runs(effect: Effect, in_runs: int, out_runs: int) -> _Test:

@@ -95,17 +95,36 @@ def flagged(manifest: Mapping[str, Any]) -> list[str]:
   found = manifest.get('flagging')
   if found is None:
     return []
-  powers = ', '.join(
-    f'{power:.0%} of those with {size}'
-    for size, power in found['power'].items()
+  count, threshold = found['flagged'], found['threshold']
+  rate = f'with a false discovery rate of at most {found["rate"]:.0%}'
+  if not count:
+    return [
+      'No example is flagged: for none is the counterfactual memorisation, by '
+      f'accuracy, surely above {threshold}, {rate}. If one example in twenty '
+      f'were memorised, this study would flag {_shares(found["power"])}.'
+    ]
+  examples, their = 'examples are', 'their'
+  if count == 1:
+    examples, their = 'example is', 'its'
+  text = (
+    f'{count:,} {examples} flagged: {their} counterfactual memorisation, by '
+    f'accuracy, is above {threshold}, {rate}.'
   )
-  return [
-    f'{found["flagged"]:,} examples are flagged: their counterfactual '
-    f'memorisation, by accuracy, is above {found["threshold"]}, with a false '
-    f'discovery rate of at most {found["rate"]:.0%}. Others may be memorised, '
-    'too: if one example in twenty were, this number of runs would flag about '
-    f'{powers}.'
-  ]
+  if 'chance' in found:  # Otherwise written by an earlier version.
+    text += (
+      ' Others may be memorised and missed: at the same cut-off, this study '
+      f'flags {_shares(found["chance"])}.'
+    )
+  return [text]
+
+
+def _shares(of_size: Mapping[str, float]) -> str:
+  """What share is flagged of examples that are memorised by so much."""
+  parts = []
+  for size, share in of_size.items():
+    percent = f'about {share:.0%}' if share >= 0.005 else 'fewer than 1%'
+    parts.append(f'{percent} of those whose memorisation is {size}')
+  return ' and '.join(parts)
 
 
 def variance(summary: pd.DataFrame) -> list[tuple[str, str]]:

@@ -149,8 +149,8 @@ def memorised(tables: Tables, manifest: Mapping[str, Any]) -> str:
       f'None of the {count:,} examples is flagged as memorised, with '
       f'counterfactual memorisation above {threshold}.'
     )
-  powers = manifest.get('flagging', {}).get('power', {})
-  if powers and powers.get('0.75', 1) < 0.5:
+  found = manifest.get('flagging', {})
+  if found.get('chance', found.get('power', {})).get('0.75', 1) < 0.5:
     text += ' With so few runs, others can be missed.'
   return text
 

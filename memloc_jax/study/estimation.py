@@ -346,14 +346,23 @@ def _held_out(study: View, membership: np.ndarray) -> dict[str, np.ndarray]:
 def _flagging(
   flagged: np.ndarray, runs: int, ratio: float, pairs: int
 ) -> dict[str, object]:
-  """How many are flagged, and what share of memorised ones can be."""
-  powers = pilot.powers(len(flagged), runs, ratio, pairs)
-  return {
+  """How many are flagged, and what share of memorised ones can be.
+
+  `power` assumes that one in twenty is memorised; `chance`, of one more
+  example, is given the flags that there are.
+  """
+  count = int(flagged.sum())
+  by_size = lambda found: {f'{size:g}': share for size, share in found.items()}
+  found = {
     'threshold': flagging.THRESHOLD,
     'rate': flagging.RATE,
-    'flagged': int(flagged.sum()),
-    'power': {f'{size:g}': power for size, power in powers.items()},
+    'flagged': count,
+    'power': by_size(pilot.powers(len(flagged), runs, ratio, pairs)),
   }
+  if count:
+    chances = pilot.chances(len(flagged), count, runs, ratio, pairs)
+    found['chance'] = by_size(chances)
+  return found
 
 
 def write_triage(

@@ -33,8 +33,11 @@ _OTHER_SHARE = 0.01  # Of a stage that is not listed.
 # Stages compile and draw, however short the training is that their time is
 # compared with, in seconds.
 _LEAST_TRAINING = 90.0
-# Seconds in which two thirds of a new estimate are taken over.
-_SMOOTHING = 20.0
+# Seconds until a first report that are mostly loading and compiling.
+_EARLY = 5.0
+# Seconds in which two thirds of a new estimate are taken over, once so many
+# have been measured; before, sooner.
+_SMOOTHING, _KNOWN = 20.0, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +50,15 @@ class Work:
     compilation: seconds that compiling each table's program may take.
     stages: after training, those with something to do.
     spent: seconds of training before this start.
+    later: examples, as in `tables`, of runs that later studies are expected to
+      add.
   """
 
   tables: Mapping[str, float]
   compilation: Mapping[str, float]
   stages: tuple[str, ...]
   spent: float = 0.0
+  later: float = 0.0
 
 
 def after_training(stages: Collection[str], training: float) -> float:
@@ -72,8 +78,13 @@ class Forecast:
   All times are seconds of one clock that never goes back.
   """
 
-  def __init__(self, work: Work):
-    """Nothing is measured yet."""
+  def __init__(self, work: Work, before: 'Forecast | None' = None):
+    """Nothing is measured yet.
+
+    Args:
+      work: what is left to do.
+      before: of a study that this one goes on from, with the same programs.
+    """
     self._work = work
     self._left = dict(work.tables)  # Of tables whose training goes on.
     # Replaced and not changed: the terminal asks in a thread of its own.
@@ -81,11 +92,21 @@ class Forecast:
     self._due = work.stages
     self._spent = work.spent
     self._stage, self._began, self._share = '', 0.0, 0.0
-    self._table, self._mark = '', 0.0
+    # In training: the table, since when and from what share on, its first
+    # report, and the last one.
+    self._table, self._mark, self._begun = '', 0.0, 0.0
+    self._first: tuple[float, float] | None = None  # When, and the share.
+    self._at, self._step = 0.0, 0.0  # When, and the share since that before.
     self._compiling = ('', 0.0)  # The table, and since when.
     self._trained, self._seconds = 0.0, 0.0  # In tables before this one.
     self._expected, self._took = 0.0, 0.0  # Stages that are finished.
     self._shown: tuple[float, float] | None = None  # When it ends; said when.
+    if before is not None:
+      self._to_compile = frozenset()
+      self._trained, self._seconds = before._trained, before._seconds
+      self._expected, self._took = before._expected, before._took
+      if before._work.later:  # Otherwise nobody expected it.
+        self._shown = before._shown
 
   def begin(self, stage: str, now: float) -> None:
     """A stage begins."""
@@ -95,7 +116,7 @@ class Forecast:
     """The stage is finished."""
     took = now - self._began
     if self._stage == TRAINING:
-      self._close(now)
+      self._close()
       self._spent += took
       self._left, self._to_compile = {}, frozenset()
     elif self._stage in self._due:
@@ -106,7 +127,7 @@ class Forecast:
 
   def compiling(self, table: str, now: float) -> float:
     """Seconds that compiling may take of a table that is next; 0 if done."""
-    self._close(now)
+    self._close()
     self._compiling = table, now
     return self._compilation(table, now)
 
@@ -119,24 +140,51 @@ class Forecast:
 
   def start(self, table: str, now: float) -> None:
     """A table's program is compiled, and its training begins."""
-    self._close(now)
+    self._close()
     self._to_compile -= {table}
     self._table, self._mark, self._share = table, now, 0.0
+    self._first, self._begun, self._at, self._step = None, 0.0, now, 0.0
 
-  def update(self, share: float) -> None:
-    """Of the table in training, or of another stage, this share is done."""
-    self._share = share
+  def update(self, share: float, now: float, step: float = 1.0) -> None:
+    """Of the table in training, or of another stage, this share is done.
+
+    Args:
+      share: of a table that goes on, that of earlier calls too.
+      now: the time.
+      step: share that was done since the report before, at most.
+    """
     if self._stage == TRAINING and self._table:
       whole = self._work.tables.get(self._table, 0.0)
       self._left[self._table] = (1 - share) * whole
+      if self._first is None:
+        self._first = now, share
+        self._share = max(share - step, 0.0)
+        self._begun = self._share
+      elif (
+        self._share == self._first[1] and self._first[0] - self._mark < _EARLY
+      ):
+        self._shown = None  # What was said by the first report alone.
+      self._at, self._step = now, share - self._share
+    self._share = share
 
-  def _close(self, now: float) -> None:
+  def _close(self) -> None:
     """Adds the table in training to those before."""
+    self._trained, self._seconds = self._measured_training()
     if self._table:
-      self._trained += self._work.tables.get(self._table, 0.0) * self._share
-      self._seconds += now - self._mark
       self._left[self._table] = 0.0
     self._table = ''
+
+  def _measured_training(self) -> tuple[float, float]:
+    """Examples that were trained on, and the seconds that it took."""
+    trained, seconds = self._trained, self._seconds
+    if self._table and self._share > 0:
+      since, share = self._mark, self._begun
+      if self._first is not None and self._share > self._first[1]:
+        since, share = self._first  # Loading and compiling are over.
+      whole = self._work.tables.get(self._table, 0.0)
+      trained += whole * (self._share - share)
+      seconds += self._at - since
+    return trained, seconds
 
   def left(self, now: float) -> float | None:
     """Seconds that are left; None before anything can be said."""
@@ -146,7 +194,11 @@ class Forecast:
     end = now + found
     if self._shown is not None:
       before, said = self._shown
-      end = before + (end - before) * -math.expm1((said - now) / _SMOOTHING)
+      known = self._seconds + self._took + self._work.spent
+      if self._table:
+        known += self._at - self._mark
+      slow = min(_SMOOTHING * (known / _KNOWN) ** 2 + 1, _SMOOTHING)
+      end = before + (end - before) * -math.expm1((said - now) / slow)
     self._shown = end, now
     return max(end - now, 0.0)
 
@@ -176,17 +228,20 @@ class Forecast:
 
   def _training(self, now: float) -> float | None:
     """Seconds of training that are left; None before any are measured."""
-    left = sum(self._left.values())
+    left = sum(self._left.values()) + self._work.later
     if not left:
       return 0.0
-    trained, seconds = self._trained, self._seconds
-    if self._table and self._share > 0:
-      trained += self._work.tables.get(self._table, 0.0) * self._share
-      seconds += now - self._mark
+    trained, seconds = self._measured_training()
     if not trained:
       return None
+    rate = seconds / trained
     compiling = sum(self._compilation(name, now) for name in self._to_compile)
-    return left * seconds / trained + compiling
+    since = 0.0
+    if self._table:
+      # Up to the next report, time passes as it is expected to.
+      step = self._step * self._work.tables.get(self._table, 0.0)
+      since = min(now - self._at, step * rate)
+    return left * rate - since + compiling
 
 
 def about(seconds: float) -> str:

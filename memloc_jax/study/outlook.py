@@ -1,8 +1,11 @@
 """What is left to do of a study, and a quick estimate of what it will take."""
 
+import contextlib
 import dataclasses
+import pathlib
+import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -12,7 +15,8 @@ from memloc_jax.ensemble.compile import AbstractTable, Bytes, PlacedTable
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.errors import InputError
-from memloc_jax.study import costs, forecast, planning
+from memloc_jax.study import costs, forecast, planning, pretrain
+from memloc_jax.study.context import Context
 from memloc_jax.study.forecast import Work
 from memloc_jax.study.runs import Runs
 
@@ -33,7 +37,10 @@ _FITTED, _DOUBT = 0.6, 0.15
 
 
 def work(
-  study: Runs, due: Collection[str], reads: Mapping[str, tuple[str, ...]]
+  study: Runs,
+  due: Collection[str],
+  reads: Mapping[str, tuple[str, ...]],
+  ahead: int = 0,
 ) -> Work:
   """What is left to do of a study.
 
@@ -42,6 +49,7 @@ def work(
     due: names of the stages that are not finished.
     reads: for each stage, beginnings of the names of tables of runs that it
       looks at.
+    ahead: map runs that later calls are expected to add.
   """
   names, pending = tuple(study.tables), {}
   for name, table in study.tables.items():
@@ -49,7 +57,7 @@ def work(
       row not in table.given and not table.done(study.store, row, hash)
       for row, hash in enumerate(study.hashes[name])
     )
-    pending[name] = count * _epoch(table) * table.program.num_epochs
+    pending[name] = count * _of_run(table)
   manifest = study.context.workdir.read_json('manifest.json') or {}
   cost = manifest.get('cost', {}).get(forecast.TRAINING, {})
   return Work(
@@ -64,7 +72,13 @@ def work(
       and (not reads[name] or _any(names, reads[name]))
     ),
     spent=cost.get('seconds', 0.0),
+    later=ahead * _of_run(study.map_tables[0]) if ahead else 0.0,
   )
+
+
+def _of_run(table: TrainingTable) -> float:
+  """Examples that a run trains on in all of its epochs."""
+  return _epoch(table) * table.program.num_epochs
 
 
 def _epoch(table: TrainingTable) -> float:
@@ -130,8 +144,40 @@ def quick(
   Raises:
     InputError: the study could not run, other than for lack of memory or disk.
   """
+  with _start(study.context) as pretraining:
+    return _quick(study, check, left, pretraining)
+
+
+@contextlib.contextmanager
+def _start(context: Context) -> Iterator[int]:
+  """Has a new study begin with an encoder that need not be trained first.
+
+  Yields:
+    Examples that the encoder will be trained on; 0 if it is there.
+  """
+  model, new = context.config.model, not context.workdir.has('config.json')
+  if (
+    model.source != 'embedded'
+    or not new
+    or pretrain.is_trained(context.cache, model.layers)
+  ):
+    yield 0
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    context.model_folder = pathlib.Path(scratch) / 'encoder'
+    pretrain.write_untrained(context.model_folder, model.layers)
+    yield pretrain.EXAMPLES
+
+
+def _quick(
+  study: Runs,
+  check: Callable[[Runs], None],
+  left: Callable[[Runs], Work],
+  pretraining: int,
+) -> Outlook:
   context = study.context
   shapes = costs.Shapes(context.config, context.workdir, context.progress)
+  shapes.model_folder = context.model_folder
   outline = Runs(shapes, programs=study.programs)
   check(outline)
   work = left(outline)
@@ -158,7 +204,7 @@ def quick(
   of_host = jax.local_devices()[0].platform == 'cpu'
   if of_host and on_device:
     memory += costs.RUNTIME + len(engine.local_devices()) * on_device
-  low, high = _seconds(outline, work, rate)
+  low, high = _seconds(outline, work, rate, pretraining)
   nothing = float('nan')
   return Outlook(
     low=nothing if untimed else low,
@@ -172,17 +218,20 @@ def quick(
   )
 
 
-def _seconds(study: Runs, work: Work, rate: float) -> tuple[float, float]:
+def _seconds(
+  study: Runs, work: Work, rate: float, pretraining: int
+) -> tuple[float, float]:
   """Seconds of a study whose runs fit soon, and of one whose never do.
 
   Args:
     study: the study.
     work: what is left of it.
     rate: seconds to train a run on an example.
+    pretraining: examples that the embedded encoder is trained on before.
   """
   found = []
   for fitted in (_FITTED, 1.0):
-    training = 0.0
+    training = pretraining * rate + _COMPILATION * bool(pretraining)
     for name, examples in work.tables.items():
       if examples:
         program = study.tables[name].program

@@ -39,6 +39,18 @@ def powers(
   }
 
 
+def chances(
+  examples: int, flagged: int, runs: int, ratio: float, pairs: int
+) -> dict[float, float]:
+  """Chance that a map with so many flags makes one more, by memorisation."""
+  return {
+    size: sample_size.chance_of_flag(
+      sample_size.Effect(examples, size), flagged, runs, ratio, pairs
+    )
+    for size in _EFFECTS
+  }
+
+
 def worst_case(context: Context) -> list[str]:
   """Precision and power that the map's runs reach at least, as lines."""
   config = context.config.map

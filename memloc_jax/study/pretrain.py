@@ -8,6 +8,7 @@ that from then on it is a checkpoint like any other.
 import hashlib
 import pathlib
 import tempfile
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from memloc_jax.ensemble.table import (
 from memloc_jax.ensemble.train import train
 from memloc_jax.models import checkpoint
 from memloc_jax.models.bert import Bert
+from memloc_jax.models.interface import Tree
 from memloc_jax.study.progress import Progress
 from memloc_jax.tasks import embedded, encode
 
@@ -35,6 +37,8 @@ _SCALE = 0.05
 _SENTENCES, _EPOCHS, _BATCH, _RATE, _SEED = 4000, 4, 32, 2e-3, 0
 # Raise when any of the training code changes what comes out.
 _VERSION = 1
+# That the encoder is trained on, summed over epochs.
+EXAMPLES = _SENTENCES * _EPOCHS
 
 
 def encoder(
@@ -51,6 +55,37 @@ def encoder(
     A folder with config.json, model.safetensors and the tokenizer.
   """
   sentences = embedded.unlabelled(_SENTENCES, _SEED)
+  folder = _folder(cache, sentences, layers)
+  if not folder.is_dir():
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+      _train(pathlib.Path(scratch), folder, sentences, layers, progress)
+  return folder
+
+
+def is_trained(cache: pathlib.Path, layers: int) -> bool:
+  """Whether the cache has the encoder."""
+  sentences = embedded.unlabelled(_SENTENCES, _SEED)
+  return _folder(cache, sentences, layers).is_dir()
+
+
+def write_untrained(folder: pathlib.Path, layers: int) -> None:
+  """Writes an encoder like the trained one, with weights of 0.
+
+  Args:
+    folder: that is made.
+    layers: of the encoder.
+  """
+  with tempfile.TemporaryDirectory() as scratch:
+    tokenizer = pathlib.Path(scratch) / 'tokenizer'
+    model = _model(tokenizer, layers)
+    checkpoint.export(folder, model, _nothing(model), tokenizer, ())
+
+
+def _folder(
+  cache: pathlib.Path, sentences: Sequence[str], layers: int
+) -> pathlib.Path:
+  """Where the trained encoder lies, named after all that it depends on."""
   vocabulary = embedded.vocabulary()
   settings = (
     _VERSION,
@@ -68,37 +103,42 @@ def encoder(
     sentences,
   )
   digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
-  folder = cache / f'encoder-{digest}'
-  if not folder.is_dir():
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-      _train(pathlib.Path(scratch), folder, sentences, layers, progress)
-  return folder
+  return cache / f'encoder-{digest}'
+
+
+def _model(tokenizer: pathlib.Path, layers: int) -> Bert:
+  """The architecture; writes its tokenizer."""
+  embedded.write_tokenizer(tokenizer)
+  return Bert(
+    num_layers=layers,
+    width=_WIDTH,
+    num_heads=_HEADS,
+    hidden=_HIDDEN,
+    vocab_size=len((tokenizer / 'vocab.txt').read_text('utf-8').split()),
+    max_positions=_LONGEST,
+    initial_scale=_SCALE,
+  )
+
+
+def _nothing(model: Bert) -> Tree:
+  """Weights of 0."""
+  abstract = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
 
 
 def _train(scratch, folder, sentences, layers, progress: Progress) -> None:
   """Trains the encoder and exports it to `folder`."""
   tokenizer = scratch / 'tokenizer'
-  embedded.write_tokenizer(tokenizer)
+  model = _model(tokenizer, layers)
   tokens = encode.tokenise([(s,) for s in sentences], tokenizer, _LONGEST, None)
   encoded = tokens.pack(0, len(sentences), (int(tokens.length.max()),))
   vocabulary = (tokenizer / 'vocab.txt').read_text('utf-8').split()
-  model = Bert(
-    num_layers=layers,
-    width=_WIDTH,
-    num_heads=_HEADS,
-    hidden=_HIDDEN,
-    vocab_size=len(vocabulary),
-    max_positions=_LONGEST,
-    initial_scale=_SCALE,
-  )
   objective = Objective(
     'mask', len(vocabulary), 'mask', vocabulary.index('[MASK]')
   )
   labels = np.zeros((1, len(sentences)), np.int32)
   # Every start weight is random: shapes are all that is needed of these.
-  abstract = jax.eval_shape(model.init, jax.random.key(0))
-  nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+  nothing = _nothing(model)
   store = RowStore(scratch / 'rows')
   engine = Engine(
     model=model,

@@ -1,16 +1,17 @@
 """What a person sees while a study runs: stages, epochs, remaining time."""
 
 import contextlib
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import progress as bars
 from rich.console import Console
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from memloc_jax.ensemble.engine import Event, Start
-from memloc_jax.study.forecast import TRAINING, Forecast, about
+from memloc_jax.study.forecast import TRAINING, Forecast, Work, about
 
 # Seconds between lines where the output is no terminal.
 _QUIET = 20.0
@@ -19,6 +20,9 @@ _SHORT = 0.5
 # Columns of a terminal: of the bar, and of times, which are never cut.
 _BAR, _ELAPSED, _LEFT = 14, 5, 17
 _WIDE = 70  # Terminals with fewer columns have no room for the bar.
+# A terminal prints it after the bar's line. Were that full, it would begin a
+# new one, and the bar's would never be erased.
+_CTRL_C = '^C'
 
 
 def _now() -> str:
@@ -51,6 +55,27 @@ class _Times(bars.ProgressColumn):
     return Text(self._shown.times())
 
 
+class _Bar(bars.Progress):
+  """A line in a terminal that is erased when the work is done."""
+
+  def __init__(self, *columns: bars.ProgressColumn, console: Console):
+    """Draws nothing where the console is no terminal."""
+    self._width = console.width - len(_CTRL_C)
+    super().__init__(
+      *columns,
+      console=console,
+      expand=True,
+      transient=True,
+      disable=not console.is_terminal,
+    )
+
+  def make_tasks_table(self, tasks: Iterable[bars.Task]) -> Table:
+    """The line."""
+    table = super().make_tasks_table(tasks)
+    table.width = self._width
+    return table
+
+
 class Progress:
   """A bar on a terminal, an occasional line elsewhere."""
 
@@ -73,11 +98,24 @@ class Progress:
     self._table, self._began = '', (0.0, 0)
     self._first: float | None = None  # When the first stage began.
     self._forecast: Forecast | None = None
+    self._as_one = False
 
-  def expect(self, forecast: Forecast | None) -> None:
-    """Takes over the forecast of a study that begins; None after its end."""
-    self._forecast = forecast
-    self._first = None if forecast is None else self._first
+  def expect(self, work: Work | None) -> None:
+    """Foretells the time of a study from its work; None after its end."""
+    if work is not None:
+      self._forecast = Forecast(work, self._forecast if self._as_one else None)
+    elif not self._as_one:
+      self._forecast = self._first = None
+
+  @contextlib.contextmanager
+  def as_one(self) -> Iterator[None]:
+    """Shows studies that extend each other as one: without lines of stages."""
+    self._as_one, self._first = True, time.monotonic()
+    try:
+      yield
+    finally:
+      self._as_one = False
+      self.expect(None)
 
   @contextlib.contextmanager
   def stage(self, name: str, told: bool = True) -> Iterator[None]:
@@ -102,7 +140,7 @@ class Progress:
     now = time.monotonic()
     if self._forecast is not None:
       self._forecast.end(now)
-    if told and now - began >= _SHORT:
+    if told and not self._as_one and now - began >= _SHORT:
       self.message(f'{name}: {_duration(now - began)}')
 
   def _drawn(self) -> bars.Progress:
@@ -113,18 +151,15 @@ class Progress:
       table_column=Column(ratio=1, no_wrap=True, overflow='ellipsis'),
     )
     wide = self._console.width >= _WIDE
-    return bars.Progress(
+    return _Bar(
       *[description, bars.BarColumn(_BAR), _Times(self)][:: 1 if wide else 2],
       console=self._console,
-      expand=True,
-      transient=True,
-      disable=not self._console.is_terminal,
     )
 
   def times(self) -> str:
     """Time that has passed since the first stage began, and that is left."""
     now = time.monotonic()
-    passed = int(now - (now if self._first is None else self._first))
+    passed = int(self._passed(now))
     minutes, seconds = divmod(passed, 60)
     hours, minutes = divmod(minutes, 60)
     elapsed = f'{minutes}:{seconds:02}'
@@ -132,6 +167,13 @@ class Progress:
       elapsed = f'{hours}:{minutes:02}:{seconds:02}'
     left = self._left(now)
     return elapsed if left is None else f'{elapsed}, {about(left)} left'
+
+  def _passed(self, now: float) -> float:
+    return 0.0 if self._first is None else now - self._first
+
+  def passed(self) -> str:
+    """Time since the first stage began, as '4 min 5 s'."""
+    return _duration(self._passed(time.monotonic()))
 
   def _left(self, now: float) -> float | None:
     """Seconds left of the study, or of the work at hand; None if unknown."""
@@ -157,7 +199,7 @@ class Progress:
       text: what is being done.
     """
     if self._forecast is not None:
-      self._forecast.update(done)
+      self._forecast.update(done, time.monotonic())
     self._show(done, text)
 
   def _show(self, done: float, text: str) -> None:
@@ -207,6 +249,17 @@ class Progress:
     self._print(self._warnings, text)
 
   def _print(self, console: Console, text: str) -> None:
+    if console.is_terminal:
+      text = '\n'.join(
+        textwrap.fill(
+          line,
+          console.width,
+          subsequent_indent='  ',
+          break_long_words=False,
+          break_on_hyphens=False,
+        )
+        for line in text.splitlines()
+      )
     # Texts may hold names of the user's, such as [b], which are no markup.
     console.print(text, markup=False, emoji=False, soft_wrap=True)
 
@@ -223,7 +276,11 @@ class Progress:
       self.message(text)
     elif self._name == TRAINING:
       self._forecast.start(start.table, time.monotonic())
-      self.message(text)
+      if self._bar is not None:  # It says 'compiling'.
+        bar, task = self._bar
+        bar.update(task, description=f'{self._name}: {start.table}')
+      if not self._as_one:
+        self.message(text)
     return f'{_now()} {text}'
 
   def line(self, event: Event) -> str:
@@ -255,7 +312,10 @@ class Progress:
     done = (event.chunk + within) / event.num_chunks
     epoch = f'epoch {event.epoch} of {event.num_epochs}'
     if self._name == TRAINING:
-      self.update(done, f'{event.table}{chunk}, {epoch}')
+      if self._forecast is not None:
+        step = 1 / event.num_epochs / event.num_chunks
+        self._forecast.update(done, time.monotonic(), step)
+      self._show(done, f'{event.table}{chunk}, {epoch}')
     else:
       # A technique trains, too, and says itself what share of it is done.
       self._show(done, epoch)

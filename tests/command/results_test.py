@@ -51,6 +51,18 @@ class ResultsTest(absltest.TestCase):
       results.say_found(self.workdir, **options)
     return out.getvalue().splitlines()
 
+  def test_a_command_on_the_path_is_called_by_its_name(self):
+    place = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    program = place / 'memloc'
+    program.write_text('#!/bin/sh\n')
+    program.chmod(0o755)
+    for path, expected in ((place, 'memloc'), ('/bin', str(program))):
+      with (
+        mock.patch.object(sys, 'argv', [str(program)]),
+        mock.patch.dict('os.environ', PATH=str(path)),
+      ):
+        self.assertEqual(output.program(), [expected])
+
   def report(self) -> str:
     return f'report: {(self.workdir.path / "report.html").resolve()}'
 

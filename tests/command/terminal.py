@@ -86,3 +86,37 @@ def in_terminal(
     seconds = time.monotonic() - pressed
     os.close(terminal)
   return status, shown.decode(errors='replace'), seconds
+
+
+def screen(shown: str, columns: int = 80) -> list[str]:
+  """The lines that a terminal shows in the end, also those that scrolled away.
+
+  Args:
+    shown: what reached it, with the sequences that bars use.
+    columns: of the terminal.
+
+  Raises:
+    ValueError: there is a sequence that moves the cursor otherwise.
+  """
+  lines, row, column = [''], 0, 0
+  for part in re.finditer(r'\x1b\[([0-9;?]*)([A-Za-z])|([\s\S])', shown):
+    number, sequence, character = part.groups()
+    if sequence == 'A':
+      row = max(row - int(number or 1), 0)
+    elif sequence == 'K' and number == '2':
+      lines[row] = ''
+    elif sequence and sequence not in 'mhl':
+      raise ValueError(f'{part.group()!r} is not known.')
+    elif character == '\r':
+      column = 0
+    elif character == '\n':
+      row += 1
+    elif character:
+      if column == columns:
+        row, column = row + 1, 0
+      lines += [''] * (row + 1 - len(lines))
+      line = lines[row].ljust(column)
+      lines[row] = line[:column] + character + line[column + 1 :]
+      column += 1
+    lines += [''] * (row + 1 - len(lines))
+  return '\n'.join(line.rstrip() for line in lines).rstrip('\n').split('\n')

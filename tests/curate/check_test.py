@@ -173,13 +173,16 @@ class RefinedTest(CheckCase):
     )
     self.assertEqual((status, out.count('devices: ')), (0, 1), error)
     self.assertIn('a first list of 16 rows', error)
-    self.assertRegex(error, r'10 runs: \d+ of the \d+ rows at the top')
+    self.assertRegex(error, r'\n10 runs after .*: \d+ of the \d+ rows at')
+    # Blocks of runs are not shown as the studies that they are.
+    self.assertNotRegex(error, r'runs to train|: [0-9.]+ s(\n|$)')
     self.assertLen(self.listed(), 16)
     self.assertRegex(out, r'at most \d+ of 16 labels')
     page = self.workdir / 'report.html'
     self.assertIn('report: train-check/report.html', out)
     self.assertRegex(page.read_text('utf-8'), r'at most \d+ of 16 labels')
-    command = shlex.split(out.splitlines()[-1])
+    # What was found, the next command, the paths.
+    command = shlex.split(out.splitlines()[-3])
     words = command[command.index('check') :]
     self.assertEqual(
       words, ['check', 'train.csv', '--reviewed=train-check/sample.csv']

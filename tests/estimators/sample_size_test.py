@@ -258,6 +258,39 @@ class PowerTest(parameterized.TestCase):
     self.assertLess(estimator.power(effect, runs - 1), 0.8)
     self.assertBetween(runs, 20, 100)
 
+  def test_one_more_flag_is_what_flagging_does(self):
+    # Eight examples are surely memorised, and one has OUT runs of any result.
+    n, flagged, side = 60, 8, 15
+    memorised = np.arange(n) < flagged
+    expected = 0.0
+    for right in range(side + 1):
+      out = np.where(memorised, 0, side)
+      out[-1] = right
+      flags = flagging.by_correctness(
+        np.full(n, side), np.full(n, side), out, np.full(n, side)
+      )
+      self.assertEqual(flags.flagged[:-1].sum(), flagged)
+      expected += flags.flagged[-1] * stats.binom.pmf(right, side, 0.25)
+    chance = estimator.chance_of_flag(
+      estimator.Effect(n, 0.75), flagged, 2 * side
+    )
+    self.assertAlmostEqual(chance, expected)
+    self.assertBetween(chance, 0.5, 0.99)
+
+  def test_one_more_flag_is_easier_beside_others(self):
+    effect = estimator.Effect(480, 0.75)
+    for pairs in (0, 12):
+      few, some, many = (
+        estimator.chance_of_flag(effect, flagged, 24, pairs=pairs)
+        for flagged in (0, 48, 200)
+      )
+      self.assertLess(few, some)
+      self.assertLess(some, many)
+    # Flagged examples prove that the surely memorised can be.
+    sure = estimator.Effect(480, 1.0)
+    self.assertEqual(estimator.chance_of_flag(sure, 48, 24, pairs=12), 1)
+    self.assertEqual(estimator.chance_of_flag(effect, 5, 0), 0)
+
   def test_refuses(self):
     with self.assertRaisesRegex(ValueError, 'must be above the threshold'):
       estimator.Effect(100, 0.2)

@@ -41,12 +41,12 @@ class MakeTest(parameterized.TestCase):
 
   def test_quickstart_is_the_documented_study(self):
     done = recipe('quickstart', VENV='absent', PYTHON='some_python')
-    installation, _, study = done.partition('absent/bin/python experiments/')
+    installation, _, study = done.partition('absent/bin/memloc ')
     self.assertIn('some_python -m venv absent', installation)
     self.assertIn('--editable .', installation)
     self.assertEqual(
       study,
-      'run.py --config=quickstart --workdir=workdirs/quickstart',
+      'run --config=quickstart --workdir=workdirs/quickstart',
     )
 
   @parameterized.parameters(('test', True), ('test-full', False))

@@ -117,16 +117,37 @@ class GivenTest(absltest.TestCase):
 
 
 class FlaggedTest(absltest.TestCase):
-  def test_says_how_many_and_with_what_power(self):
-    flagging = {
-      'threshold': 0.25,
-      'rate': 0.05,
-      'flagged': 1234,
-      'power': {'0.5': 0.0, '0.75': 0.688},
-    }
-    [text] = caveats.flagged({'flagging': flagging})
+  def flagged(self, flagged, **found):
+    known = {'threshold': 0.25, 'rate': 0.05, 'flagged': flagged}
+    [text] = caveats.flagged({'flagging': known | found})
+    return text
+
+  def test_says_how_many_and_what_the_same_cut_off_misses(self):
+    text = self.flagged(
+      1234,
+      power={'0.5': 0.0, '0.75': 0.0},
+      chance={'0.5': 0.003, '0.75': 0.688},
+    )
     self.assertStartsWith(text, '1,234 examples are flagged')
-    self.assertIn('0% of those with 0.5, 69% of those with 0.75', text)
+    self.assertIn('fewer than 1% of those whose memorisation is 0.5', text)
+    self.assertIn('about 69% of those whose memorisation is 0.75', text)
+    # Whoever reads of flags would not believe that there can be none.
+    self.assertNotIn('one example in twenty', text)
+    self.assertStartsWith(
+      self.flagged(1, chance={'0.5': 0.3}), '1 example is flagged: its '
+    )
+
+  def test_without_any_the_assumption_is_in_the_sentence(self):
+    text = self.flagged(0, power={'0.5': 0.0, '0.75': 0.688})
+    self.assertStartsWith(text, 'No example is flagged')
+    sentence = text.split('. ')[-1]
+    self.assertStartsWith(sentence, 'If one example in twenty were memorised')
+    self.assertIn('about 69% of those whose memorisation is 0.75', sentence)
+
+  def test_of_an_earlier_version_the_flags_alone(self):
+    text = self.flagged(48, power={'0.5': 0.0, '0.75': 0.0})
+    self.assertStartsWith(text, '48 examples are flagged')
+    self.assertNotIn('0.75', text)
 
   def test_nothing_of_an_earlier_study(self):
     self.assertEmpty(caveats.flagged({}))

@@ -18,7 +18,7 @@ import pandas.testing
 import pytest
 from absl.testing import absltest, parameterized
 
-from tests.command.terminal import in_terminal
+from tests.command.terminal import in_terminal, screen
 from tests.study import tiny
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -199,6 +199,8 @@ class FaultsTest(tiny.EncoderCase):
       # Times are whole.
       if re.search(r' \d+:\d\d', line):
         self.assertRegex(line, r'\d+:\d\d(, (about \d+|a few) .* left)? *$')
+    # Of bars, nothing stays.
+    self.assertNotRegex('\n'.join(screen(shown)), r' \d+:\d\d')
     shown = ' '.join(shown.split())
     self.assertIn('the same command again to continue', shown)
     if len(presses) > 1:

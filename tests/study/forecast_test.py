@@ -19,7 +19,7 @@ def _trained(found: Forecast, rate: float, epochs: int = 10):
     found.start(table, now)
     for epoch in range(epochs):
       now += examples / rate / epochs
-      found.update((epoch + 1) / epochs)
+      found.update((epoch + 1) / epochs, now)
       yield now, whole - now
   found.end(now)
 
@@ -48,7 +48,7 @@ class ForecastTest(parameterized.TestCase):
     found.begin('ablation', begun)
     for done in range(1, 80):
       now = begun + 600 * done / 100
-      found.update(done / 100)
+      found.update(done / 100, now)
       left = found.left(now)
     self.assertBetween(left, 600 - (now - begun), 600 - (now - begun) + 120)
     found.end(now)
@@ -61,12 +61,62 @@ class ForecastTest(parameterized.TestCase):
     found = Forecast(Work({'map': 1000.0}, {'map': 0.0}, ()))
     found.begin('train', 0.0)
     found.start('map', 0.0)
-    found.update(0.1)
+    found.update(0.1, 10.0)
     self.assertAlmostEqual(found.left(10.0), 90.0)
     # All runs but one have stopped: half of the work goes at once.
-    found.update(0.6)
+    found.update(0.6, 11.0)
     self.assertAlmostEqual(found.left(11.0), 89.0, delta=5.0)
     self.assertLess(found.left(60.0), 45.0)
+
+  def test_a_table_that_goes_on_is_not_faster_than_others(self):
+    found = Forecast(Work({'map': 1000.0}, {'map': 0.0}, ()))
+    found.begin('train', 0.0)
+    found.start('map', 0.0)
+    found.update(0.5, 10.0, step=0.1)
+    self.assertAlmostEqual(found.left(10.0), 50.0)
+    found.update(0.6, 20.0, step=0.1)
+    self.assertAlmostEqual(found.left(20.0), 40.0)
+
+  def test_time_passes_between_reports(self):
+    found = Forecast(Work({'map': 1000.0}, {'map': 0.0}, ()))
+    found.begin('train', 0.0)
+    found.start('map', 0.0)
+    found.update(0.25, 60.0)
+    for now in range(60, 120):
+      self.assertAlmostEqual(found.left(now), 240 - now)
+    # What is late is not overdue.
+    self.assertAlmostEqual(found.left(1000.0), 120.0)
+
+  def test_what_a_first_report_waits_for_is_no_measure(self):
+    found = Forecast(Work({'map': 1000.0}, {'map': 0.0}, ()))
+    found.begin('train', 0.0)
+    found.start('map', 0.0)
+    found.update(0.01, 2.0)
+    self.assertAlmostEqual(found.left(2.0), 198.0)
+    for epoch in range(1, 100):
+      found.update(0.01 + epoch / 100, 2.0 + 0.2 * epoch)
+      left = found.left(2.0 + 0.2 * epoch)
+      self.assertAlmostEqual(left, 0.2 * (99 - epoch))
+
+  def test_one_study_after_the_other(self):
+    """The second one is foretold from its beginning, without compiling."""
+    first = Forecast(Work({'map': 1000.0}, {'map': 20.0}, (), later=500.0))
+    first.begin('train', 0.0)
+    first.compiling('map', 0.0)
+    first.start('map', 20.0)
+    for epoch in range(1, 11):
+      first.update(epoch / 10, 20.0 + 10.0 * epoch)
+      left = first.left(20.0 + 10.0 * epoch)
+    first.end(120.0)
+    self.assertAlmostEqual(left, 50.0)
+    second = Forecast(Work({'more': 500.0}, {'more': 20.0}, ()), first)
+    second.begin('train', 120.0)
+    self.assertEqual(second.compiling('more', 120.0), 0.0)
+    self.assertAlmostEqual(second.left(120.0), 50.0)
+    second.start('more', 120.0)
+    for epoch in range(1, 11):
+      second.update(epoch / 10, 120.0 + 5 * epoch)
+      self.assertAlmostEqual(second.left(120.0 + 5 * epoch), 50 - 5 * epoch)
 
   def test_a_study_that_goes_on_has_been_measured_before(self):
     nothing = dict.fromkeys(_TABLES, 0.0)

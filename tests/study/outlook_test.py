@@ -9,7 +9,7 @@ import pytest
 from absl.testing import absltest
 
 from memloc_jax import stages
-from memloc_jax.study import outlook
+from memloc_jax.study import outlook, pretrain
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.runs import Runs
@@ -63,6 +63,34 @@ class OutlookTest(tiny.EncoderCase):
     self.assertEqual(few.untimed, '')
     self.assertGreater(few.memory, 10**8)
     self.assertFalse((self.folder / 'none').exists())
+
+  def test_an_encoder_that_is_trained_first_is_not_trained_for_it(self):
+    cache = self.folder / 'empty'
+    config = self.config(model__source='embedded', engine__cache=str(cache))
+    with (
+      mock.patch.object(outlook, '_measured', return_value=(0.01, _PARTS)),
+      mock.patch.object(pretrain, '_train') as train,
+    ):
+      found = self.found(config)
+      with mock.patch.object(pretrain, 'EXAMPLES', 0):
+        without = self.found(config)
+    train.assert_not_called()
+    self.assertEmpty(list(cache.glob('encoder-*')))
+    # Its time counts: 16,000 examples and compiling, give or take 15 %.
+    self.assertBetween(found.high - without.high, 160, 2 * 160)
+
+  def test_a_study_that_was_begun_keeps_its_encoder(self):
+    workdir = Workdir(self.folder / 'begun')
+    workdir.path.mkdir()
+    config = self.config(
+      model__source='embedded', engine__cache=str(self.folder / 'empty')
+    )
+    for expected in (pretrain.EXAMPLES, 0):
+      context = Context(config, workdir, Progress())
+      with outlook._start(context) as examples:
+        self.assertEqual(examples, expected)
+        self.assertEqual('model_folder' in vars(context), bool(expected))
+      (workdir.path / 'config.json').touch()
 
   def test_too_little_memory_is_said(self):
     with (

@@ -10,7 +10,22 @@ from rich.console import Console
 
 from memloc_jax.ensemble.engine import Event, Start
 from memloc_jax.study import progress
-from memloc_jax.study.forecast import Forecast, Work, after_training
+from memloc_jax.study.forecast import Work, after_training
+from tests.command import terminal
+
+
+def _console(columns: int = 80, is_terminal: bool = True) -> Console:
+  return Console(
+    file=io.StringIO(),
+    width=columns,
+    force_terminal=is_terminal,
+    legacy_windows=False,
+  )
+
+
+def _screen(text: str, columns: int = 80) -> list[str]:
+  """What a terminal shows in the end, which adds a \\r to each \\n."""
+  return terminal.screen(text.replace('\n', '\r\n'), columns)
 
 
 def _printed(*updates, label=''):
@@ -95,16 +110,14 @@ class ProgressTest(absltest.TestCase):
 class StudyTest(parameterized.TestCase):
   """A study whose work is known, on a terminal and elsewhere."""
 
-  def shown(self, terminal: bool, columns: int = 80) -> str:
+  def shown(self, is_terminal: bool, columns: int = 80) -> str:
     """What is seen of 40 epochs of 90 s of training, and of what follows."""
-    out, clock = io.StringIO(), mock.Mock(return_value=0.0)
-    console = Console(
-      file=out, width=columns, force_terminal=terminal, legacy_windows=False
-    )
+    console = _console(columns, is_terminal)
+    clock = mock.Mock(return_value=0.0)
     work = Work({'map': 100.0}, {'map': 40.0}, ('report', 'retraining'))
     with mock.patch.object(progress.time, 'monotonic', clock):
       shown = progress.Progress(console)
-      shown.expect(Forecast(work))
+      shown.expect(work)
       with shown.stage('train'):
         shown.compiling('map')
         self.draw(shown)
@@ -122,7 +135,94 @@ class StudyTest(parameterized.TestCase):
         self.draw(shown)
         shown.update(0.2, 'main, a description that does not fit ' * 3)
         self.draw(shown)
-    return out.getvalue()
+    return console.file.getvalue()
+
+  def test_in_the_end_there_are_the_stages_that_took_time(self):
+    self.assertEqual(
+      _screen(self.shown(True)),
+      [
+        'map: 30 runs to train, 30 at a time, 1.00 GiB',
+        'train: 60 min 30 s',
+        'retraining: 30.0 s',
+      ],
+    )
+
+  def test_nothing_stays_of_a_bar_after_ctrl_c(self):
+    console = _console()
+    shown = progress.Progress(console)
+    with shown.stage('train'):
+      shown.update(0.5, 'a description that does not fit ' * 3)
+      self.draw(shown)
+      console.file.write('^C')  # As the terminal does.
+      shown.message('saving')
+      self.draw(shown)
+    self.assertEqual(_screen(console.file.getvalue()), ['saving'])
+
+  def test_a_terminal_shows_whole_words(self):
+    console = _console(40)
+    text = 'what does not fit is continued in the next line: [/b] ' * 2
+    progress.Progress(console).message(text.strip())
+    self.assertEqual(
+      _screen(console.file.getvalue(), 40),
+      [
+        'what does not fit is continued in the',
+        '  next line: [/b] what does not fit is',
+        '  continued in the next line: [/b]',
+      ],
+    )
+
+  def test_a_table_that_trains_no_longer_compiles(self):
+    console = _console()
+    shown = progress.Progress(console)
+    shown.expect(Work({'map': 100.0}, {'map': 40.0}, ()))
+    with shown.stage('train'):
+      shown.compiling('map')
+      self.draw(shown)
+      self.assertStartsWith(
+        _screen(console.file.getvalue())[-1], 'train: compiling map'
+      )
+      shown.start(Start('map', 30, 30, 1, 1, 2**30))
+      self.draw(shown)
+      self.assertStartsWith(
+        _screen(console.file.getvalue())[-1], 'train: map  '
+      )
+
+  @parameterized.parameters(True, False)
+  def test_studies_that_extend_each_other_are_one(self, is_terminal):
+    """One clock and one estimate, and no lines of every study's stages."""
+    console, clock = _console(80, is_terminal), mock.Mock(return_value=0.0)
+    seen = []
+    with mock.patch.object(progress.time, 'monotonic', clock):
+      shown = progress.Progress(console)
+      with shown.as_one():
+        for name, later in (('map', 100.0), ('map-1', 0.0)):
+          shown.expect(Work({name: 100.0}, {name: 40.0}, (), later=later))
+          with shown.stage('train'):
+            shown.compiling(name)
+            seen.append(shown.times())
+            shown.start(Start(name, 30, 30, 1, 1, 2**30))
+            for epoch in range(1, 11):
+              clock.return_value += 10.0
+              shown.epoch(Event(name, 0, 1, epoch, 10, 30, 0.5, 100))
+              seen.append(shown.times())
+          shown.expect(None)
+          shown.message(f'{name}, after {shown.passed()}')
+    self.assertEqual(
+      seen[:2] + seen[10:13] + seen[-1:],
+      [
+        '0:00',
+        '0:10, about 3 min left',
+        '1:40, about 2 min left',
+        '1:40, about 2 min left',
+        '1:50, about 90 s left',
+        '3:20, a few seconds left',
+      ],
+    )
+    lines = _screen(console.file.getvalue())
+    said = [line for line in lines if not line.startswith('train: ')]
+    self.assertEqual(said, ['map, after 1 min 40 s', 'map-1, after 3 min 20 s'])
+    if is_terminal:
+      self.assertEqual(lines, said)
 
   def draw(self, shown: progress.Progress) -> None:
     shown._bar[0].refresh()
