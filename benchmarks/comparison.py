@@ -215,7 +215,7 @@ def compare(
       pretrained=workload.params,
       fingerprint='benchmark',
       store=store.RowStore(pathlib.Path(folder)),
-      devices=(jax.devices()[0],),
+      devices=None if jax.default_backend() == 'cpu' else (jax.devices()[0],),
       unroll=unroll,
       lanes=lanes,
       on_epoch=turns,

@@ -130,7 +130,7 @@ def _train(
     pretrained=workload.params,
     fingerprint='benchmark',
     store=store.RowStore(folder / 'rows'),
-    devices=(jax.devices()[0],),
+    devices=None if jax.default_backend() == 'cpu' else (jax.devices()[0],),
     lanes=lanes,
     profile=folder / 'trace',
   )

@@ -16,6 +16,7 @@ import jax
 
 from benchmarks import comparison, correctness, floor, harness
 from benchmarks import workload as workload_lib
+from memloc_jax.ensemble import placement
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 2
   from benchmarks import torch_loop
 
+  placement.divide_cpu()
   device = jax.devices()[0]
   torch_device = torch_loop.device_for(device.platform)
   if torch_device is None:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from memloc_jax import user_code
-from memloc_jax.ensemble import compile, hosts
+from memloc_jax.ensemble import compile, hosts, placement
 from memloc_jax.errors import InputError, Preempted
 from memloc_jax.localisation.all import TECHNIQUES
 from memloc_jax.pairs import (
@@ -334,6 +334,7 @@ def run_study(
     Preempted: it was asked to stop, and has saved.
     PeerError: another process has died.
   """
+  placement.divide_cpu()
   folder = Workdir(workdir)
   with (
     folder.in_use(),

@@ -14,7 +14,7 @@ import jax
 
 from memloc_jax.command import configs, grid_runs, imports, results
 from memloc_jax.command.parser import Call
-from memloc_jax.ensemble import hosts
+from memloc_jax.ensemble import hosts, placement
 from memloc_jax.errors import InputError, Preempted, cut
 from memloc_jax.stages import run_study
 from memloc_jax.study import grid
@@ -149,6 +149,7 @@ def devices() -> list[jax.Device]:
   Raises:
     InputError: there are none, or not those that JAX was told to take.
   """
+  placement.divide_cpu()
   try:
     return jax.devices()
   except (RuntimeError, AssertionError) as error:

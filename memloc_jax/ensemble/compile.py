@@ -33,9 +33,13 @@ from memloc_jax.models.interface import Tree
 EVALUATION_BATCH = 32
 EVALUATION_BATCHES = 4
 # More lanes than these do not train faster: on accelerators once the device is
-# busy, on CPU once the state no longer fits into caches (docs/decisions.md).
+# busy, on CPU once the state of all devices no longer fits into caches
+# (docs/decisions.md).
 _WIDEST = 64
 _CPU_STATE = 768 * 2**20
+# Most lanes, for each run, that devices of a CPU may have: a spare lane takes
+# time from the others there.
+_MOST_LANES = 1.15
 # Share of the memory to use; the rest is for the runtime, other compiled
 # programs and fragmentation.
 _USABLE = 0.85
@@ -123,8 +127,30 @@ def _too_wide(lanes: int, needed: int, limit: int) -> InputError:
 def widest(devices: list[jax.Device], one_run: int) -> int:
   """Largest useful number of lanes, if one run needs `one_run` bytes."""
   if devices[0].platform == 'cpu':
-    return min(_WIDEST, max(1, _CPU_STATE // one_run))
+    return min(_WIDEST, max(1, _CPU_STATE // one_run // len(devices)))
   return _WIDEST
+
+
+def useful(
+  devices: list[jax.Device], num_runs: int, one_run: int
+) -> list[jax.Device]:
+  """The devices that a table should use, unless it was said which.
+
+  On accelerators all of them. On CPU they share memory and cores, so that a
+  spare lane takes time from the others: as many as leave few lanes spare, and
+  as can have a run each at a time.
+
+  Args:
+    devices: there are.
+    num_runs: of the table.
+    one_run: bytes that one more lane needs.
+  """
+  if devices[0].platform != 'cpu':
+    return devices
+  most = min(len(devices), num_runs, widest(devices[:1], one_run))
+  lanes = lambda count: -(-num_runs // count) * count
+  allowed = _MOST_LANES * num_runs
+  return devices[: max(n for n in range(1, most + 1) if lanes(n) <= allowed)]
 
 
 def _even(num_runs: int, most: int, platform: str) -> int:
@@ -388,7 +414,7 @@ class AbstractTable:
       buckets=tuple(examples.buckets for examples in table.examples),
       predicted=predicted,
       totals=tuple(totals),
-      placement=engine.placement,
+      placement=engine.placement(self._devices()),
       random_start=bool(
         (runs.start == RANDOM).any() or (runs.head_start == RANDOM).any()
       ),
@@ -400,6 +426,35 @@ class AbstractTable:
     calls = math.ceil(steps / engine.segment_steps)
     self.segment_steps = math.ceil(steps / calls)
     self.own = program.own_layers(engine.model.num_layers)
+
+  @property
+  def devices(self) -> list[jax.Device]:
+    """Of this process, on which the table trains."""
+    return list(self.vectorised.placement.mesh.devices.flat)
+
+  def _devices(self) -> list[jax.Device]:
+    engine, program = self._engine, self._table.program
+    devices = engine.local_devices()
+    if engine.devices or engine.together or engine.shard != 'runs':
+      return devices
+    own = program.own_layers(engine.model.num_layers)
+    share = len(range(engine.model.num_layers)[own]) / engine.model.num_layers
+    size = lambda part: sum(
+      x.size * x.dtype.itemsize
+      for x in jax.tree.leaves(engine.pretrained[part])
+    )
+    weights = share * size('blocks') + size('final')
+    if program.train_embeddings:
+      weights += size('embeddings')
+    # Weights, gradient and two moments.
+    return useful(devices, self._num_runs, int(4 * weights))
+
+  @property
+  def _num_runs(self) -> int:
+    """Runs of the table that fall to this process."""
+    processes = jax.process_count() if self._engine.together else 1
+    # Otherwise the first processes would get them all.
+    return -(-len(self._table.runs) // processes)
 
   def arguments(self, width: int) -> tuple[State, Segment]:
     """Shapes of what `Vectorised.segment` takes for a chunk of `width` runs."""
@@ -511,7 +566,9 @@ class AbstractTable:
     # As `train.Evaluation` calls it, which finds it compiled.
     batches = -(-len(self.examples[0]) // EVALUATION_BATCH)
     bucket = (min(batches, EVALUATION_BATCHES),)
-    runs = 1 if self.vectorised.predicts_one_by_one else width
+    runs = width
+    if self.vectorised.predicts_one_by_one:
+      runs = self.vectorised.placement.width(1)
     indices = (*bucket, runs, EVALUATION_BATCH)
     params = self.arguments(runs)[0].params
     predict = self.vectorised.predict.lower(
@@ -538,15 +595,11 @@ class AbstractTable:
     Raises:
       InputError: they do not fit.
     """
-    placed, runs = self.vectorised.placement, len(self._table.runs)
-    if self._engine.together:
-      # Otherwise the first processes would get them all.
-      runs = -(-runs // jax.process_count())
     return choose_lanes(
       self.compile,
       # Devices that share each run hold as many runs as one by itself would.
-      runs * placed.share,
-      list(placed.mesh.devices.flat),
+      self._num_runs * self.vectorised.placement.share,
+      self.devices,
       self.least.least,
       requested,
       limit,
@@ -565,8 +618,8 @@ def check(engine: Engine, table: TrainingTable) -> None:
       '--config.engine.shard=weights: divides each run over the devices of '
       f'one process, and there are {jax.process_count()}; start one alone.'
     )
-  least = AbstractTable(engine, table).least.least
-  check_lanes(engine.local_devices(), least, engine.lanes)
+  abstract = AbstractTable(engine, table)
+  check_lanes(abstract.devices, abstract.least.least, engine.lanes)
 
 
 class PlacedTable(AbstractTable):
@@ -650,7 +703,7 @@ class PlacedTable(AbstractTable):
     """See `AbstractTable`; what is placed already is not counted twice."""
     if limit is None:
       limit = memory_limit(
-        list(self.vectorised.placement.mesh.devices.flat),
+        self.devices,
         placed=on_device((self.shared, self.on_devices)),
       )
     return super().choose_lanes(requested, limit)

@@ -128,10 +128,9 @@ class Engine:
       return self.local_devices()[0].platform == 'cpu'
     return self.unroll
 
-  @property
-  def placement(self) -> Placement:
-    """Where runs lie on the devices of this process."""
-    return placement.over_devices(self.shard, self.local_devices())
+  def placement(self, devices: list[jax.Device]) -> Placement:
+    """Where runs lie on some devices of this process."""
+    return placement.over_devices(self.shard, devices)
 
   @property
   def together(self) -> bool:

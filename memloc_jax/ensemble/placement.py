@@ -5,7 +5,9 @@ program. Both placements compile the same functions of a chunk of runs.
 """
 
 import abc
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 
 import jax
@@ -147,6 +149,35 @@ class WeightsOverDevices(Placement):
     if x.shape[longest] % self.mesh.size:
       return P()
     return P(*(None,) * longest, *self.mesh.axis_names)
+
+
+# Most devices of a CPU.
+_CORES = 8
+
+
+def divide_cpu() -> None:
+  """Makes every core a device, at most 8, so that runs train side by side.
+
+  Most operations of a run are too small for several cores. It does nothing
+  where JAX has looked at its devices already, where their number was set, and
+  where there are several processes.
+  """
+  if (
+    # JAX makes the attributes of its options as it is imported.
+    jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
+    or 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+    or jax.distributed.is_initialized()
+  ):
+    return
+  with contextlib.suppress(RuntimeError):  # It has looked.
+    jax.config.update('jax_num_cpu_devices', min(_cores(), _CORES))
+
+
+def _cores() -> int:
+  """Those that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 PLACEMENTS = {'runs': RunsOverDevices, 'weights': WeightsOverDevices}

@@ -460,7 +460,7 @@ class Training:
       failed = failed | ~np.isfinite(predicted).all((1, 2))
       logits[failed] = np.nan
     rows, weights = chunk.rows[: chunk.real], None
-    devices = list(self._vectorised.placement.mesh.devices.flat)
+    devices = self._placed.devices
     if table.keep[rows].any():
       weights = jax.device_get(chunk.state.params)
     for lane, row in enumerate(rows):
@@ -522,11 +522,16 @@ class Evaluation:
     vectorised = self._placed.vectorised
     if not vectorised.predicts_one_by_one:
       return self._logits(params, member)
+    lanes = len(member) // vectorised.placement.width(1)
     parts = [
-      self._logits(vectorised.take(params, run), member[run : run + 1])
-      for run in range(len(member))
+      self._logits(
+        vectorised.take(params, vectorised.place(lane, run_axis=None)),
+        member[lane::lanes],
+      )
+      for lane in np.arange(lanes, dtype=np.int32)
     ]
-    return np.concatenate(parts)
+    # Runs are in order of devices, and of lanes on each.
+    return np.stack(parts, axis=1).reshape(len(member), *parts[0].shape[1:])
 
   def _logits(self, params: Tree, member: np.ndarray) -> np.ndarray:
     """The same of runs that are predicted at once."""

@@ -120,20 +120,19 @@ class Vectorised:
 
   @functools.cached_property
   def take(self):
-    """(params, number) -> params of that run alone, [1, ...]."""
-    one = lambda x, number: lax.dynamic_slice_in_dim(x, number, 1)
-    return jax.jit(
-      lambda params, number: jax.tree.map(lambda x: one(x, number), params)
-    )
+    """(params, lane) -> params of the run in that lane of each device."""
+    one = lambda x, lane: lax.dynamic_slice_in_dim(x, lane, 1)
+    body = lambda params, lane: jax.tree.map(lambda x: one(x, lane), params)
+    return self.placement.compile(body, (0, None), 0)
 
   @property
   def predicts_one_by_one(self) -> bool:
-    """Whether `predict` takes the runs of a chunk one at a time.
+    """Whether `predict` takes the runs of each device one at a time.
 
     On a CPU the products of one run are faster than those of several at once.
     """
-    mesh = self.placement.mesh
-    return mesh.size == 1 and mesh.devices.flat[0].platform == 'cpu'
+    platform = self.placement.mesh.devices.flat[0].platform
+    return self.placement.share == 1 and platform == 'cpu'
 
   def _init_one(self, run, start, head_start, pretrained, finished) -> State:
     params = step_lib.start_params(

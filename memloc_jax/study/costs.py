@@ -111,6 +111,7 @@ class TableMemory:
   Attributes:
     name: of the table.
     pending: runs to train.
+    devices: of this process, on which it trains.
     lanes: runs per device; if no number of them fits, those asked for, or one.
     chunks: of pending runs that train one after the other.
     memory: on each device.
@@ -125,6 +126,7 @@ class TableMemory:
 
   name: str
   pending: int
+  devices: int
   lanes: int
   chunks: int
   memory: Bytes
@@ -194,19 +196,19 @@ def measure_memory(
   Returns:
     The memory of each table that has such rows, and that of the host.
   """
-  devices = engine.local_devices()
   _forget_peak()
   before, _ = process_memory()
   checkpoint_bytes = sum(
     x.size * x.dtype.itemsize for x in jax.tree.leaves(engine.pretrained)
   )
-  limit = compile.memory_limit(devices, checkpoint_bytes)
-  found = [_table_memory(engine, *job, limit) for job in jobs if len(job[1])]
+  found = [
+    _table_memory(engine, *job, checkpoint_bytes) for job in jobs if len(job[1])
+  ]
   after, peak = process_memory()
   most = lambda values: max(values, default=0)
   on_devices = 0
   if found and _is_host(engine):
-    on_devices = RUNTIME + len(devices) * most(each.needed for each in found)
+    on_devices = RUNTIME + most(each.needed * each.devices for each in found)
   return found, HostMemory(
     process=before,
     checkpoint=checkpoint_bytes,
@@ -219,12 +221,13 @@ def measure_memory(
 
 
 def _table_memory(
-  engine: Engine, table: TrainingTable, pending: np.ndarray, limit: int
+  engine: Engine, table: TrainingTable, pending: np.ndarray, reserved: int
 ) -> TableMemory:
-  """Memory of one table, see `TableMemory`."""
+  """Memory of one table, see `TableMemory`; `reserved` bytes are not for it."""
   began = time.monotonic()
   requested = engine.lanes or engine.store.read_lanes(table.name) or 0
   abstract = AbstractTable(engine, table)
+  limit = compile.memory_limit(abstract.devices, reserved)
   alternatives = ()
   try:
     lanes, _ = abstract.choose_lanes(requested, limit)
@@ -233,7 +236,13 @@ def _table_memory(
     abstract = AbstractTable(*_quick_to_compile(engine, table))
     # Tables of equal sizes share what takes seconds to find out.
     alternatives = engine.once(
-      (engine.model, engine.placement, abstract.bytes, lanes, limit),
+      (
+        engine.model,
+        abstract.vectorised.placement,
+        abstract.bytes,
+        lanes,
+        limit,
+      ),
       lambda: _alternatives(engine, table, lanes, limit),
     )
   memory = abstract.bytes.compiled(lanes, abstract.compile(lanes).needed)
@@ -243,6 +252,7 @@ def _table_memory(
   return TableMemory(
     name=table.name,
     pending=len(pending),
+    devices=len(abstract.devices),
     lanes=lanes,
     chunks=-(-len(pending) // together),
     memory=memory,

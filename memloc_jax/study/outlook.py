@@ -203,7 +203,8 @@ def _quick(
     memory, _ = costs.process_memory()
   of_host = jax.local_devices()[0].platform == 'cpu'
   if of_host and on_device:
-    memory += costs.RUNTIME + len(engine.local_devices()) * on_device
+    devices = AbstractTable(outline.engine, table).devices
+    memory += costs.RUNTIME + len(devices) * on_device
   low, high = _seconds(outline, work, rate, pretraining)
   nothing = float('nan')
   return Outlook(
@@ -247,7 +248,7 @@ def _seconds(
 def _lanes(study: Runs, table: TrainingTable, parts: Bytes) -> tuple[int, str]:
   """Runs at once, about, and a sentence where not even one fits."""
   engine = study.engine
-  devices = engine.local_devices()
+  devices = AbstractTable(engine, table).devices
   limit = compile.memory_limit(devices)
   wanted = engine.lanes or study.store.read_lanes(table.name) or 0
   most = wanted or min(len(table.runs), compile.widest(devices, parts.of_run))
@@ -269,7 +270,7 @@ def _measured(
   plain, program = AbstractTable(engine, table), table.program
   lengths = np.array(table.examples[0].buckets)[table.examples[0].bucket()]
   length = int(lengths[np.abs(lengths - lengths.mean()).argmin()])
-  devices = engine.local_devices()
+  devices = plain.devices
   most, batch = _LANES, program.batch_size
   if devices[0].platform == 'cpu':
     size = sum(x.size for x in jax.tree.leaves(engine.pretrained['blocks']))

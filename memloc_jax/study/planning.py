@@ -52,12 +52,12 @@ def needs(study: Runs) -> list[Need]:
 def _need(study: Runs, table: TrainingTable) -> Need:
   engine = study.engine
   pending = _pending(study, table)
-  least = AbstractTable(engine, table).least
-  placed = engine.placement
+  abstract = AbstractTable(engine, table)
+  least, placed = abstract.least, abstract.vectorised.placement
   lanes = study.context.config.engine.lanes or study.store.read_lanes(
     table.name
   )
-  widest = lanes or compile.widest(engine.local_devices(), least.of_run)
+  widest = lanes or compile.widest(abstract.devices, least.of_run)
   width = min(len(pending), placed.width(widest) * jax.process_count())
   predicted = sum(
     len(part.length) for part in (table.examples[0], table.validation) if part
@@ -290,7 +290,7 @@ def _memory(
     '',
     f'memory of a device, MiB; there are {len(devices)} x '
     f'{devices[0].device_kind} in {jax.process_count()} process(es), each with '
-    f'{_mib(tables[0].limit)} for programs',
+    f'{_mib(min(table.limit for table in tables))} for programs',
     f'{"table":12} {"lanes":>6} {"chunks":>6} {"weights":>9} {"gradients":>9} '
     f'{"optimiser":>9} {"activations":>11} {"common":>9} {"tokens":>9} '
     f'{"rest":>9} {"in all":>9}',

@@ -252,12 +252,50 @@ class PredictedTest(toy.TestCase):
     several = self.lengths(toy.BUCKETS).predicted
     self.assertEqual(several[-1], toy.examples().length.max())
 
-  def test_one_cpu_device_predicts_runs_one_by_one(self):
-    for devices in (1, 4):
+  def test_devices_of_a_cpu_predict_runs_one_by_one(self):
+    for devices, shard in ((1, 'runs'), (4, 'runs'), (4, 'weights')):
       vectorised = self.lengths(
-        toy.BUCKETS, devices=tuple(jax.local_devices()[:devices])
+        toy.BUCKETS, devices=tuple(jax.local_devices()[:devices]), shard=shard
       )
-      self.assertEqual(vectorised.predicts_one_by_one, devices == 1)
+      self.assertEqual(vectorised.predicts_one_by_one, shard == 'runs')
+
+
+class UsefulTest(toy.TestCase):
+  """Devices of a table that was not told which to take."""
+
+  @parameterized.parameters(
+    (2, 30, 2),
+    (2, 3, 1),  # Four lanes for three runs cost more than two cores gain.
+    (2, 5, 1),
+    (2, 7, 2),
+    (8, 3, 3),
+    (16, 17, 9),
+    (16, 30, 16),
+    (8, 1, 1),
+    (1, 30, 1),
+  )
+  def test_few_lanes_are_spare(self, cores, runs, expected):
+    devices = [_device('cpu')] * cores
+    found = compile_lib.useful(devices, runs, 2**20)
+    self.assertLen(found, expected)
+
+  def test_large_models_train_on_as_few_as_their_lanes(self):
+    devices = [_device('cpu')] * 8
+    for size, expected in ((2**20, 8), (180 * 2**20, 4), (2**30, 1)):
+      self.assertLen(compile_lib.useful(devices, 32, size), expected)
+
+  def test_accelerators_are_all_used(self):
+    devices = [_device('gpu')] * 8
+    self.assertEqual(compile_lib.useful(devices, 3, 2**30), devices)
+
+  def test_a_table_takes_them_unless_it_was_said_which(self):
+    every = tuple(jax.local_devices()[:4])
+    for runs, devices, expected in (
+      (5, every, 4), (5, None, 1), (7, None, 4), (9, None, 3)
+    ):  # fmt: skip
+      engine = toy.engine(self.folder(), devices=devices)
+      abstract = AbstractTable(engine, toy.table(toy.runs(runs)))
+      self.assertLen(abstract.devices, expected)
 
 
 class EngineTest(toy.TestCase):

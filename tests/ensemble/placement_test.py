@@ -1,5 +1,9 @@
 """Where arrays lie, and that it changes no result beyond rounding."""
 
+import os
+import subprocess
+import sys
+
 import chex
 import jax
 import numpy as np
@@ -14,9 +18,44 @@ from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
 
+# Variables by which the number of devices of a CPU is set.
+_TOLD = ('JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
+
+
 def _specs(placed, tree, run_axis):
   shardings = placed.shardings(tree, run_axis)
   return jax.tree.map(lambda x: x.spec, shardings)
+
+
+class DivideTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('', 8),
+    ("jax.config.update('jax_num_cpu_devices', 3)", 3),
+    ('jax.devices()', 1),  # It is too late.
+    (
+      "os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=5'",
+      5,
+    ),
+  )
+  def test_cores_are_devices_unless_it_was_said_otherwise(self, before, count):
+    lines = (
+      'import os, jax',
+      'from memloc_jax.ensemble import placement',
+      'placement._cores = lambda: 20',
+      before,
+      'placement.divide_cpu()',
+      'placement.divide_cpu()',
+      'print(len(jax.devices()))',
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in _TOLD}
+    found = subprocess.run(
+      [sys.executable, '-c', '\n'.join(lines)],
+      env=environment | {'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    self.assertEqual(int(found.stdout), count)
 
 
 class ShardingTest(parameterized.TestCase):

@@ -92,7 +92,7 @@ class SamenessTest(toy.TestCase):
 
   @pytest.mark.full
   def test_devices_change_only_the_rounding(self):
-    self.changes_only_the_rounding(lanes=1, devices=None)
+    self.changes_only_the_rounding(lanes=1, devices=tuple(jax.devices()))
 
   @parameterized.named_parameters(
     ('one_lane', {'lanes': 1}), ('unrolled_layers', {'unroll': True})
