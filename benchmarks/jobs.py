@@ -10,7 +10,6 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 import torch
 
@@ -316,7 +315,6 @@ class _Retraining:
         pretrained={'embeddings': setting.embeddings} | setting.pretrained,
         fingerprint='benchmark',
         store=RowStore(pathlib.Path(folder)),
-        devices=(jax.devices('cpu')[0],),
         programs=self._programs,
       )
       retraining.retraining(

@@ -16,6 +16,7 @@ import jax
 
 from benchmarks import harness
 from benchmarks import workload as workload_lib
+from memloc_jax.ensemble import placement
 
 # Largest difference from PyTorch's float32 results, see `jobs`.
 _TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
   torch_loop.configure('cpu', tf32=False)
   workload = workload_lib.of_flags(flags)
+  placement.divide_cpu()
   device = jax.devices('cpu')[0]
   content = {
     'benchmark': 'localisation',

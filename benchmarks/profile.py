@@ -23,7 +23,7 @@ import jax
 
 from benchmarks import workload as workload_lib
 from benchmarks.harness import compilations
-from memloc_jax.ensemble import store
+from memloc_jax.ensemble import placement, store
 from memloc_jax.ensemble.engine import Engine
 from memloc_jax.ensemble.train import train
 
@@ -98,6 +98,7 @@ def table_of(found: list[Kind], most: int) -> str:
 def main(arguments: list[str] | None = None) -> int:
   """Traces a workload; returns the exit status."""
   flags = _parser().parse_args(arguments)
+  placement.divide_cpu()
   workload = workload_lib.synthetic(flags.shape, flags.limit, task=flags.task)
   with (
     tempfile.TemporaryDirectory() as name,

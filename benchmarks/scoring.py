@@ -8,14 +8,14 @@ import numpy as np
 
 from benchmarks import correctness
 from benchmarks import workload as workload_lib
-from memloc_jax.ensemble import placement, schedule, vectorise
+from memloc_jax.ensemble import compile, placement, schedule, vectorise
 from memloc_jax.models import interface
 
 
 def scorer(
   workload: workload_lib.Workload, num_runs: int, batch_size: int
 ) -> Callable[[], np.ndarray]:
-  """Puts models and examples on the first device.
+  """Puts models and examples on the devices that the engine would take.
 
   Args:
     workload: examples; all models have the weights of its
@@ -30,13 +30,15 @@ def scorer(
   table = workload_lib.map_table(workload, num_runs, num_epochs=1)
   # As the engine does.
   unroll = jax.devices()[0].platform == 'cpu'
+  every = jax.devices() if unroll else jax.devices()[:1]
+  devices = compile.useful(every, num_runs, 2**20)
   programs = vectorise.Vectorised(
     model=workload.model,
     program=table.program,
     buckets=(examples.buckets,),
     predicted=schedule.lengths_in_order(examples.length, batch_size),
     totals=(1,),
-    placement=placement.over_devices('runs', jax.devices()[:1]),
+    placement=placement.over_devices('runs', devices),
     random_start=False,
     unroll=unroll,
   )
@@ -52,7 +54,9 @@ def scorer(
   shared = {'embeddings': workload.params['embeddings']}
   shared, placed = programs.place((shared, examples), run_axis=None)
   everything = np.ones((num_runs, len(examples.length)), bool)
-  at_once = 1 if programs.predicts_one_by_one else num_runs
+  at_once = num_runs
+  if programs.predicts_one_by_one:
+    at_once = programs.placement.width(1)
   plan = schedule.in_order(
     examples.length, programs.predicted, everything[:at_once], batch_size
   )
@@ -71,7 +75,11 @@ def scorer(
   def score() -> np.ndarray:
     if at_once == num_runs:
       return predict(copies)
-    runs = range(num_runs)
-    return np.concatenate([predict(programs.take(copies, n)) for n in runs])
+    lanes = np.arange(num_runs // at_once, dtype=np.int32)
+    take = lambda lane: programs.take(
+      copies, programs.place(lane, run_axis=None)
+    )
+    # All models are equal, so that their order makes no difference.
+    return np.concatenate([predict(take(lane)) for lane in lanes])
 
   return score

@@ -17,7 +17,6 @@ from memloc_jax.ensemble.train import train
 from memloc_jax.errors import Preempted
 from tests.ensemble import toy
 
-
 # Variables by which the number of devices of a CPU is set.
 _TOLD = ('JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
 
