@@ -7,10 +7,11 @@ runs share.
 """
 
 import ctypes
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ def useful(
 
   On accelerators all of them. On CPU they share memory and cores, so that a
   spare lane takes time from the others: as many as leave few lanes spare, and
-  as can have a run each at a time.
+  as a third of the memory can give a run each.
 
   Args:
     devices: there are.
@@ -147,7 +148,8 @@ def useful(
   """
   if devices[0].platform != 'cpu':
     return devices
-  most = min(len(devices), num_runs, widest(devices[:1], one_run))
+  room = memory_limit(devices[:1]) // (3 * one_run)
+  most = max(1, min(len(devices), num_runs, room))
   lanes = lambda count: -(-num_runs // count) * count
   allowed = _MOST_LANES * num_runs
   return devices[: max(n for n in range(1, most + 1) if lanes(n) <= allowed)]
@@ -432,10 +434,29 @@ class AbstractTable:
     """Of this process, on which the table trains."""
     return list(self.vectorised.placement.mesh.devices.flat)
 
+  def one_device(self) -> Self | None:
+    """The same table on one device, if that may give a run more memory.
+
+    Returns:
+      None if it uses one already, if it was said which it has to use, or if
+      devices do not share their memory.
+    """
+    devices = self.devices
+    if self._is_told or len(devices) == 1 or devices[0].platform != 'cpu':
+      return None
+    engine = dataclasses.replace(self._engine, devices=tuple(devices[:1]))
+    return type(self)(engine, self._table)
+
+  @property
+  def _is_told(self) -> bool:
+    """Whether the devices are not the table's to choose."""
+    engine = self._engine
+    return bool(engine.devices or engine.together or engine.shard != 'runs')
+
   def _devices(self) -> list[jax.Device]:
     engine, program = self._engine, self._table.program
     devices = engine.local_devices()
-    if engine.devices or engine.together or engine.shard != 'runs':
+    if self._is_told:
       return devices
     own = program.own_layers(engine.model.num_layers)
     share = len(range(engine.model.num_layers)[own]) / engine.model.num_layers
@@ -619,7 +640,8 @@ def check(engine: Engine, table: TrainingTable) -> None:
       f'one process, and there are {jax.process_count()}; start one alone.'
     )
   abstract = AbstractTable(engine, table)
-  check_lanes(abstract.devices, abstract.least.least, engine.lanes)
+  devices = (abstract.one_device() or abstract).devices
+  check_lanes(devices, abstract.least.least, engine.lanes)
 
 
 class PlacedTable(AbstractTable):

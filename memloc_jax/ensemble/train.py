@@ -25,7 +25,7 @@ from memloc_jax.ensemble.compile import PlacedTable
 from memloc_jax.ensemble.engine import Engine, Event, Start
 from memloc_jax.ensemble.step import Run, State
 from memloc_jax.ensemble.table import TrainingTable
-from memloc_jax.errors import Preempted
+from memloc_jax.errors import InputError, Preempted
 from memloc_jax.models.interface import Tree
 
 
@@ -158,16 +158,29 @@ class Training:
   def __init__(self, engine: Engine, table: TrainingTable, hashes: list[str]):
     """Places what all chunks share on the devices."""
     self._engine, self._table, self._hashes = engine, table, hashes
-    self._placed = PlacedTable(engine, table)
-    self._vectorised = self._placed.vectorised
-    self._schedule = self._placed.schedule
-    self._evaluation = Evaluation(self._placed, table)
+    self._set(PlacedTable(engine, table))
     self._partial = engine.store.partial(table.name)
     self._saved = time.monotonic()
     # Number of processes that train side by side, and which one this is.
     together = engine.together
     self.processes = jax.process_count() if together else 1
     self._process = jax.process_index() if together else 0
+
+  def _set(self, placed: PlacedTable) -> None:
+    self._placed, self._vectorised = placed, placed.vectorised
+    self._schedule = placed.schedule
+    self._evaluation = Evaluation(placed, self._table)
+
+  def _choose_lanes(self, requested: int) -> tuple[int, compile.Sized]:
+    """See `PlacedTable`; takes one device where several have no room."""
+    try:
+      return self._placed.choose_lanes(requested)
+    except InputError:
+      alone = self._placed.one_device()
+      if alone is None:
+        raise
+      self._set(alone)
+      return alone.choose_lanes(requested)
 
   def run(self, pending: np.ndarray) -> None:
     """Trains the pending rows, int [pending], chunk by chunk.
@@ -181,9 +194,9 @@ class Training:
     if self.processes > 1:
       # The same width in every process, so that all take the same steps.
       requested = int(hosts.of_first(requested))
-      lanes, _ = self._placed.choose_lanes(requested)
+      lanes, _ = self._choose_lanes(requested)
       requested = int(hosts.gather(lanes).min())
-    lanes, (self._program, needed) = self._placed.choose_lanes(requested)
+    lanes, (self._program, needed) = self._choose_lanes(requested)
     if lanes != stored and self._process == 0:
       engine.store.write_lanes(name, lanes)
     width = self._vectorised.placement.width(lanes)

@@ -232,6 +232,9 @@ def _table_memory(
   try:
     lanes, _ = abstract.choose_lanes(requested, limit)
   except InputError:
+    if abstract.one_device() is not None:
+      alone = dataclasses.replace(engine, devices=tuple(abstract.devices[:1]))
+      return _table_memory(alone, table, pending, reserved)
     lanes = requested or 1
     abstract = AbstractTable(*_quick_to_compile(engine, table))
     # Tables of equal sizes share what takes seconds to find out.
@@ -466,6 +469,8 @@ def time_table(
   """
   began = time.monotonic()
   placed = PlacedTable(engine, table)
+  if memory.devices < len(placed.devices):
+    placed = placed.one_device() or placed
   lanes, (program, _) = placed.choose_lanes(memory.lanes)
   compilation = memory.seconds + time.monotonic() - began
   width = placed.vectorised.placement.width(lanes)

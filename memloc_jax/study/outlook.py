@@ -252,6 +252,8 @@ def _lanes(study: Runs, table: TrainingTable, parts: Bytes) -> tuple[int, str]:
   limit = compile.memory_limit(devices)
   wanted = engine.lanes or study.store.read_lanes(table.name) or 0
   most = wanted or min(len(table.runs), compile.widest(devices, parts.of_run))
+  if parts.total(1) > limit:  # One device may have the room.
+    limit = compile.memory_limit(devices[:1])
   lanes = next((n for n in range(most, 0, -1) if parts.total(n) <= limit), 0)
   if lanes:
     return lanes, ''

@@ -300,6 +300,27 @@ class ResumeTest(toy.TestCase):
       )
 
 
+class RoomTest(toy.TestCase):
+  @parameterized.parameters((1.5, 1), (6.0, 4))
+  def test_one_device_trains_where_several_have_no_room(self, share, expected):
+    table, started = toy.table(_runs(count=4)), []
+    engine = toy.engine(
+      self.folder(), lanes=1, devices=None, on_start=started.append
+    )
+    first = dataclasses.replace(engine, devices=tuple(jax.devices()[:1]))
+    needed = compile_lib.AbstractTable(first, table).compile(1).needed
+    patch = functools.partial(mock.patch.object, compile_lib)
+    limit = lambda devices, *_, **__: int(share * needed / len(devices))
+    with (
+      patch('memory_limit', side_effect=limit),
+      patch('useful', side_effect=lambda devices, *_: devices),
+    ):
+      compile_lib.check(engine, table)
+      trained = toy.logits(engine, table)
+    self.assertEqual([start.devices for start in started], [expected])
+    self.assertTrue(np.isfinite(trained).all())
+
+
 class CompiledTest(toy.TestCase):
   def test_the_segment_holds_no_collectives_and_reuses_its_state(self):
     chosen = []
