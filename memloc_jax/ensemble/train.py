@@ -195,7 +195,7 @@ class Training:
       # The same width in every process, so that all take the same steps.
       requested = int(hosts.of_first(requested))
       lanes, _ = self._choose_lanes(requested)
-      requested = int(hosts.gather(lanes).min())
+      requested = int(hosts.gather(np.array(lanes)).min())
     lanes, (self._program, needed) = self._choose_lanes(requested)
     if lanes != stored and self._process == 0:
       engine.store.write_lanes(name, lanes)
