@@ -38,8 +38,8 @@ EVALUATION_BATCHES = 4
 # (docs/decisions.md).
 _WIDEST = 64
 _CPU_STATE = 768 * 2**20
-# Most lanes, for each run, that devices of a CPU may have: a spare lane takes
-# time from the others there.
+# Most lanes on several devices of a CPU, as a multiple of those on one: more
+# spare ones would take longer than the other cores save (docs/performance.md).
 _MOST_LANES = 1.15
 # Share of the memory to use; the rest is for the runtime, other compiled
 # programs and fragmentation.
@@ -133,33 +133,39 @@ def widest(devices: list[jax.Device], one_run: int) -> int:
 
 
 def useful(
-  devices: list[jax.Device], num_runs: int, one_run: int
+  devices: list[jax.Device], num_runs: int, one_run: int, lanes: int = 1
 ) -> list[jax.Device]:
-  """The devices that a table should use, unless it was said which.
+  """The devices that a table trains on unless the engine names them.
 
-  On accelerators all of them. On CPU they share memory and cores, so that a
-  spare lane takes time from the others: as many as leave few lanes spare, and
-  as a third of the memory can give a run each.
+  On accelerators, all. The devices of a CPU share its memory and cores, and a
+  spare lane takes time from the others: as many as leave few lanes spare, with
+  a third of the memory for the runs that train at once.
 
   Args:
-    devices: there are.
+    devices: to choose from.
     num_runs: of the table.
     one_run: bytes that one more lane needs.
+    lanes: on each device, if they are given; otherwise 1, the fewest.
   """
   if devices[0].platform != 'cpu':
     return devices
-  room = memory_limit(devices[:1]) // (3 * one_run)
+  room = memory_limit(devices[:1]) // (3 * one_run * lanes)
   most = max(1, min(len(devices), num_runs, room))
-  lanes = lambda count: -(-num_runs // count) * count
-  allowed = _MOST_LANES * num_runs
-  return devices[: max(n for n in range(1, most + 1) if lanes(n) <= allowed)]
+
+  def padded(count: int) -> int:
+    """Lanes of all chunks on `count` devices, spare ones included."""
+    width = count * lanes
+    return -(-num_runs // width) * width
+
+  allowed = _MOST_LANES * padded(1)
+  return devices[: max(n for n in range(1, most + 1) if padded(n) <= allowed)]
 
 
 def _even(num_runs: int, most: int, platform: str) -> int:
   """The number of lanes, at least half of `most`, that takes the least time.
 
-  A chunk takes the time of its lanes, spare ones included, and some more: about
-  that of one lane, and of a quarter of one on CPU (docs/performance.md).
+  A chunk takes the time of its lanes, spare ones included, and that of about
+  one lane more, on CPU a quarter of a lane (docs/performance.md).
   """
   more = 0.25 if platform == 'cpu' else 1.0
   most = min(most, num_runs)
@@ -431,32 +437,32 @@ class AbstractTable:
 
   @property
   def devices(self) -> list[jax.Device]:
-    """Of this process, on which the table trains."""
+    """The devices of this process that the table trains on."""
     return list(self.vectorised.placement.mesh.devices.flat)
 
   def one_device(self) -> Self | None:
-    """The same table on one device, if that may give a run more memory.
+    """The same table on one device, if that leaves a run more memory.
 
     Returns:
-      None if it uses one already, if it was said which it has to use, or if
-      devices do not share their memory.
+      None if the table uses one already, if the engine names its devices, or if
+      devices do not share memory.
     """
     devices = self.devices
-    if self._is_told or len(devices) == 1 or devices[0].platform != 'cpu':
+    if self._uses_all or len(devices) == 1 or devices[0].platform != 'cpu':
       return None
     engine = dataclasses.replace(self._engine, devices=tuple(devices[:1]))
     return type(self)(engine, self._table)
 
   @property
-  def _is_told(self) -> bool:
-    """Whether the devices are not the table's to choose."""
+  def _uses_all(self) -> bool:
+    """Whether the table trains on all devices of the engine."""
     engine = self._engine
     return bool(engine.devices or engine.together or engine.shard != 'runs')
 
   def _devices(self) -> list[jax.Device]:
     engine, program = self._engine, self._table.program
     devices = engine.local_devices()
-    if self._is_told:
+    if self._uses_all:
       return devices
     own = program.own_layers(engine.model.num_layers)
     share = len(range(engine.model.num_layers)[own]) / engine.model.num_layers
@@ -467,14 +473,15 @@ class AbstractTable:
     weights = share * size('blocks') + size('final')
     if program.train_embeddings:
       weights += size('embeddings')
+    lanes = engine.lanes or engine.store.read_lanes(self._table.name) or 1
     # Weights, gradient and two moments.
-    return useful(devices, self._num_runs, int(4 * weights))
+    return useful(devices, self._num_runs, int(4 * weights), lanes)
 
   @property
   def _num_runs(self) -> int:
     """Runs of the table that fall to this process."""
+    # Divided, since otherwise the first processes would get them all.
     processes = jax.process_count() if self._engine.together else 1
-    # Otherwise the first processes would get them all.
     return -(-len(self._table.runs) // processes)
 
   def arguments(self, width: int) -> tuple[State, Segment]:

@@ -151,16 +151,16 @@ class WeightsOverDevices(Placement):
     return P(*(None,) * longest, *self.mesh.axis_names)
 
 
-# Most devices of a CPU.
+# Most devices of a CPU; more than two were not measured.
 _CORES = 8
 
 
 def divide_cpu() -> None:
-  """Makes every core a device, at most 8, so that runs train side by side.
+  """Makes every core of a CPU a device, at most 8: runs train side by side.
 
-  Most operations of a run are too small for several cores. It does nothing
-  where JAX has looked at its devices already, where their number was set, and
-  where there are several processes.
+  Most operations of one run are too small for several cores. Nothing changes
+  once JAX has made its devices, if their number was set, or if there are
+  several processes.
   """
   if (
     # JAX makes the attributes of its options as it is imported.
@@ -169,12 +169,12 @@ def divide_cpu() -> None:
     or jax.distributed.is_initialized()
   ):
     return
-  with contextlib.suppress(RuntimeError):  # It has looked.
+  with contextlib.suppress(RuntimeError):  # JAX has made its devices.
     jax.config.update('jax_num_cpu_devices', min(_cores(), _CORES))
 
 
 def _cores() -> int:
-  """Those that this process may use."""
+  """Number of cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -279,6 +279,18 @@ class UsefulTest(toy.TestCase):
     found = compile_lib.useful(devices, runs, 2**20)
     self.assertLen(found, expected)
 
+  @parameterized.parameters((12, 12, 1), (24, 12, 2), (13, 12, 2), (30, 4, 2))
+  def test_given_lanes_do_not_stay_empty(self, runs, lanes, expected):
+    found = compile_lib.useful([_device('cpu')] * 2, runs, 2**20, lanes)
+    self.assertLen(found, expected)
+
+  def test_a_table_that_was_begun_with_all_runs_at_once_keeps_one_device(self):
+    engine = toy.engine(self.folder(), devices=None, lanes=0)
+    table = toy.table(toy.runs(8))
+    self.assertLen(AbstractTable(engine, table).devices, 4)
+    engine.store.write_lanes(table.name, 8)
+    self.assertLen(AbstractTable(engine, table).devices, 1)
+
   def test_runs_of_all_devices_take_a_third_of_the_memory(self):
     devices = [_device('cpu')] * 8
     for size, expected in ((100, 8), (200, 5), (400, 2), (2000, 1)):
@@ -294,7 +306,7 @@ class UsefulTest(toy.TestCase):
     for runs, devices, expected in (
       (5, every, 4), (5, None, 1), (7, None, 4), (9, None, 3)
     ):  # fmt: skip
-      engine = toy.engine(self.folder(), devices=devices)
+      engine = toy.engine(self.folder(), devices=devices, lanes=0)
       abstract = AbstractTable(engine, toy.table(toy.runs(runs)))
       self.assertLen(abstract.devices, expected)
 
