@@ -7,6 +7,7 @@ It is identified by that, and runs again when its identity is another one, see
 `identity`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -48,6 +49,7 @@ from memloc_jax.study import (
   outlook,
   pair_runs,
   planning,
+  precision,
   tables,
   training,
   variance,
@@ -336,13 +338,15 @@ def run_study(
   """
   placement.divide_cpu()
   folder = Workdir(workdir)
-  with (
-    folder.in_use(),
-    jax.default_matmul_precision(config.engine.matmul_precision),
-    compilation_cache.on_disk(config.engine.cache),
-  ):
-    config = folder.with_added(config)
-    context = Context(config, folder, progress or Progress())
+  progress = progress or Progress()
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(folder.in_use())
+    config = precision.settled(folder.continued(config), progress)
+    stack.enter_context(
+      jax.default_matmul_precision(config.engine.matmul_precision)
+    )
+    stack.enter_context(compilation_cache.on_disk(config.engine.cache))
+    context = Context(config, folder, progress)
     study = Runs(context, asked_to_stop, profile, programs)
     began = time.time()
     # All input is read and checked before the folder is touched.

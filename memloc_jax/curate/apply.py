@@ -74,7 +74,7 @@ def apply(
       f'memloc run --config={folder.path} --workdir={folder.path}.'
     )
   with folder.in_use():
-    config = folder.with_added(config)
+    config = folder.continued(config)
     folder.claim(config)
     folder.check_scores()
     data = Context(config, folder, Progress()).data

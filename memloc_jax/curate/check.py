@@ -166,7 +166,7 @@ def _check(
 ) -> Checked:
   programs: dict[Any, Any] = {}
   context = _first_list(config, folder, progress, programs)
-  config = folder.with_added(config)
+  config = folder.continued(config)
   while True:
     stages.run_study(
       config,

@@ -14,7 +14,7 @@ from memloc_jax.ensemble.store import Record
 from memloc_jax.ensemble.table import TrainingTable
 from memloc_jax.ensemble.train import train_again
 from memloc_jax.errors import InputError
-from memloc_jax.study import compilation_cache, given_runs, versions
+from memloc_jax.study import compilation_cache, given_runs, precision, versions
 from memloc_jax.study.config import StudyConfig
 from memloc_jax.study.context import Context
 from memloc_jax.study.progress import Progress
@@ -56,7 +56,7 @@ def extend(
       f'--add_runs={add_runs}: a block of {begun} runs was begun in '
       f'{folder.path}; finish it first, with --add_runs={begun}.'
     )
-  return folder.with_added(config)
+  return folder.continued(config)
 
 
 def with_block(
@@ -75,7 +75,7 @@ def with_block(
     raise InputError(
       f'--add_runs={add_runs}: must be at least 2, for a study with map runs.'
     )
-  config = folder.with_added(config)
+  config = folder.continued(config)
   added = (*config.map.added, add_runs)
   return dataclasses.replace(
     config, map=dataclasses.replace(config.map, added=added)
@@ -159,12 +159,13 @@ def opened(
   """
   folder = Workdir(workdir)
   folder.refuse_file()
+  progress = progress or Progress()
+  config = precision.settled(folder.continued(config), progress)
   with (
     jax.default_matmul_precision(config.engine.matmul_precision),
     compilation_cache.on_disk(config.engine.cache),
   ):
-    context = Context(folder.with_added(config), folder, progress or Progress())
-    yield Runs(context, programs=programs)
+    yield Runs(Context(config, folder, progress), programs=programs)
 
 
 def find(study: Runs, run: int, flag: str) -> tuple[TrainingTable, int, Record]:

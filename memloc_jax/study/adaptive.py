@@ -69,7 +69,7 @@ def extend_until(
   folder = Workdir(workdir)
   if folder.begun_block() is None:
     actions.with_block(config, folder, add_runs)  # Or refuses.
-  config = folder.with_added(config)
+  config = folder.continued(config)
   if max_runs < config.map.size:
     raise InputError(
       f'--max_runs={max_runs}: the map has {config.map.size} runs already.'

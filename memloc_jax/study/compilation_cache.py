@@ -72,15 +72,12 @@ def on_disk(
   Raises:
     InputError: MEMLOC_CACHE has an unknown value.
   """
-  if not _wanted():
-    yield
-    return
-  folder = pathlib.Path(cache).expanduser() / 'compiled' / folder_name()
-  if not _usable(folder):
+  place = folder(cache)
+  if place is None:
     yield
     return
   settings = {
-    'jax_compilation_cache_dir': str(folder),
+    'jax_compilation_cache_dir': str(place),
     'jax_compilation_cache_max_size': limit,
     'jax_persistent_cache_min_compile_time_secs': least_seconds,
     # XLA's own caches change how programs for GPUs are compiled, and the limit
@@ -90,10 +87,28 @@ def on_disk(
   before = {name: getattr(jax.config, name) for name in settings}
   _set(settings)
   try:
-    with _damage_repaired(folder):
+    with _damage_repaired(place):
       yield
   finally:
     _set(before)
+
+
+def folder(cache: str | os.PathLike[str]) -> pathlib.Path | None:
+  """The folder for what suits this machine alone, made where it is missing.
+
+  Args:
+    cache: the study's cache folder, in which it lies.
+
+  Returns:
+    The folder; None where the user has switched it off or it cannot be used.
+
+  Raises:
+    InputError: MEMLOC_CACHE has an unknown value.
+  """
+  if not _wanted():
+    return None
+  found = pathlib.Path(cache).expanduser() / 'compiled' / folder_name()
+  return found if _usable(found) else None
 
 
 def folder_name(processor: str | None = None, cores: int | None = None) -> str:

@@ -39,6 +39,8 @@ from memloc_jax.tasks.dataset import SOURCE, DataConfig
 
 # Small, so that hundreds of runs are done in minutes.
 MINILM = 'sentence-transformers/all-MiniLM-L6-v2'
+# A precision that is open until a workdir decides, see `study/precision.py`.
+AUTO = 'auto'
 _MOST_RUNS, _DEEPEST = 10**5, 10**3
 _PAIRS = Range('0, or from 2 to 500', lambda n: n == 0 or 2 <= n <= 500)
 
@@ -376,8 +378,9 @@ class EngineConfig:
       that is lost if the process is killed.
     unroll: 'auto', 'always' or 'never' unroll the layers.
     matmul_precision: of float32 products, 'float32', 'tensorfloat32' or
-      'bfloat16'; accelerators default to less. On CPU the last one rounds the
-      operands of dense layers.
+      'bfloat16', which on CPU rounds the operands of dense layers; or 'auto',
+      for the one that a new workdir's machine is fast in, which the workdir
+      keeps.
     compute: type in which matrices are multiplied and activations kept,
       'float32' or 'bfloat16'; parameters, optimiser, softmax, layer norms and
       loss are always float32.
@@ -396,7 +399,7 @@ class EngineConfig:
   checkpoint_minutes: float = setting(10.0, at_least(0))
   unroll: str = setting('auto', one_of('auto', 'always', 'never'))
   matmul_precision: str = setting(
-    'float32', one_of('float32', 'tensorfloat32', 'bfloat16')
+    'float32', one_of('float32', 'tensorfloat32', 'bfloat16', AUTO)
   )
   compute: str = setting('float32', one_of('float32', 'bfloat16'))
   moments: Literal['float32', 'bfloat16'] = setting(
@@ -567,6 +570,11 @@ class StudyConfig:
     # Last, as names of a grid may stand for tasks until all else is right.
     known = (*registry.task_names(), registry.OWN)
     yield Check('task.name', self.task.name in known)
+
+  def with_precision(self, name: str) -> 'StudyConfig':
+    """The same study with this `engine.matmul_precision`."""
+    engine = dataclasses.replace(self.engine, matmul_precision=name)
+    return dataclasses.replace(self, engine=engine)
 
 
 def default() -> config_dict.ConfigDict:

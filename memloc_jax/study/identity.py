@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memloc_jax.ensemble.table import HASH_SCHEMA
-from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.config import AUTO, StudyConfig
 
 # Schema of the identities of stages, and of rows of runs. Workdirs with another
 # one are not read.
@@ -82,7 +82,13 @@ def settings(values: Any, before: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def of(config: StudyConfig) -> dict[str, Any]:
-  """The settings that a workdir keeps, as nested values of JSON."""
+  """The settings that a workdir keeps, as nested values of JSON.
+
+  Raises:
+    ValueError: the precision is still open.
+  """
+  if config.engine.matmul_precision == AUTO:
+    raise ValueError('engine.matmul_precision=auto identifies nothing.')
   values = dataclasses.asdict(config)
   engine = values['engine']
   values['engine'] = {

@@ -46,7 +46,7 @@ from memloc_jax.ensemble import hosts
 from memloc_jax.errors import InputError
 from memloc_jax.schema import Table
 from memloc_jax.study import identity
-from memloc_jax.study.config import StudyConfig
+from memloc_jax.study.config import AUTO, StudyConfig
 
 
 class Workdir:
@@ -142,17 +142,33 @@ class Workdir:
       (self.path / name).unlink()
     return bool(seen.all())
 
-  def with_added(self, config: StudyConfig) -> StudyConfig:
-    """The study with the runs that were added to the one in the folder."""
-    added = []
-    if self._writes and (stored := self.read_json('config.json')):
-      added = stored.get('map', {}).get('added', [])
-    added = json.loads(hosts.tell(json.dumps(added)) or '[]')
-    if len(added) <= len(config.map.added):
-      return config
-    return dataclasses.replace(
-      config, map=dataclasses.replace(config.map, added=tuple(added))
+  def continued(self, config: StudyConfig) -> StudyConfig:
+    """The study as the folder has it, where settings leave that open.
+
+    Args:
+      config: the study.
+
+    Returns:
+      It with the runs that were added there, and with the precision that was
+      chosen there in the place of 'auto'.
+    """
+    stored = self.read_json('config.json') if self._writes else None
+    kept = identity.completed(stored) if stored else None
+    told = hosts.tell(
+      json.dumps([kept['map']['added'], kept['engine']['matmul_precision']])
+      if kept
+      else None
     )
+    if told is None:
+      return config
+    added, chosen = json.loads(told)
+    if len(added) > len(config.map.added):
+      config = dataclasses.replace(
+        config, map=dataclasses.replace(config.map, added=tuple(added))
+      )
+    if config.engine.matmul_precision == AUTO:
+      config = config.with_precision(chosen)
+    return config
 
   def begun_block(self) -> int | None:
     """Size of the block of map runs that was added last, unless finished."""

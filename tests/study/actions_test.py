@@ -201,7 +201,7 @@ class ActionsTest(tiny.EncoderCase):
   def stored(self):
     """The study, and the records of its main runs: noisy, clean."""
     folder = Workdir(self.workdir)
-    study = Runs(Context(folder.with_added(self.config), folder, Progress()))
+    study = Runs(Context(folder.continued(self.config), folder, Progress()))
     with jax.default_matmul_precision('float32'):
       hashes = study.hashes['main']
     read = study.store.read
