@@ -5,27 +5,45 @@ workdir, which keeps it: see `Workdir.continued`.
 """
 
 import contextlib
+import dataclasses
 import functools
+import itertools
 import json
+import pathlib
+import tempfile
 import time
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memloc_jax.ensemble import hosts
-from memloc_jax.models import products
+from memloc_jax.ensemble.engine import Engine
+from memloc_jax.ensemble.store import RowStore
+from memloc_jax.ensemble.table import (
+  Objective,
+  Program,
+  TrainingTable,
+  make_table,
+)
+from memloc_jax.ensemble.train import train
+from memloc_jax.models.bert import Bert
 from memloc_jax.study import compilation_cache
 from memloc_jax.study.config import AUTO, StudyConfig
 from memloc_jax.study.progress import Progress
 from memloc_jax.study.workdir import whole
+from memloc_jax.tasks.encode import Encoded
 
 # As many times as fast has to be what is less exact.
 _WORTH = 1.2
-# What is timed: the dense layers of MiniLM on 8 texts of 16 tokens, with
-# gradients, since products of other sizes are not always as much faster.
-_LAYERS, _ROWS, _WIDTH, _HIDDEN = 6, 128, 384, 1536
-_ROUNDS = 7
+# What is timed: training, with a third of MiniLM's layers, so that it compiles
+# in seconds. Products alone tell little: in training, their operands come from
+# memory, and the optimiser takes its time too.
+_MODEL = Bert(
+  num_layers=2, width=384, num_heads=12, hidden=1536, vocab_size=100,
+  max_positions=512,
+)  # fmt: skip
+_RUNS, _TEXTS, _TOKENS = 4, 64, 16
 
 
 def settled(config: StudyConfig, progress: Progress) -> StudyConfig:
@@ -61,7 +79,7 @@ def best(seconds: dict[str, float]) -> str:
   """The precision to take.
 
   Args:
-    seconds: that the same products take by precision, the most exact first.
+    seconds: that the same training takes by precision, the most exact first.
 
   Returns:
     The most exact one; or the fastest, if it is at least 1.2 times as fast.
@@ -72,14 +90,14 @@ def best(seconds: dict[str, float]) -> str:
 
 
 def _of_machine(cache: str) -> dict[str, float]:
-  """What products take here, from disk if it was measured before."""
+  """What training takes here, from disk if it was measured before."""
   device = jax.local_devices()[0]
   fast = 'tensorfloat32' if device.platform == 'gpu' else 'bfloat16'
   names = ('float32', fast)
   folder = compilation_cache.folder(cache)
   if folder is None:
     return _measured(names)
-  path = folder / 'products.json'
+  path = folder / 'precision.json'
   known: dict[str, dict[str, float]] = {}
   with contextlib.suppress(OSError, ValueError):
     stored = json.loads(path.read_text('utf-8'))
@@ -96,31 +114,52 @@ def _of_machine(cache: str) -> dict[str, float]:
 
 @functools.cache
 def _measured(names: tuple[str, ...]) -> dict[str, float]:
-  """Seconds of the same products in each precision, in turns."""
-  rng = np.random.default_rng(0)
-  draw = lambda rows, columns: jnp.asarray(
-    rng.normal(size=(rows, columns)) / rows**0.5, jnp.float32
+  """Seconds of an epoch in each precision, by training in turns."""
+  examples = Encoded(
+    ids=np.ones((_TEXTS, _TOKENS), np.int32),
+    length=np.full(_TEXTS, _TOKENS, np.int32),
+    buckets=(_TOKENS,),
+    labels=np.zeros((1, _TEXTS), np.int32),
   )
-  weights = [
-    (draw(_WIDTH, _HIDDEN), draw(_HIDDEN, _WIDTH)) for _ in range(_LAYERS)
-  ]
-  x = draw(_ROWS, _WIDTH)
-  axes = (((1,), (0,)), ((), ()))
-
-  def loss(weights, x):
-    for up, down in weights:
-      x = products.dot_general(products.dot_general(x, up, axes), down, axes)
-    return (x * x).sum()
-
-  compiled = {}
-  for name in names:
-    with jax.default_matmul_precision(name):
-      compiled[name] = jax.jit(jax.grad(loss)).lower(weights, x).compile()
-    jax.block_until_ready(compiled[name](weights, x))
+  table = TrainingTable(
+    name='precision',
+    program=Program((Objective('main', 2),), num_epochs=3, evaluate_every=0),
+    runs=make_table(
+      np.ones((_RUNS, _TEXTS), bool),
+      num_layers=_MODEL.num_layers,
+      seed=np.arange(_RUNS),
+      purpose=['precision'] * _RUNS,
+      learning_rate=1e-5,
+      label_set=0,
+    ),
+    examples=(examples,),
+    validation=None,
+    keep=np.zeros(_RUNS, bool),
+    seed=0,
+  )
+  params = jax.device_get(_MODEL.init(jax.random.key(0)))
+  programs: dict[Any, Any] = {}
   seconds = {name: float('inf') for name in names}
-  for _ in range(_ROUNDS):
-    for name, program in compiled.items():
-      began = time.perf_counter()
-      jax.block_until_ready(program(weights, x))
-      seconds[name] = min(seconds[name], time.perf_counter() - began)
+  for name in names * 2:
+    with (
+      jax.default_matmul_precision(name),
+      tempfile.TemporaryDirectory() as folder,
+    ):
+      engine = Engine(
+        model=_MODEL,
+        pretrained=params,
+        fingerprint='random',
+        store=RowStore(pathlib.Path(folder)),
+        devices=tuple(jax.local_devices()),  # Other processes do not train.
+        programs=programs,
+      )
+      seconds[name] = min(seconds[name], _epoch(engine, table))
   return seconds
+
+
+def _epoch(engine: Engine, table: TrainingTable) -> float:
+  """Seconds of the fastest epoch but the first, which may compile."""
+  ends: list[float] = []
+  note = lambda event: ends.append(time.perf_counter())
+  train(dataclasses.replace(engine, on_epoch=note), table)
+  return min(b - a for a, b in itertools.pairwise(ends))

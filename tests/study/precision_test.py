@@ -7,6 +7,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 from memloc_jax.errors import InputError
@@ -29,6 +30,7 @@ class BestTest(parameterized.TestCase):
   def test_less_exact_only_where_it_is_worth_it(self, seconds, expected):
     self.assertEqual(precision.best(seconds), expected)
 
+  @pytest.mark.full  # It compiles two programs.
   def test_what_is_timed_is_finite_and_takes_time(self):
     found = precision._measured(('float32', 'bfloat16'))
     self.assertEqual(list(found), ['float32', 'bfloat16'])
@@ -77,19 +79,19 @@ class SettledTest(absltest.TestCase):
 
   def test_another_kind_of_device_and_damage_are_measured_anew(self):
     for content in ('{', '[]', json.dumps({'A GPU': _FAST})):
-      (self.cache / 'products.json').write_text(content)
+      (self.cache / 'precision.json').write_text(content)
       with self.subTest(content), self.measuring(_EXACT) as measured:
         found = self.settled()
         measured.assert_called_once()
         self.assertEqual(found.engine.matmul_precision, 'float32')
-    kept = json.loads((self.cache / 'products.json').read_text())
+    kept = json.loads((self.cache / 'precision.json').read_text())
     self.assertEqual(kept['A GPU'], _FAST)
 
   def test_a_workdir_keeps_what_it_began_with(self):
     folder = Workdir(self.cache / 'study')
     with self.measuring(_FAST):
       folder.claim(self.settled(folder=folder))
-    (self.cache / 'products.json').unlink()
+    (self.cache / 'precision.json').unlink()
     with self.measuring(_EXACT) as measured:
       again = self.settled(folder=folder)
       folder.claim(again)
