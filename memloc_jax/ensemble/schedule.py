@@ -66,7 +66,7 @@ class Schedule:
     Args:
       examples: of each objective; their batches are shuffled together.
       membership: of each objective, which examples each run trains on, bool
-        [runs, n].
+        [runs, n]; or how often in an epoch, uint8 [runs, n].
       run_seeds: of each run, [runs].
       batch_size: examples per step.
       seed: of the table, for what all runs share.
@@ -120,11 +120,18 @@ class Schedule:
   def _one_run(self, number: int, epoch: int, row: int) -> np.ndarray:
     """One run's order of one objective's examples, int32 [slots]."""
     length = self._examples[number].length
+    buckets = self._examples[number].buckets
     slots = self.steps_per_source[number] * self._batch_size
     seed = int(self._run_seeds[row])
     rng = np.random.default_rng([2, seed, number, epoch])
-    members = np.flatnonzero(self._membership[number][row]).astype(np.int32)
-    order = rng.permutation(members)
+    copies = self._membership[number][row]
+    members = np.flatnonzero(copies).astype(np.int32)
+    if copies.dtype == bool:
+      order = rng.permutation(members)
+    else:
+      order = _spread(members, copies[members], rng)
+      # Sorted by length, the copies would come one after the other.
+      length = np.asarray(buckets)[np.searchsorted(buckets, length)]
     # Padding is sorted by the lengths of random examples, so that partly filled
     # batches are not always those of the shortest texts.
     ghosts = slots - len(order)
@@ -137,6 +144,26 @@ class Schedule:
       group = slice(first, first + size)
       order[group] = order[group][np.argsort(lengths[group], kind='stable')]
     return order
+
+
+def _spread(
+  members: np.ndarray, copies: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+  """A random order in which the copies of a member are equally far apart.
+
+  Args:
+    members: int32 [members].
+    copies: of each of them, at least 1, [members].
+    rng: draws where each one's first copy is.
+
+  Returns:
+    int32 [sum of copies].
+  """
+  copies = copies.astype(np.int64)
+  which = np.repeat(np.arange(len(members)), copies)
+  number = np.arange(len(which)) - np.repeat(np.cumsum(copies) - copies, copies)
+  place = (number + rng.random(len(members))[which]) / copies[which]
+  return members[which[np.argsort(place, kind='stable')]]
 
 
 def lengths_in_order(length: np.ndarray, batch_size: int) -> tuple[int, ...]:

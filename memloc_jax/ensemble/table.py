@@ -133,7 +133,9 @@ class RunTable:
     seed: draws the head, the batch order and dropout, int64 [runs]. Equal
       seeds give equal heads and, for equal subsets, equal batches.
     label_set: row of the data's `labels`; 0 is the original labels, [runs].
-    membership: the examples that each run trains on, bool [runs, n].
+    membership: the examples that each run trains on, bool [runs, n]; or how
+      often in an epoch, uint8 [runs, n], which is kept as bool where no example
+      is there twice.
     start: source of each layer's first weights, int32 [runs, layer]:
       `PRETRAINED`, `RANDOM` or 2 + a position in the table's list of
       finished runs.
@@ -160,6 +162,10 @@ class RunTable:
   purpose: tuple[str, ...]
 
   def __post_init__(self):
+    if self.membership.dtype not in (bool, np.uint8):
+      raise ValueError(f'Membership of type {self.membership.dtype}.')
+    if self.membership.max(initial=0) <= 1:
+      object.__setattr__(self, 'membership', self.membership.astype(bool))
     runs, examples = self.membership.shape
     layers = self.start.shape[1]
     chex.assert_shape(
@@ -202,7 +208,7 @@ def make_table(
   """A table whose runs differ in seed, subset and labels only.
 
   Args:
-    membership: bool [runs, n].
+    membership: bool or uint8 [runs, n], see `RunTable`.
     num_layers: layers of the model; all of them train.
     seed: of each run, [runs].
     purpose: of each run, [runs].
@@ -220,7 +226,7 @@ def make_table(
   return RunTable(
     seed=np.asarray(seed, np.int64),
     label_set=np.broadcast_to(np.asarray(label_set, np.int32), (runs,)),
-    membership=np.asarray(membership, bool),
+    membership=np.asarray(membership),
     start=np.full((runs, num_layers), start, np.int32),
     head_start=full(start, np.int32),
     layer_rates=np.ones((runs, 1, num_layers), np.float32),

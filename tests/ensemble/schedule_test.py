@@ -120,6 +120,37 @@ class EpochTest(parameterized.TestCase):
     common = len(together[0] & together[1]) / len(together[0])
     self.assertLess(common, 0.3)
 
+  @parameterized.parameters(0, 1, 2)
+  def test_copies_are_visited_as_often_as_told_and_far_apart(self, seed):
+    rng = np.random.default_rng(seed)
+    examples, batch = _examples(1, 400)[0], 8
+    copies = rng.choice([0, 1, 2, 4, 16], (3, 400)).astype(np.uint8)
+    plan = schedule.Schedule((examples,), (copies,), np.arange(3), batch, seed)
+    steps = plan.epoch(0, np.arange(3)).indices
+    slots = np.bincount(examples.bucket(), copies.max(0))
+    for run in range(3):
+      seen = steps[:, run]
+      np.testing.assert_array_equal(
+        np.bincount(seen[seen >= 0], minlength=400), copies[run]
+      )
+      # A batch has what the copies' share of their bucket's batches makes of
+      # it, and little more.
+      most = np.array(
+        [np.bincount(one[one >= 0], minlength=400) for one in seen]
+      ).max(0)
+      expected = batch * copies[run] / slots[examples.bucket()]
+      np.testing.assert_array_less(most, expected + 2.01)
+
+  def test_a_member_s_copies_are_equally_far_apart(self):
+    members = np.array([3, 5, 8], np.int32)
+    rng = np.random.default_rng(0)
+    order = schedule._spread(members, np.array([1, 6, 6]), rng)
+    five, eight = (order[order != 3] == 5), (order[order != 3] == 8)
+    self.assertEqual(np.bincount(order).tolist(), [0, 0, 0, 1, 0, 6, 0, 0, 6])
+    # Two with as many copies take turns.
+    self.assertTrue((five[:-1] != five[1:]).all())
+    self.assertTrue((eight[:-1] != eight[1:]).all())
+
 
 class SegmentTest(absltest.TestCase):
   def test_segments_put_together_are_the_epoch(self):

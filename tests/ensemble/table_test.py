@@ -144,6 +144,19 @@ class RunTableTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, 'at least one training example'):
       _table(membership=empty)
 
+  def test_each_example_at_most_once_is_what_it_always_was(self):
+    table = _table()
+    copies = table.membership.astype(np.uint8)
+    same = dataclasses.replace(table, membership=copies)
+    self.assertEqual(same.membership.dtype, bool)
+    np.testing.assert_array_equal(_hashes(same), _hashes(table))
+    copies[0, table.membership[0].argmax()] = 2
+    other = dataclasses.replace(table, membership=copies)
+    self.assertEqual(other.membership.dtype, np.uint8)
+    self.assertNotEqual(_hashes(other)[0], _hashes(table)[0])
+    with self.assertRaisesRegex(ValueError, 'int64'):
+      _table(membership=copies.astype(np.int64))
+
   def test_shapes_are_checked(self):
     with self.assertRaises(AssertionError):
       _table(learning_rate=np.zeros(3, np.float32))
