@@ -126,19 +126,24 @@ class Schedule:
     rng = np.random.default_rng([2, seed, number, epoch])
     copies = self._membership[number][row]
     members = np.flatnonzero(copies).astype(np.int32)
+    ghosts = slots - int(copies.sum())
     if copies.dtype == bool:
       order = rng.permutation(members)
+      # Padding is sorted by the lengths of random examples, so that partly
+      # filled batches are not always those of the shortest texts.
+      lengths = length[np.append(order, rng.choice(members, ghosts))]
+      order = np.append(order, np.full(ghosts, -1, np.int32))
+      shuffled = rng.permutation(slots)
+      order, lengths = order[shuffled], lengths[shuffled]
     else:
-      order = _spread(members, copies[members], rng)
+      order = _spread(
+        np.append(members, np.full(ghosts, -1, np.int32)),
+        np.append(copies[members], np.ones(ghosts, np.uint8)),
+        rng,
+      )
       # Sorted by length, the copies would come one after the other.
       length = np.asarray(buckets)[np.searchsorted(buckets, length)]
-    # Padding is sorted by the lengths of random examples, so that partly filled
-    # batches are not always those of the shortest texts.
-    ghosts = slots - len(order)
-    lengths = length[np.append(order, rng.choice(members, ghosts))]
-    order = np.append(order, np.full(ghosts, -1, np.int32))
-    shuffled = rng.permutation(slots)
-    order, lengths = order[shuffled], lengths[shuffled]
+      lengths = length[np.where(order < 0, rng.choice(members, slots), order)]
     size = _GROUP * self._batch_size
     for first in range(0, slots, size):
       group = slice(first, first + size)
