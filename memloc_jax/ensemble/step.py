@@ -290,7 +290,7 @@ def _masked_token_losses(
   hide = inner & (draw < objective.mask_rate)
   seen = Tokens(jnp.where(hide, objective.mask_id, tokens.ids), tokens.length)
   h = interface.encode(model, params, seen, dropout)
-  scores = model.unembed(params['embeddings'], h)
+  scores = model.token_logits(params, h)
   losses = optax.softmax_cross_entropy_with_integer_labels(scores, tokens.ids)
   hidden = jnp.sum(hide, axis=1)
   return jnp.sum(jnp.where(hide, losses, 0.0), 1) / jnp.maximum(hidden, 1)

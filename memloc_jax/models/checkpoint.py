@@ -1,5 +1,6 @@
 """Pretrained weights in and out, in Hugging Face's file format."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -82,20 +83,46 @@ def resolve(source: str) -> pathlib.Path:
   return _hub_folder(source)
 
 
-def load_model(folder: pathlib.Path) -> interface.Model:
+def load_model(
+  folder: pathlib.Path, next_token: bool = False
+) -> interface.Model:
   """Reads `config.json`.
 
   Args:
     folder: of the model, see `resolve`.
+    next_token: whether the model is to predict tokens. Output weights that are
+      not those of the token table are then part of it.
 
   Returns:
     The model that the configuration describes.
 
   Raises:
     InputError: The file is missing, malformed or asks for something that is
-      not implemented.
+      not implemented; or the model cannot predict tokens, or has output
+      weights that the file denies.
   """
-  return registry.parse(_read_config(folder), folder / CONFIG)
+  config, file = _read_config(folder), folder / CONFIG
+  model = registry.parse(config, file)
+  if not next_token:
+    return model
+  predicts = registry.family_of(model).next_token
+  if predicts is None:
+    causal = [n for n, row in registry.FAMILIES.items() if row.next_token]
+    raise InputError(
+      f'{file} describes an encoder ({config["model_type"]}), which cannot '
+      'predict the next token because it sees it; choose a causal model '
+      f'({", ".join(causal)}).'
+    )
+  tied = config.get('tie_word_embeddings')
+  tied = predicts.tied if tied is None else tied
+  if not isinstance(tied, bool):
+    raise InputError(
+      f'{file} sets tie_word_embeddings to {shown(tied)}, which is not true or '
+      'false.'
+    )
+  if tied and has_weights(folder):
+    tensors.check_tied(_weights_file(folder), registry.family_of(model))
+  return dataclasses.replace(model, untied=not tied)
 
 
 def load_params(
@@ -224,7 +251,8 @@ def export(
   `config.json` names the class of `transformers` that computes the same
   logits: one that classifies every token, to be read where the family's
   `read_out` says, or one that classifies sequences. Only OPT has none for a
-  head with bias, which is therefore moved into its last layer norm.
+  head with bias, which is therefore moved into its last layer norm. Without a
+  head, it is the class that predicts tokens, if the family has one.
 
   Args:
     folder: to create; appears complete or not at all.
@@ -260,6 +288,8 @@ def export(
   architecture, content = tensors.serialise(row, tree)
   if architecture is not None:
     config['architectures'] = [architecture]
+  if row.next_token is not None and 'heads' not in tree:
+    config['tie_word_embeddings'] = 'output' not in tree['embeddings']
 
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')

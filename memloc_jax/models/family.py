@@ -47,6 +47,20 @@ class Head(NamedTuple):
   read_out: str = ''
 
 
+class NextToken(NamedTuple):
+  """How a causal family predicts the next token.
+
+  Attributes:
+    architecture: the class of `transformers` that does.
+    tensor: name of its output weights, where they are not the token table.
+    tied: whether they are, in a file that does not say.
+  """
+
+  architecture: str
+  tensor: str
+  tied: bool
+
+
 def kernel(path: str, *names: str) -> tuple[Row]:
   """The row of a linear layer without bias, or of several fused into one."""
   return (Row(f'{path}/kernel', tuple(f'{n}.weight' for n in names), True),)
@@ -59,7 +73,7 @@ def dense(path: str, *names: str) -> tuple[Row, Row]:
 
 
 def norm(path: str, name: str) -> tuple[Row, Row]:
-  """Rows of a layer norm."""
+  """Rows of a norm; where norms have no bias, the model lacks the second."""
   return (
     Row(f'{path}/scale', (f'{name}.weight',)),
     Row(f'{path}/bias', (f'{name}.bias',)),
@@ -103,6 +117,7 @@ class Family:
       that computes the same, where none has what `Model.init_head` makes.
     plain: name of the read-out of `Model.init_head`: a linear layer on the
       stream at the position that `Model.read_out` takes.
+    next_token: how it predicts tokens; None for encoders.
   """
 
   model: type[interface.Model]
@@ -121,12 +136,20 @@ class Family:
   write_config: Callable[[dict[str, Any]], dict[str, Any]] = _same
   publish: Callable[[interface.Tree], interface.Tree] = _same
   plain: str = 'last_token'
+  next_token: NextToken | None = None
 
   @property
   def read_outs(self) -> tuple[str, ...]:
     """Names of all read-outs that the family knows, `plain` first."""
     named = [head.read_out for head in self.heads if head.read_out]
     return tuple(dict.fromkeys((self.plain, *named)))
+
+  @property
+  def outputs(self) -> tuple[Row, ...]:
+    """The output weights of next-token logits, where they are not tied."""
+    if self.next_token is None:
+      return ()
+    return (Row('embeddings/output', (self.next_token.tensor,)),)
 
   def parse(self, config: Mapping[str, Any], file: Any) -> interface.Model:
     """Builds the model that `config.json` describes.

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from memloc_jax.models import family, transformer
+from memloc_jax.models import decoder, family, transformer
 
 _KINDS = ('global', 'local')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GptNeo(transformer.Transformer):
+class GptNeo(decoder.Decoder):
   """Sizes of a GPT-Neo model.
 
   Attributes:
@@ -49,10 +49,6 @@ class GptNeo(transformer.Transformer):
   def constants(self):
     """Which layers look at a window only."""
     return {'local': np.array([kind == 'local' for kind in self.attention])}
-
-  def read_out(self, h, tokens):
-    """The last real token."""
-    return transformer.last_token(h, tokens)
 
 
 class _Embeddings(nn.Module):
@@ -209,7 +205,6 @@ FAMILY = family.Family(
   unused=(
     'h.*.attn.attention.bias',  # The causal mask.
     'h.*.attn.attention.masked_bias',
-    'lm_head.weight',
   ),
   defaults={
     'resid_dropout': 0.0,
@@ -218,4 +213,5 @@ FAMILY = family.Family(
   },
   read_config=_read_config,
   write_config=_write_config,
+  next_token=family.NextToken('GPTNeoForCausalLM', 'lm_head.weight', tied=True),
 )

@@ -3,16 +3,13 @@
 import dataclasses
 import functools
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
-from memloc_jax.models import family, transformer
+from memloc_jax.models import decoder, family, rotary, transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GptNeoX(transformer.Transformer):
+class GptNeoX(decoder.Decoder):
   """Sizes of a GPT-NeoX model.
 
   Attributes:
@@ -47,10 +44,6 @@ class GptNeoX(transformer.Transformer):
       _Embeddings(self), _Block(self), transformer.FinalNorm(self)
     )
 
-  def read_out(self, h, tokens):
-    """The last real token."""
-    return transformer.last_token(h, tokens)
-
 
 class _Embeddings(nn.Module):
   """The token table."""
@@ -62,28 +55,6 @@ class _Embeddings(nn.Module):
     config = self.config
     h = transformer.table(self, 'token', config.vocab_size)[tokens.ids]
     return transformer.apply_dropout(dropout, h.astype(config.compute))
-
-
-def _turn(config: GptNeoX, x: jax.Array) -> jax.Array:
-  """Turns the first part of each head by position (Su et al., 2021, eq. 34).
-
-  Args:
-    config: of the model.
-    x: queries or keys, [batch, length, head, head_width].
-  """
-  size = config.rotary_width
-  frequency = config.rotary_base ** (-np.arange(0, size, 2) / max(size, 1))
-  angle = np.arange(x.shape[1])[:, None] * frequency
-  cos, sin = (
-    np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
-  )
-  turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
-  # The checkpoints pair a coordinate with the one half the width further.
-  first, second = jnp.split(turned, 2, axis=-1)
-  turned = jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
-  )
-  return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)
 
 
 class _Block(nn.Module):
@@ -104,9 +75,12 @@ class _Block(nn.Module):
     qkv = transformer.dense(config, x, 3 * width, 'qkv')
     # The checkpoints fuse head by head.
     qkv = qkv.reshape(batch, length, config.num_heads, 3, -1)
+    turn = functools.partial(
+      rotary.turn, size=config.rotary_width, base=config.rotary_base
+    )
     context = transformer.attend(
-      _turn(config, qkv[:, :, :, 0]),
-      _turn(config, qkv[:, :, :, 1]),
+      turn(qkv[:, :, :, 0]),
+      turn(qkv[:, :, :, 1]),
       qkv[:, :, :, 2],
       transformer.causal(length) & mask[:, None, None, :],
       (width // config.num_heads) ** 0.5,
@@ -135,26 +109,12 @@ class _Block(nn.Module):
     return h + attention + mlp
 
 
-# Newer spelling, inside `rope_parameters` -> older one.
+# Setting in `rope_parameters` -> field.
 _ROTARY = {
   'rope_theta': 'rotary_emb_base',
   'partial_rotary_factor': 'rotary_pct',
   'rope_type': 'rope_type',
 }
-_UNSCALED = {'rope_type': 'default'}
-
-
-def _read_config(config):
-  """Rotary settings one by one; an unknown one is left to be refused."""
-  config = dict(config)
-  if config.get('rope_scaling') in ({'type': 'default'}, _UNSCALED):
-    del config['rope_scaling']
-  nested = config.pop('rope_parameters', None)
-  if nested is not None:
-    if not isinstance(nested, dict) or not nested.keys() <= _ROTARY.keys():
-      return config | {'rope_parameters': nested}
-    config |= {_ROTARY[name]: value for name, value in nested.items()}
-  return config
 
 
 def _write_config(config):
@@ -216,7 +176,6 @@ FAMILY = family.Family(
     'layers.*.attention.bias',  # The causal mask.
     'layers.*.attention.masked_bias',
     'layers.*.attention.rotary_emb.inv_freq',
-    'embed_out.weight',
   ),
   defaults={
     'hidden_dropout': 0.0,
@@ -224,6 +183,9 @@ FAMILY = family.Family(
     'rotary_pct': 0.25,
     'rotary_emb_base': 10000.0,
   },
-  read_config=_read_config,
+  read_config=functools.partial(rotary.read_config, names=_ROTARY),
   write_config=_write_config,
+  next_token=family.NextToken(
+    'GPTNeoXForCausalLM', 'embed_out.weight', tied=False
+  ),
 )

@@ -119,6 +119,11 @@ class Model(abc.ABC):
   def max_length(self) -> int:
     """Most tokens of a sequence."""
 
+  @property
+  def causal(self) -> bool:
+    """Whether no position sees a later one, so that it can predict the next."""
+    return False
+
   def identity(self) -> dict[str, Any]:
     """What decides its results: its class and the fields that JSON can hold.
 
@@ -203,10 +208,16 @@ class Model(abc.ABC):
     """
 
   @abc.abstractmethod
-  def unembed(self, embeddings: Tree, h: jax.Array) -> jax.Array:
-    """Scores of every token, [..., vocab], from `h` [..., width].
+  def token_logits(self, params: Tree, hidden: jax.Array) -> jax.Array:
+    """Logits over the vocabulary: of the next token, in causal models.
 
-    The tied output projection that masked-language-model training uses.
+    Args:
+      params: `embeddings` and `final` of a parameter tree. Output weights are
+        the token table, or the leaf `output` of the embeddings.
+      hidden: what `finish` returns, as `encode` does, [..., width].
+
+    Returns:
+      float32 [..., vocab].
     """
 
   def constants(self) -> Tree:

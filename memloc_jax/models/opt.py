@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from memloc_jax.errors import InputError
-from memloc_jax.models import family, transformer
+from memloc_jax.models import decoder, family, transformer
 
 # Rows of the position table before that of the first token; padding takes the
 # last one of them.
@@ -15,7 +15,7 @@ _OFFSET = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Opt(transformer.Transformer):
+class Opt(decoder.Decoder):
   """Sizes of an OPT model.
 
   Attributes:
@@ -53,7 +53,7 @@ class Opt(transformer.Transformer):
     """The last real token."""
     if self.padded_read_out:
       return h[:, jnp.max(tokens.length) - 1]
-    return transformer.last_token(h, tokens)
+    return super().read_out(h, tokens)
 
   def one_by_one(self):
     """Alone, a sequence has no padding."""
@@ -219,7 +219,8 @@ FAMILY = family.Family(
   separator='</s>',
   pad='pad_token',
   prefix='model.',
-  unused=('lm_head.weight',),
+  unused=(),
   read_config=_read_config,
   publish=_publish,
+  next_token=family.NextToken('OPTForCausalLM', 'lm_head.weight', tied=True),
 )

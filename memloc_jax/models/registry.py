@@ -11,6 +11,7 @@ from memloc_jax.models import (
   gpt_neo,
   gpt_neox,
   interface,
+  llama,
   opt,
   roberta,
 )
@@ -21,6 +22,7 @@ FAMILIES: dict[str, family.Family] = {
   'distilbert': distilbert.FAMILY,
   'gpt_neo': gpt_neo.FAMILY,
   'gpt_neox': gpt_neox.FAMILY,
+  'llama': llama.FAMILY,
   'opt': opt.FAMILY,
   'roberta': roberta.FAMILY,
 }
@@ -31,6 +33,7 @@ EXAMPLES = {
   'distilbert': ('distilbert/distilbert-base-uncased',),
   'gpt_neo': ('EleutherAI/gpt-neo-125m',),
   'gpt_neox': ('EleutherAI/pythia-160m-deduped',),
+  'llama': ('HuggingFaceTB/SmolLM2-135M',),
   'opt': ('facebook/opt-125m', 'facebook/opt-1.3b'),
   'roberta': ('FacebookAI/roberta-base',),
 }

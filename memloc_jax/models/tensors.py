@@ -50,7 +50,8 @@ def read(
   """
   with shards.opened(file) as stored:
     leaves = _leaves(model)
-    table = tuple(entry for entry in row.rows if entry.path in leaves)
+    table = (*row.rows, *row.outputs)
+    table = tuple(entry for entry in table if entry.path in leaves)
     heads = _heads(row, stored.files)
     if heads and read_out and read_out not in heads:
       raise InputError(
@@ -58,7 +59,8 @@ def read(
         f'can be read out as {" or ".join(heads)}.'
       )
     head = heads.get(read_out, next(iter(heads.values()), ()))
-    others = tuple(entry for rows in heads.values() for entry in rows)
+    others = [entry for rows in heads.values() for entry in rows]
+    others += row.outputs
     names = _merge(row, model, (*table, *head), stored.files, file, others)
     if head:
       leaves |= _head_leaves(stored, names, model, head)
@@ -154,6 +156,29 @@ def check(
   read(file, row, model, keep=False)
 
 
+def check_tied(file: pathlib.Path, row: family.Family) -> None:
+  """Refuses output weights that are not the token table.
+
+  Args:
+    file: as for `read`, of a model whose `config.json` ties the two.
+    row: its family, which predicts tokens.
+
+  Raises:
+    InputError: both are stored and differ; or a file is damaged or missing.
+  """
+  with shards.opened(file) as stored:
+    names = {row.canonical(name): name for name in stored.files}
+    token = names.get(row.rows[0].names[0])
+    output = names.get(row.canonical(row.outputs[0].names[0]))
+    if token is None or output is None:
+      return
+    if not np.array_equal(stored.read(token), stored.read(output)):
+      raise InputError(
+        f'{stored.files[output]}: {output} differs from {token}, but '
+        'config.json ties the two; set tie_word_embeddings to false there.'
+      )
+
+
 def serialise(
   row: family.Family, params: interface.Tree
 ) -> tuple[str | None, bytes]:
@@ -164,8 +189,8 @@ def serialise(
     params: stacked parameters, without 'heads' or with the head 'main' only.
 
   Returns:
-    The class of `transformers` that has such a head, None without a head;
-    and the bytes to write.
+    The class of `transformers` that has such a head; without a head, the one
+    that predicts tokens, None for encoders; and the bytes to write.
 
   Raises:
     InputError: no published class computes what this head does.
@@ -176,10 +201,13 @@ def serialise(
   head: tuple[family.Row, ...] = ()
   if 'heads' in params:
     architecture, head = _published(row, leaves)
+  elif row.next_token is not None:
+    architecture = row.next_token.architecture
   tensors = {}
   encoder = tuple(entry for entry in row.rows if entry.path in leaves)
-  for entry in (*encoder, *head):
-    prefix = '' if entry in head else row.prefix
+  output = tuple(entry for entry in row.outputs if entry.path in leaves)
+  for entry in (*encoder, *output, *head):
+    prefix = row.prefix if entry in row.rows else ''
     leaf = np.asarray(leaves[entry.path], np.float32)
     layers = enumerate(leaf) if _is_stacked(entry) else ((None, leaf),)
     for layer, x in layers:
@@ -216,7 +244,9 @@ def _heads(
   ]
   # Of published heads of which one contains the other, the larger.
   complete.sort(key=lambda h: (h.architecture is not None, len(h.rows)))
-  found = {h.read_out or row.plain: h.rows for h in reversed(complete)}
+  found: dict[str, tuple[family.Row, ...]] = {}
+  for head in reversed(complete):
+    found.setdefault(head.read_out or row.plain, head.rows)
   # A dense layer can be stored without being used.
   for rows in list(found.values()):
     last = tuple(e for e in rows if not e.path.startswith(_DENSE))

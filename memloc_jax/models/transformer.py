@@ -45,7 +45,7 @@ class Transformer(interface.Model):
     vocab_size: rows of the token table.
     max_positions: `max_position_embeddings` of the checkpoint.
     dropout_rate: the checkpoint's own rate.
-    norm_epsilon: of every layer norm.
+    norm_epsilon: of every norm.
     initial_scale: standard deviation of random weights.
     compute: type in which matrices are multiplied and streams are kept,
       'float32' or 'bfloat16'. Parameters, softmax, layer norms and logits are
@@ -87,6 +87,11 @@ class Transformer(interface.Model):
   @abc.abstractmethod
   def parts(self) -> Parts:
     """The family's modules."""
+
+  @property
+  def rms_norm(self) -> bool:
+    """Whether norms divide by the root mean square, without mean and bias."""
+    return False
 
   @property
   def head_width(self) -> int:
@@ -152,9 +157,7 @@ class Transformer(interface.Model):
 
   def head(self, final, head, x, dropout):
     """One linear layer; before it dropout and what the tree has more."""
-    projection = self.parts.projection
-    if projection is not None:
-      x = projection.apply({'params': final}, x)
+    x = self._project(final, x)
     last = dict(head)
     if 'pooler' in last:
       x = self.pool(self._apply_linear(last.pop('pooler'), x))
@@ -167,15 +170,16 @@ class Transformer(interface.Model):
     layer = _linear(exact, params['kernel'].shape[-1], 'bias' in params)
     return layer.apply({'params': params}, x)
 
-  def unembed(self, embeddings, h):
-    """Inner products with the token table."""
-    return h.astype(jnp.float32) @ embeddings['token'].T
+  def _project(self, final: Tree, x: jax.Array) -> jax.Array:
+    module = self.parts.projection
+    return x if module is None else module.apply({'params': final}, x)
 
-
-def last_token(h: jax.Array, tokens: Tokens) -> jax.Array:
-  """The last real position, [batch, ...]: the read-out of causal models."""
-  last = (tokens.length - 1).reshape(-1, *(1,) * (h.ndim - 1))
-  return jnp.take_along_axis(h, last, axis=1)[:, 0]
+  def token_logits(self, params, hidden):
+    """Inner products with the output weights."""
+    embeddings = params['embeddings']
+    output = embeddings.get('output', embeddings['token'])
+    hidden = self._project(params['final'], hidden)
+    return hidden.astype(jnp.float32) @ output.T
 
 
 def _linear(
@@ -208,9 +212,10 @@ def dense(
   return flat.reshape(*x.shape[:-1], features)
 
 
-def norm(config: Transformer, name: str) -> nn.LayerNorm:
-  """A layer norm; Flax takes mean and variance in float32."""
-  return nn.LayerNorm(
+def norm(config: Transformer, name: str) -> nn.LayerNorm | nn.RMSNorm:
+  """The model's norm; Flax takes mean and variance in float32."""
+  kind = nn.RMSNorm if config.rms_norm else nn.LayerNorm
+  return kind(
     epsilon=config.norm_epsilon,
     use_fast_variance=False,
     dtype=config.compute,
@@ -231,7 +236,7 @@ def table(
 
 
 class FinalNorm(nn.Module):
-  """The layer norm after the blocks of a pre-norm model."""
+  """The norm after the blocks of a pre-norm model."""
 
   config: Transformer
 
@@ -394,22 +399,27 @@ def mlp(
   edits: Edits,
   dropout: Dropout | None,
   keep: jax.Array | None,
+  expand: int | None = None,
+  use_bias: bool = True,
 ) -> jax.Array:
   """The MLP of a block, inside its module; edited at 'neurons' and 'mlp'.
 
   Args:
     config: of the model.
     x: [batch, length, width].
-    activation: between its two layers.
+    activation: between its two layers, [..., expand] to [..., hidden].
     edits: interventions by site.
     dropout: the stream, or None.
     keep: elements of the result that stay, from `dropout_masks`.
+    expand: width behind the first layer; None for `config.hidden`.
+    use_bias: whether the two layers have biases.
 
   Returns:
     What the residual connection adds, [batch, length, width].
   """
-  neurons = activation(dense(config, x, config.hidden, 'expand'))
+  expand = config.hidden if expand is None else expand
+  neurons = activation(dense(config, x, expand, 'expand', use_bias))
   neurons = apply_edit(edits, 'neurons', neurons)
-  out = dense(config, neurons, config.width, 'contract')
+  out = dense(config, neurons, config.width, 'contract', use_bias)
   out = apply_edit(edits, 'mlp', out)
   return apply_dropout(dropout, out, keep)

@@ -319,8 +319,8 @@ class MaskTest(toy.TestCase):
         seen.append(tokens.ids)
         return jax.nn.one_hot(tokens.ids, self.width)
 
-      def unembed(self, embeddings, h):
-        return jnp.zeros((*h.shape[:-1], self.vocab_size))
+      def token_logits(self, params, hidden):
+        return jnp.zeros((*hidden.shape[:-1], self.vocab_size))
 
     model = Spy(
       **{

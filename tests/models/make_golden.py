@@ -136,6 +136,35 @@ CONFIGS = {
     pad_token_id=0,
     num_labels=2,
   ),
+  'llama_three_layers': transformers.LlamaConfig(
+    architectures=['LlamaForSequenceClassification'],
+    num_hidden_layers=3,
+    hidden_size=24,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=40,
+    vocab_size=60,
+    max_position_embeddings=16,
+    pad_token_id=0,
+    num_labels=3,
+  ),
+  'llama_biases': transformers.LlamaConfig(
+    architectures=['LlamaForTokenClassification'],
+    num_hidden_layers=2,
+    hidden_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=1,
+    intermediate_size=20,
+    vocab_size=45,
+    max_position_embeddings=12,
+    rms_norm_eps=1e-3,
+    rope_parameters={'rope_type': 'default', 'rope_theta': 500.0},
+    attention_bias=True,
+    mlp_bias=True,
+    initializer_range=0.05,
+    pad_token_id=0,
+    num_labels=2,
+  ),
 }
 
 
@@ -144,7 +173,7 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
   with torch.no_grad():
     for module in model.modules():
       for name, weight in module.named_parameters(recurse=False):
-        is_scale = isinstance(module, torch.nn.LayerNorm) and name == 'weight'
+        is_scale = 'Norm' in type(module).__name__ and name == 'weight'
         noise = torch.randn(weight.shape, generator=generator)
         weight.copy_(float(is_scale) + 0.3 * noise)
 

@@ -1,6 +1,14 @@
 """`config.json` of published checkpoints, and what they describe."""
 
-from memloc_jax.models import bert, distilbert, gpt_neo, gpt_neox, opt, roberta
+from memloc_jax.models import (
+  bert,
+  distilbert,
+  gpt_neo,
+  gpt_neox,
+  llama,
+  opt,
+  roberta,
+)
 
 _BERT = {
   'attention_probs_dropout_prob': 0.1,
@@ -163,6 +171,33 @@ CONFIGS = {
     'use_parallel_residual': True,
     'vocab_size': 50304,
   },
+  'HuggingFaceTB/SmolLM2-135M': {
+    'architectures': ['LlamaForCausalLM'],
+    'attention_bias': False,
+    'attention_dropout': 0.0,
+    'bos_token_id': 0,
+    'eos_token_id': 0,
+    'hidden_act': 'silu',
+    'hidden_size': 576,
+    'initializer_range': 0.041666666666666664,
+    'intermediate_size': 1536,
+    'is_llama_config': True,
+    'max_position_embeddings': 8192,
+    'model_type': 'llama',
+    'num_attention_heads': 9,
+    'num_hidden_layers': 30,
+    'num_key_value_heads': 3,
+    'pretraining_tp': 1,
+    'rms_norm_eps': 1e-05,
+    'rope_interleaved': False,
+    'rope_scaling': None,
+    'rope_theta': 100000,
+    'tie_word_embeddings': True,
+    'torch_dtype': 'bfloat16',
+    'transformers_version': '4.40.1',
+    'use_cache': True,
+    'vocab_size': 49152,
+  },
 }  # fmt: skip
 
 _BASE = {'num_layers': 12, 'width': 768, 'num_heads': 12, 'hidden': 3072}
@@ -205,5 +240,17 @@ MODELS = {
   ),
   'EleutherAI/pythia-160m-deduped': gpt_neox.GptNeoX(
     **_BASE, vocab_size=50304, max_positions=2048
+  ),
+  'HuggingFaceTB/SmolLM2-135M': llama.Llama(
+    num_layers=30,
+    width=576,
+    num_heads=9,
+    key_value_heads=3,
+    hidden=1536,
+    vocab_size=49152,
+    max_positions=8192,
+    norm_epsilon=1e-05,
+    initial_scale=0.041666666666666664,
+    rotary_base=100000.0,
   ),
 }

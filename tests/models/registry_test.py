@@ -26,7 +26,10 @@ WIDTHS = {'distilbert': 'dim'}
 SETTINGS = {'compute', 'remat'}
 CONSTANTS = {
   'distilbert': {'norm_epsilon', 'num_segments'},
-  'opt': {'norm_epsilon', 'padded_read_out'},
+  'gpt_neo': {'untied'},
+  'gpt_neox': {'untied'},
+  'llama': {'untied'},
+  'opt': {'norm_epsilon', 'padded_read_out', 'untied'},
 }
 
 
@@ -48,6 +51,8 @@ def distinct(name):
     else:
       sizes[field.name] = ('local', 'local', 'global', 'local', 'global')
       sizes['num_layers'] = 5
+  if 'key_value_heads' in sizes:
+    sizes['num_heads'] = 3 * sizes['key_value_heads']
   sizes['width'] = 24 * sizes['num_heads']
   if 'rotary_share' in sizes:
     sizes['rotary_share'] = 0.75
@@ -247,6 +252,16 @@ class RegistryTest(parameterized.TestCase):
     ('gpt_neox', {'rotary_emb_base': -1}),
     ('gpt_neox', {'rotary_pct': 1.5}),
     ('gpt_neox', {'attention_dropout': 0.1}),
+    ('llama', {'attention_bias': 1}),
+    ('llama', {'head_dim': 32}),
+    ('llama', {'hidden_act': 'gelu'}),
+    ('llama', {'mlp_bias': 'no'}),
+    ('llama', {'num_key_value_heads': 0}),
+    ('llama', {'rope_interleaved': True}),
+    ('llama', {'rope_parameters': {'rope_type': 'llama3', 'factor': 8.0}}),
+    ('llama', {'rope_scaling': {'rope_type': 'llama3', 'factor': 8.0}}),
+    ('llama', {'rope_scaling': {'type': 'linear', 'factor': 2.0}}),
+    ('llama', {'rope_theta': -1}),
   )
   def test_refuses(self, name, change):
     self.refuses(BY_FAMILY[name] | change, *change)
@@ -262,6 +277,16 @@ class RegistryTest(parameterized.TestCase):
     for kind in ('linear', 'dynamic', None):
       change = {'rope_parameters': nested | {'rope_type': kind}}
       self.refuses(config | change, f'rope_type to {kind!r}')
+
+  def test_llama_heads(self):
+    config = BY_FAMILY['llama']
+    self.refuses(config | {'num_key_value_heads': 2}, '2 key-value .* 9')
+    odd = config | {'hidden_size': 9 * 63}
+    self.refuses(odd, 'head of 63 is odd')
+    # Where they are left out, each head has keys and values of its own.
+    alone = {k: v for k, v in config.items() if k != 'num_key_value_heads'}
+    found = registry.parse(alone | {'head_dim': 64}, 'config.json')
+    self.assertEqual(found.key_value_heads, 9)
 
   @parameterized.named_parameters(
     ('contradiction', {'attention_types': [[['global'], 12]]}, 'attention_'),
@@ -308,6 +333,11 @@ class RegistryTest(parameterized.TestCase):
     ('gpt_neox', {'rope_scaling': None}),
     ('gpt_neox', {'rope_parameters': {}}),
     ('gpt_neox', {'classifier_dropout': 0.1}),
+    ('llama', {'head_dim': 64}),
+    ('llama', {'mlp_bias': None}),
+    ('llama', {'pretraining_tp': 2}),
+    ('llama', {'rope_scaling': None}),
+    ('llama', {'rope_theta': 1e5, 'rope_scaling': {'rope_type': 'default'}}),
   )
   def test_accepts(self, name, change):
     config = BY_FAMILY[name]
@@ -352,6 +382,7 @@ class RegistryTest(parameterized.TestCase):
   @parameterized.parameters(
     ('bert', 'hidden_dropout_prob'), ('opt', 'dropout'),
     ('gpt_neo', 'resid_dropout'), ('gpt_neox', 'hidden_dropout'),
+    ('llama', 'attention_dropout'),
   )  # fmt: skip
   def test_no_element_would_be_kept(self, family, name):
     for value in (1, 1.0, 1.5):

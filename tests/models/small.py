@@ -33,4 +33,6 @@ def model(family: str, **changes) -> interface.Model:
     sizes.setdefault('attention', kinds)
   elif family == 'gpt_neox':
     sizes.setdefault('rotary_share', 0.5)
+  elif family == 'llama':
+    sizes.setdefault('key_value_heads', sizes['num_heads'] // 2)
   return registry.FAMILIES[family].model(**sizes)

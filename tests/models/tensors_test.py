@@ -40,6 +40,8 @@ HEADS = {
   'gpt_neo_four_layers': (3, False, False),
   'gpt_neox_serial': (2, True, False),
   'gpt_neox_three_layers': (3, False, False),
+  'llama_biases': (2, True, False),
+  'llama_three_layers': (3, False, False),
   'opt_post_norm': (2, False, False),
   'opt_three_layers': (3, False, False),
   'roberta_three_layers': (3, True, True),
@@ -67,6 +69,10 @@ UNUSED = {
     'layers.1.attention.masked_bias',
     'gpt_neox.layers.0.attention.rotary_emb.inv_freq',
     'embed_out.weight',
+  ),
+  'llama_three_layers': (
+    'model.layers.0.self_attn.rotary_emb.inv_freq',
+    'lm_head.weight',
   ),
   'opt_three_layers': ('lm_head.weight',),
   'roberta_three_layers': (
@@ -145,7 +151,8 @@ class TensorsTest(parameterized.TestCase):
     del whole['heads']
     chex.assert_trees_all_equal(params, whole)
     architecture, data = tensors.serialise(row, params)
-    self.assertIsNone(architecture)
+    predicts = row.next_token
+    self.assertEqual(architecture, predicts and predicts.architecture)
     self.assertEqual(set(safetensors.numpy.load(data)), set(encoder))
 
   def test_head_is_chosen_by_its_tensors(self):
