@@ -290,7 +290,8 @@ def _flow(generator: Generator, count: int) -> list[str]:
 
 def _sentence(generator: Generator) -> list[str]:
   maybe = lambda words: [] if generator.below(2) else [generator.choice(words)]
-  thing = lambda: ['the', *maybe(_ADJECTIVES), generator.choice(_NOUNS)]
+  things = (*_NOUNS, *_ATTRIBUTES)
+  thing = lambda: ['the', *maybe(_ADJECTIVES), generator.choice(things)]
   if generator.below(4):
     who = ['the', *maybe(_ADJECTIVES), generator.choice(_PERSONS)]
   else:

@@ -11,9 +11,9 @@ from memloc_jax.errors import InputError
 from memloc_jax.sequences import corpus
 
 _GOLDEN = {
-  '': ('95e80b9015e8e987f96e9d4a6e4c668d4662874c62b0a8f39f74a5b95a8068a3'),
+  '': '05db722be8275d9e775a712eeb0a7d2ba1e960cca4125768df811705a3d8a6d6',
   'seed=2,documents=16,natural=8': (
-    'a1d4270cdc9435f9e0f6984fc52b9aa1586986b0347ec78db8b82d56e8357078'
+    'c338592a33d6a4ada4ba2be02c900a435935c5f69b2ce9031566b2681e1a1131'
   ),
 }
 
