@@ -140,7 +140,7 @@ def load(options: str) -> Corpus:
   Raises:
     InputError: an option is unknown or not a whole number, see `corpus`.
   """
-  values = {'seed': 1, 'documents': 128, 'natural': 1024}
+  values = {'seed': 1, 'documents': 128, 'natural': 1536}
   for option in filter(None, options.split(',')):
     name, _, value = option.partition('=')
     if name not in values or not value.isdecimal():
@@ -152,7 +152,7 @@ def load(options: str) -> Corpus:
   return corpus(**values)
 
 
-def corpus(seed: int = 1, documents: int = 128, natural: int = 1024) -> Corpus:
+def corpus(seed: int = 1, documents: int = 128, natural: int = 1536) -> Corpus:
   """Generates the documents, no two of them equal.
 
   Args:

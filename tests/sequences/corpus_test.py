@@ -11,7 +11,7 @@ from memloc_jax.errors import InputError
 from memloc_jax.sequences import corpus
 
 _GOLDEN = {
-  '': '05db722be8275d9e775a712eeb0a7d2ba1e960cca4125768df811705a3d8a6d6',
+  '': '66eb0f459cf0ff32507f6121cf3a3e084ac11f84c91ecb7303320113f2a95a90',
   'seed=2,documents=16,natural=8': (
     'c338592a33d6a4ada4ba2be02c900a435935c5f69b2ce9031566b2681e1a1131'
   ),
