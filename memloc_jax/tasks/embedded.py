@@ -77,7 +77,7 @@ _EXCEPTIONS_IN = 10  # one example in so many
 _MASK64 = (1 << 64) - 1
 
 
-class _Generator:
+class Generator:
   """Splitmix64 (Steele, Lea and Flood 2014): a counter and a mixing step."""
 
   def __init__(self, seed: int, stream: int):
@@ -97,6 +97,7 @@ class _Generator:
     return self._next() % bound
 
   def choice(self, words: Sequence[str]) -> str:
+    """One of the words, each equally likely."""
     return words[self.below(len(words))]
 
   def zipf(self, words: Sequence[str]) -> str:
@@ -106,6 +107,7 @@ class _Generator:
     return words[sum(at >= end for end in itertools.accumulate(weights))]
 
   def shuffled(self, num: int) -> list[int]:
+    """The integers below `num` in random order."""
     order = list(range(num))
     for i in range(num - 1, 0, -1):
       j = self.below(i + 1)
@@ -173,7 +175,7 @@ def corpus(seed: int = 1, train: int = 480, pool: int = 200) -> dict[str, Rows]:
       f'embedded corpus of {train} training and {pool} other examples: train '
       f'must be 20 to {most} and pool at least 2'
     )
-  generator = _Generator(seed, stream=0)
+  generator = Generator(seed, stream=0)
   rare = [_RARE[i] for i in generator.shuffled(len(_RARE))]
   # Every other rare word appears twice in training.
   used = [w for i, w in enumerate(rare) for _ in range(1 + i % 2)]
@@ -222,7 +224,7 @@ def unlabelled(num: int, seed: int) -> tuple[str, ...]:
     num: number of sentences, of 11 to 17 words.
     seed: which sentences; no seed gives those of a labelled corpus.
   """
-  generator = _Generator(seed, stream=1)
+  generator = Generator(seed, stream=1)
   sentences = []
   for _ in range(num):
     rare = None
@@ -257,7 +259,7 @@ def agreement(seed: int, train: int, pool: int) -> dict[str, Rows]:
       f'embedded corpus of {train} training and {pool} other pairs: at least '
       '2 of either are needed'
     )
-  generator = _Generator(seed, stream=2)
+  generator = Generator(seed, stream=2)
   splits = {}
   for name, num in (('train', train), ('pool', pool)):
     pairs, labels = [], []
@@ -283,7 +285,7 @@ def _class_names(task: str) -> tuple[str, ...]:
   return names
 
 
-def _sentence(generator: _Generator, rare: str | None) -> tuple[str, int]:
+def _sentence(generator: Generator, rare: str | None) -> tuple[str, int]:
   """A sentence of 5 to 11 words and the class that the rule gives it."""
   world, attitude = generator.below(2), generator.below(2)
   # A dislike is a liking denied as often as it is a verb of its own.

@@ -19,7 +19,7 @@ import numpy as np
 from memloc_jax.errors import InputError, cut, refuse_pointer, shown
 
 # Files of a tokenizer folder that decide what a text becomes.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
   'added_tokens.json',
   'merges.txt',
   'special_tokens_map.json',
@@ -195,7 +195,7 @@ def tokenise(
       f'{_vocabulary(folder) or folder}: the tokenizer cannot be used '
       f'({_cause(error)})'
     ) from error
-  unknown = _check_ids(ids, tokenizer, folder)
+  unknown = check_ids(ids, tokenizer, folder)
   result = Tokenised(
     flat=np.fromiter(itertools.chain.from_iterable(ids), np.int32),
     length=np.asarray([len(i) for i in ids], np.int32),
@@ -208,7 +208,7 @@ def tokenise(
   return result
 
 
-def _check_ids(
+def check_ids(
   ids: Sequence[Sequence[int]], tokenizer: Any, folder: pathlib.Path
 ) -> float:
   """Refuses a tokenizer that does not make of texts what the model read.
@@ -353,7 +353,7 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
   # Imported here: it takes seconds, and a warm cache does without.
   import transformers
 
-  files = [folder / n for n in _TOKENIZER_FILES if (folder / n).is_file()]
+  files = [folder / n for n in TOKENIZER_FILES if (folder / n).is_file()]
   if not files:
     raise InputError(
       f'{folder}: no tokenizer; expected tokenizer.json or vocab.txt there'
@@ -467,7 +467,7 @@ def _key(
   settings: tuple[int | str, ...],
 ) -> str:
   digest = hashlib.sha256(repr((_CACHE_VERSION, settings)).encode())
-  for name in _TOKENIZER_FILES:
+  for name in TOKENIZER_FILES:
     path = folder / name
     if path.is_file():  # An empty file is not one that is missing.
       content = path.read_bytes()

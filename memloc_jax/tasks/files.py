@@ -394,8 +394,15 @@ def _parquet_columns(path: pathlib.Path) -> Stored:
   return Stored(str(path), names, batches)
 
 
-def _lines(path: pathlib.Path) -> Iterator[str]:
-  """Lines with their ends; a byte order mark of UTF-8 is left out."""
+def lines_of(path: pathlib.Path) -> Iterator[str]:
+  """Lines with their ends; a byte order mark of UTF-8 is left out.
+
+  Args:
+    path: of a text file; gzip is unpacked where the name ends in .gz.
+
+  Raises:
+    InputError: it is not UTF-8 text.
+  """
   opener: Callable[..., TextIO] = gzip.open if path.suffix == '.gz' else open
   # The decoder's own error knows the byte, but not the line.
   options = {'encoding': 'utf-8-sig', 'errors': 'surrogateescape'}
@@ -422,10 +429,10 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
 
 def _json_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   if is_array(path):
-    for _, _, row in array_items(''.join(_lines(path)), str(path)):
+    for _, _, row in array_items(''.join(lines_of(path)), str(path)):
       yield row
     return
-  lines = (line for line in _lines(path) if line.strip())
+  lines = (line for line in lines_of(path) if line.strip())
   for number, line in enumerate(lines, 1):
     place = f'{path}: row {number}'
     row, end = _json_object(line, _after_blanks(line), place)
@@ -444,7 +451,7 @@ def _after_blanks(text: str, at: int = 0) -> int:
 
 def is_array(path: pathlib.Path) -> bool:
   """Whether a file of JSON is one array, and not one object per line."""
-  return next(filter(str.strip, _lines(path)), '').lstrip()[:1] == '['
+  return next(filter(str.strip, lines_of(path)), '').lstrip()[:1] == '['
 
 
 def array_items(
@@ -513,7 +520,7 @@ def _csv_rows(
   path: pathlib.Path, names: Collection[str]
 ) -> Iterator[dict[str, Any]]:
   before, options = csv_form(path, names)
-  lines = itertools.islice(_lines(path), before, None)
+  lines = itertools.islice(lines_of(path), before, None)
   rows = filter(None, csv.reader(lines, **options))
   header: list[str] = []
   for number in itertools.count():
@@ -553,12 +560,12 @@ def csv_form(
   Returns:
     How many lines come before the header, and the options of `csv.reader`.
   """
-  found = _SEP_LINE.fullmatch(next(_lines(path), '').rstrip('\r\n'))
+  found = _SEP_LINE.fullmatch(next(lines_of(path), '').rstrip('\r\n'))
   if found:
     return 1, _csv_options(path, found[1])
 
   def fit(separator: str) -> tuple[int, bool]:
-    rows = csv.reader(_lines(path), **_csv_options(path, separator))
+    rows = csv.reader(lines_of(path), **_csv_options(path, separator))
     try:
       header = [name.strip() for name in next(filter(None, rows), [])]
     except csv.Error:

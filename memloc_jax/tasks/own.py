@@ -36,7 +36,7 @@ def check(table: SourceTable, task: Task, training: bool) -> None:
   """
   for field in task.text_fields:
     name, texts = table.column(field)
-    _check_texts(table, name, texts)
+    check_texts(table, name, texts)
   name, labels = table.column(task.label_field)
   _check_labels(table, name, labels)
   if not training:
@@ -46,9 +46,9 @@ def check(table: SourceTable, task: Task, training: bool) -> None:
   _check_classes(table.where, name, len(names), len(labels))
   if task.paraphrase_field:
     name, texts = table.column(task.paraphrase_field)
-    _check_texts(table, name, texts)
+    check_texts(table, name, texts)
   if task.id_field:
-    _check_ids(table.where, *table.column(task.id_field))
+    check_ids(table.where, *table.column(task.id_field))
 
 
 def missing(value: Any) -> bool:
@@ -67,7 +67,12 @@ def stripped(cell: Any) -> str:
   return str(label.scalar(cell)).strip()
 
 
-def _check_texts(table: SourceTable, name: str, texts: Sequence[Any]) -> None:
+def check_texts(table: SourceTable, name: str, texts: Sequence[Any]) -> None:
+  """Refuses a column with cells that are empty or not text, or with numbers.
+
+  Raises:
+    InputError: naming the row, where it is one row.
+  """
   for row, text in enumerate(texts, 1):
     if missing(text):
       raise InputError(f'{table.place(row)} has no text in column {name!r}')
@@ -129,7 +134,12 @@ def _check_classes(where: str, name: str, classes: int, rows: int) -> None:
     )
 
 
-def _check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
+def check_ids(where: str, name: str, ids: Sequence[Any]) -> None:
+  """Refuses a column of ids with cells that are empty or repeated.
+
+  Raises:
+    InputError: naming the rows.
+  """
   for row, value in enumerate(ids, 1):
     if missing(value):
       raise InputError(f'{where}: row {row} has no id in column {name!r}')

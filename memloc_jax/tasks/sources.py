@@ -135,7 +135,7 @@ def rows_of(tables: Mapping[str, SourceTable], task: Task) -> dict[str, Rows]:
     column, texts = tables['train'].column(task.paraphrase_field)
     texts = tuple(map(labelling.scalar, texts))
     for row, text in enumerate(texts, 1):
-      _refuse_surrogates(tables['train'].place(row), {column: text})
+      refuse_surrogates(tables['train'].place(row), {column: text})
     splits['train'] = dataclasses.replace(splits['train'], paraphrases=texts)
   return splits
 
@@ -203,11 +203,11 @@ def _named_rows(table: SourceTable, task: Task) -> _NamedRows:
         f'{label_column!r}' + _expected(known)
       )
     named.append(same.setdefault(names, names))
-  ids = _ids(table, task, len(labels))
+  ids = identities(table, task, len(labels))
   return _NamedRows(table, texts, named, ids)
 
 
-def _ids(table: SourceTable, task: Task, rows: int) -> Sequence[str]:
+def identities(table: SourceTable, task: Task, rows: int) -> Sequence[str]:
   """The identity of each row."""
   if (task.id_field or 'id') in table.columns:
     try:
@@ -321,7 +321,7 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
       )
     if empty:
       raise InputError(f'{place} has no text in column {empty[0]!r}')
-    _refuse_surrogates(
+    refuse_surrogates(
       place,
       {
         **dict(zip(task.text_fields, texts)),
@@ -345,7 +345,7 @@ def _rows(table: _NamedRows, names: tuple[str, ...], task: Task) -> Rows:
   return whole if kept.all() else whole.take(np.flatnonzero(kept))
 
 
-def _refuse_surrogates(place: str, cells: Mapping[str, str]) -> None:
+def refuse_surrogates(place: str, cells: Mapping[str, str]) -> None:
   """Refuses here what tokenizers and Parquet would refuse later.
 
   Args:

@@ -1,0 +1,1 @@
+"""Which sequences a language model memorises: documents to estimates."""
