@@ -60,17 +60,12 @@ def settled(config: StudyConfig, progress: Progress) -> StudyConfig:
     return config
   chosen = None
   if hosts.is_first():
-    seconds = _of_machine(config.engine.cache)
+    seconds = _of_machine(config.engine.cache, progress)
     chosen = best(seconds)
-    exact, *_ = seconds
+    exact, fast = seconds
     progress.message(
-      f'engine.matmul_precision=auto: {chosen}; '
-      + ', '.join(
-        f'{name} takes {taken / seconds[exact]:.2f} times as long as {exact}'
-        for name, taken in seconds.items()
-        if name != exact
-      )
-      + ' on this machine'
+      f'engine.matmul_precision=auto: {chosen} ({fast} takes '
+      f'{seconds[fast] / seconds[exact]:.2f} times as long as {exact} here)'
     )
   return config.with_precision(hosts.tell(chosen))
 
@@ -79,24 +74,25 @@ def best(seconds: dict[str, float]) -> str:
   """The precision to take.
 
   Args:
-    seconds: that the same training takes by precision, the most exact first.
+    seconds: that the same training takes in two precisions, the more exact one
+      first.
 
   Returns:
-    The most exact one; or the fastest, if it is at least 1.2 times as fast.
+    The more exact one, unless the other is at least 1.2 times as fast.
   """
-  exact, *_ = seconds
-  fastest = min(seconds, key=lambda name: seconds[name])
-  return fastest if seconds[fastest] * _WORTH <= seconds[exact] else exact
+  exact, fast = seconds
+  return fast if seconds[fast] * _WORTH <= seconds[exact] else exact
 
 
-def _of_machine(cache: str) -> dict[str, float]:
+def _of_machine(cache: str, progress: Progress) -> dict[str, float]:
   """What training takes here, from disk if it was measured before."""
   device = jax.local_devices()[0]
   fast = 'tensorfloat32' if device.platform == 'gpu' else 'bfloat16'
   names = ('float32', fast)
   folder = compilation_cache.folder(cache)
+  measure = functools.partial(_told, names, progress)
   if folder is None:
-    return _measured(names)
+    return measure()
   path = folder / 'precision.json'
   known: dict[str, dict[str, float]] = {}
   with contextlib.suppress(OSError, ValueError):
@@ -104,12 +100,19 @@ def _of_machine(cache: str) -> dict[str, float]:
     known = stored if isinstance(stored, dict) else {}
   found = known.get(device.device_kind)
   if found is None or tuple(found) != names:
-    found = _measured(names)
+    found = measure()
     with contextlib.suppress(OSError):
       text = json.dumps(known | {device.device_kind: found}, indent=2)
       with whole(path) as part:
         part.write_text(text, 'utf-8')
   return found
+
+
+def _told(names: tuple[str, ...], progress: Progress) -> dict[str, float]:
+  progress.message(
+    'engine.matmul_precision=auto: measuring, about half a minute'
+  )
+  return _measured(names)
 
 
 @functools.cache

@@ -74,8 +74,10 @@ class SettledTest(absltest.TestCase):
     never.assert_not_called()
     self.assertEqual(first, again)
     self.assertEqual(first.engine.matmul_precision, 'bfloat16')
-    self.assertEqual(self.said[0], self.said[1])
-    self.assertIn('auto: bfloat16', self.said[0])
+    self.assertLen(self.said, 3)
+    self.assertIn('measuring', self.said[0])
+    self.assertIn('auto: bfloat16 (', self.said[1])
+    self.assertEqual(self.said[1], self.said[2])
 
   def test_another_kind_of_device_and_damage_are_measured_anew(self):
     for content in ('{', '[]', json.dumps({'A GPU': _FAST})):
