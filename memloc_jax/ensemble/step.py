@@ -252,13 +252,18 @@ def batch_loss(
     step: number of the step in the whole schedule, int32 [].
 
   Returns:
-    The mean over the real examples, []; 0 if there are none.
+    The mean over the real examples, or for next tokens over all of their
+    tokens but the first ones, []; 0 if there are none.
   """
   real = indices >= 0
   tokens = batch_tokens(examples, indices, length)
   key = jax.random.fold_in(run_key(run.seed, STEP_STREAM), step)
   dropout = Dropout(key, run.dropout) if train_dropout else None
-  if objective.kind == 'mask':
+  weights = real.astype(jnp.float32)
+  if objective.kind == 'next':
+    losses = _next_token_losses(model, params, tokens, dropout)
+    weights *= tokens.length - 1
+  elif objective.kind == 'mask':
     losses = _masked_token_losses(
       model, objective, params, tokens, dropout, jax.random.fold_in(key, 1)
     )
@@ -269,7 +274,7 @@ def batch_loss(
     labels = examples.labels[run.label_set, jnp.maximum(indices, 0)]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   total = jnp.sum(jnp.where(real, losses, 0.0))
-  return total / jnp.maximum(jnp.sum(real), 1)
+  return total / jnp.maximum(jnp.sum(weights), 1)
 
 
 def _masked_token_losses(
@@ -294,6 +299,21 @@ def _masked_token_losses(
   losses = optax.softmax_cross_entropy_with_integer_labels(scores, tokens.ids)
   hidden = jnp.sum(hide, axis=1)
   return jnp.sum(jnp.where(hide, losses, 0.0), 1) / jnp.maximum(hidden, 1)
+
+
+def _next_token_losses(
+  model: Model, params: Tree, tokens: Tokens, dropout: Dropout | None
+) -> jax.Array:
+  """Sum of the cross-entropies of each example's tokens but the first, [batch].
+
+  Source: causal language modelling, as in Radford et al. (2019).
+  """
+  h = interface.encode(model, params, tokens, dropout)
+  logits = model.token_logits(params, h[:, :-1])
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, tokens.ids[:, 1:]
+  )
+  return jnp.sum(jnp.where(interface.real_tokens(tokens)[:, 1:], losses, 0), 1)
 
 
 def update(

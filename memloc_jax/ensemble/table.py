@@ -32,16 +32,17 @@ class Objective:
 
   Attributes:
     name: the head's name in `params['heads']`.
-    kind: 'classify' (cross-entropy at the read-out position) or 'mask'
-      (masked-language modelling with tied output weights).
-    num_outputs: classes, or the vocabulary's size for 'mask'.
+    kind: 'classify' (cross-entropy at the read-out position), 'mask'
+      (masked-language modelling) or 'next' (every next token, by a causal
+      model); the latter two take the model's output weights, and no head.
+    num_outputs: classes, or the vocabulary's size for the other kinds.
     mask_id: the token that hides others, for 'mask'.
     mask_rate: share of the tokens to hide, for 'mask' (Devlin et al., 2019).
   """
 
   name: str
   num_outputs: int
-  kind: Literal['classify', 'mask'] = 'classify'
+  kind: Literal['classify', 'mask', 'next'] = 'classify'
   mask_id: int = 0
   mask_rate: float = 0.15
 

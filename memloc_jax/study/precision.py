@@ -67,7 +67,9 @@ def settled(config: StudyConfig, progress: Progress) -> StudyConfig:
       f'engine.matmul_precision=auto: {chosen} ({fast} takes '
       f'{seconds[fast] / seconds[exact]:.2f} times as long as {exact} here)'
     )
-  return config.with_precision(hosts.tell(chosen))
+  told = hosts.tell(chosen)
+  assert told is not None  # Process 0 has chosen.
+  return config.with_precision(told)
 
 
 def best(seconds: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from memloc_jax.ensemble.table import Objective, Program
 from memloc_jax.models import interface
 from memloc_jax.tasks.encode import Encoded
 from tests.ensemble import toy
+from tests.models import small
 
 _OBJECTIVES = (Objective('main', 3), Objective('other', 2))
 _PROGRAM = Program(_OBJECTIVES, num_epochs=1, clip_norm=0.7)
@@ -371,6 +372,62 @@ class MaskTest(toy.TestCase):
     self.assertEqual(float(call(examples=other)[0]), float(loss))
     self.assertTrue(np.asarray(gradient['blocks']['qkv']['kernel']).any())
     self.assertFalse(np.asarray(gradient['heads']['main']['kernel']).any())
+
+
+class NextTest(parameterized.TestCase):
+  def _loss(self, model, params, examples, batch, length=12):
+    objective = Objective('lm', model.vocab_size, 'next')
+    loss = lambda params: step.batch_loss(
+      model,
+      objective,
+      length,
+      False,
+      params,
+      examples,
+      _run(),
+      batch,
+      jnp.int32(5),
+    )
+    return jax.value_and_grad(loss)(params)
+
+  @parameterized.parameters('gpt_neox', 'opt', 'llama')
+  def test_is_the_cross_entropy_over_real_tokens(self, family):
+    model, examples = small.model(family), toy.examples()
+    params = model.init(jax.random.key(0))
+    found, gradient = self._loss(model, params, examples, _BATCH)
+    total, count = 0.0, 0
+    for at in _BATCH[_BATCH >= 0]:
+      ids = examples.ids[at, : examples.length[at]]
+      tokens = interface.Tokens(ids[None], np.array([len(ids)], np.int32))
+      hidden = interface.encode(model, params, tokens, None)
+      logits = np.asarray(model.token_logits(params, hidden), np.float64)[0]
+      for position in range(1, len(ids)):
+        row = logits[position - 1]
+        total += np.log(np.exp(row).sum()) - row[ids[position]]
+        count += 1
+    self.assertAlmostEqual(float(found), total / count, places=4)
+    self.assertTrue(np.asarray(gradient['embeddings']['token']).any())
+
+  def test_what_pads_texts_and_batches_has_no_effect(self):
+    model, examples = small.model('gpt_neox'), toy.examples()
+    params = model.init(jax.random.key(0))
+    batch = np.array([4, 9, 7, -1], np.int32)
+    before = self._loss(model, params, examples, batch)
+    ids, length = examples.ids.copy(), examples.length.copy()
+    ids[np.arange(12) >= length[:, None]] = 31
+    ids[0], length[0] = 17, 12
+    other = Encoded(ids, length, examples.buckets, examples.labels)
+    after = self._loss(model, params, other, batch)
+    chex.assert_trees_all_equal(before, after)
+
+  def test_a_batch_of_padding_has_no_loss_and_no_gradient(self):
+    model = small.model('gpt_neox')
+    params = model.init(jax.random.key(0))
+    loss, gradient = self._loss(
+      model, params, toy.examples(), np.full(4, -1, np.int32)
+    )
+    self.assertEqual(float(loss), 0)
+    jax.tree.map(lambda x: self.assertFalse(np.asarray(x).any()), gradient)
 
 
 if __name__ == '__main__':
