@@ -222,7 +222,7 @@ def _rules(generator: Generator, count: int, numbers: list[int]) -> _Documents:
   found: _Documents = []
   for number in numbers[:count]:
     adjective, noun = divmod(number, len(_NOUNS))
-    month, words = generator.below(12), []
+    month, words = generator.below(12), list[str]()
     while len(words) < WORDS:
       words += [_MONTHS[month % 12], _ADJECTIVES[adjective], _NOUNS[noun]]
       month += 1

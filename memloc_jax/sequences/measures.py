@@ -75,7 +75,7 @@ def log_p_z(logp_k: np.ndarray) -> np.ndarray:
     In nats, -inf where a token is not among the k likeliest, float64 [runs,
     sequences].
   """
-  return np.sum(logp_k, axis=-1, dtype=np.float64)
+  return np.asarray(np.sum(logp_k, axis=-1, dtype=np.float64))
 
 
 def log10_n(log_p: np.ndarray, p: float) -> np.ndarray:
@@ -117,7 +117,7 @@ def greedy_match(decoded: np.ndarray, ids: np.ndarray) -> np.ndarray:
   Returns:
     float64 [runs, sequences].
   """
-  return np.mean(decoded == ids, axis=-1, dtype=np.float64)
+  return _mean(decoded == ids, None)
 
 
 def zlib_score(
@@ -204,7 +204,7 @@ def min_k_plus(
 def _mean(values: np.ndarray, real: np.ndarray | None) -> np.ndarray:
   """Mean over the positions that count, float64 [runs, sequences]."""
   if real is None:
-    return np.mean(values, axis=-1, dtype=np.float64)
+    return np.asarray(np.mean(values, axis=-1, dtype=np.float64))
   # Elsewhere values may be infinite.
   total = np.sum(values, axis=-1, where=real, dtype=np.float64)
   return total / real.sum(axis=-1)

@@ -73,7 +73,7 @@ def tile(
   else:
     buckets = encode.check_buckets(buckets, real_length)
   ids = np.full((len(size), buckets[-1]), tokens.pad, np.int32)
-  if begin:
+  if tokens.begin is not None:
     ids[:, 0] = tokens.begin
   column = np.arange(buckets[-1] - begin)
   real = column < size[:, None]
