@@ -48,6 +48,7 @@ class SettledTest(absltest.TestCase):
     self.said = []
     self.progress = Progress(quiet=True)
     self.progress.message = self.said.append
+    self.read = self.enter_context(mock.patch.object(precision.dataset, 'read'))
     # The tests of this project run without a cache.
     self.enter_context(
       mock.patch.object(
@@ -72,6 +73,7 @@ class SettledTest(absltest.TestCase):
       again = self.settled()
     measured.assert_called_once()
     never.assert_not_called()
+    self.read.assert_called_once()
     self.assertEqual(first, again)
     self.assertEqual(first.engine.matmul_precision, 'bfloat16')
     self.assertLen(self.said, 3)
@@ -119,6 +121,16 @@ class SettledTest(absltest.TestCase):
       InputError, "is 'bfloat16' there and 'float32'"
     ):
       folder.claim(self.settled(named, folder))
+
+  def test_a_wrong_file_is_refused_before_anything_is_measured(self):
+    self.read.side_effect = InputError('train.csv: not there')
+    with (
+      self.measuring(_FAST) as measured,
+      self.assertRaisesRegex(InputError, 'not there'),
+    ):
+      self.settled()
+    measured.assert_not_called()
+    self.assertEqual(self.said, [])
 
   def test_what_is_open_identifies_nothing(self):
     with self.assertRaisesRegex(ValueError, 'auto'):
