@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memloc_jax.errors import InputError, cut, refuse_pointer, shown
-from memloc_jax.models import interface, registry, shards, tensors
+from memloc_jax.models import gguf, interface, registry, shards, tensors
 
+CACHE = pathlib.Path('~/.cache/memloc_jax')
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = f'{WEIGHTS}{shards.INDEX}'
@@ -48,7 +49,7 @@ _OTHER_PROBLEMS = {
 _MADE_UP = re.compile(r'LABEL_\d+')
 
 
-def resolve(source: str) -> pathlib.Path:
+def resolve(source: str, cache: str | pathlib.Path = CACHE) -> pathlib.Path:
   """Finds the folder of a pretrained model.
 
   Args:
@@ -56,25 +57,41 @@ def resolve(source: str) -> pathlib.Path:
       installed Python package, which is not imported; or a Hugging Face hub
       id such as 'google-bert/bert-base-cased', which is downloaded once and
       then taken from the hub's cache (also with HF_HUB_OFFLINE=1). MiniLM is
-      taken from its package where that is installed.
+      taken from its package where that is installed. A GGUF file can stand in
+      place of the folder that holds it.
+    cache: where the models of GGUF files are unpacked, see `gguf.unpack`.
 
   Returns:
     The folder.
 
   Raises:
-    InputError: There is no such folder or package, or the hub has no answer.
+    InputError: There is no such folder or package, or the hub has no answer;
+      or a GGUF file cannot be read.
   """
+  place = _place(source)
+  file = gguf.find(place)
+  return (
+    place
+    if file is None
+    else gguf.unpack(file, pathlib.Path(cache).expanduser())
+  )
+
+
+def _place(source: str) -> pathlib.Path:
+  """The folder, or the GGUF file."""
   if source.startswith('package:'):
     return _package_folder(source)
   folder = pathlib.Path(os.path.expanduser(source))
   if source and folder.is_dir():
+    return folder
+  if folder.suffix == gguf.SUFFIX and folder.is_file():
     return folder
   if folder.is_file():
     raise InputError(f'{source} is a file; pass the folder that holds it.')
   if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', source):
     raise InputError(
       f'--config.model.source={source}: there is no model folder of that name; '
-      'name a folder, a hub id or package:NAME/FOLDER.'
+      'name a folder, a .gguf file, a hub id or package:NAME/FOLDER.'
     )
   packaged = _PACKAGED.get(source, '')
   module = packaged.removeprefix('package:').partition('/')[0]
@@ -342,7 +359,7 @@ def _package_folder(source: str) -> pathlib.Path:
     )
   for place in spec.submodule_search_locations or ():
     folder = pathlib.Path(place) / inner
-    if folder.is_dir():
+    if folder.is_dir() or gguf.find(folder):
       return folder
   raise InputError(f'{source}: the package {module} has no folder {inner!r}.')
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from memloc_jax.models import decoder, family, transformer
 
@@ -57,11 +58,15 @@ class _Embeddings(nn.Module):
   config: GptNeo
 
   @nn.compact
-  def __call__(self, tokens, dropout):
-    config = self.config
+  def __call__(self, tokens, dropout, first=None):
+    config, length = self.config, tokens.ids.shape[1]
     token = transformer.table(self, 'token', config.vocab_size)
     position = transformer.table(self, 'position', config.max_positions)
-    h = token[tokens.ids] + position[: tokens.ids.shape[1]][None]
+    h = token[tokens.ids]
+    if first is None:
+      h = h + position[:length][None]
+    else:
+      h = h + lax.dynamic_slice_in_dim(position, first, length)[None]
     return transformer.apply_dropout(dropout, h.astype(config.compute))
 
 
@@ -71,7 +76,7 @@ class _Block(nn.Module):
   config: GptNeo
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits, read=None):
+  def __call__(self, h, mask, constants, dropout, edits, read=None, cache=None):
     config = self.config
     batch, length, width = h.shape
     keep_weights, keep_attention, keep_mlp = transformer.dropout_masks(
@@ -83,13 +88,15 @@ class _Block(nn.Module):
     qkv = qkv.reshape(batch, length, 3, config.num_heads, -1)
     allowed = jnp.where(
       constants['local'],
-      transformer.causal(length, config.window),
-      transformer.causal(length),
+      decoder.causal(length, cache, config.window),
+      decoder.causal(length, cache),
     )
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    key, value, cache = decoder.extend(cache, key, value)
     context = transformer.attend(
-      qkv[:, :, 0],
-      qkv[:, :, 1],
-      qkv[:, :, 2],
+      query,
+      key,
+      value,
       allowed & mask[:, None, None, :],
       1.0,
       edits,
@@ -106,7 +113,8 @@ class _Block(nn.Module):
 
     x = transformer.norm(config, 'mlp_norm')(h)
     mlp = transformer.mlp(config, x, nn.gelu, edits, dropout, keep_mlp)
-    return h + mlp
+    h = h + mlp
+    return h if cache is None else (h, cache)
 
 
 def _read_config(config):

@@ -51,7 +51,8 @@ class _Embeddings(nn.Module):
   config: GptNeoX
 
   @nn.compact
-  def __call__(self, tokens, dropout):
+  def __call__(self, tokens, dropout, first=0):
+    del first  # Positions are in the blocks.
     config = self.config
     h = transformer.table(self, 'token', config.vocab_size)[tokens.ids]
     return transformer.apply_dropout(dropout, h.astype(config.compute))
@@ -63,7 +64,7 @@ class _Block(nn.Module):
   config: GptNeoX
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits, read=None):
+  def __call__(self, h, mask, constants, dropout, edits, read=None, cache=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
@@ -76,13 +77,19 @@ class _Block(nn.Module):
     # The checkpoints fuse head by head.
     qkv = qkv.reshape(batch, length, config.num_heads, 3, -1)
     turn = functools.partial(
-      rotary.turn, size=config.rotary_width, base=config.rotary_base
+      rotary.turn,
+      size=config.rotary_width,
+      base=config.rotary_base,
+      cache=cache,
     )
+    allowed = decoder.causal(length, cache)
+    query, key = turn(qkv[:, :, :, 0]), turn(qkv[:, :, :, 1])
+    key, value, cache = decoder.extend(cache, key, qkv[:, :, :, 2])
     context = transformer.attend(
-      turn(qkv[:, :, :, 0]),
-      turn(qkv[:, :, :, 1]),
-      qkv[:, :, :, 2],
-      transformer.causal(length) & mask[:, None, None, :],
+      query,
+      key,
+      value,
+      allowed & mask[:, None, None, :],
       (width // config.num_heads) ** 0.5,
       edits,
       dropout,
@@ -106,7 +113,8 @@ class _Block(nn.Module):
       dropout,
       keep_mlp,
     )
-    return h + attention + mlp
+    h = h + attention + mlp
+    return h if cache is None else (h, cache)
 
 
 # Setting in `rope_parameters` -> field.

@@ -51,6 +51,11 @@ class Llama(decoder.Decoder):
     return True
 
   @property
+  def cached_heads(self):
+    """Those of keys and values."""
+    return self.key_value_heads
+
+  @property
   def parts(self):
     """Pre-norm blocks and a final norm."""
     return transformer.Parts(
@@ -64,8 +69,8 @@ class _Embeddings(nn.Module):
   config: Llama
 
   @nn.compact
-  def __call__(self, tokens, dropout):
-    del dropout  # Llama has none here.
+  def __call__(self, tokens, dropout, first=0):
+    del dropout, first  # Llama has none here, and positions in its blocks.
     config = self.config
     h = transformer.table(self, 'token', config.vocab_size)[tokens.ids]
     return h.astype(config.compute)
@@ -77,13 +82,16 @@ class _Block(nn.Module):
   config: Llama
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits, read=None):
+  def __call__(self, h, mask, constants, dropout, edits, read=None, cache=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
     size = width // config.num_heads
     groups = config.num_heads // config.key_value_heads
-    turn = functools.partial(rotary.turn, size=size, base=config.rotary_base)
+    turn = functools.partial(
+      rotary.turn, size=size, base=config.rotary_base, cache=cache
+    )
+    allowed = decoder.causal(length, cache)
     linear = functools.partial(
       transformer.dense, config, use_bias=config.attention_bias
     )
@@ -95,11 +103,13 @@ class _Block(nn.Module):
     query = linear(x, width, 'query').reshape(batch, length, -1, size)
     both = linear(x, 2 * config.key_value_heads * size, 'key_value')
     both = both.reshape(batch, length, 2, -1, size)
+    query, key = turn(query), turn(both[:, :, 0])
+    key, value, cache = decoder.extend(cache, key, both[:, :, 1])
     context = transformer.attend(
-      turn(query),
-      jnp.repeat(turn(both[:, :, 0]), groups, axis=2),
-      jnp.repeat(both[:, :, 1], groups, axis=2),
-      transformer.causal(length) & mask[:, None, None, :],
+      query,
+      jnp.repeat(key, groups, axis=2),
+      jnp.repeat(value, groups, axis=2),
+      allowed & mask[:, None, None, :],
       size**0.5,
       edits,
       dropout,
@@ -111,7 +121,7 @@ class _Block(nn.Module):
     h = h + transformer.apply_edit(edits, 'attention', attention)
 
     x = transformer.norm(config, 'mlp_norm')(h)
-    return h + transformer.mlp(
+    h = h + transformer.mlp(
       config,
       x,
       _gated,
@@ -121,6 +131,7 @@ class _Block(nn.Module):
       expand=2 * config.hidden,
       use_bias=config.mlp_bias,
     )
+    return h if cache is None else (h, cache)
 
 
 def _gated(x: jax.Array) -> jax.Array:

@@ -66,7 +66,7 @@ class _Embeddings(nn.Module):
   config: Opt
 
   @nn.compact
-  def __call__(self, tokens, dropout):
+  def __call__(self, tokens, dropout, first=0):
     del dropout  # OPT has none here.
     config, length = self.config, tokens.ids.shape[1]
     token = transformer.table(
@@ -76,7 +76,7 @@ class _Embeddings(nn.Module):
     position = transformer.table(self, 'position', rows)
     place = np.arange(length)[None]
     real = place < tokens.length[:, None]
-    at = jnp.where(real, place + _OFFSET, _OFFSET - 1)
+    at = jnp.where(real, place + first + _OFFSET, _OFFSET - 1)
     h = token[tokens.ids]
     if config.token_width != config.width:
       h = transformer.dense(config, h, config.width, 'project', use_bias=False)
@@ -89,7 +89,7 @@ class _Block(nn.Module):
   config: Opt
 
   @nn.compact
-  def __call__(self, h, mask, constants, dropout, edits, read=None):
+  def __call__(self, h, mask, constants, dropout, edits, read=None, cache=None):
     del constants  # All layers are alike.
     config = self.config
     batch, length, width = h.shape
@@ -101,11 +101,14 @@ class _Block(nn.Module):
     x = norm('attention_norm')(h) if config.pre_norm else h
     qkv = transformer.dense(config, x, 3 * width, 'qkv')
     qkv = qkv.reshape(batch, length, 3, config.num_heads, -1)
+    allowed = decoder.causal(length, cache)
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    key, value, cache = decoder.extend(cache, key, value)
     context = transformer.attend(
-      qkv[:, :, 0],
-      qkv[:, :, 1],
-      qkv[:, :, 2],
-      transformer.causal(length) & mask[:, None, None, :],
+      query,
+      key,
+      value,
+      allowed & mask[:, None, None, :],
       (width // config.num_heads) ** 0.5,
       edits,
       read=read,
@@ -122,7 +125,8 @@ class _Block(nn.Module):
     x = norm('mlp_norm')(h) if config.pre_norm else h
     mlp = transformer.mlp(config, x, nn.relu, edits, dropout, keep_mlp)
     h = h + mlp
-    return h if config.pre_norm else norm('mlp_norm')(h)
+    h = h if config.pre_norm else norm('mlp_norm')(h)
+    return h if cache is None else (h, cache)
 
 
 def _read_config(config):

@@ -6,26 +6,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from memloc_jax.models.decoder import Cache
 
 _UNSCALED = {'rope_type': 'default'}
 
 
-def turn(x: jax.Array, size: int, base: float) -> jax.Array:
+def turn(
+  x: jax.Array, size: int, base: float, cache: Cache | None = None
+) -> jax.Array:
   """Turns the first part of each head by position (eq. 34).
 
   Args:
     x: queries or keys, [batch, length, head, head_width].
     size: how much of each head is turned.
     base: of the wavelengths.
+    cache: of a block, with the tokens before `x`.
 
   Returns:
     An array like `x`.
   """
   frequency = base ** (-np.arange(0, size, 2) / max(size, 1))
-  angle = np.arange(x.shape[1])[:, None] * frequency
+  length = x.shape[1] if cache is None else cache.keys.shape[1]
+  angle = np.arange(length)[:, None] * frequency
   cos, sin = (
     np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
   )
+  if cache is not None:
+    cos, sin = (
+      lax.dynamic_slice_in_dim(table, cache.position, x.shape[1], axis=1)
+      for table in (cos, sin)
+    )
   turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
   # The checkpoints pair a coordinate with the one half the width further.
   first, second = jnp.split(turned, 2, axis=-1)

@@ -21,8 +21,10 @@ class Parts(NamedTuple):
   """The Flax modules of a family.
 
   Attributes:
-    embeddings: (tokens, dropout) -> [batch, length, width].
-    block: (h, mask, constants, dropout, edits, read) -> the stream after it.
+    embeddings: (tokens, dropout) -> [batch, length, width]; of decoders, also
+      (tokens, dropout, position of the first token).
+    block: (h, mask, constants, dropout, edits, read) -> the stream after it; of
+      decoders, also (..., cache) -> the stream and the extended cache.
     final: (h) -> the stream after the final norm; None for post-norm models.
     projection: (x) -> the head's input; None where it is the stream itself.
   """

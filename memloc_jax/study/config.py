@@ -388,8 +388,8 @@ class EngineConfig:
       'bfloat16'.
     remat: whether blocks are computed again in the backward pass instead of
       keeping their activations, for models too large otherwise.
-    cache: folder for tokenised texts, compiled programs and the embedded
-      task's encoder.
+    cache: folder for tokenised texts, compiled programs, the embedded task's
+      encoder and models of GGUF files.
   """
 
   lanes: int | None = setting(None, at_least(1))

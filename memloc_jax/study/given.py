@@ -62,7 +62,7 @@ def find(config: StudyConfig) -> dict[tuple[str, int], Given]:
   found = {}
   for role in _SETTINGS:
     for seed, source in zip(config.train.seeds, getattr(config.model, role)):
-      folder = checkpoint.resolve(source)
+      folder = checkpoint.resolve(source, config.engine.cache)
       found[role, seed] = Given(role, folder, checkpoint.fingerprint(folder))
   return found
 

@@ -24,7 +24,7 @@ def folder(
 
   Args:
     config: which.
-    cache: folder for the embedded encoder.
+    cache: folder for the embedded encoder, and for models of GGUF files.
     progress: of its training.
 
   Raises:
@@ -32,7 +32,7 @@ def folder(
   """
   if config.source == 'embedded':
     return pretrain.encoder(cache, progress, config.layers)
-  found = checkpoint.resolve(config.source)
+  found = checkpoint.resolve(config.source, cache)
   if config.sha256 is not None:
     weights = found / checkpoint.WEIGHTS
     if not weights.is_file():
