@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from memloc_jax.models.decoder import Cache
+from memloc_jax.models.interface import Array
 
 _UNSCALED = {'rope_type': 'default'}
 
@@ -30,14 +31,15 @@ def turn(
   frequency = base ** (-np.arange(0, size, 2) / max(size, 1))
   length = x.shape[1] if cache is None else cache.keys.shape[1]
   angle = np.arange(length)[:, None] * frequency
-  cos, sin = (
+  tables: tuple[Array, ...] = tuple(
     np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
   )
   if cache is not None:
-    cos, sin = (
+    tables = tuple(
       lax.dynamic_slice_in_dim(table, cache.position, x.shape[1], axis=1)
-      for table in (cos, sin)
+      for table in tables
     )
+  cos, sin = tables
   turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
   # The checkpoints pair a coordinate with the one half the width further.
   first, second = jnp.split(turned, 2, axis=-1)

@@ -71,9 +71,8 @@ def score(
     raise ValueError(f'Tokens from {first} on of {longest}.')
   chex.assert_rank(sequences.ids, 2)
   result = np.zeros((len(params), len(sequences), longest - first), TOKEN)
-  for name in TOKEN.names:
-    if TOKEN[name].kind == 'f':
-      result[name] = np.nan
+  for name in ('logp', 'logp_k', 'entropy', 'logp_sd'):
+    result[name] = np.nan
   size = _LOGITS // (4 * model.vocab_size * (longest - first))
   everything = np.arange(len(sequences))
   batches = [
