@@ -248,6 +248,22 @@ def common(found: np.ndarray, least: int = COMMON) -> np.ndarray:
   return np.flatnonzero(found.min(axis=0) >= least)
 
 
+def seen(found: np.ndarray, continuation: np.ndarray) -> np.ndarray:
+  """Whether every run has trained on all tokens of a continuation, somewhere.
+
+  A token that a run has never seen cannot be predicted by it: others cannot
+  be scored.
+
+  Args:
+    found: see `occurrences`, int [runs, vocabulary].
+    continuation: int [sequences, positions].
+
+  Returns:
+    bool [sequences].
+  """
+  return (found.min(axis=0)[continuation] > 0).all(axis=1)
+
+
 def random_strings(
   candidates: np.ndarray, num: int, length: int, seed: int
 ) -> np.ndarray:

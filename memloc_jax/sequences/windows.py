@@ -147,6 +147,15 @@ class Anchored:
     """The longest continuation, int32 [sequences, lengths[-1]]."""
     return self.ids[:, self.contexts[-1] :]
 
+  def take(self, indices: np.ndarray) -> 'Anchored':
+    """The sequences at `indices`, int [kept] or bool [sequences]."""
+    return dataclasses.replace(
+      self,
+      document=self.document[indices],
+      anchor=self.anchor[indices],
+      ids=self.ids[indices],
+    )
+
   def first(self, context: int) -> int:
     """Position of the first continuation token in `encoded`."""
     return context + (self.begin is not None)

@@ -163,7 +163,13 @@ class PlantedTest(absltest.TestCase):
     scored = windows.anchored(tokens, (8, 32), (4, 16))
     self.assertEqual(scored.share, 1)
     self.assertGreater(counts.min(0)[scored.continuation].min(), 0)
+    self.assertTrue(copies.seen(counts, scored.continuation).all())
     self.assertGreaterEqual(counts.min(0)[drawn].min(), copies.COMMON)
+
+  def test_continuations_with_a_token_that_a_run_lacks(self):
+    found = np.array([[1, 0, 3, 1], [2, 5, 1, 1]])
+    ids = np.array([[0, 2, 3], [0, 1, 3]])
+    self.assertEqual(copies.seen(found, ids).tolist(), [True, False])
 
   def test_too_few_candidates(self):
     for candidates, num in (([7], 1), ([7, 8], 10)):

@@ -95,6 +95,9 @@ class AnchoredTest(parameterized.TestCase):
           self.assertEqual(encoded.ids[i, 0], begin)
     with self.assertRaisesRegex(ValueError, 'not one of'):
       found.encoded(3)
+    part = found.take(np.array([False, True]))
+    self.assertEqual((part.document.tolist(), part.share), ([2], 0.25))
+    np.testing.assert_array_equal(part.continuation, found.continuation[1:])
 
   def test_anchors_of_documents(self):
     tokens = _tokens([20, 20, 20])
