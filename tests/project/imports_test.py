@@ -21,7 +21,7 @@ MAY_IMPORT = {
   'models': set(),
   'ensemble': {'tasks', 'models'},
   'estimators': _ENGINE | {'schema'},
-  'sequences': _ENGINE | {'estimators'},
+  'sequences': _MEASURES,
   'localisation': _ENGINE | {'schema'},
   'pairs.settings': set(),
   'curate.triage': {'tasks'},
