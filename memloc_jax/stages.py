@@ -32,6 +32,7 @@ from memloc_jax.pairs import (
 )
 from memloc_jax.report import stage as reporting
 from memloc_jax.schema import Table, TableError
+from memloc_jax.sequences import extract
 from memloc_jax.study import (
   actions,
   chosen,
@@ -274,7 +275,8 @@ def known_tables() -> dict[str, Table]:
       if table.name in found:
         raise TableError(f'There are two tables {table.name}.')
       found[table.name] = table
-  return found | {table.name: table for table in tables.OF_COMMANDS}
+  of_commands = (*tables.OF_COMMANDS, extract.TABLE)
+  return found | {table.name: table for table in of_commands}
 
 
 def write_report(study: View) -> None:

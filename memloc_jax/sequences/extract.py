@@ -68,6 +68,7 @@ TABLE = schema.Table(
     'continuation': schema.TEXT('as it is in the document'),
     'decoded': schema.TEXT('by free greedy decoding'),
   },
+  text='Written by `memloc extract`, see [extraction.md](extraction.md).',
 )
 
 

@@ -32,7 +32,7 @@ MAY_IMPORT = {
   'compare': _MEASURES | {'study'},
   'report': _MEASURES | {'study', 'compare', 'schema', 'curate.triage'},
   'presets': set(),
-  'stages': _MEASURES | {'study', 'pairs', 'report', 'schema'},
+  'stages': _MEASURES | {'study', 'pairs', 'report', 'schema', 'sequences'},
   'api': _MEASURES
   | {
     'study',
