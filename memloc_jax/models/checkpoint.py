@@ -139,7 +139,8 @@ def load_model(
     )
   if tied and has_weights(folder):
     tensors.check_tied(_weights_file(folder), registry.family_of(model))
-  return dataclasses.replace(model, untied=not tied)
+  changes: dict[str, Any] = {'untied': not tied}
+  return dataclasses.replace(model, **changes)
 
 
 def load_params(

@@ -30,14 +30,15 @@ def turn(
   frequency = base ** (-np.arange(0, size, 2) / max(size, 1))
   length = x.shape[1] if cache is None else cache.keys.shape[1]
   angle = np.arange(length)[:, None] * frequency
-  cos, sin = (
+  tables: Any = (
     np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
   )
   if cache is not None:
-    cos, sin = (
+    tables = (
       lax.dynamic_slice_in_dim(table, cache.position, x.shape[1], axis=1)
-      for table in (cos, sin)
+      for table in tables
     )
+  cos, sin = tables
   turned, rest = x[..., :size].astype(jnp.float32), x[..., size:]
   # The checkpoints pair a coordinate with the one half the width further.
   first, second = jnp.split(turned, 2, axis=-1)
