@@ -12,14 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memloc_jax.errors import InputError, cut, refuse_pointer, shown
-from memloc_jax.models import (
-  decoder,
-  gguf,
-  interface,
-  registry,
-  shards,
-  tensors,
-)
+from memloc_jax.models import gguf, interface, registry, shards, tensors
 
 CACHE = pathlib.Path('~/.cache/memloc_jax')
 CONFIG = 'config.json'
@@ -146,8 +139,8 @@ def load_model(
     )
   if tied and has_weights(folder):
     tensors.check_tied(_weights_file(folder), registry.family_of(model))
-  assert isinstance(model, decoder.Decoder)  # All that predict it are.
-  return dataclasses.replace(model, untied=not tied)
+  changes: dict[str, Any] = {'untied': not tied}
+  return dataclasses.replace(model, **changes)
 
 
 def load_params(

@@ -9,7 +9,6 @@ import numpy as np
 from jax import lax
 
 from memloc_jax.models.decoder import Cache
-from memloc_jax.models.interface import Array
 
 _UNSCALED = {'rope_type': 'default'}
 
@@ -31,11 +30,11 @@ def turn(
   frequency = base ** (-np.arange(0, size, 2) / max(size, 1))
   length = x.shape[1] if cache is None else cache.keys.shape[1]
   angle = np.arange(length)[:, None] * frequency
-  tables: tuple[Array, ...] = tuple(
+  tables: Any = (
     np.asarray(f(angle)[None, :, None], np.float32) for f in (np.cos, np.sin)
   )
   if cache is not None:
-    tables = tuple(
+    tables = (
       lax.dynamic_slice_in_dim(table, cache.position, x.shape[1], axis=1)
       for table in tables
     )
