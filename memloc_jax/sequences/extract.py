@@ -89,12 +89,14 @@ class Settings:
   seed: int = 0
 
   def __post_init__(self):
-    for name in ('contexts', 'length'):
-      values = np.atleast_1d(getattr(self, name))
-      if not values.size or values.min() < 1:
-        raise InputError(f'--{name}={getattr(self, name)}: must be positive.')
-    if len(set(self.contexts)) < len(self.contexts):
-      raise InputError(f'--contexts={self.contexts}: must differ.')
+    contexts = self.contexts
+    if min(contexts, default=0) < 1 or len(set(contexts)) < len(contexts):
+      raise InputError(
+        f'--context={",".join(map(str, contexts))}: must be at least 1, and no '
+        'number twice.'
+      )
+    if self.length < 1:
+      raise InputError(f'--length={self.length}: must be at least 1.')
     if self.limit is not None and self.limit < 1:
       raise InputError(f'--limit={self.limit}: must be at least 1.')
 

@@ -181,9 +181,9 @@ class ExtractTest(absltest.TestCase):
     ):
       with self.assertRaisesRegex(InputError, message):
         self.run_with(settings)
-    with self.assertRaisesRegex(InputError, 'contexts'):
+    with self.assertRaisesRegex(InputError, '--context=: must'):
       Settings((), 6)
-    with self.assertRaisesRegex(InputError, 'differ'):
+    with self.assertRaisesRegex(InputError, '--context=8,8: .* twice'):
       Settings((8, 8), 6)
     bert = pathlib.Path(__file__).parents[1] / 'models/golden'
     [encoder] = list(bert.glob('bert_three_layers'))
