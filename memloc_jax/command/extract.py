@@ -1,4 +1,4 @@
-"""What a finished language model recites, into a folder."""
+"""Writes what a finished language model recites into a folder."""
 
 import dataclasses
 import os
@@ -12,15 +12,11 @@ from memloc_jax.study import manifest
 from memloc_jax.study.workdir import Workdir
 
 
-def write(
-  found: Extracted, model: str, source: str, workdir: str | os.PathLike
-) -> pathlib.Path:
+def write(found: Extracted, workdir: str | os.PathLike) -> pathlib.Path:
   """Writes `recited.parquet`, `recited.csv` and `manifest.json`.
 
   Args:
     found: what to write.
-    model: as it was given.
-    source: of the documents, likewise.
     workdir: folder, made where it is missing.
 
   Returns:
@@ -40,8 +36,7 @@ def write(
       manifest.environment()
       | {
         'extract': {
-          'model': model,
-          'source': source,
+          **found.origin,
           'documents': found.documents,
           'scored': found.scored,
           **dataclasses.asdict(found.settings),

@@ -108,33 +108,35 @@ def _extract(call: Call) -> None:
   """Says what a finished language model recites of a text."""
   import jax
 
-  from memloc_jax.command import extract as writing
   from memloc_jax.command import output, study
+  from memloc_jax.command.extract import write
   from memloc_jax.sequences import extract
+  from memloc_jax.tasks import sources
 
   call.process.loaded()
   model, source = call.words
-  flags = call.flags
-  name = pathlib.Path(source).name.partition('.')[0]
-  if not source.startswith(('files:', 'hub:', 'tfds:', 'embedded:')):
+  given = call.flags
+  # Of the file, or of what stands behind hub: and the like.
+  name = pathlib.Path(source).name.rstrip(':').rpartition(':')[2]
+  if sources.is_unknown(source):
     source = f'files:{source}'
   try:
-    contexts = tuple(int(each) for each in flags.context or ('32',))
+    contexts = tuple(int(each) for each in given.context or ('32',))
   except ValueError:
     raise InputError(
-      f'--context={",".join(flags.context)}: must be whole numbers.'
+      f'--context={",".join(given.context)}: must be whole numbers.'
     ) from None
   settings = extract.Settings(
-    contexts, flags.length, flags.limit or None, flags.seed
+    contexts, given.length, given.limit or None, given.seed
   )
-  workdir = flags.workdir or f'{name}-recited'
+  workdir = given.workdir or f'{name.partition(".")[0]}-recited'
   call.process.workdir = workdir
   progress = study.progress(call)
   with jax.default_matmul_precision('float32'), progress.stage('extract'):
     found = extract.extract(
-      model, source, flags.text or 'text', flags.id, settings
+      model, source, given.text or 'text', given.id, settings
     )
-  place = writing.write(found, model, source, workdir)
+  place = write(found, workdir)
   print(output.wrapped(found.text))
   print(f'sequences: {place}')
 

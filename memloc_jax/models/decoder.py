@@ -1,4 +1,4 @@
-"""What causal families have in common, and decoding with them."""
+"""Causal models: what the families share, and decoding."""
 
 import dataclasses
 from typing import NamedTuple

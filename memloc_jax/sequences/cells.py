@@ -46,7 +46,7 @@ class Cells:
 
   Attributes:
     in_rate: share of the IN runs that extract the sequence, NaN without any.
-    out_rate: the same of OUT runs.
+    out_rate: share of the OUT runs that do.
     p: one-sided p-value of p1 > p0; NaN where a side has no run.
     q: false discovery rate over all sequences (Benjamini & Hochberg, 1995).
     out_low: lower bound of p0; 0 without runs.

@@ -37,7 +37,7 @@ def find(
   threshold: float = CONTAINMENT,
   largest: float = LARGEST,
 ) -> Clusters:
-  """Clusters documents any two of which contain much of each other.
+  """Groups documents so that any two of a cluster share much of their text.
 
   The containment of two documents is the number of shingles that both have
   over that of the document with fewer. Shingles are 5 words in a row in NFKC,

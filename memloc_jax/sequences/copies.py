@@ -1,7 +1,7 @@
 """How many copies of each document a run trains on, per epoch.
 
-A document of which a run has no copy is OUT of it. Of ordinary documents a run
-has one copy or none; planted ones have a dose.
+A document is OUT of the runs that have no copy of it. A run has one copy of an
+ordinary document or none; planted documents have a dose.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,6 @@ on a text may continue it, too. So sequences are *recited*, never memorised.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -24,7 +23,6 @@ from memloc_jax.sequences import (
   tokenizer,
   windows,
 )
-from memloc_jax.sequences.windows import Anchored
 
 # Probabilities p for which the n of (n, p)-discoverable extraction is given.
 _DISCOVERED = (0.1, 0.5, 0.9)
@@ -110,12 +108,15 @@ class Extracted:
     documents: number of documents in the source.
     scored: of them, those that are long enough.
     settings: which sequences were looked at.
+    origin: model, source and columns as they were given, and hashes of the
+      model and the tokenizer.
   """
 
   table: pd.DataFrame
   documents: int
   scored: int
   settings: Settings
+  origin: dict[str, str | None]
 
   @property
   def text(self) -> str:
@@ -137,7 +138,6 @@ def extract(
   id: str | None = None,
   settings: Settings | None = None,
   cache: str | pathlib.Path = checkpoint.CACHE,
-  progress: Callable[[float], None] = lambda done: None,
 ) -> Extracted:
   """Asks a finished model for the continuations of a text's documents.
 
@@ -148,11 +148,10 @@ def extract(
     id: the column that identifies documents.
     settings: which sequences; by default 1,000 of 16 tokens after 32.
     cache: folder for unpacked models.
-    progress: takes the share that is done.
 
   Raises:
     InputError: the model or the source is at fault, no document is long enough,
-      or sequences do not fit the model.
+      sequences do not fit the model, or its probabilities are not finite.
   """
   settings = settings or Settings()
   # The file before the model, which may have to be downloaded.
@@ -168,18 +167,29 @@ def extract(
       f'continuation have {most}; choose shorter ones.'
     )
   whole = windows.anchored(tokens, settings.contexts, (settings.length,))
-  chosen = _chosen(whole, settings)
+  chosen = whole
+  if settings.limit is not None and settings.limit < len(whole):
+    rng = np.random.default_rng([0x72656364, settings.seed])
+    chosen = whole.take(np.sort(rng.permutation(len(whole))[: settings.limit]))
   params = checkpoint.load_params(folder, network)
-  parts, steps = [], 2 * len(settings.contexts)
-  for number, context in enumerate(settings.contexts):
+  placed = jax.device_put(
+    {name: params[name] for name in ('embeddings', 'blocks', 'final')}
+  )
+  at = chosen.document
+  continuation = tokenizer.decode(chosen.continuation, folder)
+  parts = []
+  for context in settings.contexts:
     encoded = chosen.encoded(context)
     first = chosen.first(context)
     [scores] = scoring.score(network, [params], encoded, first)
-    progress((2 * number + 1) / steps)
-    decoded = _decoded(network, params, encoded.ids[:, :first], settings.length)
-    progress((2 * number + 2) / steps)
+    if not np.isfinite(scores['logp']).all():
+      raise InputError(
+        f'{model}: it gives probabilities that are not finite; its weights are '
+        'damaged, or it diverged in training.'
+      )
+    decoded = _decoded(network, placed, encoded.ids[:, :first], settings.length)
     columns = _measured(scores[None], decoded, chosen.continuation)
-    at = chosen.document
+    read = chosen.ids[:, : max(settings.contexts)]
     parts.append(
       pd.DataFrame(
         {
@@ -189,11 +199,8 @@ def extract(
           'length': settings.length,
           'anchor': chosen.anchor,
           **columns,
-          'text': tokenizer.decode(
-            chosen.ids[:, max(settings.contexts) - context :][:, :context],
-            folder,
-          ),
-          'continuation': tokenizer.decode(chosen.continuation, folder),
+          'text': tokenizer.decode(read[:, -context:], folder),
+          'continuation': continuation,
           'decoded': tokenizer.decode(decoded, folder),
         }
       )
@@ -203,21 +210,18 @@ def extract(
     ['context', 'log_likelihood'], ascending=[False, False], kind='stable'
   )
   return Extracted(
-    order.reset_index(drop=True), whole.documents, len(whole), settings
-  )
-
-
-def _chosen(sequences: Anchored, settings: Settings) -> Anchored:
-  """At most as many sequences as are wanted, in their order."""
-  if settings.limit is None or len(sequences) <= settings.limit:
-    return sequences
-  rng = np.random.default_rng([0x72656364, settings.seed])
-  rows = np.sort(rng.permutation(len(sequences))[: settings.limit])
-  return dataclasses.replace(
-    sequences,
-    document=sequences.document[rows],
-    anchor=sequences.anchor[rows],
-    ids=sequences.ids[rows],
+    table=order.reset_index(drop=True),
+    documents=whole.documents,
+    scored=len(whole),
+    settings=settings,
+    origin={
+      'model': model,
+      'source': source,
+      'text': text,
+      'id': id,
+      'model_fingerprint': checkpoint.fingerprint(folder),
+      'tokenizer_fingerprint': tokenizer.fingerprint(folder),
+    },
   )
 
 
@@ -258,14 +262,19 @@ def _greedy(
 def _decoded(
   model: Decoder, params: interface.Tree, prompts: np.ndarray, count: int
 ) -> np.ndarray:
-  """Free greedy continuations, int32 [sequences, count], in batches."""
-  read = {name: params[name] for name in ('embeddings', 'blocks', 'final')}
-  placed = jax.device_put(read)
+  """Free greedy continuations, int32 [sequences, count], in batches.
+
+  Args:
+    model: the model.
+    params: on the device.
+    prompts: int32 [sequences, length].
+    count: tokens to add.
+  """
   size = min(_BATCH, len(prompts))
   result = np.empty((len(prompts), count), np.int32)
   for start in range(0, len(prompts), size):
     # The last batch is filled up with sequences of the one before.
     rows = np.arange(start, start + size).clip(max=len(prompts) - 1)
-    found = np.asarray(_greedy(model, placed, prompts[rows], count))
+    found = np.asarray(_greedy(model, params, prompts[rows], count))
     result[rows] = found
   return result

@@ -59,7 +59,8 @@ def score(
 
   Returns:
     `TOKEN` [runs, n, buckets[-1] - first]: of the tokens from `first` on.
-    Padding has NaN, and rank 0.
+    Padding, and tokens whose logits are not finite, have NaN and the rank
+    `model.vocab_size`, so that they never count as predicted.
 
   Raises:
     ValueError: the model is not causal, or there is nothing to look at.
@@ -73,6 +74,7 @@ def score(
   result = np.zeros((len(params), len(sequences), longest - first), TOKEN)
   for name in ('logp', 'logp_k', 'entropy', 'logp_sd'):
     result[name] = np.nan
+  result['rank'] = model.vocab_size
   size = _LOGITS // (4 * model.vocab_size * (longest - first))
   everything = np.arange(len(sequences))
   batches = [
@@ -129,8 +131,11 @@ def _score(
   rank = jnp.sum((logits > chosen) | (equal & before), -1)
   best = lax.top_k(logits, min(top_k, logits.shape[-1]))[0]
   among = chosen[..., 0] - jax.nn.logsumexp(best, axis=-1)
+  own = (chosen - total)[..., 0]
+  # Nothing is before a NaN, which is no reason to take it for the likeliest.
+  rank = jnp.where(jnp.isfinite(own), rank, logits.shape[-1])
   return {
-    'logp': (chosen - total)[..., 0],
+    'logp': own,
     'logp_k': jnp.where(rank < top_k, among, -jnp.inf),
     'entropy': entropy,
     'logp_sd': jnp.sqrt(jnp.sum(p * deviation**2, -1)),

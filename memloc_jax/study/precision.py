@@ -27,6 +27,7 @@ from memloc_jax.ensemble.table import (
   make_table,
 )
 from memloc_jax.ensemble.train import train
+from memloc_jax.errors import InputError
 from memloc_jax.models.bert import Bert
 from memloc_jax.study import compilation_cache
 from memloc_jax.study.config import AUTO, StudyConfig
@@ -102,9 +103,9 @@ def _of_machine(config: StudyConfig, progress: Progress) -> dict[str, float]:
     stored = json.loads(path.read_text('utf-8'))
     known = stored if isinstance(stored, dict) else {}
   found = known.get(device.device_kind)
-  if found is None or tuple(found) != names:
+  if not isinstance(found, dict) or tuple(found) != names:
     found = measure()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, InputError):  # As on a full disk.
       text = json.dumps(known | {device.device_kind: found}, indent=2)
       with whole(path) as part:
         part.write_text(text, 'utf-8')

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,11 +10,12 @@ import tempfile
 import jax
 import numpy as np
 import pandas as pd
+import safetensors.numpy
 import torch
 import transformers
 from absl.testing import absltest
 
-from memloc_jax.command import extract as writing
+from memloc_jax.command.extract import write
 from memloc_jax.errors import InputError
 from memloc_jax.models import checkpoint
 from memloc_jax.sequences import corpus, extract, tokenizer
@@ -141,17 +143,19 @@ class ExtractTest(absltest.TestCase):
 
   def test_what_is_written_is_whole(self):
     workdir = self.folder / 'recited'
-    place = writing.write(self.found, 'a model', 'files:x', workdir)
+    place = write(self.found, workdir)
     table = pd.read_csv(place)
     self.assertEqual(len(table), len(self.found.table))
     written = pd.read_parquet(workdir / 'recited.parquet')
     pd.testing.assert_frame_equal(written, self.found.table)
     kept = json.loads((workdir / 'manifest.json').read_text())
     self.assertEqual(kept['extract']['contexts'], [8, 20])
+    self.assertEqual(kept['extract']['source'], f'files:{self.file}')
+    self.assertLen(kept['extract']['model_fingerprint'], 64)
     self.assertIn('jaxlib', kept['versions'])
     (workdir / 'config.json').write_text('{}')
     with self.assertRaisesRegex(InputError, 'holds a study'):
-      writing.write(self.found, 'a model', 'files:x', workdir)
+      write(self.found, workdir)
 
   def test_the_command(self):
     workdir = self.folder / 'by-command'
@@ -173,6 +177,15 @@ class ExtractTest(absltest.TestCase):
     wrong = run(*words, '--context=many')
     self.assertEqual(wrong.returncode, 2)
     self.assertIn('--context=many: must be whole numbers', wrong.stderr)
+
+  def test_a_model_that_overflows_is_refused(self):
+    folder = self.folder / 'overflows'
+    shutil.copytree(self.folder / 'model', folder)
+    weights = safetensors.numpy.load_file(folder / 'model.safetensors')
+    weights['model.norm.weight'][:] = 3e38  # Finite, but products are not.
+    safetensors.numpy.save_file(weights, folder / 'model.safetensors')
+    with self.assertRaisesRegex(InputError, 'not finite'):
+      self.run_with(Settings((8,), 6), model=folder)
 
   def test_what_cannot_be_asked_is_refused(self):
     for settings, message in (

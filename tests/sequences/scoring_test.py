@@ -72,6 +72,7 @@ class ScoreTest(parameterized.TestCase):
           )
         padding = found[run, row, max(length - _FIRST, 0) :]
         self.assertTrue(np.isnan(padding['logp']).all())
+        self.assertTrue((padding['rank'] == model.vocab_size).all())
 
   def test_of_equal_logits_the_first_one_is_likeliest(self):
     model = small.model('gpt_neox')
